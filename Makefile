@@ -1,0 +1,26 @@
+# `make quickstart` and `make test` need make and Python 3.11 or newer; everything else they install
+# into .venv. Another Python: `make PYTHON=python3.12 test`.
+
+PYTHON ?= python3
+VENV := .venv
+INSTALLED := $(VENV)/installed
+
+.PHONY: quickstart test
+
+quickstart: $(INSTALLED)
+	$(VENV)/bin/python -m experiments.quickstart --out runs/quickstart
+
+test: $(INSTALLED)
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile
+
+# An environment that is there is kept; only a missing or broken one is made.
+$(INSTALLED): pyproject.toml
+	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || { \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Python 3.11 or newer is needed and '$(PYTHON)' is not; try make PYTHON=python3.12." >&2; \
+	    exit 1; }; \
+	  $(PYTHON) -m venv $(VENV) || { \
+	    echo "'$(PYTHON)' cannot make $(VENV); install Python's venv and ensurepip modules." >&2; \
+	    exit 1; }; }
+	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
