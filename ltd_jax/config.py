@@ -1,0 +1,219 @@
+"""Frozen settings of every stage.
+
+All classes are hashable, so they may be static arguments of jitted functions. Variants are made
+with `dataclasses.replace`. Numbers of the paper carry their section or table in a comment; named
+instances are in presets.py.
+"""
+
+import dataclasses
+from typing import Literal
+
+Reward = Literal["paper", "renewal", "accepted", "time"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """Llama-3.1's frequency scaling (`rope_scaling` of its config.json)."""
+
+    factor: float
+    low_frequency_factor: float
+    high_frequency_factor: float
+    original_context: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetConfig:
+    """One Llama- or Qwen3-family decoder; the families differ only by these fields."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    layer_count: int
+    head_count: int
+    kv_head_count: int
+    head_dim: int
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    tie_embeddings: bool = False
+    attention_bias: bool = False
+    qk_norm: bool = False
+    feature_layers: tuple[int, int, int] = (
+        0,
+        0,
+        0,
+    )  # (0, 0, 0) = EAGLE-3's default for layer_count
+
+    def __post_init__(self) -> None:
+        if self.head_count % self.kv_head_count:
+            raise ValueError(
+                f"head_count {self.head_count} is not a multiple of kv_head_count "
+                f"{self.kv_head_count}; grouped-query attention needs whole groups."
+            )
+        if self.feature_layers == (0, 0, 0):
+            if self.layer_count < 7:
+                raise ValueError(
+                    f"A target of {self.layer_count} layers has no three distinct EAGLE-3 feature "
+                    "layers (2, n//2, n-3); give feature_layers or use at least 7 layers."
+                )
+            default = (2, self.layer_count // 2, self.layer_count - 3)
+            object.__setattr__(self, "feature_layers", default)
+        low, mid, high = self.feature_layers
+        if not 0 <= low < mid < high < self.layer_count:
+            raise ValueError(
+                f"feature_layers {self.feature_layers} must rise and lie in "
+                f"0..{self.layer_count - 1}."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class DraftConfig:
+    """One EAGLE-3 draft: a single Llama layer over [embedding, fused target features]."""
+
+    vocab_size: int
+    draft_vocab_size: int
+    hidden_size: int
+    target_hidden_size: int
+    intermediate_size: int
+    head_count: int
+    kv_head_count: int
+    head_dim: int
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        if self.draft_vocab_size > self.vocab_size:
+            raise ValueError(
+                f"draft_vocab_size {self.draft_vocab_size} is larger than vocab_size "
+                f"{self.vocab_size}."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class CycleConfig:
+    """Shapes of one draft-and-verify cycle; every field names another compiled program."""
+
+    beam_width: int = 8
+    max_levels: int = 8
+    sizes: tuple[int, ...] = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+    context: int = 512  # most tokens (prompt and generated) of one sequence
+    prefill_chunk: int = 64  # tokens per prefill pass
+
+    def __post_init__(self) -> None:
+        if self.beam_width < 1 or self.max_levels < 1 or self.context < 2 or self.prefill_chunk < 1:
+            raise ValueError("beam_width, max_levels, prefill_chunk must be >= 1 and context >= 2.")
+        if not self.sizes or list(self.sizes) != sorted(set(self.sizes)) or self.sizes[0] < 0:
+            raise ValueError(f"sizes {self.sizes} must be distinct, ascending and not negative.")
+        if self.sizes[-1] > self.node_count:
+            raise ValueError(
+                f"size {self.sizes[-1]} is larger than the {self.node_count} slots of a tree with "
+                f"beam_width {self.beam_width} and max_levels {self.max_levels}."
+            )
+
+    @property
+    def node_count(self) -> int:
+        """Slots of the dense tree, D * W * W (level 1 uses only W of its W * W)."""
+        return self.max_levels * self.beam_width**2
+
+    @property
+    def path_length(self) -> int:
+        """Most tokens one cycle can commit: every level accepted, plus the target's own token."""
+        return self.max_levels + 1
+
+    @property
+    def target_slots(self) -> int:
+        """Cache slots of the target: the context and room for what is appended behind its end."""
+        return self.context + max(self.path_length, self.prefill_chunk)
+
+    @property
+    def draft_slots(self) -> int:
+        """Cache slots of the draft: the context and room for a padded catch-up or prefill pass."""
+        return self.context + max(self.path_length, self.prefill_chunk)
+
+    @property
+    def tree_rows(self) -> int:
+        """Uncommitted draft rows of one tree: a pass of W rows for every level after the first."""
+        return (self.max_levels - 1) * self.beam_width
+
+
+@dataclasses.dataclass(frozen=True)
+class PairConfig:
+    """A target, its draft and the shapes of their cycle: the static side of what is compiled."""
+
+    target: TargetConfig
+    draft: DraftConfig
+    cycle: CycleConfig
+
+    def __post_init__(self) -> None:
+        if self.draft.vocab_size != self.target.vocab_size:
+            raise ValueError(
+                f"The draft speaks of {self.draft.vocab_size} token ids and the target of "
+                f"{self.target.vocab_size}; they are not a pair."
+            )
+        if self.draft.target_hidden_size != self.target.hidden_size:
+            raise ValueError(
+                f"The draft reads features of width {self.draft.target_hidden_size} but the target "
+                f"is {self.target.hidden_size} wide; they are not a pair."
+            )
+        if self.draft.draft_vocab_size < self.cycle.beam_width:
+            raise ValueError(
+                f"beam_width {self.cycle.beam_width} is larger than the draft's vocabulary of "
+                f"{self.draft.draft_vocab_size}."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyConfig:
+    """Widths of the two policies' actors and critics (ReLU, paper A.2)."""
+
+    size_actor: tuple[int, ...] = (1024, 256)
+    size_critic: tuple[int, ...] = (1024, 256)
+    depth_actor: tuple[int, ...] = (1024,)
+    depth_critic: tuple[int, ...] = (1024, 256)
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOConfig:
+    """Proximal policy optimisation; defaults are the paper's (A.3) or Stable-Baselines3's."""
+
+    total_steps: int = 100_000
+    environments: int = 16
+    rollout: int = 2048  # decisions per update, over all environments (A.3)
+    minibatch: int = 256  # A.3
+    epochs: int = 20  # A.3
+    learning_rate: float = 1e-3  # A.3
+    warmup: float = 0.01  # share of total_steps with rising rate, then linear decay to 0 (A.3)
+    gamma: float = 0.9  # size 0.9, depth 0.999 (A.3)
+    gae_lambda: float = 0.95
+    clip: float = 0.2
+    entropy: float = 0.01  # A.3
+    value: float = 0.5
+    max_gradient_norm: float = 0.5
+    adam_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.rollout % self.environments or self.rollout % self.minibatch:
+            raise ValueError(
+                f"rollout {self.rollout} must be a multiple of environments {self.environments} "
+                f"and of minibatch {self.minibatch}."
+            )
+        if self.minibatch < 2:
+            raise ValueError("minibatch must be >= 2: advantages are normalised within it.")
+
+    @property
+    def updates(self) -> int:
+        """Updates of a whole training: as many rollouts as cover total_steps."""
+        return -(-self.total_steps // self.rollout)
+
+
+@dataclasses.dataclass(frozen=True)
+class LearningConfig:
+    """The paper's schedule (Sec. 4): each policy alone, then one at a time against the other."""
+
+    size: PPOConfig = PPOConfig(total_steps=100_000, gamma=0.9)
+    depth: PPOConfig = PPOConfig(total_steps=1_000_000, gamma=0.999)
+    alternations: int = 3  # Iter1 size, Iter2 depth, Iter3 size
+    depth_stage_size: int = 60  # verified nodes while the depth policy learns alone
+    reward: Reward = "paper"
+    validate_every: int = 10  # PPO updates between two validations
+    seed: int = 0
