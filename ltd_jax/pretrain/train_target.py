@@ -1,0 +1,41 @@
+"""Trains the embedded target: next-token prediction on the corpus."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ltd_jax.config import TargetConfig
+from ltd_jax.models import target
+from ltd_jax.models.target import TargetParams
+from ltd_jax.pretrain import trainer
+from ltd_jax.pretrain.trainer import TrainConfig
+
+
+def loss(params: TargetParams, config: TargetConfig, batch_BT: jax.Array) -> jax.Array:
+    """Mean next-token cross-entropy in nats of windows [B, T + 1]."""
+    T = batch_BT.shape[1] - 1
+    mask, positions = jnp.tril(jnp.ones((T, T), bool)), jnp.arange(T)
+
+    def logits(tokens_T: jax.Array) -> jax.Array:
+        return target.forward(params, config, tokens_T, positions, mask, None)[0]
+
+    logits_BTX = jax.vmap(logits)(batch_BT[:, :-1])
+    return optax.softmax_cross_entropy_with_integer_labels(logits_BTX, batch_BT[:, 1:]).mean()
+
+
+def train_target(
+    config: TargetConfig, train: TrainConfig, streams: list[np.ndarray], folder: Path
+) -> TargetParams:
+    """Trains or resumes; checkpoints and the log go to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return trainer.train(
+        lambda: target.init(jax.random.key(train.seed), config),
+        lambda params, batch_BT: loss(params, config, batch_BT),
+        streams,
+        train,
+        folder,
+        {"target": str(config), "train": str(train)},
+    )

@@ -1,0 +1,120 @@
+"""Question files and tokenizers: what is shipped loads, what is broken gets one clear sentence."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ltd_jax import prompts
+from ltd_jax.errors import UserError
+from ltd_jax.pretrain import corpus, questions
+
+GOOD = '{"question_id": 1, "category": "a", "turns": ["one", "two"], "reference": ["x"]}'
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return prompts.load_tokenizer(prompts.ASSETS / "target")
+
+
+def test_tasks_are_the_kinds_of_the_corpus():
+    assert prompts.TASKS == corpus.KINDS
+
+
+@pytest.mark.parametrize("task", prompts.TASKS)
+def test_shipped_questions(task, tokenizer):
+    categories = {}
+    for split in prompts.SPLITS:
+        found = prompts.load_task(split, task)
+        assert len(found) == questions.COUNTS[split]
+        for question in found:
+            length = len(prompts.encode_prompt(tokenizer, question, questions.MAX_TOKENS))
+            assert length >= questions.MIN_TOKENS
+            assert question.task == task
+        categories[split] = {question.category for question in found}
+    assert not categories["train"] & categories["validation"]
+    assert not categories["test"] & (categories["train"] | categories["validation"])
+
+
+def test_load_questions_keeps_order_and_turns(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(GOOD + "\n\n" + GOOD.replace("1", "0") + "\n")
+    first, second = prompts.load_questions(path)
+    assert first == prompts.Question(1, "a", ("one", "two"), "mine")
+    assert first.text == "one\n\ntwo"
+    assert second.question_id == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ('{"question_id": 2, ', "not valid JSON"),
+        ("[1]", "must be a JSON object"),
+        ('{"question_id": 2, "category": "a"}', '"turns" is missing'),
+        (GOOD.replace("1", '"1"'), '"question_id" must be an integer'),
+        (GOOD.replace("1", "true"), '"question_id" must be an integer'),
+        (GOOD.replace('"a"', "7"), '"category" must be a string'),
+        (GOOD.replace('"one"', "7"), '"turns" must be a list'),
+        (GOOD.replace('"one"', '" "'), '"turns" must be a list'),
+        (GOOD.replace('["one", "two"]', "[]"), '"turns" must be a list'),
+        (GOOD, "question_id 1 is taken"),
+    ],
+)
+def test_broken_line_is_named(tmp_path, line, sentence):
+    path = tmp_path / "broken.jsonl"
+    path.write_text(f"{GOOD}\n{line}\n")
+    with pytest.raises(UserError) as error:
+        prompts.load_questions(path)
+    assert str(error.value).startswith(f"{path}, line 2: ")
+    assert sentence in str(error.value)
+
+
+def test_missing_empty_and_binary_files_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"There is no file .*none\.jsonl"):
+        prompts.load_questions(tmp_path / "none.jsonl")
+    with pytest.raises(UserError, match="cannot be read"):
+        prompts.load_questions(tmp_path)
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(UserError, match="holds no questions"):
+        prompts.load_questions(tmp_path / "empty.jsonl")
+    (tmp_path / "binary.jsonl").write_bytes(b"ab\xff")
+    with pytest.raises(UserError, match=r"not UTF-8 text \(byte 2\)"):
+        prompts.load_questions(tmp_path / "binary.jsonl")
+
+
+def test_unknown_task_or_split_names_the_possible_ones():
+    with pytest.raises(UserError, match="no task 'math'; choose from code, tests, docs, tables"):
+        prompts.load_task("test", "math")
+    with pytest.raises(UserError, match="no split 'dev'; choose from train, validation, test"):
+        prompts.load_task("dev", "code")
+
+
+def test_encode_prompt(tokenizer):
+    ids = prompts.encode_prompt(tokenizer, "def f(x):", 8)
+    assert ids.dtype == np.int32
+    assert tokenizer.decode(ids.tolist()) == "def f(x):"
+    with pytest.raises(UserError, match="no tokens"):
+        prompts.encode_prompt(tokenizer, "", 8)
+    with pytest.raises(UserError, match=r"has \d+ tokens but the context holds 8; shorten it"):
+        prompts.encode_prompt(tokenizer, "x = 1\n" * 9, 8)
+
+
+def test_tokenizer_folder_errors(tmp_path):
+    with pytest.raises(UserError, match=r"There is no file .*tokenizer\.json"):
+        prompts.load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match=r"tokenizer\.json is no tokenizer"):
+        prompts.load_tokenizer(tmp_path)
+
+
+def test_stop_tokens(tmp_path):
+    path = tmp_path / "generation_config.json"
+    assert prompts.stop_tokens(prompts.ASSETS / "target") == (0,)
+    assert prompts.stop_tokens(tmp_path) == ()
+    for value, expected in ((7, (7,)), ([1, 2], (1, 2)), (None, ())):
+        path.write_text(json.dumps({"eos_token_id": value}))
+        assert prompts.stop_tokens(tmp_path) == expected
+    for content in ('{"eos_token_id": "x"}', "[3]", "{"):
+        path.write_text(content)
+        with pytest.raises(UserError, match=r"generation_config\.json"):
+            prompts.stop_tokens(tmp_path)
