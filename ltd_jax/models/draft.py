@@ -1,0 +1,164 @@
+"""The EAGLE-3 draft: one decoder layer that continues the target's features.
+
+Enters: a token and the feature *before* it (row i: token t_{i+1} with the target's feature of
+position i, at rotary position i), either the target's three-layer feature or the draft's own last
+output. Leaves: log-probabilities over the draft vocabulary and the output fed to the next level.
+
+    x = [norm(embedding), norm(feature)]          queries, keys, values read 2E wide rows
+    h = feature + attention(x)                    the residual is the raw feature
+    h = h + feed_forward(norm(h))                 this is fed back
+    log_probs = log_softmax(head(norm(h)))        over the draft vocabulary
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from ltd_jax.config import DraftConfig
+from ltd_jax.models import kv_cache, layers
+from ltd_jax.models.kv_cache import KVCache, Rows
+
+
+@struct.dataclass
+class DraftParams:
+    """Weights of the draft; linear maps are [in, out]; E is the draft's width."""
+
+    embedding: jax.Array  # [X, E], usually the target's
+    fuse: jax.Array  # [3 * target E, E], "fc"
+    input_norm: jax.Array  # [E], of the embedding
+    hidden_norm: jax.Array  # [E], of the feature
+    q: jax.Array  # [2E, H * C]
+    k: jax.Array  # [2E, K * C]
+    v: jax.Array  # [2E, K * C]
+    o: jax.Array  # [H * C, E]
+    post_attention_norm: jax.Array  # [E]
+    gate: jax.Array  # [E, F]
+    up: jax.Array  # [E, F]
+    down: jax.Array  # [F, E]
+    norm: jax.Array  # [E]
+    head: jax.Array  # [E, Y]
+    target_token: jax.Array  # i32 [Y], target id of every draft id (d2t + its own index)
+
+
+def init(
+    key: jax.Array, config: DraftConfig, embedding: jax.Array, target_token: jax.Array
+) -> DraftParams:
+    """Random weights around a given embedding and vocabulary map."""
+    E, F, dtype = config.hidden_size, config.intermediate_size, embedding.dtype
+    query, kv = config.head_count * config.head_dim, config.kv_head_count * config.head_dim
+    names = ("fuse", "q", "k", "v", "o", "gate", "up", "down", "head")
+    keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
+
+    def normal(name: str, rows: int, columns: int) -> jax.Array:
+        return (rows**-0.5 * jax.random.normal(keys[name], (rows, columns))).astype(dtype)
+
+    ones = jnp.ones((E,), dtype)
+    return DraftParams(
+        embedding=embedding,
+        fuse=normal("fuse", 3 * config.target_hidden_size, E),
+        input_norm=ones,
+        hidden_norm=ones,
+        q=normal("q", 2 * E, query),
+        k=normal("k", 2 * E, kv),
+        v=normal("v", 2 * E, kv),
+        o=normal("o", query, E),
+        post_attention_norm=ones,
+        gate=normal("gate", E, F),
+        up=normal("up", E, F),
+        down=normal("down", F, E),
+        norm=ones,
+        head=normal("head", E, config.draft_vocab_size),
+        target_token=target_token.astype(jnp.int32),
+    )
+
+
+def empty_cache(config: DraftConfig, slots: int, dtype: jnp.dtype) -> KVCache:
+    """A cache of `slots` slots."""
+    return kv_cache.empty(1, config.kv_head_count, slots, config.head_dim, dtype)
+
+
+def fuse(params: DraftParams, features_TE: jax.Array) -> jax.Array:
+    """The target's features [T, 3 * target E] as draft features [T, E]."""
+    return features_TE @ params.fuse
+
+
+def forward(
+    params: DraftParams,
+    config: DraftConfig,
+    tokens_T: jax.Array,
+    features_TE: jax.Array,
+    positions_T: jax.Array,
+    cache: KVCache,
+    block: Rows,
+    start: jax.Array | int,
+    visible_TB: jax.Array,
+) -> tuple[jax.Array, Rows]:
+    """One draft pass over T rows of one sequence.
+
+    Args:
+      tokens_T: i32 target token ids.
+      features_TE: fused target features or the draft's own outputs, [T, E].
+      positions_T: i32 rotary positions, one less than the tokens' own positions.
+      cache: committed rows, all of them visible; only read.
+      block: rows [K, B, C] that are not committed; this pass writes rows [start, start + T).
+      visible_TB: bool, which rows of the block each row sees.
+
+    Returns:
+      The output [T, E] before the last norm, and the written block.
+    """
+    query_THC, key_TKC, value_TKC = project(params, config, tokens_T, features_TE, positions_T)
+    put = lambda block_KBC, rows_TKC: jax.lax.dynamic_update_slice(
+        block_KBC, rows_TKC.transpose(1, 0, 2).astype(block_KBC.dtype), (0, start, 0)
+    )
+    key, value = put(block.keys[0], key_TKC), put(block.values[0], value_TKC)
+    past = (cache.keys[0], cache.values[0], cache.length)
+    mixed_TE = layers.attention(query_THC, key, value, visible_TB, past)
+    return finish(params, config, features_TE, mixed_TE), Rows((key,), (value,))
+
+
+def empty_block(config: DraftConfig, rows: int, dtype: jnp.dtype) -> Rows:
+    """A block of `rows` rows that no pass has written."""
+    blank = jnp.zeros((config.kv_head_count, rows, config.head_dim), dtype)
+    return Rows((blank,), (blank,))
+
+
+def project(
+    params: DraftParams,
+    config: DraftConfig,
+    tokens_T: jax.Array,
+    features_TE: jax.Array,
+    positions_T: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Rotated queries [T, H, C], rotated keys and values [T, K, C]; the embedding half is first."""
+    T, eps = tokens_T.shape[0], config.rms_norm_eps
+    embedded_TE = jnp.take(params.embedding, tokens_T, axis=0)
+    x = jnp.concatenate(
+        [
+            layers.rms_norm(embedded_TE, params.input_norm, eps),
+            layers.rms_norm(features_TE, params.hidden_norm, eps),
+        ],
+        axis=-1,
+    )
+    q, k, v = ((x @ w).reshape(T, -1, config.head_dim) for w in (params.q, params.k, params.v))
+    rope = layers.rope_tables(positions_T, config.head_dim, config.rope_theta)
+    return layers.rotate(q, *rope), layers.rotate(k, *rope), v
+
+
+def finish(
+    params: DraftParams, config: DraftConfig, features_TE: jax.Array, mixed_TE: jax.Array
+) -> jax.Array:
+    """Output projection, residual and feed-forward: the rest of the layer after attention."""
+    hidden_TE = features_TE + mixed_TE @ params.o
+    x_TE = layers.rms_norm(hidden_TE, params.post_attention_norm, config.rms_norm_eps)
+    return hidden_TE + layers.feed_forward(x_TE, params.gate, params.up, params.down)
+
+
+def logits(params: DraftParams, config: DraftConfig, hidden_TE: jax.Array) -> jax.Array:
+    """Logits [T, Y] in f32 over the draft vocabulary."""
+    x_TE = layers.rms_norm(hidden_TE, params.norm, config.rms_norm_eps)
+    return jnp.dot(x_TE, params.head, preferred_element_type=jnp.float32)
+
+
+def log_probs(params: DraftParams, config: DraftConfig, hidden_TE: jax.Array) -> jax.Array:
+    """Log-probabilities [T, Y] in f32, clamped to <= 0 so that no child outscores its parent."""
+    return jnp.minimum(jax.nn.log_softmax(logits(params, config, hidden_TE), axis=-1), 0.0)

@@ -1,0 +1,142 @@
+"""Model settings from the `config.json` of a Hugging Face style folder.
+
+Enters: a folder. Leaves: a `TargetConfig` or `DraftConfig`. All errors are `UserError`s that name
+the file and the field.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ltd_jax.config import DraftConfig, RopeScaling, TargetConfig
+from ltd_jax.errors import UserError
+from ltd_jax.models.safetensor_files import read_json
+
+TARGET_FAMILIES = {
+    "LlamaForCausalLM": "llama",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+}
+
+
+def target_config(folder: Path) -> TargetConfig:
+    """The target's settings; UserError for families and fields that we do not have."""
+    settings = Settings(folder)
+    named = settings.fields.get("architectures")
+    architecture = named[0] if isinstance(named, list) and named else None
+    if architecture not in TARGET_FAMILIES:
+        raise UserError(
+            f"{settings.path} names the architecture {architecture}; known targets are "
+            f"{', '.join(TARGET_FAMILIES)}."
+        )
+    family = TARGET_FAMILIES[architecture]
+    try:
+        return TargetConfig(
+            **settings.shared(),
+            layer_count=settings.whole("num_hidden_layers"),
+            rope_scaling=settings.rope_scaling(),
+            tie_embeddings=bool(settings.fields.get("tie_word_embeddings", False)),
+            attention_bias=bool(settings.fields.get("attention_bias", family == "qwen2")),
+            qk_norm=family == "qwen3",
+        )
+    except ValueError as error:
+        raise settings.wrong(error) from error
+
+
+def draft_config(folder: Path, target: TargetConfig) -> DraftConfig:
+    """The draft's settings, for a given target; UserError where the two are not a pair."""
+    settings = Settings(folder)
+    shared = settings.shared()
+    width = settings.whole("target_hidden_size", target.hidden_size)
+    for field, own, wanted in (
+        ("vocab_size", shared["vocab_size"], target.vocab_size),
+        ("target_hidden_size", width, target.hidden_size),
+    ):
+        if own != wanted:
+            raise UserError(
+                f"{settings.path} has {field} {own} but the target asks for {wanted}; draft and "
+                "target are not a pair."
+            )
+    if settings.rope_scaling() is not None:
+        raise UserError(f"{settings.path} asks for rope_scaling; drafts are known without it only.")
+    try:
+        return DraftConfig(
+            **shared,
+            draft_vocab_size=settings.whole("draft_vocab_size", shared["vocab_size"]),
+            target_hidden_size=width,
+        )
+    except ValueError as error:
+        raise settings.wrong(error) from error
+
+
+class Settings:
+    """The fields of one config.json, each checked as it is read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "config.json"
+        self.fields = read_json(self.path)
+
+    def shared(self) -> dict[str, Any]:
+        """What targets and drafts both have, as arguments of their configs."""
+        heads, hidden = self.whole("num_attention_heads"), self.whole("hidden_size")
+        return {
+            "vocab_size": self.whole("vocab_size"),
+            "hidden_size": hidden,
+            "intermediate_size": self.whole("intermediate_size"),
+            "head_count": heads,
+            "kv_head_count": self.whole("num_key_value_heads", heads),
+            "head_dim": self.whole("head_dim", hidden // heads),
+            "rms_norm_eps": self.number(self.fields, "rms_norm_eps", 1e-6),
+            "rope_theta": self.rope_theta(),
+        }
+
+    def whole(self, name: str, default: int | None = None) -> int:
+        """A number of things, >= 1; the default where the field is missing or null."""
+        value = self.fields.get(name)
+        value = default if value is None else value
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(
+                f"{self.path} has no whole number >= 1 as {name}; the model cannot be built "
+                "without it."
+            )
+        return value
+
+    def number(self, fields: dict[str, Any], name: str, default: float | None = None) -> float:
+        """A number of the file or of one of its objects."""
+        value = fields.get(name)
+        value = default if value is None else value
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise UserError(f"{self.path} has no number as {name}; the model cannot be built.")
+        return float(value)
+
+    def rope_theta(self) -> float:
+        """The rotary base; newer folders keep it in `rope_parameters`."""
+        own = self.number(self.fields, "rope_theta", 0.0)
+        return own or self.number(self.nested("rope_parameters"), "rope_theta", 10_000.0)
+
+    def rope_scaling(self) -> RopeScaling | None:
+        """Llama-3.1's scaling, None for none; UserError for other kinds."""
+        found = self.nested("rope_scaling") or self.nested("rope_parameters")
+        kind = found.get("rope_type") or found.get("type") or "default"
+        if kind == "default":
+            return None
+        if kind != "llama3":
+            raise UserError(
+                f"{self.path} asks for rope_scaling of type {kind!r}; only 'llama3' is known."
+            )
+        return RopeScaling(
+            factor=self.number(found, "factor"),
+            low_frequency_factor=self.number(found, "low_freq_factor"),
+            high_frequency_factor=self.number(found, "high_freq_factor"),
+            original_context=int(self.number(found, "original_max_position_embeddings")),
+        )
+
+    def nested(self, name: str) -> dict[str, Any]:
+        """An object of the file; {} where it is missing or null."""
+        value = self.fields.get(name) or {}
+        if not isinstance(value, dict):
+            raise UserError(f"{self.path} has no object as {name}; copy the file again.")
+        return value
+
+    def wrong(self, error: ValueError) -> UserError:
+        """What a config says about its own fields, with the file it came from."""
+        return error if isinstance(error, UserError) else UserError(f"{self.path}: {error}")

@@ -1,0 +1,71 @@
+"""The key-value cache: fixed-length arrays per layer.
+
+Slots [0, length) hold committed tokens. A forward pass only reads the cache and returns the keys
+and values of its own rows; who accepts tokens appends the accepted rows. So a pass over a tree
+never copies the cache, and rejected rows never enter it.
+
+    slots   0 1 2 3 4 5 6 7        length = 4, a pass of rows n0 n1 n2, path (n0, n2) accepted
+            c c c c . . . .        before
+            c c c c n0 n2 . .      after `append`: length = 6; rows behind it are scratch
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+
+@struct.dataclass
+class Rows:
+    """Keys and values of one pass, per layer [K, T, C]."""
+
+    keys: tuple[jax.Array, ...]
+    values: tuple[jax.Array, ...]
+
+
+@struct.dataclass
+class KVCache:
+    """Keys and values of one sequence."""
+
+    keys: tuple[jax.Array, ...]  # one [K, S, C] per layer, in the model's dtype
+    values: tuple[jax.Array, ...]  # one [K, S, C] per layer
+    length: jax.Array  # i32 [], committed tokens
+
+    @property
+    def slots(self) -> int:
+        """Number of slots S."""
+        return self.keys[0].shape[-2]
+
+
+def empty(layers: int, kv_heads: int, slots: int, head_dim: int, dtype: jnp.dtype) -> KVCache:
+    """A cache without tokens."""
+    shape = (kv_heads, slots, head_dim)
+    return KVCache(
+        keys=tuple(jnp.zeros(shape, dtype) for _ in range(layers)),
+        values=tuple(jnp.zeros(shape, dtype) for _ in range(layers)),
+        length=jnp.zeros((), jnp.int32),
+    )
+
+
+def take(rows: Rows, path_T: jax.Array) -> Rows:
+    """The rows of a path, i32 row numbers in order."""
+    return jax.tree.map(lambda rows_KTC: jnp.take(rows_KTC, path_T, axis=1), rows)
+
+
+def append(cache: KVCache, rows: Rows, count: jax.Array) -> KVCache:
+    """Writes all rows behind the committed ones and commits the first `count` of them.
+
+    The caller guarantees that all rows fit, also those that are not committed. A `count` that is
+    only known after the pass has read the cache makes XLA write in place; otherwise, free to write
+    before it reads, it copies every layer.
+    """
+    start = cache.length + jnp.minimum(count, 0)  # never moves; ties the write to `count`
+
+    def put(slots_KSC: jax.Array, rows_KTC: jax.Array) -> jax.Array:
+        rows_KTC = rows_KTC.astype(slots_KSC.dtype)
+        return jax.lax.dynamic_update_slice(slots_KSC, rows_KTC, (0, start, 0))
+
+    return KVCache(
+        keys=tuple(map(put, cache.keys, rows.keys)),
+        values=tuple(map(put, cache.values, rows.values)),
+        length=cache.length + count,
+    )

@@ -1,0 +1,133 @@
+"""Weights folders in Hugging Face style: config.json, safetensors in one file or in shards.
+
+Reading is tensor by tensor; every name that was not asked for is reported, every name that is
+missing is an error. Nothing here executes code from the files.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ltd_jax.errors import UserError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+SHARD_BYTES = 15_000_000
+FINGERPRINT_BLOCKS = 64
+FINGERPRINT_BLOCK_BYTES = 4096
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; UserError when the file is missing or is no JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; a model folder needs it.") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}); copy the file again.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__} where a JSON object is needed.")
+    return content
+
+
+class TensorFolder:
+    """The tensors of a folder, read one at a time; remembers which names were used."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise UserError(f"There is no model folder {folder}; check the path.")
+        self.folder = folder
+        self.file_of = _file_of_tensor(folder)
+        self.used: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.file_of
+
+    def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """One tensor; UserError names it when it is missing, broken or of another shape."""
+        if name not in self.file_of:
+            raise UserError(f"{self.folder} has no tensor {name}; the checkpoint is incomplete.")
+        self.used.add(name)
+        path = self.folder / self.file_of[name]
+        try:
+            with safe_open(path, framework="np") as file:
+                tensor = file.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"{path} cannot be read ({error}); the file is truncated or damaged, copy it again."
+            ) from error
+        if tensor.shape != shape:
+            raise UserError(
+                f"Tensor {name} in {path} is {list(tensor.shape)} but config.json asks for "
+                f"{list(shape)}; weights and config are not of one model."
+            )
+        return tensor
+
+    def unused(self) -> list[str]:
+        """Names in the files that nothing read."""
+        return sorted(set(self.file_of) - self.used)
+
+
+def _file_of_tensor(folder: Path) -> dict[str, str]:
+    if (folder / INDEX).exists():
+        index = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(index, dict) or not all(isinstance(f, str) for f in index.values()):
+            raise UserError(f"{folder / INDEX} has no weight_map of names; copy the file again.")
+        for file in sorted(set(index.values())):
+            if not (folder / file).exists():
+                raise UserError(
+                    f"{folder / INDEX} names {file}, which is missing; copy that shard."
+                )
+        return index
+    path = folder / SINGLE
+    if not path.exists():
+        raise UserError(f"{folder} has neither {SINGLE} nor {INDEX}; there are no weights to load.")
+    try:
+        with safe_open(path, framework="np") as file:
+            return dict.fromkeys(file.keys(), SINGLE)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); the file is truncated or damaged, copy it again."
+        ) from error
+
+
+def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """Writes config.json and the tensors in shards of at most SHARD_BYTES, with an index."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in [*folder.glob("model*.safetensors"), folder / INDEX]:
+        stale.unlink(missing_ok=True)  # an older index would hide what is written now
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    shards: list[dict[str, np.ndarray]] = [{}]
+    for name, tensor in tensors.items():
+        filled = sum(other.nbytes for other in shards[-1].values())
+        if shards[-1] and filled + tensor.nbytes > SHARD_BYTES:
+            shards.append({})
+        shards[-1][name] = np.ascontiguousarray(tensor)
+    if len(shards) == 1:
+        save_file(shards[0], folder / SINGLE, metadata={"format": "pt"})
+        return
+    files = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    for file, shard in zip(files, shards, strict=True):
+        save_file(shard, folder / file, metadata={"format": "pt"})
+    weight_map = {name: file for file, shard in zip(files, shards, strict=True) for name in shard}
+    total = {"total_size": sum(tensor.nbytes for tensor in tensors.values())}
+    (folder / INDEX).write_text(json.dumps({"metadata": total, "weight_map": weight_map}, indent=1))
+
+
+def fingerprint(*folders: Path) -> str:
+    """12 hex digits that name the weights: sizes, headers and sampled blocks of all files."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(folder.glob("*.safetensors")):
+            size = path.stat().st_size
+            digest.update(f"{path.name} {size}".encode())
+            with path.open("rb") as file:
+                for block in range(FINGERPRINT_BLOCKS):
+                    file.seek(size * block // FINGERPRINT_BLOCKS)
+                    digest.update(file.read(FINGERPRINT_BLOCK_BYTES))
+    return digest.hexdigest()[:12]

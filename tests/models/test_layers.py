@@ -1,0 +1,142 @@
+"""Norm, rotary positions, attention and feed-forward against numpy and hand-made numbers."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ltd_jax.config import RopeScaling
+from ltd_jax.models import layers
+from tests.oracle import layer as oracle
+
+RANDOM = np.random.default_rng(0)
+LLAMA3 = RopeScaling(
+    factor=8.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_context=8192
+)
+
+
+def draw(*shape):
+    return RANDOM.normal(size=shape).astype(np.float32)
+
+
+def close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", ((5, 12), (5, 3, 12)))
+def test_rms_norm(shape):
+    x, weight = draw(*shape), draw(12)
+    close(
+        layers.rms_norm(jnp.asarray(x), jnp.asarray(weight), 0.1), oracle.rms_norm(x, weight, 0.1)
+    )
+
+
+def test_rms_norm_takes_its_statistics_in_f32():
+    x = jnp.full((1, 4096), 3.0, jnp.bfloat16)
+    found = layers.rms_norm(x, jnp.ones(4096, jnp.bfloat16), 0.0)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found, np.ones((1, 4096)))
+
+
+def test_position_0_is_not_turned():
+    x = draw(1, 2, 8)
+    tables = layers.rope_tables(jnp.zeros(1, jnp.int32), 8, 100.0)
+    np.testing.assert_array_equal(layers.rotate(jnp.asarray(x), *tables), x)
+
+
+def test_rotation_of_halves():
+    x, positions = draw(3, 2, 8), np.array([0, 7, 1000])
+    turned = layers.rotate(jnp.asarray(x), *layers.rope_tables(jnp.asarray(positions), 8, 100.0))
+    for head in range(2):
+        expected = oracle.rotate(x[:, head], positions, 100.0)
+        np.testing.assert_allclose(turned[:, head], expected, atol=1e-3)
+
+
+def test_products_depend_on_the_distance_alone():
+    query, key = draw(1, 1, 8), draw(1, 1, 8)
+
+    def product(query_position, key_position):
+        turn = lambda x, position: layers.rotate(
+            jnp.asarray(x), *layers.rope_tables(jnp.full(1, position), 8, 100.0)
+        )
+        return float(jnp.vdot(turn(query, query_position), turn(key, key_position)))
+
+    assert product(9, 4) == pytest.approx(product(25, 20), abs=1e-4)
+    assert product(9, 4) != pytest.approx(product(9, 5), abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("wavelength", "share"),
+    (
+        (1024, 1.0),  # 8192 / 1024 = 8 turns in the original context, more than 4: as it was
+        (2048, 1.0),  # 4 turns
+        (4096, 5 / 12),  # 2 turns, a third of the way from 1 to 4: 1/3 + 2/3 / 8
+        (8192, 1 / 8),  # 1 turn
+        (65536, 1 / 8),  # less than 1 turn: slowed down by the whole factor
+    ),
+)
+def test_llama3_scaling(wavelength, share):
+    frequency = 2 * math.pi / wavelength
+    theta = frequency**-2  # the second of two frequencies is theta ** -0.5
+    assert layers.rope_frequencies(4, theta, None) == pytest.approx([1.0, frequency])
+    found = layers.rope_frequencies(4, theta, LLAMA3)
+    assert found == pytest.approx([1.0, share * frequency])
+
+
+def naive_attention(query, key, value, visible):
+    """Query rows and heads one by one; key and value [K, S, C], visible [T, S]."""
+    T, H, C = query.shape
+    mixed = np.zeros((T, H, C))
+    for row in range(T):
+        for head in range(H):
+            shared = head // (H // key.shape[0])
+            seen = np.flatnonzero(visible[row])
+            score = np.array([query[row, head] @ key[shared, s] for s in seen]) / np.sqrt(C)
+            weight = np.exp(score - score.max())
+            mixed[row, head] = weight @ value[shared, seen] / weight.sum()
+    return mixed.reshape(T, H * C)
+
+
+def test_attention_to_a_block():
+    query, key, value = draw(3, 4, 6), draw(2, 5, 6), draw(2, 5, 6)
+    visible = np.array([[1, 0, 0, 0, 0], [1, 0, 1, 0, 1], [0, 1, 1, 1, 1]], bool)
+    found = layers.attention(*map(jnp.asarray, (query, key, value, visible)))
+    close(found, naive_attention(query, key, value, visible))
+
+
+@pytest.mark.parametrize("length", (1, 4, 7))
+def test_attention_to_the_past_and_a_block(length):
+    query, key, value = draw(3, 4, 6), draw(2, 5, 6), draw(2, 5, 6)
+    past_key, past_value = draw(2, 7, 6), draw(2, 7, 6)
+    visible = np.array([[1, 0, 0, 0, 0], [1, 0, 1, 0, 1], [0, 0, 0, 0, 0]], bool)
+    past = (jnp.asarray(past_key), jnp.asarray(past_value), jnp.int32(length))
+    found = layers.attention(*map(jnp.asarray, (query, key, value, visible)), past)
+    seen_past = np.broadcast_to(np.arange(7) < length, (3, 7))
+    expected = naive_attention(
+        query,
+        np.concatenate([past_key, key], axis=1),
+        np.concatenate([past_value, value], axis=1),
+        np.concatenate([seen_past, visible], axis=1),
+    )
+    close(found, expected)
+
+
+def test_an_empty_past_changes_nothing():
+    query, key, value = map(jnp.asarray, (draw(3, 4, 6), draw(2, 3, 6), draw(2, 3, 6)))
+    visible = jnp.tril(jnp.ones((3, 3), bool))
+    past = (jnp.asarray(draw(2, 7, 6)), jnp.asarray(draw(2, 7, 6)), jnp.int32(0))
+    expected = layers.attention(query, key, value, visible)
+    np.testing.assert_array_equal(layers.attention(query, key, value, visible, past), expected)
+
+
+def test_a_row_that_sees_nothing_is_finite():
+    query, key, value = map(jnp.asarray, (draw(2, 4, 6), draw(2, 3, 6), draw(2, 3, 6)))
+    assert jnp.isfinite(layers.attention(query, key, value, jnp.zeros((2, 3), bool))).all()
+
+
+def test_feed_forward():
+    x, gate, up, down = draw(3, 4), draw(4, 6), draw(4, 6), draw(6, 4)
+    found = layers.feed_forward(*map(jnp.asarray, (x, gate, up, down)))
+    swish = (x @ gate) / (1 + np.exp(-(x @ gate)))
+    close(found, (swish * (x @ up)) @ down)

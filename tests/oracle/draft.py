@@ -1,0 +1,50 @@
+"""The EAGLE-3 draft in numpy: one layer without a cache; every call reads all entries again."""
+
+import numpy as np
+
+from tests.oracle import layer
+
+
+def forward(weights, config, tokens, features, positions, visible):
+    """Outputs [T, E] before the last norm; the residual is the raw feature."""
+    eps = config.rms_norm_eps
+    embedded = layer.rms_norm(weights.embedding[np.asarray(tokens)], weights.input_norm, eps)
+    rows = np.concatenate([embedded, layer.rms_norm(features, weights.hidden_norm, eps)], axis=1)
+    hidden = features + layer.attend(rows, weights, config, positions, visible)
+    rows = layer.rms_norm(hidden, weights.post_attention_norm, eps)
+    return hidden + layer.feed_forward(rows, weights)
+
+
+def log_probs(weights, config, hidden):
+    """Log-probabilities over the draft's own vocabulary."""
+    logits = layer.rms_norm(hidden, weights.norm, config.rms_norm_eps) @ weights.head
+    peak = logits.max(-1, keepdims=True)
+    return logits - peak - np.log(np.exp(logits - peak).sum(-1, keepdims=True))
+
+
+class Reader:
+    """The draft's entries of one cycle: a chain of committed ones, then a tree's."""
+
+    def __init__(self, weights, config, text, features):
+        """`text` ends with the root; entry i is token i + 1 with the feature of token i."""
+        self.weights, self.config = weights, config
+        self.tokens, self.features = list(text[1:]), list(features[: len(text) - 1] @ weights.fuse)
+        self.chain = len(self.tokens)
+        self.seen = [set(range(entry + 1)) for entry in range(self.chain)]
+        self.positions = list(range(self.chain))
+
+    def add(self, token, feature, round_, ancestors):
+        """One tree entry; `ancestors` are entries of the tree. Returns its number."""
+        entry = len(self.tokens)
+        self.tokens.append(token)
+        self.features.append(feature)
+        self.positions.append(self.chain + round_)
+        self.seen.append(set(range(self.chain)) | set(ancestors) | {entry})
+        return entry
+
+    def outputs(self):
+        """Outputs of all entries."""
+        count = len(self.tokens)
+        visible = np.array([[one in seen for one in range(count)] for seen in self.seen])
+        features, positions = np.array(self.features), np.array(self.positions)
+        return forward(self.weights, self.config, self.tokens, features, positions, visible)

@@ -1,0 +1,38 @@
+"""Parts of a Llama layer in numpy, f64: no cache, no batching, one head at a time."""
+
+import numpy as np
+
+
+def rms_norm(rows, weight, eps):
+    """Every row over its root mean square, times the weight."""
+    return rows / np.sqrt((rows**2).mean(-1, keepdims=True) + eps) * weight
+
+
+def rotate(head, positions, theta):
+    """Rotary embedding: channels i and i + C/2 are a complex number, turned by position * rate."""
+    half = head.shape[1] // 2
+    rates = theta ** (-np.arange(half) / half)
+    turned = (head[:, :half] + 1j * head[:, half:]) * np.exp(1j * np.outer(positions, rates))
+    return np.concatenate([turned.real, turned.imag], axis=1)
+
+
+def attend(rows, weights, config, positions, visible):
+    """Attention of all rows to the rows they see; each group of query heads shares one kv head."""
+    query, key, value = rows @ weights.q, rows @ weights.k, rows @ weights.v
+    width, group = config.head_dim, config.head_count // config.kv_head_count
+    heads = []
+    for index in range(config.head_count):
+        own = slice(index * width, (index + 1) * width)
+        shared = slice(index // group * width, (index // group + 1) * width)
+        turned = rotate(query[:, own], positions, config.rope_theta)
+        score = turned @ rotate(key[:, shared], positions, config.rope_theta).T / np.sqrt(width)
+        score = np.where(visible, score, -np.inf)
+        weight = np.exp(score - score.max(-1, keepdims=True))
+        heads.append(weight / weight.sum(-1, keepdims=True) @ value[:, shared])
+    return np.concatenate(heads, axis=1) @ weights.o
+
+
+def feed_forward(rows, weights):
+    """down(silu(gate) * up)."""
+    gate = rows @ weights.gate
+    return (gate / (1 + np.exp(-gate)) * (rows @ weights.up)) @ weights.down
