@@ -1,0 +1,198 @@
+"""Expand: the draft grows the tree, level by level, until the controller stops it (Sec. 3.2).
+
+First the catch-up pass: the tokens committed by the last cycle, with the target's true features,
+enter the draft's cache, and the last of them gives level 1. Then each further pass reads the W
+best nodes of the newest level and gives each W children. The depth policy sits inside the loop,
+so drafting never returns to the host.
+
+    block   [ level-2 pass: W rows | level-3 pass: W rows | ... ]   uncommitted, thrown away
+    a tree row sees: all committed tokens, its own ancestors in the block, itself
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from ltd_jax.config import PairConfig
+from ltd_jax.cycle import tree as trees
+from ltd_jax.cycle.tree import DraftTree
+from ltd_jax.models import draft, kv_cache
+from ltd_jax.models.draft import DraftParams
+from ltd_jax.models.kv_cache import KVCache, Rows
+from ltd_jax.policies.controller import Controller, LevelView
+
+
+@struct.dataclass
+class Pending:
+    """Committed tokens that the draft has not seen yet, with the target's features before them."""
+
+    token: jax.Array  # [D + 1] i32
+    feature: jax.Array  # [D + 1, 3 * target E]
+    count: jax.Array  # i32 [], valid rows; the last one is the root
+
+
+@struct.dataclass
+class Frontier:
+    """The W nodes that the next draft pass reads."""
+
+    token: jax.Array  # [W] i32
+    feature: jax.Array  # [W, E] the draft's output at their parents
+    score: jax.Array  # [W] f32
+    parent: jax.Array  # [W] i32, slot * W + child in the newest level
+    visible: jax.Array  # [W, (D - 1) * W] bool, block rows of their ancestors
+
+
+@struct.dataclass
+class Expansion:
+    """A growing tree."""
+
+    tree: DraftTree
+    frontier: Frontier
+    block: Rows  # (D - 1) * W uncommitted draft rows
+    levels: jax.Array  # i32 [], draft passes so far
+    going: jax.Array  # bool [], draft another level?
+
+
+def catch_up(
+    params: DraftParams, pair: PairConfig, pending: Pending, cache: KVCache
+) -> tuple[jax.Array, KVCache]:
+    """Feeds the pending tokens; returns the output [E] at the root and the cache, committed."""
+    feature_TE = draft.fuse(params, pending.feature)
+    hidden_TE, cache = causal_pass(params, pair, pending.token, feature_TE, pending.count, cache)
+    return jnp.take(hidden_TE, pending.count - 1, axis=0), cache
+
+
+def causal_pass(
+    params: DraftParams,
+    pair: PairConfig,
+    token_T: jax.Array,
+    feature_TE: jax.Array,
+    count: jax.Array,
+    cache: KVCache,
+) -> tuple[jax.Array, KVCache]:
+    """A chain of tokens with true features: outputs [T, E]; `count` rows are committed."""
+    T = token_T.shape[0]
+    hidden_TE, rows = draft.forward(
+        params,
+        pair.draft,
+        token_T,
+        feature_TE,
+        cache.length + jnp.arange(T),
+        cache,
+        draft.empty_block(pair.draft, T, cache.keys[0].dtype),
+        0,
+        jnp.tril(jnp.ones((T, T), bool)),
+    )
+    return hidden_TE, kv_cache.append(cache, rows, count)
+
+
+def first_level(params: DraftParams, pair: PairConfig, hidden_E: jax.Array) -> Expansion:
+    """The root's W most probable children."""
+    W, tree_rows = pair.cycle.beam_width, pair.cycle.tree_rows
+    hidden_WE = jnp.broadcast_to(hidden_E, (W, hidden_E.shape[0]))
+    score_1W, token_1W = _children(params, pair, hidden_E[None, :])
+    score_WW = jnp.full((W, W), trees.NO_NODE, jnp.float32).at[0].set(score_1W[0])
+    token_WW = jnp.zeros((W, W), jnp.int32).at[0].set(token_1W[0])
+    no_parent_W = jnp.zeros((W,), jnp.int32)
+    return Expansion(
+        tree=trees.write_level(trees.empty(pair.cycle), 0, score_WW, token_WW, no_parent_W),
+        frontier=_best_children(score_WW, token_WW, hidden_WE, jnp.zeros((W, tree_rows), bool)),
+        block=draft.empty_block(pair.draft, tree_rows, hidden_E.dtype),
+        levels=jnp.int32(1),
+        going=jnp.bool_(True),
+    )
+
+
+def add_level(
+    params: DraftParams, pair: PairConfig, cache: KVCache, expansion: Expansion
+) -> Expansion:
+    """One draft pass over the frontier: its children become the newest level."""
+    W, frontier = pair.cycle.beam_width, expansion.frontier
+    start = (expansion.levels - 1) * W
+    own = start + jnp.arange(W)[:, None] == jnp.arange(pair.cycle.tree_rows)[None, :]
+    visible = frontier.visible | own
+    hidden_WE, block = draft.forward(
+        params,
+        pair.draft,
+        frontier.token,
+        frontier.feature,
+        jnp.full((W,), cache.length + expansion.levels - 1),
+        cache,
+        expansion.block,
+        start,
+        visible,
+    )
+    step_WW, token_WW = _children(params, pair, hidden_WE)
+    score_WW = frontier.score[:, None] + step_WW
+    return Expansion(
+        tree=trees.write_level(
+            expansion.tree, expansion.levels, score_WW, token_WW, frontier.parent
+        ),
+        frontier=_best_children(score_WW, token_WW, hidden_WE, visible),
+        block=block,
+        levels=expansion.levels + 1,
+        going=expansion.going,
+    )
+
+
+def expand(
+    params: DraftParams,
+    pair: PairConfig,
+    controller: Controller,
+    controller_params: Any,
+    controller_state: Any,
+    pending: Pending,
+    cache: KVCache,
+) -> tuple[Expansion, KVCache]:
+    """The whole drafting of one cycle: catch up, level 1, and on while the controller says so."""
+    length = cache.length + pending.count
+
+    def decide(expansion: Expansion) -> Expansion:
+        newest_WW = jnp.take(expansion.tree.score, expansion.levels - 1, axis=0)
+        view = LevelView(newest_WW, expansion.levels, length)
+        wanted = controller.keep_drafting(controller_params, controller_state, view)
+        return expansion.replace(going=wanted & (expansion.levels < pair.cycle.max_levels))
+
+    hidden_E, cache = catch_up(params, pair, pending, cache)
+    expansion = jax.lax.while_loop(
+        lambda expansion: expansion.going,
+        lambda expansion: decide(add_level(params, pair, cache, expansion)),
+        decide(first_level(params, pair, hidden_E)),
+    )
+    return expansion, cache
+
+
+def full_tree(
+    params: DraftParams, pair: PairConfig, hidden_E: jax.Array, cache: KVCache
+) -> DraftTree:
+    """The tree of most levels: it contains the tree of every smaller number of levels."""
+    expansion = first_level(params, pair, hidden_E)
+    grow = lambda _, expansion: add_level(params, pair, cache, expansion)
+    return jax.lax.fori_loop(1, pair.cycle.max_levels, grow, expansion).tree
+
+
+def _children(
+    params: DraftParams, pair: PairConfig, hidden_TE: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Log-probability and target token id [T, W] of each row's W most probable next tokens."""
+    log_prob_TY = draft.log_probs(params, pair.draft, hidden_TE)
+    log_prob_TW, draft_token_TW = jax.lax.top_k(log_prob_TY, pair.cycle.beam_width)
+    return log_prob_TW, jnp.take(params.target_token, draft_token_TW)
+
+
+def _best_children(
+    score_WW: jax.Array, token_WW: jax.Array, hidden_WE: jax.Array, visible: jax.Array
+) -> Frontier:
+    """The W best nodes of a level, with what the next pass needs of their parents."""
+    W = score_WW.shape[0]
+    score_W, child_W = jax.lax.top_k(score_WW.reshape(-1), W)
+    row_W = child_W // W
+    return Frontier(
+        token=jnp.take(token_WW.reshape(-1), child_W),
+        feature=jnp.take(hidden_WE, row_W, axis=0),
+        score=score_W,
+        parent=child_W.astype(jnp.int32),
+        visible=jnp.take(visible, row_W, axis=0),
+    )

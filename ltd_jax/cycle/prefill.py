@@ -1,0 +1,107 @@
+"""Prefill: a prompt enters the caches of target and draft, in chunks of one shape."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ltd_jax.config import PairConfig
+from ltd_jax.cycle import expand
+from ltd_jax.cycle.expand import Pending
+from ltd_jax.cycle.pair import Pair, PairParams
+from ltd_jax.cycle.step import CycleState
+from ltd_jax.errors import UserError
+from ltd_jax.models import draft, kv_cache, target
+from ltd_jax.policies.controller import Controller
+
+
+def check_room(pair: Pair, prompt_tokens: int, new_tokens: int) -> None:
+    """Raises UserError unless the prompt and the new tokens fit the context."""
+    context = pair.config.cycle.context
+    if prompt_tokens < 1:
+        raise UserError("The prompt has no tokens; give at least one.")
+    if prompt_tokens + new_tokens > context:
+        raise UserError(
+            f"The prompt has {prompt_tokens} tokens and {new_tokens} more are asked for, but the "
+            f"context holds {context}; shorten the prompt, ask for fewer or raise the context."
+        )
+
+
+def prefill(pair: Pair, controller: Controller, prompt_T: np.ndarray) -> CycleState:
+    """The state after a prompt: caches filled, the root chosen, its draft row pending."""
+    check_room(pair, len(prompt_T), 0)
+    chunk = pair.config.cycle.prefill_chunk
+    state = empty_state(pair.config, controller, pair.dtype)
+    for start in range(0, len(prompt_T), chunk):
+        piece = prompt_T[start : start + chunk]
+        is_last = start + chunk >= len(prompt_T)
+        state = prefill_chunk(
+            pair.params,
+            pair.config,
+            state,
+            jnp.asarray(np.pad(piece, (0, chunk - len(piece))), jnp.int32),
+            jnp.int32(0 if is_last else prompt_T[start + chunk]),
+            jnp.int32(len(piece)),
+            jnp.bool_(is_last),
+        )
+    return state
+
+
+def empty_state(pair: PairConfig, controller: Controller, dtype: jnp.dtype) -> CycleState:
+    """Caches without tokens, nothing pending."""
+    config = pair.cycle
+    feature = jnp.zeros((config.path_length, 3 * pair.target.hidden_size), dtype)
+    token = jnp.zeros((config.path_length,), jnp.int32)
+    return CycleState(
+        target_cache=target.empty_cache(pair.target, config.target_slots, dtype),
+        draft_cache=draft.empty_cache(pair.draft, config.draft_slots, dtype),
+        root=jnp.int32(0),
+        pending=Pending(token, feature, jnp.int32(0)),
+        memory=controller.init(),
+    )
+
+
+@functools.partial(jax.jit, static_argnames="pair", donate_argnames="state")
+def prefill_chunk(
+    params: PairParams,
+    pair: PairConfig,
+    state: CycleState,
+    token_T: jax.Array,
+    next_token: jax.Array,
+    count: jax.Array,
+    is_last: jax.Array,
+) -> CycleState:
+    """Puts `count` prompt tokens into both caches.
+
+    Args:
+      token_T: i32 [prefill_chunk], the first `count` valid.
+      next_token: i32, the prompt's token behind this chunk; ignored in the last chunk, where the
+        target's own choice is the root.
+      is_last: bool; the last chunk leaves its last draft row pending, with the root as its token.
+    """
+    T = token_T.shape[0]
+    rows_T, cache = jnp.arange(T), state.target_cache
+    causal = jnp.tril(jnp.ones((T, T), bool))
+    logits_TX, feature_TE, rows = target.forward(
+        params.target, pair.target, token_T, cache.length + rows_T, causal, cache
+    )
+    root = jnp.argmax(logits_TX[count - 1]).astype(jnp.int32)
+    shifted_T = jnp.where(rows_T == count - 1, next_token, jnp.roll(token_T, -1))
+    waiting = is_last.astype(jnp.int32)
+    fused_TE = draft.fuse(params.draft, feature_TE)
+    _, draft_cache = expand.causal_pass(
+        params.draft, pair, shifted_T, fused_TE, count - waiting, state.draft_cache
+    )
+    pending = Pending(
+        token=state.pending.token.at[0].set(root),
+        feature=state.pending.feature.at[0].set(feature_TE[count - 1]),
+        count=waiting,
+    )
+    return CycleState(
+        target_cache=kv_cache.append(cache, rows, jnp.where(root >= 0, count, 0)),
+        draft_cache=draft_cache,
+        root=root,
+        pending=pending,
+        memory=state.memory,
+    )

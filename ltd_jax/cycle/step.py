@@ -1,0 +1,94 @@
+"""The one compiled cycle: expand, observe, select, verify, commit, without a trip to the host.
+
+`step` runs one cycle, `plain_step` is the autoregressive baseline in the same stack. Both are
+jitted once per pair; states are donated, so caches are updated in place.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from ltd_jax.config import PairConfig
+from ltd_jax.cycle import expand, verify
+from ltd_jax.cycle.expand import Pending
+from ltd_jax.cycle.pair import PairParams
+from ltd_jax.models import kv_cache, target
+from ltd_jax.models.kv_cache import KVCache
+from ltd_jax.models.target import TargetParams
+from ltd_jax.policies.controller import Controller, Outcome, TreeView
+
+
+@struct.dataclass
+class CycleState:
+    """One sequence between two cycles; draft_cache.length + pending.count = target_cache.length."""
+
+    target_cache: KVCache
+    draft_cache: KVCache
+    root: jax.Array  # i32 []
+    pending: Pending
+    memory: Any  # the controller's own state
+
+
+@struct.dataclass
+class CycleResult:
+    """What one cycle gave to the text."""
+
+    token: jax.Array  # [D + 1] i32, the first `committed` are the text's next tokens
+    committed: jax.Array  # i32 []
+    accepted: jax.Array  # i32 []
+    levels: jax.Array  # i32 []
+    size: jax.Array  # i32 [], index into config.sizes
+
+
+def cycle(
+    params: PairParams,
+    pair: PairConfig,
+    controller: Controller,
+    controller_params: Any,
+    state: CycleState,
+) -> tuple[CycleState, CycleResult]:
+    """One draft-and-verify round of one sequence."""
+    expansion, draft_cache = expand.expand(
+        params.draft,
+        pair,
+        controller,
+        controller_params,
+        state.memory,
+        state.pending,
+        state.draft_cache,
+    )
+    view = TreeView(expansion.tree.score, expansion.levels, state.target_cache.length)
+    size = controller.choose_size(controller_params, state.memory, view)
+    verified = verify.verify(
+        params.target, pair, expansion.tree, state.root, size, state.target_cache
+    )
+    committed = verified.accepted + 1
+    next_state = CycleState(
+        target_cache=kv_cache.append(state.target_cache, verified.rows, committed),
+        draft_cache=draft_cache,
+        root=verified.token[verified.accepted],
+        pending=Pending(verified.token, verified.feature, committed),
+        memory=controller.update(state.memory, Outcome(expansion.levels, size, verified.accepted)),
+    )
+    result = CycleResult(verified.token, committed, verified.accepted, expansion.levels, size)
+    return next_state, result
+
+
+step = jax.jit(cycle, static_argnames=("pair", "controller"), donate_argnames="state")
+
+
+def plain(
+    params: TargetParams, pair: PairConfig, cache: KVCache, root: jax.Array
+) -> tuple[KVCache, jax.Array]:
+    """One autoregressive step: the root enters the cache; returns the token after it, i32."""
+    logits_1X, _, rows = target.forward(
+        params, pair.target, root[None], cache.length[None], jnp.ones((1, 1), bool), cache
+    )
+    next_root = jnp.argmax(logits_1X[0]).astype(jnp.int32)
+    one = jnp.where(next_root >= 0, 1, 0)  # known last, see kv_cache.append
+    return kv_cache.append(cache, rows, one), next_root
+
+
+plain_step = jax.jit(plain, static_argnames="pair", donate_argnames="cache")

@@ -1,0 +1,99 @@
+"""Verify: one target pass over the chosen nodes; greedy acceptance (Sec. 3.2).
+
+A node is accepted when it and all its ancestors equal what the target would have said at their
+parents. Siblings differ, so the accepted nodes form one path. The target's own next token after
+that path is gained in any case: it becomes the next root.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from ltd_jax.config import PairConfig
+from ltd_jax.cycle import select
+from ltd_jax.cycle.select import Candidates
+from ltd_jax.cycle.tree import DraftTree
+from ltd_jax.models import kv_cache, target
+from ltd_jax.models.kv_cache import KVCache, Rows
+from ltd_jax.models.target import TargetParams
+
+
+@struct.dataclass
+class Verdict:
+    """What the target said; rows of the path beyond `accepted` mean nothing."""
+
+    path: jax.Array  # [D + 1] i32 candidate rows from the root to the last accepted node
+    accepted: jax.Array  # i32 [], drafted tokens that the target agreed with
+    next_token: jax.Array  # i32 [], the target's own token after the path
+
+
+@struct.dataclass
+class Verified:
+    """One target pass, judged; everything along the accepted path, D + 1 rows."""
+
+    rows: Rows  # keys and values to append to the target's cache
+    token: jax.Array  # [D + 1] i32: accepted tokens, then the target's own, then nothing
+    feature: jax.Array  # [D + 1, 3E] features along the path
+    accepted: jax.Array  # i32 []
+
+
+def verify(
+    params: TargetParams,
+    pair: PairConfig,
+    tree: DraftTree,
+    root: jax.Array,
+    size_index: jax.Array,
+    cache: KVCache,
+) -> Verified:
+    """Verifies `config.sizes[size_index]` nodes; each size is a branch with its own shapes."""
+
+    def branch(size: int):
+        return lambda tree, root, cache: _verify_size(params, pair, tree, root, size, cache)
+
+    branches = [branch(size) for size in pair.cycle.sizes]
+    return jax.lax.switch(size_index, branches, tree, root, cache)
+
+
+def _verify_size(
+    params: TargetParams,
+    pair: PairConfig,
+    tree: DraftTree,
+    root: jax.Array,
+    size: int,
+    cache: KVCache,
+) -> Verified:
+    candidates = select.select(tree, root, size, pair.cycle)
+    logits_TX, feature_TE, rows = target.forward(
+        params,
+        pair.target,
+        candidates.token,
+        cache.length + candidates.depth,
+        candidates.visible,
+        cache,
+    )
+    verdict = judge(candidates, jnp.argmax(logits_TX, axis=-1), pair.cycle.path_length)
+    follow = jnp.concatenate([candidates.token[verdict.path[1:]], verdict.next_token[None]])
+    last = jnp.arange(pair.cycle.path_length) == verdict.accepted
+    return Verified(
+        rows=kv_cache.take(rows, verdict.path),
+        token=jnp.where(last, verdict.next_token, follow),
+        feature=feature_TE[verdict.path],
+        accepted=verdict.accepted,
+    )
+
+
+def judge(candidates: Candidates, choice_T: jax.Array, path_length: int) -> Verdict:
+    """The longest path on which every node is the target's choice at its parent.
+
+    Args:
+      choice_T: i32, the target's greedy token after each candidate row.
+      path_length: most rows of a path, D + 1.
+    """
+    agrees_T = candidates.present & (candidates.token == choice_T[candidates.parent])
+    agrees_T = agrees_T.at[0].set(True)
+    alive_T = ~jnp.any(candidates.visible & ~agrees_T[None, :], axis=1)
+    last = jnp.argmax(jnp.where(alive_T, candidates.depth, -1))
+    on_path_T = candidates.visible[last]
+    at_depth = candidates.depth[None, :] == jnp.arange(path_length)[:, None]
+    path = jnp.argmax(on_path_T[None, :] & at_depth, axis=1).astype(jnp.int32)
+    return Verdict(path, candidates.depth[last].astype(jnp.int32), choice_T[last].astype(jnp.int32))
