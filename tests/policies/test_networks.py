@@ -1,0 +1,119 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ltd_jax.config import CycleConfig, PolicyConfig
+from ltd_jax.cycle import observe
+from ltd_jax.policies import networks
+from ltd_jax.policies.controller import LevelView, TreeView
+from ltd_jax.policies.networks import Actor, ActorCritic, Critic, LearnedParams, PolicyParams
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+CYCLE = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 1, 4), context=64)
+WIDTHS = PolicyConfig(size_actor=(16, 8), size_critic=(8,), depth_actor=(8,), depth_critic=(8,))
+
+
+def level_view(levels: int, score: float = -0.5) -> LevelView:
+    return LevelView(jnp.full((2, 2), score), jnp.int32(levels), jnp.int32(5))
+
+
+def tree_view(levels: int) -> TreeView:
+    return TreeView(jnp.full((3, 2, 2), -0.5), jnp.int32(levels), jnp.int32(5))
+
+
+def always(params: LearnedParams, name: str, action: int) -> LearnedParams:
+    """The same networks with the last bias so high that one action always wins."""
+    actor = getattr(params, name)["params"]
+    last = max(actor)
+    bias = jnp.zeros_like(actor[last]["bias"]).at[action].set(100.0)
+    changed = {"params": {**actor, last: {**actor[last], "bias": bias}}}
+    return params.replace(**{name: changed})
+
+
+@pytest.fixture
+def params() -> LearnedParams:
+    return networks.init_learned(jax.random.key(0), CYCLE, WIDTHS)
+
+
+def test_initialised_as_in_stable_baselines3() -> None:
+    actor = Actor((16, 8), 3).init(jax.random.key(0), jnp.zeros(32))["params"]
+    critic = Critic((16,)).init(jax.random.key(1), jnp.zeros(32))["params"]
+    for layer, gain in [
+        (actor["Dense_0"], 2**0.5),
+        (actor["Dense_1"], 2**0.5),
+        (actor["Dense_2"], 0.01),
+        (critic["Dense_0"], 2**0.5),
+        (critic["Dense_1"], 1.0),
+    ]:
+        kernel = np.asarray(layer["kernel"])
+        square = gain**2 * np.eye(kernel.shape[1])
+        np.testing.assert_allclose(kernel.T @ kernel, square, atol=1e-5)
+        np.testing.assert_array_equal(layer["bias"], 0)
+
+
+def test_networks_are_relu_perceptrons_over_any_leading_axes() -> None:
+    actor, critic = Actor((4,), 3), Critic((4,))
+    observation = jax.random.normal(jax.random.key(2), (5, 2, 6))
+    weights = actor.init(jax.random.key(0), jnp.zeros(6))
+    first, last = weights["params"]["Dense_0"], weights["params"]["Dense_1"]
+    expected = np.maximum(observation @ first["kernel"], 0) @ last["kernel"]
+    np.testing.assert_allclose(actor.apply(weights, observation), expected, atol=1e-6)
+    values = critic.apply(critic.init(jax.random.key(1), jnp.zeros(6)), observation)
+    assert values.shape == (5, 2)
+
+
+def test_learned_decides_by_its_likeliest_choices(params: LearnedParams) -> None:
+    learned = networks.learned(CYCLE, WIDTHS)
+    deep = always(params, "depth", 1)
+    keep = [bool(learned.keep_drafting(deep, (), level_view(levels))) for levels in (1, 2, 3)]
+    assert keep == [True, True, False]  # the tree is full at D levels
+    assert not learned.keep_drafting(always(params, "depth", 0), (), level_view(1))
+    for size in range(3):
+        assert learned.choose_size(always(params, "size", size), (), tree_view(2)) == size
+
+
+def test_learned_sees_the_observations_of_the_cycle(params: LearnedParams) -> None:
+    learned = networks.learned(CYCLE, WIDTHS)
+    view = tree_view(2)
+    seen = observe.size_observation(view.score, view.levels, view.length, CYCLE)
+    logits = networks.size_actor(CYCLE, WIDTHS).apply(params.size, seen)
+    choice = learned.choose_size(params, (), view)
+    assert choice == int(np.argmax(logits)) and choice.dtype == jnp.int32
+
+
+def test_absent_nodes_do_not_spoil_a_decision(params: LearnedParams) -> None:
+    learned = networks.learned(CYCLE, WIDTHS)
+    nothing = level_view(1, -jnp.inf)
+    seen = observe.depth_observation(nothing.score, nothing.levels, nothing.length, CYCLE)
+    assert np.isfinite(networks.depth_actor(WIDTHS).apply(params.depth, seen)).all()
+    assert learned.keep_drafting(params, (), nothing).shape == ()
+
+
+def test_equal_configs_give_the_same_controller() -> None:
+    assert networks.learned(CYCLE, WIDTHS) is networks.learned(
+        CycleConfig(2, 3, (0, 1, 4), 64), WIDTHS
+    )
+
+
+def test_one_learned_policy_beside_a_constant(params: LearnedParams) -> None:
+    size_only = networks.learned_size(CYCLE, WIDTHS, 2)
+    alone = always(params, "size", 1).replace(depth=None)
+    assert [bool(size_only.keep_drafting(alone, (), level_view(n))) for n in (1, 2)] == [
+        True,
+        False,
+    ]
+    assert size_only.choose_size(alone, (), tree_view(2)) == 1
+    depth_only = networks.learned_depth(CYCLE, WIDTHS, 2)
+    alone = always(params, "depth", 1).replace(size=None)
+    assert depth_only.keep_drafting(alone, (), level_view(1))
+    assert depth_only.choose_size(alone, (), tree_view(2)) == 2
+
+
+def test_decoding_needs_the_actors_only() -> None:
+    both = PolicyParams(
+        depth=ActorCritic(actor="depth actor", critic="depth critic"),
+        size=ActorCritic(actor="size actor", critic="size critic"),
+    )
+    assert both.learned == LearnedParams(depth="depth actor", size="size actor")
