@@ -1,0 +1,169 @@
+"""The latency table: how long a cycle of every setting takes on one device (paper Eq. 1 and 4).
+
+Measured once per device by `decoding.benchmark` or built from published numbers; a JSON file that a
+user can keep, share and inspect. Moving to other hardware means swapping the table. All times are
+seconds, all arrays numpy on the host; seconds between two measured contexts are interpolated.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltd_jax.errors import UserError
+from ltd_jax.replay.trace import replacing
+
+SCHEMA = 1
+_ARRAYS = ("cycle_seconds", "draft_seconds", "verify_seconds", "plain_seconds")
+_SCALARS = ("depth_seconds", "size_seconds")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LatencyTable:
+    """Seconds at L context lengths, for levels 1..D and V sizes.
+
+    Raises:
+      ValueError: shapes disagree, contexts or sizes do not rise, or a time is not positive.
+    """
+
+    contexts: np.ndarray  # [L] i32 tokens before the root, rising
+    sizes: tuple[int, ...]  # V verified nodes, rising
+    cycle_seconds: np.ndarray  # [L, D, V] f64 a whole cycle of a constant controller
+    draft_seconds: np.ndarray  # [L, D] f64 the draft part of a cycle with so many levels
+    verify_seconds: np.ndarray  # [L, V] f64 verify and commit
+    plain_seconds: np.ndarray  # [L] f64 one step of plain decoding
+    depth_seconds: float  # one decision of the depth policy
+    size_seconds: float  # one decision of the size policy
+    provenance: dict[str, Any]  # device, dtype, fingerprint, versions, date, command, policy config
+
+    def __post_init__(self) -> None:
+        rows, sizes = len(self.contexts), len(self.sizes)
+        levels = np.shape(self.cycle_seconds)[1] if np.ndim(self.cycle_seconds) == 3 else -1
+        shapes = [(rows, levels, sizes), (rows, levels), (rows, sizes), (rows,)]
+        for name, shape in zip(_ARRAYS, shapes, strict=True):
+            values = getattr(self, name)
+            if np.shape(values) != shape:
+                raise ValueError(f"{name} has shape {np.shape(values)}, expected {shape}.")
+            if not (np.isfinite(values).all() and np.all(np.asarray(values) > 0)):
+                raise ValueError(f"{name} must hold positive, finite seconds only.")
+        for name in _SCALARS:
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"{name} must be finite and not negative.")
+        for name, values in (("contexts", self.contexts), ("sizes", self.sizes)):
+            if not len(values) or np.any(np.diff(values) <= 0):
+                raise ValueError(f"{name} {tuple(values)} must rise.")
+
+    @property
+    def max_levels(self) -> int:
+        """D, the most levels the table knows."""
+        return self.cycle_seconds.shape[1]
+
+
+def additive(
+    contexts: Sequence[int],
+    sizes: Sequence[int],
+    draft_seconds: np.ndarray,
+    verify_seconds: np.ndarray,
+    plain_seconds: np.ndarray,
+    decision_seconds: tuple[float, float],
+    provenance: dict[str, Any],
+) -> LatencyTable:
+    """A table whose cycles cost t_draft + t_verify (Eq. 1), for published or partial timings.
+
+    Args:
+      draft_seconds: [L, D]; verify_seconds: [L, V]; plain_seconds: [L].
+      decision_seconds: of one depth decision and of one size decision.
+    """
+    draft, verify = np.asarray(draft_seconds, np.float64), np.asarray(verify_seconds, np.float64)
+    return LatencyTable(
+        contexts=np.asarray(contexts, np.int32),
+        sizes=tuple(int(size) for size in sizes),
+        cycle_seconds=draft[:, :, None] + verify[:, None, :],
+        draft_seconds=draft,
+        verify_seconds=verify,
+        plain_seconds=np.asarray(plain_seconds, np.float64),
+        depth_seconds=float(decision_seconds[0]),
+        size_seconds=float(decision_seconds[1]),
+        provenance=provenance,
+    )
+
+
+def neighbours(contexts: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where lengths lie between the measured contexts, clamped at both ends.
+
+    Returns:
+      row: i32, the context at or below, at most the last but one (0 where there is one context);
+      share: f64 in [0, 1], the weight of the context after it.
+    """
+    last = max(len(contexts) - 2, 0)
+    row = np.clip(np.searchsorted(contexts, length, side="right") - 1, 0, last).astype(np.int32)
+    below = contexts[row].astype(np.float64)
+    gap = contexts[np.minimum(row + 1, len(contexts) - 1)] - below
+    return row, np.clip((length - below) / np.maximum(gap, 1), 0.0, 1.0) * (gap > 0)
+
+
+def interpolate(table: LatencyTable, values: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """One of the table's arrays [L, ...] at one or many lengths: [..., ...], same units."""
+    row, share = neighbours(table.contexts, np.asarray(length))
+    share = share.reshape(share.shape + (1,) * (values.ndim - 1))
+    after = values[np.minimum(row + 1, len(values) - 1)]
+    return (1 - share) * values[row] + share * after
+
+
+def fingerprint(table: LatencyTable) -> str:
+    """12 hex characters of a sha256 over all numbers: the identity a policy is trained for."""
+    digest = hashlib.sha256()
+    numbers = [table.contexts, table.sizes, *(getattr(table, name) for name in _ARRAYS + _SCALARS)]
+    for values in numbers:
+        array = np.asarray(values, "<f8")
+        digest.update(repr(array.shape).encode() + array.tobytes())
+    return digest.hexdigest()[:12]
+
+
+def save(table: LatencyTable, path: Path) -> None:
+    """Writes the table as JSON; a killed process leaves the old file or the new one.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    record = {"schema": SCHEMA, "contexts": table.contexts.tolist(), "sizes": list(table.sizes)}
+    record |= {name: getattr(table, name).tolist() for name in _ARRAYS}
+    record |= {name: getattr(table, name) for name in _SCALARS} | {"provenance": table.provenance}
+    text = json.dumps(record, indent=1)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n")
+
+
+def load(path: Path) -> LatencyTable:
+    """Reads a table that `save` wrote.
+
+    Raises:
+      UserError: the file is missing, no latency table, truncated or of another schema.
+    """
+    again = "measure the latencies again."
+    try:
+        record = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"Cannot read the latency table {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is no latency table or is truncated; {again}") from error
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if schema != SCHEMA:
+        raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; {again}")
+    try:
+        numbers: dict[str, Any] = {name: np.asarray(record[name], np.float64) for name in _ARRAYS}
+        numbers |= {name: float(record[name]) for name in _SCALARS}
+        return LatencyTable(
+            contexts=np.asarray(record["contexts"], np.int32),
+            sizes=tuple(int(size) for size in record["sizes"]),
+            provenance=dict(record["provenance"]),
+            **numbers,
+        )
+    except KeyError as error:
+        raise UserError(f"The latency table {path} lacks {error}; {again}") from error
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The latency table {path} is damaged ({error}); {again}") from error

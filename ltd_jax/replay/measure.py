@@ -1,0 +1,215 @@
+"""Measuring a device: the latency table of one pair, from the very functions that decode.
+
+Whole cycles of every (levels, size) are timed as decoding runs them: the next one is dispatched
+before the last one's tokens are read. All settings share one compiled program and are visited in
+random order, several times; the median of each is kept. Drafting and verifying are also compiled
+alone, only to be timed, for the report's split.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ltd_jax.config import PolicyConfig
+from ltd_jax.cycle import expand, step, verify
+from ltd_jax.cycle.pair import Pair
+from ltd_jax.cycle.prefill import prefill
+from ltd_jax.cycle.step import CycleState
+from ltd_jax.policies import controller as controllers
+from ltd_jax.policies import networks
+from ltd_jax.policies.controller import Controller
+from ltd_jax.replay.latency import LatencyTable
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasureConfig:
+    """How long to measure."""
+
+    contexts: tuple[int, ...] = (64, 256)  # tokens before the root
+    cycles: int = 6  # in a row, per visit of a setting
+    visits: int = 5  # of every setting at every context
+    policy_visits: int = 40  # pairs of visits, with and without the policies
+    seed: int = 0
+
+
+class Clock:
+    """Times steps of one pair at a context; the state is rewound before every visit."""
+
+    def __init__(self, pair: Pair, controller: Controller, context: int, cycles: int) -> None:
+        self.pair, self.controller, self.cycles = pair, controller, cycles
+        prompt_T = np.arange(context, dtype=np.int32) % pair.config.target.vocab_size
+        self.state = prefill(pair, controller, prompt_T)
+        self.context = context
+
+    def rewound(self) -> CycleState:
+        """The state with only the prompt committed; slots behind it are overwritten."""
+        state = self.state
+        length = jnp.int32(self.context)
+        return state.replace(
+            target_cache=state.target_cache.replace(length=length),
+            draft_cache=state.draft_cache.replace(length=length - 1),
+            pending=state.pending.replace(count=jnp.int32(1)),
+        )
+
+    def cycle_seconds(self, params: Any) -> float:
+        """Seconds of one cycle in a row of `cycles`, as decoding runs them."""
+        run = lambda state: step.step(
+            self.pair.params, self.pair.config, self.controller, params, state
+        )
+        self.state, result = run(self.rewound())
+        self.state, following = run(self.state)
+        jax.device_get(result)
+        started = time.perf_counter()
+        for _ in range(self.cycles):
+            result = following
+            self.state, following = run(self.state)
+            jax.device_get(result)
+        seconds = time.perf_counter() - started
+        jax.device_get(following)
+        return seconds / self.cycles
+
+    def plain_seconds(self) -> float:
+        """Seconds of one autoregressive step in a row."""
+        state, steps = self.rewound(), 4 * self.cycles
+        cache, root = state.target_cache, state.root
+        params, config = self.pair.params.target, self.pair.config
+        cache, known = step.plain_step(params, config, cache, root)
+        cache, root = step.plain_step(params, config, cache, known)
+        int(known)
+        started = time.perf_counter()
+        for _ in range(steps):
+            known = root
+            cache, root = step.plain_step(params, config, cache, known)
+            int(known)
+        seconds = time.perf_counter() - started
+        self.state = state.replace(target_cache=cache)
+        int(root)
+        return seconds / steps
+
+
+def measure(
+    pair: Pair,
+    policy: PolicyConfig,
+    config: MeasureConfig,
+    provenance: dict[str, Any],
+    progress: Callable[[float], None] = lambda share: None,
+) -> LatencyTable:
+    """The latency table of this device for a pair; `progress` gets the share that is done.
+
+    Time does not depend on what the tokens are, so any text serves.
+    """
+    constant = controllers.constant()
+    clocks = [Clock(pair, constant, context, config.cycles) for context in config.contexts]
+    cycle_LDV, plain_L = _whole_cycles(pair, clocks, config, progress)
+    depth_seconds, size_seconds = policy_seconds(pair, policy, clocks[0], config)
+    draft_D, verify_V = _parts(pair, clocks[0].rewound())
+    rows = len(config.contexts)
+    return LatencyTable(
+        contexts=np.asarray(config.contexts, np.int32),
+        sizes=pair.config.cycle.sizes,
+        cycle_seconds=cycle_LDV,
+        draft_seconds=np.tile(draft_D, (rows, 1)),
+        verify_seconds=np.tile(verify_V, (rows, 1)),
+        plain_seconds=plain_L,
+        depth_seconds=depth_seconds,
+        size_seconds=size_seconds,
+        provenance=provenance | {"policy": dataclasses.asdict(policy)},
+    )
+
+
+def _whole_cycles(
+    pair: Pair, clocks: list[Clock], config: MeasureConfig, progress: Callable[[float], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Median seconds of cycles [L, D, V] and of plain steps [L]."""
+    cycle = pair.config.cycle
+    levels, sizes = cycle.max_levels, len(cycle.sizes)
+    seconds = np.zeros((config.visits, len(clocks), levels, sizes))
+    plain = np.zeros((config.visits, len(clocks), levels))
+    random = np.random.default_rng(config.seed)
+    for clock in clocks:  # compile and warm up
+        clock.cycle_seconds(controllers.constant_params(1, cycle.sizes[0], cycle))
+        clock.plain_seconds()
+    for visit in range(config.visits):
+        for row, clock in enumerate(clocks):
+            for count, cell in enumerate(random.permutation(levels * sizes)):
+                level, size = divmod(int(cell), sizes)
+                params = controllers.constant_params(level + 1, cycle.sizes[size], cycle)
+                seconds[visit, row, level, size] = clock.cycle_seconds(params)
+                if count % sizes == 0:
+                    plain[visit, row, count // sizes] = clock.plain_seconds()
+            progress((visit * len(clocks) + row + 1) / (config.visits * len(clocks)))
+    return np.median(seconds, axis=0), np.median(plain, axis=(0, 2))
+
+
+def policy_seconds(
+    pair: Pair, policy: PolicyConfig, bare: Clock, config: MeasureConfig
+) -> tuple[float, float]:
+    """Seconds of one depth decision and of one size decision, inside the compiled cycle.
+
+    The same settings are run with the policies computed and without, in turns; differences at one
+    level and at most levels tell the two apart.
+    """
+    cycle = pair.config.cycle
+    random_params = networks.init_learned(jax.random.key(config.seed), cycle, policy)
+    with_policies = Clock(pair, networks.learned(cycle, policy), bare.context, config.cycles)
+    size = min(1, len(cycle.sizes) - 1)
+    extra = []
+    for levels, count in (("least", 1), ("most", cycle.max_levels)):
+        forced = networks.forced(random_params, levels, size)
+        fixed = controllers.constant_params(count, cycle.sizes[size], cycle)
+        with_policies.cycle_seconds(forced)
+        visits = [
+            with_policies.cycle_seconds(forced) - bare.cycle_seconds(fixed)
+            for _ in range(config.policy_visits)
+        ]
+        extra.append(max(float(np.median(visits)), 0.0))
+    decisions = max(cycle.max_levels - 2, 1)  # of the depth policy: D - 1 against 1
+    depth_seconds = max((extra[1] - extra[0]) / decisions, 0.0)
+    return depth_seconds, max(extra[0] - depth_seconds, 0.0)
+
+
+def _parts(pair: Pair, state: CycleState) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds of drafting [D] and of verifying [V], each compiled alone."""
+    cycle, constant = pair.config.cycle, controllers.constant()
+
+    @jax.jit
+    def draft_part(params, setting, pending, cache):
+        return expand.expand(params, pair.config, constant, setting, (), pending, cache)[0].tree
+
+    verify_part = jax.jit(
+        lambda params, tree, root, size, cache: verify.verify(
+            params, pair.config, tree, root, size, cache
+        )
+    )
+    settings = [
+        controllers.constant_params(levels, cycle.sizes[0], cycle)
+        for levels in range(1, cycle.max_levels + 1)
+    ]
+    draft_args = (state.pending, state.draft_cache)
+    draft_D = [
+        _seconds(draft_part, pair.params.draft, setting, *draft_args) for setting in settings
+    ]
+    tree = draft_part(pair.params.draft, settings[-1], *draft_args)
+    verify_V = [
+        _seconds(
+            verify_part, pair.params.target, tree, state.root, jnp.int32(size), state.target_cache
+        )
+        for size in range(len(cycle.sizes))
+    ]
+    return np.asarray(draft_D), np.asarray(verify_V)
+
+
+def _seconds(function: Callable[..., Any], *args: Any, times: int = 15) -> float:
+    """Median seconds of a call, waited for."""
+    jax.block_until_ready(function(*args))
+    seconds = []
+    for _ in range(times):
+        started = time.perf_counter()
+        jax.block_until_ready(function(*args))
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds))

@@ -1,0 +1,250 @@
+"""The trace: everything the draft and the target would have said at every position of some texts.
+
+A position is a place in a greedy text where a cycle can start: its root is the text's token there.
+Texts lie one after the other; a cycle that commits c tokens moves from position p to p + c. The
+tree of D levels contains the tree of every smaller number of levels as its first levels, so one
+tree per position gives the accepted tokens of every setting (`accepted`; paper Sec. 3.2).
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ltd_jax.config import CycleConfig
+from ltd_jax.errors import UserError
+
+SCHEMA = 1
+CHUNK = 256  # positions per compiled call of `accepted`
+NO_NODE = -1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trace:
+    """Recorded positions (numpy, on the host); all texts one after the other.
+
+    Raises:
+      ValueError: shapes disagree, or `remaining` does not count down to 1 within every text.
+    """
+
+    score: np.ndarray  # [P, D, W, W] f32 cumulative log-probability, -inf = no node
+    token: np.ndarray  # [P, D, W, W] i32
+    parent: np.ndarray  # [P, D, W] i32, slot * W + child of each frontier row in the level above
+    continuation: np.ndarray  # [P, D] i32, the text's next tokens, -1 = the text is over
+    remaining: np.ndarray  # [P] i32, tokens of the text after this position, >= 1
+    length: np.ndarray  # [P] i32, tokens before the root (prompt and generated)
+    text: np.ndarray  # [P] i32, which text
+    task: np.ndarray  # [P] i32, index into provenance["tasks"]
+    provenance: dict[str, Any]  # tasks, fingerprint, device, dtype, versions, date, prompts ...
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.score) != 4 or not len(self.score):
+            raise ValueError(
+                f"score has shape {np.shape(self.score)}, expected [P, D, W, W], P >= 1."
+            )
+        count, levels, width, _ = self.score.shape
+        tails: dict[str, tuple[int, ...]] = {"parent": (levels, width), "continuation": (levels,)}
+        tails |= dict.fromkeys(("score", "token"), (levels, width, width))
+        for name in ARRAYS:
+            shape = (count, *tails.get(name, ()))
+            if np.shape(getattr(self, name)) != shape:
+                raise ValueError(f"{name} has shape {np.shape(getattr(self, name))}, not {shape}.")
+        last = np.append(_starts(self.text)[1:], True)
+        behind = np.where(last, 0, np.append(self.remaining[1:], 0))
+        if np.any(self.remaining != behind + 1):
+            raise ValueError("remaining must count down by one to 1 within every text.")
+
+    @property
+    def first(self) -> np.ndarray:
+        """[texts] i32, the position where each text starts."""
+        return np.flatnonzero(_starts(self.text)).astype(np.int32)
+
+
+ARRAYS = tuple(field.name for field in dataclasses.fields(Trace) if field.name != "provenance")
+
+
+def _starts(text_P: np.ndarray) -> np.ndarray:
+    return np.append(True, text_P[1:] != text_P[:-1])
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends without an error.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror or error}.") from error
+
+
+def save(trace: Trace, path: Path) -> None:
+    """Writes the trace as npz; a killed process leaves the old file or the new one.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    provenance = json.dumps(trace.provenance)
+    arrays = {name: getattr(trace, name) for name in ARRAYS}
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, schema=SCHEMA, provenance=provenance, **arrays)
+
+
+def load(path: Path) -> Trace:
+    """Reads a trace that `save` wrote.
+
+    Raises:
+      UserError: the file is missing, no trace, truncated or of another schema.
+    """
+    again = "record it again."
+    try:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            schema = int(file["schema"])
+            if schema != SCHEMA:
+                raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; {again}")
+            provenance = json.loads(str(file["provenance"]))
+            return Trace(**{name: file[name] for name in ARRAYS}, provenance=provenance)
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"There is no trace at {path}; record one first.") from error
+    except KeyError as error:
+        raise UserError(f"{path} is no trace, it lacks {error}; {again}") from error
+    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is no trace or is damaged ({error}); {again}") from error
+
+
+def concatenate(traces: Sequence[Trace]) -> Trace:
+    """One trace of all texts; texts and tasks are numbered anew, tasks of one name are joined.
+
+    Provenance that all parts share is kept, what differs is listed under "parts".
+
+    Raises:
+      UserError: no trace given, other levels or beam widths, or other weights.
+    """
+    if not traces:
+        raise UserError("There is no trace to join; record one first.")
+    if len({trace.score.shape[1:] for trace in traces}) > 1:
+        raise UserError(
+            "Traces of other levels or beam widths cannot be joined; record them alike."
+        )
+    if len({trace.provenance.get("fingerprint") for trace in traces}) > 1:
+        raise UserError("Traces of different weights cannot be joined; record them with one pair.")
+    names = [trace.provenance["tasks"] for trace in traces]
+    tasks = list(dict.fromkeys(name for part in names for name in part))
+    joined = {name: np.concatenate([getattr(trace, name) for trace in traces]) for name in ARRAYS}
+    starts = np.concatenate([_starts(trace.text) for trace in traces])
+    joined["text"] = (np.cumsum(starts) - 1).astype(np.int32)
+    joined["task"] = np.concatenate(
+        [
+            np.asarray([tasks.index(name) for name in part], np.int32)[trace.task]
+            for part, trace in zip(names, traces, strict=True)
+        ]
+    )
+    return Trace(**joined, provenance=_join_provenance(traces) | {"tasks": tasks})
+
+
+def _join_provenance(traces: Sequence[Trace]) -> dict[str, Any]:
+    records = [trace.provenance for trace in traces]
+    shared = {
+        key: value
+        for key, value in records[0].items()
+        if all(key in record and record[key] == value for record in records)
+    }
+    parts = [
+        {key: value for key, value in record.items() if key not in shared} for record in records
+    ]
+    return shared | ({"parts": parts} if any(parts) else {})
+
+
+def accepted(trace: Trace, config: CycleConfig) -> np.ndarray:
+    """Accepted tokens of every setting at every position: i8 [P, D, V].
+
+    With rank_L(i) = nodes of the first L levels that beat the i-th node of the agreeing path
+    (greater score, or the same and a lower flat index), the best `size` nodes accept the largest
+    d <= L with rank_L(i) < size for all i <= d.
+
+    Raises:
+      UserError: the trace has another beam width or other levels than `config`.
+    """
+    check(trace, config)
+    count = len(trace.remaining)
+    chunks = []
+    for start in range(0, count, CHUNK):
+        rows = np.minimum(np.arange(start, start + CHUNK), count - 1)  # one shape, one program
+        blocks = (trace.score, trace.token, trace.parent, trace.continuation)
+        chunks.append(np.asarray(_accepted(config, *(block[rows] for block in blocks))))
+    return np.concatenate(chunks)[:count]
+
+
+def check(trace: Trace, config: CycleConfig) -> None:
+    """Raises UserError where the trace has another beam width or other levels than `config`."""
+    levels, width = trace.score.shape[1:3]
+    if (levels, width) != (config.max_levels, config.beam_width):
+        raise UserError(
+            f"The trace has {levels} levels and beam width {width}, the cycle {config.max_levels} "
+            f"and {config.beam_width}; record it again with this cycle's configuration."
+        )
+
+
+@partial(jax.jit, static_argnames="config")
+@partial(jax.vmap, in_axes=(None, 0, 0, 0, 0))
+def _accepted(
+    config: CycleConfig,
+    score_DWW: jax.Array,
+    token_DWW: jax.Array,
+    parent_DW: jax.Array,
+    continuation_D: jax.Array,
+) -> jax.Array:
+    levels, nodes = config.max_levels, config.beam_width**2
+    path_D = _agreeing_path(score_DWW, token_DWW, parent_DW, continuation_D)
+    score_DN = score_DWW.reshape(levels, nodes)
+    index_DN = jnp.arange(levels * nodes).reshape(levels, nodes)
+    level_D = jnp.arange(levels)
+    own_D11 = score_DN[level_D, path_D][:, None, None]
+    own_index_D11 = index_DN[level_D, path_D][:, None, None]
+    beats_DDN = (score_DN[None] > own_D11) | (
+        (score_DN[None] == own_D11) & (index_DN[None] < own_index_D11)
+    )
+    rank_DD = jnp.cumsum(beats_DDN.sum(-1), axis=1)  # [node of the path, levels drafted]
+    drafted_DD = level_D[:, None] <= level_D[None]
+    on_path_DD = (path_D != NO_NODE)[:, None] & drafted_DD
+    sizes_11V = jnp.asarray(config.sizes)[None, None]
+    chosen_DDV = on_path_DD[:, :, None] & (rank_DD[:, :, None] < sizes_11V)
+    return jnp.cumprod(chosen_DDV, axis=0, dtype=jnp.int8).sum(0, dtype=jnp.int8)
+
+
+def _agreeing_path(
+    score_DWW: jax.Array, token_DWW: jax.Array, parent_DW: jax.Array, continuation_D: jax.Array
+) -> jax.Array:
+    """i32 [D]: the node (slot * W + child) of each level that agrees with the text, or NO_NODE."""
+
+    def follow(node, level):
+        score_WW, token_WW, parent_W, next_token = level
+        agrees_WW = (parent_W[:, None] == node) & (token_WW == next_token) & (score_WW > -jnp.inf)
+        node = jnp.where(agrees_WW.any(), jnp.argmax(agrees_WW), NO_NODE)
+        return node, node
+
+    parent_DW = parent_DW.at[0].set(0)  # level 1 holds the root's children only, whatever is stored
+    _, path_D = jax.lax.scan(
+        follow, jnp.int32(0), (score_DWW, token_DWW, parent_DW, continuation_D)
+    )
+    return path_D

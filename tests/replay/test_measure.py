@@ -1,0 +1,39 @@
+"""Measured tables have the right shape; the forced policies really make the choices they time."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ltd_jax.config import PolicyConfig
+from ltd_jax.decoding import generate
+from ltd_jax.policies import networks
+from ltd_jax.replay import measure
+from tests.cycle import tiny
+
+CYCLE = tiny.CONFIG.cycle
+WIDTHS = PolicyConfig((16,), (16,), (16,), (16,))
+
+
+def test_a_table_of_all_settings():
+    config = measure.MeasureConfig(contexts=(8, 32), cycles=2, visits=1, policy_visits=2)
+    shares: list[float] = []
+    table = measure.measure(tiny.pair(0), WIDTHS, config, {"device": "here"}, shares.append)
+    assert table.cycle_seconds.shape == (2, CYCLE.max_levels, len(CYCLE.sizes))
+    assert (table.cycle_seconds > 0).all() and (table.plain_seconds > 0).all()
+    assert table.sizes == CYCLE.sizes and table.contexts.tolist() == [8, 32]
+    assert shares[-1] == 1.0
+    assert table.provenance["device"] == "here"
+
+
+@pytest.mark.parametrize(("levels", "count"), [("least", 1), ("most", CYCLE.max_levels)])
+@pytest.mark.parametrize("size", [0, 2])
+def test_forced_policies_choose_what_they_are_told(levels, count, size):
+    params = networks.init_learned(jax.random.key(0), CYCLE, WIDTHS)
+    forced = networks.forced(params, levels, size)
+    prompt_T = jnp.arange(9)
+    bursts = list(
+        generate.speculative_bursts(
+            tiny.pair(0), networks.learned(CYCLE, WIDTHS), forced, prompt_T, 12
+        )
+    )[1:]
+    assert {(burst.levels, burst.size) for burst in bursts} == {(count, CYCLE.sizes[size])}

@@ -1,0 +1,77 @@
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ltd_jax.config import CycleConfig
+from ltd_jax.replay import cycles, optimum
+from tests.oracle import replay as oracle
+from tests.replay import synthetic
+
+CONFIG = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 1, 3, 6), context=64)
+
+
+def made(seed):
+    trace = synthetic.trace(CONFIG, seed=seed, text_tokens=(7, 1, 10), agreement=0.9)
+    table = synthetic.table(CONFIG, seed=seed)
+    return trace, table, cycles.build(trace, table, CONFIG)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_programme_equals_brute_force(seed):
+    trace, table, replay = made(seed)
+    expected = oracle.optimum_seconds(trace, table, CONFIG)
+    found = optimum.dynamic_programme(replay)
+    np.testing.assert_allclose(found.seconds[trace.first], expected, rtol=1e-6)
+    assert found.tokens_per_second == pytest.approx(18 / sum(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_following_the_actions_takes_the_promised_time(seed):
+    trace, _, replay = made(seed)
+    best = optimum.dynamic_programme(replay)
+    for first in trace.first:
+        position, over, seconds = jnp.int32(first), False, 0.0
+        while not over:
+            choice = best.levels[position], best.size[position]
+            result = cycles.outcome(replay, position, *choice, learned=False)
+            position, over = result.next_position, bool(result.over)
+            seconds += float(result.seconds)
+        assert seconds == pytest.approx(best.seconds[first], rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_constant_beats_the_optimum_and_the_best_is_the_best(seed):
+    trace, table, replay = made(seed)
+    rates = {
+        (levels, size): 18
+        / sum(row[1] for row in oracle.constant(trace, table, CONFIG, levels, index))
+        for levels in (1, 2, 3)
+        for index, size in enumerate(CONFIG.sizes)
+    }
+    best = optimum.best_constant(replay, CONFIG)
+    assert rates[best.levels, best.size] == pytest.approx(max(rates.values()), rel=1e-6)
+    assert best.tokens_per_second == pytest.approx(max(rates.values()), rel=1e-6)
+    assert optimum.dynamic_programme(replay).tokens_per_second >= max(rates.values()) * (1 - 1e-6)
+
+
+def test_a_single_text_of_one_token_takes_the_fastest_cycle():
+    trace = synthetic.trace(CONFIG, text_tokens=(1,))
+    table = synthetic.table(CONFIG)
+    best = optimum.dynamic_programme(cycles.build(trace, table, CONFIG))
+    assert (best.levels[0], best.size[0]) == (1, 0)
+
+
+def test_share_gained():
+    assert optimum.share_gained(15.0, 10.0, 20.0) == 0.5
+    assert optimum.share_gained(9.0, 10.0, 20.0) < 0
+    assert math.isnan(optimum.share_gained(10.0, 10.0, 10.0))
+
+
+def test_optimum_works_on_replays_of_many_contexts():
+    trace = synthetic.trace(CONFIG, seed=8, text_tokens=(6,))
+    table = synthetic.table(CONFIG, contexts=(7, 9, 12))
+    found = optimum.dynamic_programme(cycles.build(trace, table, CONFIG))
+    expected = oracle.optimum_seconds(trace, table, CONFIG)
+    np.testing.assert_allclose(found.seconds[0], expected[0], rtol=1e-6)

@@ -1,0 +1,117 @@
+"""The replay is live decoding: the same accepted counts, cycle by cycle."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from ltd_jax.config import PolicyConfig
+from ltd_jax.decoding import generate
+from ltd_jax.errors import UserError
+from ltd_jax.policies import controller, networks
+from ltd_jax.replay import cycles, record
+from ltd_jax.replay import trace as traces
+from ltd_jax.replay.record import Prompt
+from tests.cycle import tiny
+from tests.replay import synthetic
+
+NEW_TOKENS = 24
+CYCLE = tiny.CONFIG.cycle
+ORIGIN = {"tasks": ["a"], "fingerprint": "f", "prompts": "p", "new_tokens": NEW_TOKENS}
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return tiny.pair(0)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return [Prompt(np.asarray(prompt, np.int32), 0) for prompt in tiny.prompts(0)]
+
+
+@pytest.fixture(scope="module")
+def trace(pair, found):
+    return record.record(pair, found, NEW_TOKENS, ORIGIN)
+
+
+def test_texts_are_plain_decodings(pair, found):
+    texts = record.greedy_texts(pair, [prompt.token for prompt in found], NEW_TOKENS)
+    for prompt, text_T in zip(found, texts, strict=True):
+        bursts = generate.plain_bursts(pair, prompt.token, NEW_TOKENS)
+        assert text_T.tolist() == [token for burst in bursts for token in burst.tokens]
+
+
+def test_positions_and_continuations(trace, found):
+    assert len(trace.remaining) == len(found) * (NEW_TOKENS - 1)
+    for first, prompt in zip(trace.first, found, strict=True):
+        assert trace.length[first] == len(prompt.token)
+        assert trace.remaining[first] == NEW_TOKENS - 1
+    ends = trace.remaining == 1
+    assert (trace.continuation[ends, 0] >= 0).all()
+    assert (trace.continuation[ends, 1:] == -1).all()
+
+
+def live_and_replayed(pair, trace, found, chooser, params, totals):
+    """Per text: the live cycles, and what the trace says at the same positions."""
+    accepted = traces.accepted(trace, CYCLE)
+    for index, prompt in enumerate(found):
+        position, cycle_count, levels_sum = int(trace.first[index]), 0, 0
+        bursts = generate.speculative_bursts(pair, chooser, params, prompt.token, NEW_TOKENS)
+        next(bursts)
+        for burst in bursts:
+            said = accepted[position, burst.levels - 1, CYCLE.sizes.index(burst.size)]
+            committed = min(int(said) + 1, int(trace.remaining[position]))
+            yield burst.accepted, int(said), len(burst.tokens), committed
+            position, cycle_count = position + committed, cycle_count + 1
+            levels_sum += burst.levels
+        assert cycle_count == int(totals.cycles[index])
+        assert levels_sum == int(totals.levels[index])
+
+
+def replay_of(trace):
+    return cycles.build(trace, synthetic.table(CYCLE), CYCLE)
+
+
+@pytest.mark.parametrize("setting", [(1, 0), (2, 3), (4, 6), (5, 12)])
+def test_constants_replay_as_they_run(pair, trace, found, setting):
+    chooser, params = controller.constant(), controller.constant_params(*setting, CYCLE)
+    totals = cycles.run(replay_of(trace), CYCLE, chooser, params, learned=False)
+    rows = list(live_and_replayed(pair, trace, found, chooser, params, totals))
+    for live, said, live_committed, committed in rows:
+        assert live_committed == committed
+        if committed == live + 1:  # the text's end cuts no cycle here
+            assert live == said
+    assert setting[1] == 0 or any(live > 0 for live, *_ in rows)
+
+
+def test_learned_policies_replay_as_they_run(pair, trace, found):
+    widths = PolicyConfig((16,), (16,), (16,), (16,))
+    chooser = networks.learned(CYCLE, widths)
+    params = networks.init_learned(jax.random.key(3), CYCLE, widths)
+    params = jax.tree.map(lambda leaf: leaf * 5, params)  # decisions that differ between places
+    totals = cycles.run(replay_of(trace), CYCLE, chooser, params, learned=True)
+    rows = list(live_and_replayed(pair, trace, found, chooser, params, totals))
+    assert all(live_committed == committed for *_, live_committed, committed in rows)
+
+
+def test_an_interrupted_recording_goes_on(pair, found, trace, tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "TEXTS_AT_ONCE", 1)
+    whole = record.record(pair, found, NEW_TOKENS, ORIGIN, tmp_path)
+    (tmp_path / "texts-00001.npz").unlink()
+    kept = (tmp_path / "texts-00002.npz").stat().st_mtime_ns
+    again = record.record(pair, found, NEW_TOKENS, ORIGIN, tmp_path)
+    assert (tmp_path / "texts-00002.npz").stat().st_mtime_ns == kept
+    for name in traces.ARRAYS:
+        np.testing.assert_array_equal(getattr(whole, name), getattr(again, name))
+    with pytest.raises(UserError, match="recorded with prompts p, not other"):
+        record.record(pair, found, NEW_TOKENS, ORIGIN | {"prompts": "other"}, tmp_path)
+
+
+def test_stop_tokens_end_a_text(pair, found):
+    texts = record.greedy_texts(pair, [found[0].token], NEW_TOKENS)
+    stop = int(texts[0][3])
+    stopping = dataclasses.replace(pair, stop_tokens=(stop,))
+    cut = record.greedy_texts(stopping, [found[0].token], NEW_TOKENS)[0]
+    assert cut.tolist() == texts[0][: texts[0].tolist().index(stop) + 1].tolist()

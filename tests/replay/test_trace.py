@@ -1,0 +1,167 @@
+import dataclasses
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies
+
+from ltd_jax.config import CycleConfig
+from ltd_jax.errors import UserError
+from ltd_jax.replay import trace
+from tests.oracle import replay as oracle
+from tests.replay import synthetic
+
+CONFIG = CycleConfig(beam_width=3, max_levels=4, sizes=(0, 1, 2, 3, 5, 8, 13, 20), context=64)
+TIES = ((0.0, -1.0), (0.0,), (-1.0, -2.0, 0.0), (-1.0,))
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(
+    seed=strategies.integers(0, 10**6),
+    steps=strategies.sampled_from((*TIES, None)),
+    absent=strategies.sampled_from((0.0, 0.4)),
+    agreement=strategies.sampled_from((0.5, 1.0)),
+)
+def test_accepted_equals_walking_every_tree(seed, steps, absent, agreement):
+    one = synthetic.trace(
+        CONFIG, seed=seed, text_tokens=(5, 2), steps=steps, absent=absent, agreement=agreement
+    )
+    expected = [
+        [
+            [oracle.accepted(one, CONFIG, position, levels, size) for size in CONFIG.sizes]
+            for levels in range(1, CONFIG.max_levels + 1)
+        ]
+        for position in range(len(one.remaining))
+    ]
+    found = trace.accepted(one, CONFIG)
+    assert found.dtype == np.int8
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_synthetic_traces_reach_every_level():
+    one = synthetic.trace(CONFIG, agreement=1.0, text_tokens=(40,))
+    assert set(trace.accepted(one, CONFIG)[:, -1, -1]) == set(range(CONFIG.max_levels + 1))
+
+
+@pytest.mark.parametrize("steps", [*TIES, None])
+def test_a_shallow_recording_is_the_first_levels_of_a_deep_one(steps):
+    deep = synthetic.trace(CONFIG, seed=3, steps=steps)
+    cut = {
+        name: getattr(deep, name)[:, :2] for name in ("score", "token", "parent", "continuation")
+    }
+    shallow = dataclasses.replace(CONFIG, max_levels=2, sizes=CONFIG.sizes[:-1])
+    np.testing.assert_array_equal(
+        trace.accepted(dataclasses.replace(deep, **cut), shallow),
+        trace.accepted(deep, CONFIG)[:, :2, :-1],
+    )
+
+
+def test_accepted_grows_with_size_and_stays_within_levels_and_text():
+    one = synthetic.trace(CONFIG, seed=5, steps=TIES[0], text_tokens=(30,))
+    found = trace.accepted(one, CONFIG)
+    levels_D1 = np.arange(1, CONFIG.max_levels + 1)[:, None]
+    assert np.all(np.diff(found, axis=2) >= 0)
+    assert np.all(found <= np.minimum(levels_D1, CONFIG.sizes))
+    assert np.all(found <= one.remaining[:, None, None])
+
+
+def test_more_positions_than_one_chunk_change_nothing(monkeypatch):
+    one = synthetic.trace(CONFIG)
+    whole = trace.accepted(one, CONFIG)
+    monkeypatch.setattr(trace, "CHUNK", 7)
+    np.testing.assert_array_equal(trace.accepted(one, CONFIG), whole)
+
+
+def test_accepted_refuses_another_tree():
+    other = dataclasses.replace(CONFIG, beam_width=4)
+    with pytest.raises(UserError, match="4 levels and beam width 3"):
+        trace.accepted(synthetic.trace(CONFIG), other)
+
+
+def test_save_and_load_return_the_same_trace(tmp_path):
+    one, path = synthetic.trace(CONFIG, absent=0.2), tmp_path / "new" / "trace.npz"
+    trace.save(one, path)
+    back = trace.load(path)
+    for name in trace.ARRAYS:
+        np.testing.assert_array_equal(getattr(back, name), getattr(one, name))
+        assert getattr(back, name).dtype == getattr(one, name).dtype
+    assert back.provenance == one.provenance
+    assert [file.name for file in path.parent.iterdir()] == ["trace.npz"]
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path):
+    one, path = synthetic.trace(CONFIG), tmp_path / "trace.npz"
+    trace.save(one, path)
+    before = path.read_bytes()
+    with pytest.raises(RuntimeError), trace.replacing(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise RuntimeError
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_load_names_what_is_wrong(tmp_path, monkeypatch):
+    path = tmp_path / "trace.npz"
+    with pytest.raises(UserError, match="no trace at"):
+        trace.load(path)
+    trace.save(synthetic.trace(CONFIG), path)
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"text", whole[:2000] + whole[2300:]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="no trace or is damaged"):
+            trace.load(path)
+    with open(path, "wb") as file:
+        np.savez(file, schema=trace.SCHEMA, provenance="{}")
+    with pytest.raises(UserError, match="lacks 'score"):
+        trace.load(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(trace, "SCHEMA", 99)
+        trace.save(synthetic.trace(CONFIG), path)
+    with pytest.raises(UserError, match="schema 99"):
+        trace.load(path)
+
+
+def test_save_to_an_impossible_place_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot write"):
+        trace.save(synthetic.trace(CONFIG), tmp_path / "file" / "trace.npz")
+
+
+def test_a_trace_counts_down_within_every_text():
+    one = synthetic.trace(CONFIG)
+    with pytest.raises(ValueError, match="count down"):
+        dataclasses.replace(one, remaining=one.remaining + 1)
+    with pytest.raises(ValueError, match="token has shape"):
+        dataclasses.replace(one, token=one.token[:, :1])
+
+
+def test_concatenate_numbers_texts_and_tasks_anew():
+    one = synthetic.trace(CONFIG, text_tokens=(3, 2))
+    two = synthetic.trace(CONFIG, text_tokens=(4,), seed=1)
+    two = dataclasses.replace(
+        two, provenance=two.provenance | {"tasks": ["tables", "code"], "prompts": "other"}
+    )
+    both = trace.concatenate([one, two])
+    assert both.text.tolist() == [0] * 3 + [1] * 2 + [2] * 4
+    assert [both.provenance["tasks"][task] for task in both.task[both.first]] == [
+        "code",
+        "docs",
+        "tables",
+    ]
+    assert both.provenance["device"] == "none"
+    assert [part["prompts"] for part in both.provenance["parts"]] == ["synthetic", "other"]
+    found = trace.accepted(both, CONFIG)
+    np.testing.assert_array_equal(found[:5], trace.accepted(one, CONFIG))
+    np.testing.assert_array_equal(found[5:], trace.accepted(two, CONFIG))
+
+
+def test_concatenate_refuses_what_does_not_belong_together():
+    one = synthetic.trace(CONFIG)
+    other_tree = synthetic.trace(dataclasses.replace(CONFIG, beam_width=4))
+    other_pair = dataclasses.replace(one, provenance=one.provenance | {"fingerprint": "b"})
+    for parts, message in (
+        ([], "no trace"),
+        ([one, other_tree], "levels or beam widths"),
+        ([one, other_pair], "different weights"),
+    ):
+        with pytest.raises(UserError, match=message):
+            trace.concatenate(parts)
