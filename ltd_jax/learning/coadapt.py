@@ -1,0 +1,217 @@
+"""The paper's order of learning (Sec. 4): each policy alone, then one at a time against the other.
+
+    size-alone     levels drawn at random; validated at the levels of the best constant setting
+    depth-alone    one fixed size
+    iter1-size     against the frozen depth policy, both as learned so far
+    iter2-depth    against the frozen size policy
+    iter3-size     ...
+
+In: replays to learn and to validate on, configs. Out: the policies of best validation throughput
+and the curves. With a folder every stage leaves checkpoints, and the same call goes on from them.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
+from ltd_jax.learning import stage
+from ltd_jax.learning.ppo import Learner
+from ltd_jax.learning.stage import Point, Stage
+from ltd_jax.policies import networks
+from ltd_jax.policies.controller import Controller
+from ltd_jax.policies.networks import LearnedParams, PolicyParams
+from ltd_jax.replay import environment, optimum
+from ltd_jax.replay.environment import Replay, ReplayData
+
+Policy = Literal["size", "depth"]
+
+
+class Replays(NamedTuple):
+    """What to learn and to validate on."""
+
+    train: Replay
+    validation: Replay
+
+
+class Turn(NamedTuple):
+    """Which policy learns, and how."""
+
+    name: str
+    policy: Policy
+    alone: bool  # or against the frozen other policy
+
+
+@dataclasses.dataclass(frozen=True)
+class Learned:
+    """What a training gave."""
+
+    policies: PolicyParams
+    stages: dict[str, LearnedParams]  # by stage: its policy and the other one (None = none yet)
+    curves: list[Point]
+
+    @property
+    def params(self) -> LearnedParams:
+        """For the controller `networks.learned`."""
+        return self.policies.learned
+
+
+class _Course(NamedTuple):
+    replays: Replays
+    config: CycleConfig
+    widths: PolicyConfig
+    learning: LearningConfig
+    constant: optimum.BestConstant  # on the training replay
+
+
+def train(
+    replays: Replays,
+    config: CycleConfig,
+    widths: PolicyConfig,
+    learning: LearningConfig,
+    *,
+    folder: Path | None = None,
+    provenance: dict[str, Any] | None = None,
+    progress: Callable[[Point, float], None] = lambda point, share: None,
+) -> Learned:
+    """Trains both policies, or goes on where the folder's checkpoints end, bit for bit.
+
+    Args:
+      folder: for checkpoints, one folder per stage; None = leave none.
+      provenance: what the checkpoints say about themselves, JSON.
+      progress: called with every new point and the share of all decisions made so far.
+
+    Raises:
+      UserError: the folder holds a training with other settings or replays, or cannot be used.
+    """
+    if folder is not None:
+        stage.claim(folder, _settings(replays, config, widths, learning))
+    course = _Course(
+        replays, config, widths, learning, optimum.best_constant(replays.train, config)
+    )
+    best = PolicyParams(depth=None, size=None)
+    by_stage: dict[str, LearnedParams] = {}
+    curves: list[Point] = []
+    for index, turn in enumerate(turns(learning)):
+        lesson = _stage(course, index, turn, best)
+        state, points = stage.run(
+            lesson,
+            folder=None if folder is None else folder / turn.name,
+            provenance=provenance or {},
+            report=functools.partial(_report, progress, learning, index),
+        )
+        best = best.replace(**{turn.policy: state.best})
+        frozen = lesson.data.other_params
+        by_stage[turn.name] = frozen.replace(**{turn.policy: state.best.actor})
+        curves += points
+    return Learned(best, by_stage, curves)
+
+
+def turns(learning: LearningConfig) -> list[Turn]:
+    """The order of learning, without running it."""
+    alone = [Turn("size-alone", "size", True), Turn("depth-alone", "depth", True)]
+    numbered = zip(range(1, learning.alternations + 1), itertools.cycle(("size", "depth")))
+    return alone + [Turn(f"iter{number}-{policy}", policy, False) for number, policy in numbered]
+
+
+def nearest_size(config: CycleConfig, size: int) -> int:
+    """Index into `config.sizes` of the size nearest to the wanted one; of two, the smaller."""
+    return min(range(len(config.sizes)), key=lambda index: abs(config.sizes[index] - size))
+
+
+def _stage(course: _Course, index: int, turn: Turn, best: PolicyParams) -> Stage:
+    config, learning = course.config, course.learning
+    fixed = None
+    if turn.alone:
+        size = nearest_size(config, learning.depth_stage_size)
+        fixed = course.constant.levels if turn.policy == "size" else size
+    unseeded = dataclasses.replace(learning, seed=0)  # every seed finds the same compiled learner
+    frozen = LearnedParams(depth=None, size=None) if turn.alone else best.learned
+    rate = jnp.float32(course.constant.tokens_per_second)
+    return Stage(
+        name=turn.name,
+        learner=_learner(turn.policy, fixed, config, course.widths, unseeded),
+        data=ReplayData(course.replays.train, frozen, rate),
+        validation=ReplayData(course.replays.validation, frozen, rate),
+        key=jax.random.fold_in(jax.random.key(learning.seed), index),
+        throughput=rate,
+        params=getattr(best, turn.policy),
+    )
+
+
+@functools.cache  # what is compiled with a learner is found again by the learner's identity
+def _learner(
+    policy: Policy,
+    fixed: int | None,
+    config: CycleConfig,
+    widths: PolicyConfig,
+    learning: LearningConfig,
+) -> Learner:
+    """Of one policy, against the other (`fixed` None) or alone.
+
+    Args:
+      fixed: alone, the levels that the size policy is validated at, or the index of the size that
+        the depth policy learns and is validated with.
+    """
+    both = networks.learned(config, widths)
+    if policy == "size":
+        levels = both if fixed is None else "random"
+        world = environment.size_environment(config, learning.reward, levels)
+        judged = both if fixed is None else networks.learned_size(config, widths, fixed)
+        settings, actor, critic = learning.size, widths.size_actor, widths.size_critic
+    else:
+        size = both if fixed is None else fixed
+        world = environment.depth_environment(config, learning.reward, size)
+        judged = both if fixed is None else networks.learned_depth(config, widths, fixed)
+        settings, actor, critic = learning.depth, widths.depth_actor, widths.depth_critic
+    validate = functools.partial(_validate, policy, config, judged)
+    every = learning.validate_every
+    return Learner(world, settings, actor, critic, validate, every, _with_throughput)
+
+
+def _validate(
+    policy: Policy, config: CycleConfig, judged: Controller, actor: Any, validation: ReplayData
+) -> jax.Array:
+    params = validation.other_params.replace(**{policy: actor})
+    totals = environment.run(validation.replay, config, judged, params, learned=True)
+    return environment.throughput(totals)
+
+
+def _with_throughput(data: ReplayData, throughput: jax.Array) -> ReplayData:
+    return data.replace(throughput=throughput)
+
+
+def _report(
+    progress: Callable[[Point, float], None], learning: LearningConfig, index: int, point: Point
+) -> None:
+    settings = [getattr(learning, turn.policy) for turn in turns(learning)]
+    decisions = [each.updates * each.rollout for each in settings]
+    progress(point, (sum(decisions[:index]) + point.decisions) / sum(decisions))
+
+
+def _settings(
+    replays: Replays, config: CycleConfig, widths: PolicyConfig, learning: LearningConfig
+) -> dict[str, Any]:
+    """What a resumed training must have in common with its beginning."""
+    return {
+        "cycle": dataclasses.asdict(config),
+        "policy": dataclasses.asdict(widths),
+        "learning": dataclasses.asdict(learning),
+        "replay": dict(zip(Replays._fields, map(_fingerprint, replays), strict=True)),
+    }
+
+
+def _fingerprint(replay: Replay) -> str:
+    """12 hex characters over all but the scores, which `accepted` comes from."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(replay.replace(score=())):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()[:12]

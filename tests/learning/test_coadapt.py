@@ -1,0 +1,169 @@
+import dataclasses
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from ltd_jax import checkpoint
+from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig, PPOConfig
+from ltd_jax.errors import UserError
+from ltd_jax.learning import coadapt
+from ltd_jax.learning.coadapt import Learned, Replays
+from ltd_jax.learning.stage import Point
+from ltd_jax.policies import networks
+from ltd_jax.policies.networks import LearnedParams
+from ltd_jax.replay import environment
+from tests.replay import synthetic
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+CYCLE = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 1, 2, 4, 8), context=64)
+WIDTHS = PolicyConfig(size_actor=(8,), size_critic=(8,), depth_actor=(8,), depth_critic=(8,))
+PPO = PPOConfig(
+    total_steps=8 * 128,
+    environments=32,
+    rollout=128,
+    minibatch=64,
+    epochs=4,
+    learning_rate=1e-2,
+)
+LEARNING = LearningConfig(
+    size=PPO,
+    depth=dataclasses.replace(PPO, gamma=0.999),
+    alternations=2,
+    depth_stage_size=3,
+    validate_every=3,
+)
+
+
+@pytest.fixture(scope="module")
+def replays() -> Replays:
+    def replay(seed: int) -> environment.Replay:
+        trace = synthetic.trace(CYCLE, seed=seed, text_tokens=(24, 17, 20, 22))
+        return environment.build(trace, synthetic.table(CYCLE), CYCLE)
+
+    return Replays(train=replay(0), validation=replay(1))
+
+
+@pytest.fixture(scope="module")
+def learned(replays: Replays) -> Learned:
+    return coadapt.train(replays, CYCLE, WIDTHS, LEARNING)
+
+
+def rate(replays: Replays, params: LearnedParams) -> float:
+    controller = networks.learned(CYCLE, WIDTHS)
+    totals = environment.run(replays.validation, CYCLE, controller, params, learned=True)
+    return float(environment.throughput(totals))
+
+
+def same(left: Learned, right: Learned) -> None:
+    jax.tree.map(np.testing.assert_array_equal, left.policies, right.policies)
+    timeless = [
+        [dataclasses.replace(point, seconds=0) for point in each.curves] for each in (left, right)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_learns_more_than_random_policies(replays: Replays, learned: Learned) -> None:
+    random = [
+        rate(replays, networks.init_learned(jax.random.key(seed), CYCLE, WIDTHS))
+        for seed in range(8)
+    ]
+    assert rate(replays, learned.params) >= np.mean(random)
+
+
+def test_is_deterministic(replays: Replays, learned: Learned) -> None:
+    same(coadapt.train(replays, CYCLE, WIDTHS, LEARNING), learned)
+
+
+def test_stages_in_the_papers_order(learned: Learned) -> None:
+    names = ["size-alone", "depth-alone", "iter1-size", "iter2-depth"]
+    assert list(learned.stages) == names
+    assert list(dict.fromkeys(point.stage for point in learned.curves)) == names
+    assert [turn.name for turn in coadapt.turns(LEARNING)] == names
+    assert learned.stages["size-alone"].depth is None
+    jax.tree.map(np.testing.assert_array_equal, learned.stages["iter2-depth"], learned.params)
+
+
+def test_alternation_never_loses_validation_throughput(replays: Replays, learned: Learned) -> None:
+    turns = [point.validation for point in learned.curves if point.stage.startswith("iter")]
+    assert rate(replays, learned.params) == pytest.approx(max(turns), rel=1e-6)
+
+
+def test_curves_say_what_was_done(learned: Learned) -> None:
+    alone = [point for point in learned.curves if point.stage == "size-alone"]
+    assert [point.update for point in alone] == [0, 3, 6, 8]
+    assert [point.decisions for point in alone] == [0, 384, 768, 1024]
+    assert alone[0].reward is None and np.isfinite(alone[-1].reward)
+    seconds = [point.seconds for point in alone]
+    assert seconds == sorted(seconds)
+    assert all(np.isfinite(point.validation) for point in learned.curves)
+
+
+class Killed(Exception):
+    """Stands for a signal."""
+
+
+def test_resumes_bit_for_bit_and_reads_what_is_finished(replays, learned, tmp_path) -> None:
+    def kill(point: Point, share: float) -> None:
+        if (point.stage, point.update) == ("iter1-size", 3):
+            raise Killed
+
+    def run(progress) -> Learned:
+        return coadapt.train(
+            replays,
+            CYCLE,
+            WIDTHS,
+            LEARNING,
+            folder=tmp_path,
+            provenance={"table": "abc"},
+            progress=progress,
+        )
+
+    with pytest.raises(Killed):
+        run(kill)
+    seen = []
+    resumed = run(lambda *said: seen.append(said))
+    same(resumed, learned)
+    assert [(point.stage, point.update) for point, _ in seen] == [
+        ("iter1-size", 6),
+        ("iter1-size", 8),
+        *(("iter2-depth", update) for update in (0, 3, 6, 8)),
+    ]
+    shares = [share for _, share in seen]
+    assert shares == sorted(shares) and shares[-1] == 1
+    read = run(lambda *said: pytest.fail("nothing was left to do"))
+    assert read.curves == resumed.curves
+    same(read, learned)
+    with checkpoint.manager(tmp_path / "size-alone") as checkpoints:
+        provenance = checkpoints.restore(
+            8, args=ocp.args.Composite(provenance=ocp.args.JsonRestore())
+        )["provenance"]
+    assert provenance["table"] == "abc" and len(provenance["points"]) == 4
+
+
+def test_a_folder_of_another_training_is_refused(replays: Replays, tmp_path) -> None:
+    def kill(point: Point, share: float) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        coadapt.train(replays, CYCLE, WIDTHS, LEARNING, folder=tmp_path, progress=kill)
+    other = dataclasses.replace(LEARNING, seed=7)
+    with pytest.raises(UserError, match=r"learning\.seed = 0, not 7"):
+        coadapt.train(replays, CYCLE, WIDTHS, other, folder=tmp_path)
+    swapped = Replays(replays.validation, replays.train)
+    with pytest.raises(UserError, match=r"replay\.train"):
+        coadapt.train(swapped, CYCLE, WIDTHS, LEARNING, folder=tmp_path)
+
+
+def test_the_renewal_reward_trains(replays: Replays) -> None:
+    few = dataclasses.replace(PPO, total_steps=4 * 128)
+    learning = LearningConfig(size=few, depth=few, alternations=0, reward="renewal")
+    learned = coadapt.train(replays, CYCLE, WIDTHS, learning)
+    assert learned.policies.size is not None and learned.policies.depth is not None
+    assert all(np.isfinite(point.reward) for point in learned.curves if point.update)
+
+
+def test_the_fixed_size_is_the_nearest_compiled_one() -> None:
+    assert [coadapt.nearest_size(CYCLE, size) for size in (0, 3, 5, 60)] == [0, 2, 3, 4]
