@@ -1,0 +1,105 @@
+"""From measured runs to the report: one row per method and task, and what the replay predicted."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ltd_jax.decoding import benchmark
+from ltd_jax.decoding.benchmark import Run
+from ltd_jax.replay import latency
+from ltd_jax.replay.cycles import Replay
+from ltd_jax.replay.latency import LatencyTable
+
+PLAIN = "autoregressive"
+
+
+def method_rows(
+    runs: Sequence[Run], tasks: Sequence[str], table: LatencyTable
+) -> list[dict[str, Any]]:
+    """The report's rows: every method on every task, and on their mean."""
+    methods = list(dict.fromkeys(run.method for run in runs))
+    rows = []
+    for method in sorted(methods, key=lambda name: name != PLAIN):
+        ours = [run for run in runs if run.method == method]
+        by_task = benchmark.ratios(runs, method, PLAIN)
+        for index, task in enumerate(tasks):
+            mine = [run for run in ours if run.task == index]
+            if mine:
+                rows.append(_row(method, task, mine, {index: by_task[index]}, table))
+        rows.append(_row(method, "mean", ours, by_task, table))
+    return rows
+
+
+def _row(
+    method: str,
+    task: str,
+    runs: Sequence[Run],
+    ratios: dict[int, np.ndarray],
+    table: LatencyTable,
+) -> dict[str, Any]:
+    speedup, low, high = benchmark.interval(ratios)
+    committed = np.concatenate([run.committed for run in runs])
+    levels = np.concatenate([run.levels for run in runs])
+    sizes = np.concatenate([run.sizes for run in runs])
+    shares = _shares(method, runs, table)
+    return {
+        "method": method,
+        "task": task,
+        "tokens_per_second": benchmark.tokens_per_second(runs),
+        "speedup": speedup,
+        "speedup_low": low,
+        "speedup_high": high,
+        "committed_per_cycle": float(committed.mean()),
+        "levels_mean": float(levels.mean()),
+        "size_mean": float(sizes.mean()),
+        **shares,
+    }
+
+
+def _shares(method: str, runs: Sequence[Run], table: LatencyTable) -> dict[str, float]:
+    """Shares of the measured time, from the parts' own times; what they leave is the rest."""
+    names = ("draft_share", "verify_share", "policy_share")
+    if method == PLAIN:
+        return dict.fromkeys(names, 0.0)
+    levels = np.concatenate([run.levels for run in runs])
+    sizes = np.concatenate([run.sizes for run in runs])
+    draft = table.draft_seconds.mean(axis=0)[levels - 1].sum()
+    size_index = np.searchsorted(table.sizes, sizes)
+    verify = table.verify_seconds.mean(axis=0)[size_index].sum()
+    decisions = np.minimum(levels, table.max_levels - 1).sum() * table.depth_seconds
+    policy = decisions + len(levels) * table.size_seconds if method == "ltd" else 0.0
+    parts = np.asarray([draft, verify, policy], float)
+    total = max(sum(run.seconds for run in runs), float(parts.sum()))
+    return {name: float(part / total) for name, part in zip(names, parts, strict=True)}
+
+
+def over(runs: Sequence[Run], method: str, baseline: str) -> dict[str, float]:
+    """One method's tokens per second over another's, with its 95 % interval."""
+    ratio, low, high = benchmark.interval(benchmark.ratios(runs, method, baseline))
+    return {"ratio": ratio, "low": low, "high": high}
+
+
+def plain_rate(replay: Replay, table: LatencyTable) -> float:
+    """Tokens per second of plain decoding that the table predicts for a replay's texts."""
+    seconds = latency.interpolate(table, table.plain_seconds, np.asarray(replay.length))
+    return float(len(seconds) / seconds.sum())
+
+
+def choices(runs: Sequence[Run], replay: Replay, table: LatencyTable) -> tuple[np.ndarray, ...]:
+    """Cycles of some runs by levels and size [D, V], at easy and at hard places.
+
+    Easy = the most that any setting gets accepted there is above the median. Texts must be the
+    replay's own, in its order.
+    """
+    most_P = np.asarray(jnp.max(replay.accepted, axis=(1, 2)))
+    easy_P = most_P > np.median(most_P)
+    counts = np.zeros((2, table.max_levels, len(table.sizes)))
+    for run in runs:
+        position = int(replay.first[run.prompt])
+        for levels, size, committed in zip(run.levels, run.sizes, run.committed, strict=True):
+            column = table.sizes.index(size)
+            counts[int(easy_P[position]), levels - 1, column] += 1
+            position = min(position + committed, len(easy_P) - 1)
+    return counts[1], counts[0]

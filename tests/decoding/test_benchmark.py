@@ -1,0 +1,91 @@
+"""Ratios, intervals and rows on runs made by hand, and one real interleaved run."""
+
+import numpy as np
+import pytest
+
+from ltd_jax.decoding import benchmark, comparison, lossless
+from ltd_jax.decoding.benchmark import Method, Run
+from ltd_jax.policies import controller
+from ltd_jax.replay.record import Prompt
+from tests.cycle import tiny
+from tests.replay import synthetic
+
+CYCLE = tiny.CONFIG.cycle
+
+
+def made(method: str, prompt: int, seconds: float, task: int = 0) -> Run:
+    return Run(method, prompt, task, (1, 2, 3, 4, 5), seconds, (2, 2), (3, 3), (2, 2))
+
+
+def test_rates_sum_before_dividing():
+    runs = [made("a", 0, 1.0), made("a", 1, 3.0)]
+    assert benchmark.tokens_per_second(runs) == pytest.approx(8 / 4)
+
+
+def test_ratios_are_per_prompt_and_task():
+    runs = [made("a", 0, 2.0), made("b", 0, 1.0), made("a", 1, 1.0, 1), made("b", 1, 4.0, 1)]
+    found = benchmark.ratios(runs, "b", "a")
+    assert found[0].tolist() == [2.0] and found[1].tolist() == [0.25]
+
+
+def test_interval_holds_the_median_and_shrinks_with_agreement():
+    random = np.random.default_rng(0)
+    value, low, high = benchmark.interval({0: 1.5 + 0.1 * random.normal(size=60)})
+    assert low < value < high and high - low < 0.1
+    assert benchmark.interval({0: np.full(5, 1.2), 1: np.full(7, 1.4)}) == pytest.approx(
+        (1.3, 1.3, 1.3)
+    )
+
+
+@pytest.fixture(scope="module")
+def real():
+    pair, constant = tiny.pair(0), controller.constant()
+    methods = [
+        Method(comparison.PLAIN),
+        Method("eagle3", constant, controller.constant_params(4, 6, CYCLE)),
+    ]
+    prompts = [Prompt(np.asarray(prompt, np.int32), 0) for prompt in tiny.prompts(0)]
+    batches: list[list[Run]] = []
+    runs = benchmark.interleaved(pair, methods, prompts, 20, done=batches.append)
+    return pair, prompts, runs, batches
+
+
+def test_every_method_decodes_every_prompt(real):
+    _, prompts, runs, batches = real
+    assert len(batches) == len(prompts)
+    assert {(run.method, run.prompt) for run in runs} == {
+        (method, index) for method in (comparison.PLAIN, "eagle3") for index in range(len(prompts))
+    }
+    assert all(len(run.tokens) == 20 and run.seconds > 0 for run in runs)
+    assert all(sum(run.committed) == 19 for run in runs)
+
+
+def test_rows_and_lossless(real):
+    pair, prompts, runs, _ = real
+    rows = comparison.method_rows(runs, ["only"], synthetic.table(CYCLE))
+    assert [(row["method"], row["task"]) for row in rows] == [
+        (method, task) for method in (comparison.PLAIN, "eagle3") for task in ("only", "mean")
+    ]
+    assert rows[0]["speedup"] == 1.0 and rows[2]["levels_mean"] == 4.0
+    checked = lossless.compare(pair, runs, prompts, comparison.PLAIN)
+    assert checked["tokens_compared"] == 20 * len(prompts) and checked["mismatches"] == 0
+
+
+def test_a_wrong_token_is_a_mismatch(real):
+    pair, prompts, runs, _ = real
+    broken = [
+        Run(**(vars(run) | {"tokens": (*run.tokens[:7], run.tokens[7] ^ 1, *run.tokens[8:])}))
+        if run.method == "eagle3" and run.prompt == 1
+        else run
+        for run in runs
+    ]
+    checked = lossless.compare(pair, broken, prompts, comparison.PLAIN)
+    assert checked["mismatches"] == 1
+    assert checked["tokens_compared"] == 20 * (len(prompts) - 1) + 7
+    short = [
+        Run(**(vars(run) | {"tokens": run.tokens[:-1]}))
+        if run.method == "eagle3" and run.prompt == 0
+        else run
+        for run in runs
+    ]
+    assert lossless.compare(pair, short, prompts, comparison.PLAIN)["mismatches"] == 1

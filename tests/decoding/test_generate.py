@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+
+from ltd_jax.cycle.step import CycleResult
+from ltd_jax.decoding import generate
+from ltd_jax.decoding.generate import Burst
+from ltd_jax.errors import UserError
+from tests.cycle import menu, tiny
+
+SEED = 3
+TEXT, PROMPT = tiny.texts(SEED)[1], np.array(tiny.prompts(SEED)[1])
+NEW = TEXT[len(PROMPT) :]
+MOST = menu.params(menu.FIXED, 5, 12)
+
+
+def speculative(pair, new_tokens, prompt_T=PROMPT):
+    """Bursts of the deepest, widest setting."""
+    return list(generate.speculative_bursts(pair, menu.CONTROLLER, MOST, prompt_T, new_tokens))
+
+
+def plain(pair, new_tokens, prompt_T=PROMPT):
+    """Bursts of plain decoding."""
+    return list(generate.plain_bursts(pair, prompt_T, new_tokens))
+
+
+def tokens(bursts):
+    """All tokens in order."""
+    return tuple(token for burst in bursts for token in burst.tokens)
+
+
+@pytest.mark.parametrize("decode", [speculative, plain])
+@pytest.mark.parametrize(
+    "prompt_tokens, new_tokens, sentence",
+    [(0, 4, "has no tokens; give at least one"), (95, 2, "has 95 tokens .* context holds 96")],
+)
+def test_what_does_not_fit_is_refused(decode, prompt_tokens, new_tokens, sentence):
+    with pytest.raises(UserError, match=sentence):
+        decode(tiny.pair(SEED), new_tokens, np.zeros(prompt_tokens, np.int32))
+
+
+@pytest.mark.parametrize("decode", [speculative, plain])
+@pytest.mark.parametrize("new_tokens", [0, 1, 2, 7, 16])
+def test_just_as_many_tokens_come_as_were_asked_for(decode, new_tokens):
+    assert tokens(decode(tiny.pair(SEED), new_tokens)) == NEW[:new_tokens]
+
+
+@pytest.mark.parametrize("decode", [speculative, plain])
+def test_a_text_may_fill_the_context(decode):
+    context = tiny.CONFIG.cycle.context
+    room = context - len(PROMPT)
+    found = tokens(decode(tiny.pair(SEED), room))
+    assert len(found) == room
+    assert found[: len(NEW)] == NEW
+
+
+@pytest.mark.parametrize("place", [0, 1, 5, 12])
+def test_a_stop_token_ends_the_text(place):
+    stop = NEW[place]
+    expected = NEW[: NEW.index(stop) + 1]
+    pair = tiny.pair(SEED, stop_tokens=(stop, 10**6))
+    assert tokens(speculative(pair, len(NEW))) == tokens(plain(pair, len(NEW))) == expected
+
+
+def test_the_first_burst_is_prefills_and_the_others_are_cycles():
+    first, *others = speculative(tiny.pair(SEED), 30)
+    assert first == Burst((NEW[0],))
+    for burst in others[:-1]:
+        assert (burst.levels, burst.size) == (5, 12)
+        assert len(burst.tokens) == burst.accepted + 1
+    assert len(others[-1].tokens) <= others[-1].accepted + 1
+    assert all(burst == Burst(burst.tokens) for burst in plain(tiny.pair(SEED), 5))
+
+
+@pytest.mark.parametrize(
+    "left, stops, expected",
+    [
+        (9, (), (7, 8, 9)),
+        (2, (), (7, 8)),
+        (9, (8,), (7, 8)),
+        (9, (9, 7), (7,)),
+        (1, (8,), (7,)),
+        (9, (5,), (7, 8, 9)),  # what lies behind the committed tokens is no text
+    ],
+)
+def test_trim_cuts_at_the_length_and_behind_the_first_stop(left, stops, expected):
+    row = np.array([7, 8, 9, 5, 5, 5], np.int32)
+    scalars = (np.int32(one) for one in (3, 2, 4, 3))  # committed, accepted, levels, size index
+    pair = tiny.pair(SEED, stop_tokens=stops)
+    burst = generate.trim(CycleResult(row, *scalars), pair, left)
+    assert burst == Burst(expected, levels=4, size=6, accepted=2)
