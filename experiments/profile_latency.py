@@ -1,0 +1,65 @@
+"""Measure this device: seconds of a cycle for every (levels, size), of its parts, of a plain step.
+
+    python -m experiments.profile_latency --out runs/embedded
+
+Writes OUT/latency.json with its provenance and prints it. A table that is there already is only
+printed.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from experiments import command
+from ltd_jax.config import CycleConfig, PolicyConfig
+from ltd_jax.cycle import pair as pairs
+from ltd_jax.pipeline import stages
+from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY
+from ltd_jax.replay.latency import LatencyTable
+from ltd_jax.replay.measure import MeasureConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What to measure."""
+
+    out: Path = Path("runs/embedded")
+    cycle: CycleConfig = EMBEDDED_CYCLE
+    policy: PolicyConfig = EMBEDDED_POLICY
+    measure: MeasureConfig = MeasureConfig()
+
+
+def terminal_table(table: LatencyTable) -> Table:
+    """Milliseconds of whole cycles, mean over contexts: a row per levels, a column per size."""
+    shown = Table(title="milliseconds per cycle", caption=caption(table))
+    shown.add_column("levels", justify="right")
+    for size in table.sizes:
+        shown.add_column(f"size {size}", justify="right")
+    for level, row in enumerate(1e3 * table.cycle_seconds.mean(axis=0), 1):
+        shown.add_row(str(level), *(f"{value:.2f}" for value in row))
+    return shown
+
+
+def caption(table: LatencyTable) -> str:
+    """What else the table holds, in one line."""
+    plain = 1e3 * float(np.mean(table.plain_seconds))
+    depth, size = 1e6 * table.depth_seconds, 1e6 * table.size_seconds
+    return (
+        f"plain step {plain:.2f} ms; one depth decision {depth:.0f} us, one size decision "
+        f"{size:.0f} us; {table.provenance['device']}, {table.provenance['dtype']}"
+    )
+
+
+def main() -> None:
+    config = tyro.cli(Config)
+    command.writable(config.out)
+    console = Console()
+    console.print(terminal_table(stages.table_of(pairs.load(config.cycle), config, console)))
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,71 @@
+"""The whole way on the embedded pair: record, measure, search, train, decode, compare, report.
+
+    python -m experiments.quickstart --out runs/quickstart        about 8 minutes on 2 CPU cores
+
+Writes report.html (start there), report.json and the plots. Stopped at any point, the same command
+goes on from there. `--smoke` runs everything in a tiny size.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from experiments import command
+from ltd_jax import report
+from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
+from ltd_jax.cycle import pair as pairs
+from ltd_jax.pipeline import results
+from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_LEARNING, EMBEDDED_POLICY
+from ltd_jax.replay.measure import MeasureConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of all stages."""
+
+    out: Path = Path("runs/quickstart")
+    smoke: bool = False  # a few prompts, a few decisions: shows that everything runs
+    new_tokens: int = 128  # per prompt
+    prompts: int = 24  # per task, at most
+    cycle: CycleConfig = EMBEDDED_CYCLE
+    policy: PolicyConfig = EMBEDDED_POLICY
+    learning: LearningConfig = EMBEDDED_LEARNING
+    measure: MeasureConfig = MeasureConfig()
+
+
+def smoke(config: Config) -> Config:
+    """The same stages in a size that takes about a minute."""
+    short = {"total_steps": 2048, "environments": 32, "rollout": 1024, "minibatch": 256}
+    learning = dataclasses.replace(
+        config.learning,
+        size=dataclasses.replace(config.learning.size, **short),
+        depth=dataclasses.replace(config.learning.depth, **short),
+        alternations=1,
+        validate_every=1,
+    )
+    return dataclasses.replace(
+        config,
+        new_tokens=24,
+        prompts=2,
+        cycle=dataclasses.replace(config.cycle, max_levels=4, sizes=(0, 2, 6)),
+        learning=learning,
+        measure=MeasureConfig(contexts=(64,), cycles=2, visits=1, policy_visits=2),
+    )
+
+
+def main() -> None:
+    config = tyro.cli(Config)
+    config = smoke(config) if config.smoke else config
+    command.writable(config.out)
+    console = Console()
+    pair = pairs.load(config.cycle)
+    found = results.run(pair, config, console)
+    page = report.write(found.report, found.figures, config.out)
+    console.print(report.terminal_table(found.report))
+    console.print(f"Report: {page}")
+
+
+if __name__ == "__main__":
+    command.run(main)

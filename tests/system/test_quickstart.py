@@ -1,0 +1,61 @@
+"""The quickstart in its smallest size, as a user starts it; and started again."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ltd_jax import report
+
+ROOT = Path(__file__).parents[2]
+
+
+def quickstart(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "experiments.quickstart", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quickstart")
+    done = quickstart("--smoke", "--out", str(folder))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_report_is_whole_and_lossless(out):
+    found = json.loads((out / "report.json").read_text())
+    report.check(found)
+    assert found["lossless"]["mismatches"] == 0
+    assert found["lossless"]["tokens_compared"] > 500
+    assert {row["method"] for row in found["methods"]} == {
+        "autoregressive",
+        "eagle3",
+        "best_constant",
+        "ltd",
+    }
+    assert len(found["replay_vs_live"]) >= 5
+    assert (out / "report.html").stat().st_size > 10_000
+
+
+def test_a_second_start_keeps_what_is_done(out):
+    before = {path: path.stat().st_mtime_ns for path in (out / "traces").glob("*.npz")}
+    runs = (out / "runs.jsonl").read_text()
+    assert quickstart("--smoke", "--out", str(out)).returncode == 0
+    assert before == {path: path.stat().st_mtime_ns for path in (out / "traces").glob("*.npz")}
+    assert (out / "runs.jsonl").read_text() == runs
+
+
+def test_other_settings_in_the_same_folder_are_refused(out):
+    done = quickstart("--smoke", "--out", str(out), "--learning.seed", "7")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "seed" in done.stderr
+
+
+def test_an_output_that_cannot_be_written():
+    done = quickstart("--smoke", "--out", "/proc/nowhere")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Cannot write to /proc/nowhere")
+    assert "Traceback" not in done.stderr
