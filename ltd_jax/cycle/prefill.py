@@ -98,10 +98,7 @@ def prefill_chunk(
         feature=state.pending.feature.at[0].set(feature_TE[count - 1]),
         count=waiting,
     )
-    return CycleState(
-        target_cache=kv_cache.append(cache, rows, jnp.where(root >= 0, count, 0)),
-        draft_cache=draft_cache,
-        root=root,
-        pending=pending,
-        memory=state.memory,
+    target_cache = kv_cache.append(cache, rows, jnp.where(root >= 0, count, 0))  # after the reads
+    return state.replace(
+        target_cache=target_cache, draft_cache=draft_cache, root=root, pending=pending
     )

@@ -94,9 +94,8 @@ def train(
     """
     if folder is not None:
         stage.claim(folder, _settings(replays, config, widths, learning))
-    course = _Course(
-        replays, config, widths, learning, optimum.best_constant(replays.train, config)
-    )
+    constant = optimum.best_constant(replays.train, config)
+    course = _Course(replays, config, widths, learning, constant)
     best = PolicyParams(depth=None, size=None)
     by_stage: dict[str, LearnedParams] = {}
     curves: list[Point] = []
