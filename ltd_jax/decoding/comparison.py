@@ -6,13 +6,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ltd_jax.decoding import benchmark
+from ltd_jax.decoding import benchmark, quality
 from ltd_jax.decoding.benchmark import Run
 from ltd_jax.replay import latency
 from ltd_jax.replay.cycles import Replay
 from ltd_jax.replay.latency import LatencyTable
 
 PLAIN = "autoregressive"
+LEARNED = "ltd"
 
 
 def method_rows(
@@ -69,7 +70,7 @@ def _shares(method: str, runs: Sequence[Run], table: LatencyTable) -> dict[str, 
     size_index = np.searchsorted(table.sizes, sizes)
     verify = table.verify_seconds.mean(axis=0)[size_index].sum()
     decisions = np.minimum(levels, table.max_levels - 1).sum() * table.depth_seconds
-    policy = decisions + len(levels) * table.size_seconds if method == "ltd" else 0.0
+    policy = decisions + len(levels) * table.size_seconds if method == LEARNED else 0.0
     parts = np.asarray([draft, verify, policy], float)
     total = max(sum(run.seconds for run in runs), float(parts.sum()))
     return {name: float(part / total) for name, part in zip(names, parts, strict=True)}
@@ -85,6 +86,50 @@ def plain_rate(replay: Replay, table: LatencyTable) -> float:
     """Tokens per second of plain decoding that the table predicts for a replay's texts."""
     seconds = latency.interpolate(table, table.plain_seconds, np.asarray(replay.length))
     return float(len(seconds) / seconds.sum())
+
+
+def without_repetition(
+    runs: Sequence[Run], tasks: Sequence[str], replay: Replay, table: LatencyTable
+) -> list[dict[str, Any]]:
+    """What the speculative methods gain in cycles that start outside of repeated stretches.
+
+    Cycles are the measured ones, their time is the table's: single cycles are too short to be timed
+    alone. A task without such a cycle has no row; the mean is over the tasks that have one.
+    """
+    rows = []
+    for method in dict.fromkeys(run.method for run in runs if run.method != PLAIN):
+        ours = [run for run in runs if run.method == method]
+        found = []
+        for index, task in enumerate(tasks):
+            mine = [run for run in ours if run.task == index]
+            parts = [_outside(run, replay, table) for run in mine]
+            committed, plain, seconds = np.concatenate(parts, axis=1) if mine else np.zeros((3, 0))
+            if len(committed):
+                speedup = float(plain.sum() / seconds.sum())
+                share = quality.repetition_share([np.asarray(run.tokens) for run in mine])
+                found.append((task, share, float(committed.mean()), speedup))
+        if found:
+            means = [float(value) for value in np.mean([row[1:] for row in found], axis=0)]
+            names = ("task", "repetition_share", "committed_per_cycle", "speedup")
+            every = [*found, ("mean", *means)]
+            rows += [{"method": method, **dict(zip(names, row, strict=True))} for row in every]
+    return rows
+
+
+def _outside(run: Run, replay: Replay, table: LatencyTable) -> np.ndarray:
+    """Of each cycle outside of repetitions [3, cycles]: tokens, plain seconds of them, seconds."""
+    committed, levels = np.asarray(run.committed), np.asarray(run.levels)
+    start = np.cumsum(committed) - committed
+    clean = ~quality.repeated(np.asarray(run.tokens))[start]
+    length = int(replay.length[replay.first[run.prompt]]) + start
+    plain = committed * latency.interpolate(table, table.plain_seconds, length)
+    size = np.searchsorted(table.sizes, run.sizes)
+    seconds = latency.interpolate(table, table.cycle_seconds, length)
+    seconds = seconds[np.arange(len(levels)), levels - 1, size]
+    if run.method == LEARNED:
+        decisions = np.minimum(levels, table.max_levels - 1)
+        seconds = seconds + decisions * table.depth_seconds + table.size_seconds
+    return np.stack([committed, plain, seconds])[:, clean]
 
 
 def choices(runs: Sequence[Run], replay: Replay, table: LatencyTable) -> tuple[np.ndarray, ...]:

@@ -26,6 +26,16 @@ def loss(params: TargetParams, config: TargetConfig, batch_BT: jax.Array) -> jax
     return optax.softmax_cross_entropy_with_integer_labels(logits_BTX, batch_BT[:, 1:]).mean()
 
 
+def held_out_loss(
+    params: TargetParams, config: TargetConfig, stream: np.ndarray, window: int, windows: int
+) -> float:
+    """Mean cross-entropy in nats over windows [window + 1] spread evenly over a token stream."""
+    starts = np.linspace(0, len(stream) - window - 1, windows).astype(int)
+    judge = jax.jit(lambda params, row_T: loss(params, config, row_T[None]))
+    rows = [jnp.asarray(stream[start : start + window + 1], jnp.int32) for start in starts]
+    return float(np.mean([judge(params, row_T) for row_T in rows]))
+
+
 def train_target(
     config: TargetConfig, train: TrainConfig, streams: list[np.ndarray], folder: Path
 ) -> TargetParams:

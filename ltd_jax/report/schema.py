@@ -59,6 +59,16 @@ class MethodRow(TypedDict):
     policy_share: float
 
 
+class CleanRow(TypedDict):
+    """One method on one task in cycles that start outside of exact repetitions."""
+
+    method: Method
+    task: Task
+    repetition_share: float  # of the task's generated tokens; they are left out
+    committed_per_cycle: float
+    speedup: float  # over plain decoding, measured cycles at the latency table's times
+
+
 class Ratio(TypedDict):
     """Tokens per second over tokens per second, with its 95 % interval."""
 
@@ -108,6 +118,7 @@ class Report(TypedDict):
     pair: Pair
     lossless: Lossless
     methods: list[MethodRow]
+    without_repetition: list[CleanRow]
     ltd_over_best_constant: Ratio
     replay_vs_live: list[Prediction]
     optimum: Optimum

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from ltd_jax.report.schema import METHODS, TASKS, MethodRow, Report
 from ltd_jax.report.sentences import mean_row
-from ltd_jax.report.texts import METHOD_NAMES, NONE, percent, rate, times
+from ltd_jax.report.texts import METHOD_NAMES, NONE, percent, rate, task_name, times
 
 
 class Cells(NamedTuple):
@@ -86,6 +86,20 @@ def terminal_table(report: Report) -> Table:
             table.add_row(task if index == 0 else "", *texts, style=style)
         table.add_section()
     return table
+
+
+def without_repetition(report: Report) -> list[tuple[str, str, str, str]]:
+    """Task and method, share left out, committed tokens, speedup; ordered by task."""
+    rows = sorted(report["without_repetition"], key=lambda row: TASKS.index(row["task"]))
+    return [
+        (
+            f"{task_name(row['task'])}: {METHOD_NAMES[row['method']]}",
+            percent(row["repetition_share"]),
+            f"{row['committed_per_cycle']:.2f}",
+            times(row["speedup"]),
+        )
+        for row in rows
+    ]
 
 
 def beside_paper(report: Report) -> list[Comparison]:

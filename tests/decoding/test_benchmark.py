@@ -6,6 +6,7 @@ import pytest
 from ltd_jax.decoding import benchmark, comparison, lossless
 from ltd_jax.decoding.benchmark import Method, Run
 from ltd_jax.policies import controller
+from ltd_jax.replay import cycles, latency
 from ltd_jax.replay.record import Prompt
 from tests.cycle import tiny
 from tests.replay import synthetic
@@ -89,3 +90,43 @@ def test_a_wrong_token_is_a_mismatch(real):
         for run in runs
     ]
     assert lossless.compare(pair, short, prompts, comparison.PLAIN)["mismatches"] == 1
+
+
+def test_without_repetition_leaves_out_what_starts_in_a_loop():
+    config = CYCLE
+    trace, table = synthetic.trace(config, text_tokens=(16,)), synthetic.table(config)
+    replay = cycles.build(trace, table, config)
+    size = config.sizes[-1]
+    loop = (1, 2, 3, 4, 5, 6) + (9, 8) * 5 + (7,)
+    run = Run("eagle3", 0, 0, loop, 1.0, (2, 1, 2, 2), (size,) * 4, (3, 3, 6, 4))
+    (row, mean) = comparison.without_repetition([run], ["code"], replay, table)
+    assert row["repetition_share"] == pytest.approx(10 / 17)
+    assert row["committed_per_cycle"] == 3  # cycles at 0, 3; those at 6 and 12 start in the loop
+    lengths = np.asarray([7, 10])
+    plain = 3 * latency.interpolate(table, table.plain_seconds, lengths)
+    seconds = latency.interpolate(table, table.cycle_seconds, lengths)
+    seconds = seconds[[0, 1], [1, 0], len(config.sizes) - 1]
+    assert row["speedup"] == pytest.approx(plain.sum() / seconds.sum())
+    assert mean == {**row, "task": "mean"}
+
+
+def test_the_policies_time_counts_outside_of_loops_too():
+    config = CYCLE
+    trace, table = synthetic.trace(config, text_tokens=(16,)), synthetic.table(config)
+    replay = cycles.build(trace, table, config)
+    tokens, size = tuple(range(17)), config.sizes[-1]
+    runs = [
+        Run(name, 0, 0, tokens, 1.0, (1,) * 4, (size,) * 4, (4,) * 4)
+        for name in ("eagle3", comparison.LEARNED)
+    ]
+    found = comparison.without_repetition(runs, ["code"], replay, table)
+    constant, learned = (row["speedup"] for row in found if row["task"] == "mean")
+    assert learned < constant
+
+
+def test_tasks_that_only_loop_have_no_row():
+    config = CYCLE
+    trace, table = synthetic.trace(config, text_tokens=(16,)), synthetic.table(config)
+    replay = cycles.build(trace, table, config)
+    run = Run("eagle3", 0, 0, (1, 2) * 8 + (1,), 1.0, (1,) * 4, (1,) * 4, (4,) * 4)
+    assert comparison.without_repetition([run], ["code"], replay, table) == []

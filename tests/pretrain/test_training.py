@@ -1,0 +1,116 @@
+"""The training loop resumes bit for bit; training-time test is drafting, unrolled."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ltd_jax.models import draft, target
+from ltd_jax.pretrain import train_draft, train_target, trainer
+from ltd_jax.pretrain.trainer import TrainConfig
+from tests.cycle import tiny
+
+TARGET, DRAFT = tiny.CONFIG.target, tiny.CONFIG.draft
+SHORT = TrainConfig(
+    tokens=16 * 24,
+    sequence=12,
+    long_sequence=16,
+    batch_tokens=24,
+    warmup_steps=2,
+    kind_shares=(0.5, 0.5),
+    save_every=5,
+)
+
+
+def streams():
+    random = np.random.default_rng(0)
+    period = random.integers(0, TARGET.vocab_size, 10)
+    return [np.tile(period, 40), np.tile(period[::-1], 40)]
+
+
+def test_a_batch_is_a_function_of_the_step():
+    batches = [trainer.sample_batch(streams(), SHORT, step) for step in (3, 3, 4)]
+    assert np.array_equal(batches[0], batches[1]) and not np.array_equal(batches[0], batches[2])
+    assert trainer.sample_batch(streams(), SHORT, 0).shape == (2, 13)
+    assert trainer.sample_batch(streams(), SHORT, SHORT.steps - 1).shape == (1, 17)
+
+
+def test_a_resumed_training_is_the_uninterrupted_one(tmp_path):
+    whole = train_target.train_target(TARGET, SHORT, streams(), tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    def dying(*args):
+        if args[2] == 9:
+            raise Killed
+        return original(*args)
+
+    original = trainer.sample_batch
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(trainer, "sample_batch", dying)
+        train_target.train_target(TARGET, SHORT, streams(), tmp_path / "cut")
+    resumed = train_target.train_target(TARGET, SHORT, streams(), tmp_path / "cut")
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+
+
+def test_training_lowers_the_held_out_loss(tmp_path):
+    config = dataclasses.replace(SHORT, tokens=150 * 24)
+    start = target.init(jax.random.key(config.seed), TARGET)
+    trained = train_target.train_target(TARGET, config, streams(), tmp_path)
+    judge = lambda params: train_target.held_out_loss(params, TARGET, streams()[0], 12, 4)
+    assert judge(trained) < 0.5 * judge(start)
+
+
+def test_the_schedule_rises_stays_and_falls_to_zero():
+    rate = trainer.schedule(TrainConfig(tokens=1000 * 2304, warmup_steps=100, decay_share=0.4))
+    assert rate(0) == 0 and rate(1000) == pytest.approx(0, abs=1e-9)
+    assert rate(100) == rate(600) == pytest.approx(2e-3)
+    assert rate(800) == pytest.approx(1e-3)
+
+
+def test_step_zero_and_one_of_the_unrolling_are_draft_passes():
+    """Row i of step 1 equals a draft pass over rows 0..i and then one row on its own output."""
+    pair = tiny.pair(0)
+    params, config = pair.params.draft, DRAFT
+    tokens_T = jax.random.randint(jax.random.key(1), (14,), 0, TARGET.vocab_size)
+    causal = jnp.tril(jnp.ones((14, 14), bool))
+    _, feature_TE, _ = target.forward(
+        pair.params.target, TARGET, tokens_T, jnp.arange(14), causal, None
+    )
+    fused_TE = draft.fuse(params, feature_TE)
+    rows, position = 6, 3
+    query, key, value = draft.project(
+        params, config, tokens_T[1 : 1 + rows], fused_TE[:rows], jnp.arange(rows)
+    )
+    hidden = draft.finish(
+        params, config, fused_TE[:rows], train_draft.chain_attention(query, [key], [value])
+    )
+    query1, key1, value1 = draft.project(
+        params, config, tokens_T[2 : 2 + rows], hidden, jnp.arange(rows) + 1
+    )
+    mixed = train_draft.chain_attention(query1, [key, key1], [value, value1])
+    # by hand for one row: keys of rows 0..position of step 0, and the row's own key of step 1
+    K, C = config.kv_head_count, config.head_dim
+    groups = config.head_count // K
+    keys = jnp.concatenate([key[: position + 1], key1[position][None]])
+    values = jnp.concatenate([value[: position + 1], value1[position][None]])
+    for head in range(config.head_count):
+        score = keys[:, head // groups] @ query1[position, head] * C**-0.5
+        expected = jax.nn.softmax(score) @ values[:, head // groups]
+        got = mixed[position].reshape(config.head_count, C)[head]
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_only_the_drafts_own_weights_learn(tmp_path):
+    pair = tiny.pair(0)
+    config = dataclasses.replace(SHORT, sequence=20, long_sequence=20, tokens=3 * 24)
+    draft_config = dataclasses.replace(DRAFT, hidden_size=TARGET.hidden_size)
+    trained = train_draft.train_draft(
+        draft_config, TARGET, pair.params.target, config, streams(), tmp_path
+    )
+    np.testing.assert_array_equal(trained.embedding, pair.params.target.embedding)
+    expected = train_draft.frequent_tokens(streams(), DRAFT)
+    np.testing.assert_array_equal(trained.target_token, expected)
