@@ -105,7 +105,7 @@ def test_run_of_a_controller_that_watches_and_remembers(replay, threshold):
 
 def test_run_compiles_once_for_all_parameters(replay):
     controller = constant()
-    cycles.run.clear_cache()  # the jit cache holds a bounded number of programs of all tests
+    cycles.run.clear_cache()  # another test may have compiled the same program
     before = cycles.run._cache_size()
     for levels in (1, 2, 3):
         params = constant_params(levels, 4, CONFIG)
