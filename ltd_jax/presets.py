@@ -29,7 +29,9 @@ EMBEDDED_DRAFT = DraftConfig(
     kv_head_count=2,
     head_dim=32,
 )
-EMBEDDED_CYCLE = CycleConfig(context=384)
+EMBEDDED_CYCLE = CycleConfig(
+    max_levels=6, sizes=(0, 1, 2, 3, 4, 6, 8, 12, 16, 24), context=384
+)  # no more than pays on a small target: unused levels would still cost rows in every cycle
 EMBEDDED_POLICY = PolicyConfig(
     size_actor=(64,), size_critic=(128, 64), depth_actor=(32,), depth_critic=(64, 64)
 )  # a thousandth of the paper's weights: the target is a thousand times smaller, too

@@ -2,10 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from ltd_jax.config import PolicyConfig
 from ltd_jax.decoding import generate
+from ltd_jax.errors import UserError
 from ltd_jax.policies import networks
 from ltd_jax.replay import measure
 from tests.cycle import tiny
@@ -23,6 +25,17 @@ def test_a_table_of_all_settings():
     assert table.sizes == CYCLE.sizes and table.contexts.tolist() == [8, 32]
     assert shares[-1] == 1.0
     assert table.provenance["device"] == "here"
+
+
+def test_the_additive_fit():
+    random = np.random.default_rng(0)
+    draft, verify = random.uniform(1, 2, (2, 6, 1)), random.uniform(3, 9, (2, 1, 10))
+    np.testing.assert_allclose(measure.additive(draft + verify), draft + verify)
+    noise = random.normal(0, 0.2, (2, 6, 10))
+    error = np.abs(measure.additive(draft + verify + noise) - draft - verify).mean()
+    assert error < 0.6 * np.abs(noise).mean()
+    with pytest.raises(UserError, match="no sum"):
+        measure.additive(np.asarray([[[9.0, 0.1], [0.1, 0.1]]]) - [[[0, 0], [0, 0.09]]])
 
 
 @pytest.mark.parametrize(("levels", "count"), [("least", 1), ("most", CYCLE.max_levels)])
