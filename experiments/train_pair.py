@@ -1,6 +1,13 @@
-"""Train the embedded pair: the target on Python's standard library, then the draft on the target.
+"""Train the embedded pair: a target on Python's standard library, then a draft for this target.
 
     python -m experiments.train_pair --out runs/pair
+
+    corpus    -> target-training        next-token prediction
+              -> unlikelihood-0, 1...   a little at a time, the target unlearns its loops
+              -> target/                rounded to bfloat16, as users will load it
+    + texts that this target wrote
+              -> draft-training         EAGLE-3's training-time test
+              -> draft/
 
 Stopped at any point, the same command goes on. Writes OUT/target and OUT/draft, two Hugging Face
 style folders in bfloat16; copied to ltd_jax/assets they are the pair that ships. OUT/quality.json
@@ -13,6 +20,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -22,10 +30,12 @@ from experiments import command
 from ltd_jax import prompts, provenance
 from ltd_jax.cycle import pair as pairs
 from ltd_jax.cycle.pair import ASSETS
-from ltd_jax.models import weights
+from ltd_jax.models import draft, weights
+from ltd_jax.models.draft import DraftParams
+from ltd_jax.models.target import TargetParams
 from ltd_jax.pipeline import pair_quality, stages
 from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_DRAFT, EMBEDDED_TARGET
-from ltd_jax.pretrain import corpus, train_draft, train_target
+from ltd_jax.pretrain import corpus, own_text, train_draft, train_target, unlikelihood
 from ltd_jax.pretrain.trainer import TrainConfig
 from ltd_jax.replay import record
 
@@ -39,7 +49,14 @@ class Config:
 
     out: Path = Path("runs/pair")
     target: TrainConfig = TrainConfig(tokens=10_000_000)
-    draft: TrainConfig = TrainConfig(tokens=3_000_000, learning_rate=1e-3, long_share=0.0)
+    rounds: int = 8  # of unlikelihood training
+    round: TrainConfig = TrainConfig(
+        tokens=240_000, learning_rate=3e-4, warmup_steps=10, long_share=0.0
+    )
+    round_texts: int = 384  # that the target writes before each round
+    draft: TrainConfig = TrainConfig(tokens=6_000_000, learning_rate=1e-3, long_share=0.0)
+    draft_texts: int = 6000  # that the target writes for the draft
+    draft_start: Path | None = None  # folder of a draft to go on from; None = random weights
 
 
 def kind_streams(split: str) -> list[np.ndarray]:
@@ -85,23 +102,52 @@ def quality_of(out: Path) -> dict[str, Any]:
 def train(config: Config) -> None:
     """Both trainings, or what is left of them."""
     streams = kind_streams("train")
-    params = train_target.train_target(
-        EMBEDDED_TARGET, config.target, streams, config.out / "target-training"
-    )
     folder = config.out / "target"
+    params = train_target_of(config, streams)
     weights.save_target(folder, EMBEDDED_TARGET, params, ml_dtypes.bfloat16)
     for name in TOKENIZER_FILES:
         shutil.copy(ASSETS / "target" / name, folder / name)
     _, params = weights.load_target(folder, jnp.float32)  # rounded, as users will load it
-    draft = train_draft.train_draft(
-        EMBEDDED_DRAFT,
-        EMBEDDED_TARGET,
-        params,
-        config.draft,
-        streams,
-        config.out / "draft-training",
+    trained = train_draft_of(config, streams, params)
+    weights.save_draft(config.out / "draft", EMBEDDED_DRAFT, trained, ml_dtypes.bfloat16)
+
+
+def train_target_of(config: Config, streams: list[np.ndarray]) -> TargetParams:
+    """The target after its rounds of unlikelihood training."""
+    folder = config.out / "target-training"
+    params = train_target.train_target(EMBEDDED_TARGET, config.target, streams, folder)
+    for number in range(config.rounds):
+        settings = dataclasses.replace(config.round, seed=config.round.seed + number)
+        folder = config.out / f"unlikelihood-{number}"
+        params, share = unlikelihood.train_round(
+            params, EMBEDDED_TARGET, settings, streams, config.round_texts, folder
+        )
+        print(f"Before round {number}, {share:.0%} of what the target wrote was repetition.")
+    return params
+
+
+def train_draft_of(config: Config, streams: list[np.ndarray], params: TargetParams) -> DraftParams:
+    """The draft, trained on corpus and on the target's own texts."""
+    start = draft_start(config, streams, params)
+    folder = config.out / "draft-training"
+    folder.mkdir(parents=True, exist_ok=True)
+    new = config.draft.sequence + 1 - own_text.PROMPT
+    prompts_BP = own_text.prompts(streams, config.draft_texts, config.draft.seed)
+    texts_BT = own_text.saved(folder / "own.npy", params, EMBEDDED_TARGET, prompts_BP, new)
+    batch = lambda step: train_draft.mixed_batch(streams, texts_BT, config.draft, step)
+    return train_draft.train_draft(
+        start, EMBEDDED_DRAFT, EMBEDDED_TARGET, params, config.draft, batch, folder
     )
-    weights.save_draft(config.out / "draft", EMBEDDED_DRAFT, draft, ml_dtypes.bfloat16)
+
+
+def draft_start(config: Config, streams: list[np.ndarray], params: TargetParams) -> DraftParams:
+    """Random weights with the corpus's most frequent tokens, or those of `config.draft_start`."""
+    if config.draft_start is not None:
+        folder = config.draft_start
+        return weights.load_draft(folder, EMBEDDED_TARGET, params.embedding, jnp.float32)[1]
+    vocabulary = train_draft.frequent_tokens(streams, EMBEDDED_DRAFT)
+    key = jax.random.key(config.draft.seed)
+    return draft.init(key, EMBEDDED_DRAFT, params.embedding, vocabulary)
 
 
 if __name__ == "__main__":

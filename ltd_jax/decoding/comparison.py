@@ -6,7 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ltd_jax.decoding import benchmark, quality
+from ltd_jax import repetition
+from ltd_jax.decoding import benchmark
 from ltd_jax.decoding.benchmark import Run
 from ltd_jax.replay import latency
 from ltd_jax.replay.cycles import Replay
@@ -106,7 +107,7 @@ def without_repetition(
             committed, plain, seconds = np.concatenate(parts, axis=1) if mine else np.zeros((3, 0))
             if len(committed):
                 speedup = float(plain.sum() / seconds.sum())
-                share = quality.repetition_share([np.asarray(run.tokens) for run in mine])
+                share = repetition.share([np.asarray(run.tokens) for run in mine])
                 found.append((task, share, float(committed.mean()), speedup))
         if found:
             means = [float(value) for value in np.mean([row[1:] for row in found], axis=0)]
@@ -120,7 +121,7 @@ def _outside(run: Run, replay: Replay, table: LatencyTable) -> np.ndarray:
     """Of each cycle outside of repetitions [3, cycles]: tokens, plain seconds of them, seconds."""
     committed, levels = np.asarray(run.committed), np.asarray(run.levels)
     start = np.cumsum(committed) - committed
-    clean = ~quality.repeated(np.asarray(run.tokens))[start]
+    clean = ~repetition.repeated(np.asarray(run.tokens))[start]
     length = int(replay.length[replay.first[run.prompt]]) + start
     plain = committed * latency.interpolate(table, table.plain_seconds, length)
     size = np.searchsorted(table.sizes, run.sizes)

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ltd_jax import repetition
 from ltd_jax.config import CycleConfig
-from ltd_jax.decoding import quality
 from ltd_jax.replay import trace as traces
 from ltd_jax.replay.trace import Trace
 
@@ -33,7 +33,7 @@ def _quality(trace: Trace, accepted_P: np.ndarray, task: int) -> Quality:
     masks = []
     for first in trace.first[trace.task[trace.first] == task]:
         count = int(trace.remaining[first])
-        repeated = quality.repeated(trace.continuation[first : first + count, 0])
+        repeated = repetition.repeated(trace.continuation[first : first + count, 0])
         masks.append(repeated)
         place = 0
         while place < count:

@@ -7,6 +7,8 @@ position i + j. Every step is compared with the target's distribution after the 
     keys that row i of step j sees   step 0: rows 0..i      steps 1..j: only its own row i
 """
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -115,35 +117,43 @@ def _step_loss(
     return jnp.sum(cross_T * known_T) / jnp.maximum(jnp.sum(known_T), 1)
 
 
+def mixed_batch(
+    streams: list[np.ndarray], texts_BT: np.ndarray, train: TrainConfig, step: int
+) -> np.ndarray:
+    """Rows [B, T + 1] i32 of a step: half corpus windows, half texts that the target wrote."""
+    half = dataclasses.replace(train, batch_tokens=train.batch_tokens // 2)
+    corpus_BT = trainer.sample_batch(streams, half, step)
+    rows = np.random.default_rng((train.seed, step, 1)).choice(len(texts_BT), len(corpus_BT))
+    return np.concatenate([corpus_BT, texts_BT[rows].astype(np.int32)])
+
+
 def train_draft(
+    start: DraftParams,
     config: DraftConfig,
     target_config: TargetConfig,
     target_params: TargetParams,
     train: TrainConfig,
-    streams: list[np.ndarray],
+    batch: Callable[[int], np.ndarray],
     folder: Path,
 ) -> DraftParams:
-    """Trains or resumes; the target, its embedding and the vocabulary map stay as they are."""
+    """Trains or resumes; the target, its embedding and the vocabulary map stay as they are.
+
+    Args:
+      start: the weights to begin with.
+      batch: rows [B, T + 1] i32 of a step.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    embedding, vocabulary = target_params.embedding, frequent_tokens(streams, config)
+    frozen = {"embedding": target_params.embedding, "target_token": start.target_token}
 
-    def with_frozen(params: DraftParams) -> DraftParams:
-        return params.replace(embedding=embedding, target_token=vocabulary)
-
-    def without_frozen() -> DraftParams:
-        key = jax.random.key(train.seed)
-        return draft.init(key, config, embedding, vocabulary).replace(
-            embedding=None, target_token=None
-        )
+    def mean_loss(params: DraftParams, batch_BT: jax.Array) -> jax.Array:
+        return loss(params.replace(**frozen), config, target_params, target_config, batch_BT)
 
     params = trainer.train(
-        without_frozen,
-        lambda params, batch_BT: loss(
-            with_frozen(params), config, target_params, target_config, batch_BT
-        ),
-        streams,
+        lambda: start.replace(embedding=None, target_token=None),
+        mean_loss,
+        batch,
         train,
         folder,
         {"draft": str(config), "train": str(train)},
     )
-    return with_frozen(params)
+    return params.replace(**frozen)

@@ -16,6 +16,11 @@ from ltd_jax.pretrain.trainer import TrainConfig
 
 def loss(params: TargetParams, config: TargetConfig, batch_BT: jax.Array) -> jax.Array:
     """Mean next-token cross-entropy in nats of windows [B, T + 1]."""
+    return cross_entropy(params, config, batch_BT).mean()
+
+
+def cross_entropy(params: TargetParams, config: TargetConfig, batch_BT: jax.Array) -> jax.Array:
+    """Next-token cross-entropy [B, T] in nats of every token but the first of rows [B, T + 1]."""
     T = batch_BT.shape[1] - 1
     mask, positions = jnp.tril(jnp.ones((T, T), bool)), jnp.arange(T)
 
@@ -23,7 +28,7 @@ def loss(params: TargetParams, config: TargetConfig, batch_BT: jax.Array) -> jax
         return target.forward(params, config, tokens_T, positions, mask, None)[0]
 
     logits_BTX = jax.vmap(logits)(batch_BT[:, :-1])
-    return optax.softmax_cross_entropy_with_integer_labels(logits_BTX, batch_BT[:, 1:]).mean()
+    return optax.softmax_cross_entropy_with_integer_labels(logits_BTX, batch_BT[:, 1:])
 
 
 def held_out_loss(
@@ -44,7 +49,7 @@ def train_target(
     return trainer.train(
         lambda: target.init(jax.random.key(train.seed), config),
         lambda params, batch_BT: loss(params, config, batch_BT),
-        streams,
+        lambda step: trainer.sample_batch(streams, train, step),
         train,
         folder,
         {"target": str(config), "train": str(train)},

@@ -101,20 +101,25 @@ def sample_batch(streams: list[np.ndarray], config: TrainConfig, step: int) -> n
 
 def train(
     init_params: Callable[[], Any],
-    loss: Callable[[Any, jax.Array], jax.Array],
-    streams: list[np.ndarray],
+    loss: Callable[[Any, Any], jax.Array],
+    batch: Callable[[int], Any],
     config: TrainConfig,
     folder: Path,
     provenance: dict[str, Any],
 ) -> Any:
-    """Runs (or resumes) a training and returns its parameters; writes checkpoints and log.jsonl."""
+    """Runs (or resumes) a training and returns its parameters; writes checkpoints and log.jsonl.
+
+    Args:
+      loss: of parameters and a batch.
+      batch: the batch of a step, a pytree of arrays; the same whenever it is asked for.
+    """
     update_rule = optimizer(config)
     params = init_params()
     state = TrainState(params, update_rule.init(params))
 
     @jax.jit
-    def advance(state: TrainState, batch_BT: jax.Array) -> tuple[TrainState, jax.Array]:
-        value, gradient = jax.value_and_grad(loss)(state.params, batch_BT)
+    def advance(state: TrainState, rows: Any) -> tuple[TrainState, jax.Array]:
+        value, gradient = jax.value_and_grad(loss)(state.params, rows)
         updates, opt_state = update_rule.update(gradient, state.optimizer, state.params)
         return TrainState(optax.apply_updates(state.params, updates), opt_state), value
 
@@ -126,7 +131,7 @@ def train(
         for step in progress.track(
             range(first, config.steps), description=str(folder), update_period=5
         ):
-            state, value = advance(state, jnp.asarray(sample_batch(streams, config, step)))
+            state, value = advance(state, jax.tree.map(jnp.asarray, batch(step)))
             if (step + 1) % LOG_EVERY == 0:
                 _log(folder, step + 1, float(value), (time.monotonic() - started) / LOG_EVERY)
                 started = time.monotonic()

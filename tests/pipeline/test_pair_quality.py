@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from ltd_jax import repetition
 from ltd_jax.config import CycleConfig
-from ltd_jax.decoding import quality
 from ltd_jax.pipeline import pair_quality
 from ltd_jax.policies import controller
 from ltd_jax.replay import cycles
@@ -30,6 +30,6 @@ def test_loops_are_counted_and_left_out():
     trace = synthetic.trace(CYCLE, text_tokens=(24,))
     trace.continuation[:, 0] = [*range(10), *[3, 4] * 7]
     (row,) = pair_quality.by_task(trace, CYCLE)
-    repeated = quality.repeated(trace.continuation[:, 0])
+    repeated = repetition.repeated(trace.continuation[:, 0])
     assert row.repetition_share == pytest.approx(repeated.mean()) and 0.5 < repeated.mean() < 1
     assert row.committed_outside >= 1

@@ -104,13 +104,36 @@ def test_step_zero_and_one_of_the_unrolling_are_draft_passes():
         np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
+def texts():
+    return np.random.default_rng(1).integers(0, TARGET.vocab_size, (3, 21)).astype(np.uint16)
+
+
+def test_a_mixed_batch_is_half_corpus_half_own_texts():
+    config = dataclasses.replace(SHORT, sequence=20, long_sequence=20, batch_tokens=160)
+    batch_BT = train_draft.mixed_batch(streams(), texts(), config, 2)
+    assert batch_BT.shape == (8, 21) and batch_BT.dtype == np.int32
+    corpus_BT = trainer.sample_batch(streams(), dataclasses.replace(config, batch_tokens=80), 2)
+    assert np.array_equal(batch_BT[:4], corpus_BT)
+    own = {text.tobytes() for text in texts().astype(np.int32)}
+    assert {row.tobytes() for row in batch_BT[4:]} <= own
+    assert np.array_equal(batch_BT, train_draft.mixed_batch(streams(), texts(), config, 2))
+
+
 def test_only_the_drafts_own_weights_learn(tmp_path):
     pair = tiny.pair(0)
     config = dataclasses.replace(SHORT, sequence=20, long_sequence=20, tokens=3 * 24)
     draft_config = dataclasses.replace(DRAFT, hidden_size=TARGET.hidden_size)
+    vocabulary = train_draft.frequent_tokens(streams(), DRAFT)
+    start = draft.init(jax.random.key(0), draft_config, pair.params.target.embedding, vocabulary)
     trained = train_draft.train_draft(
-        draft_config, TARGET, pair.params.target, config, streams(), tmp_path
+        start,
+        draft_config,
+        TARGET,
+        pair.params.target,
+        config,
+        lambda step: train_draft.mixed_batch(streams(), texts(), config, step),
+        tmp_path,
     )
-    np.testing.assert_array_equal(trained.embedding, pair.params.target.embedding)
-    expected = train_draft.frequent_tokens(streams(), DRAFT)
-    np.testing.assert_array_equal(trained.target_token, expected)
+    np.testing.assert_array_equal(trained.embedding, start.embedding)
+    np.testing.assert_array_equal(trained.target_token, vocabulary)
+    assert not np.array_equal(trained.head, start.head)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ltd_jax.decoding import quality
+from ltd_jax import repetition
 
 
 @pytest.mark.parametrize(
@@ -19,9 +19,9 @@ from ltd_jax.decoding import quality
     ],
 )
 def test_counts(tokens, expected):
-    assert quality.repeated(np.asarray(tokens)).sum() == expected
+    assert repetition.repeated(np.asarray(tokens)).sum() == expected
 
 
 def test_share_is_over_all_texts():
     texts = [np.asarray([7] * 10), np.arange(30)]
-    assert quality.repetition_share(texts) == pytest.approx(10 / 40)
+    assert repetition.share(texts) == pytest.approx(10 / 40)
