@@ -17,6 +17,7 @@ from rich.table import Table
 from experiments import command
 from ltd_jax.config import CycleConfig, PolicyConfig
 from ltd_jax.cycle import pair as pairs
+from ltd_jax.cycle.pair import ASSETS
 from ltd_jax.pipeline import stages
 from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY
 from ltd_jax.replay.latency import LatencyTable
@@ -28,6 +29,8 @@ class Config:
     """What to measure."""
 
     out: Path = Path("runs/embedded")
+    target: Path = ASSETS / "target"  # folder of its weights and tokenizer
+    draft: Path = ASSETS / "draft"
     cycle: CycleConfig = EMBEDDED_CYCLE
     policy: PolicyConfig = EMBEDDED_POLICY
     measure: MeasureConfig = MeasureConfig()
@@ -58,7 +61,11 @@ def main() -> None:
     config = tyro.cli(Config)
     command.writable(config.out)
     console = Console()
-    console.print(terminal_table(stages.table_of(pairs.load(config.cycle), config, console)))
+    console.print(
+        terminal_table(
+            stages.table_of(pairs.load(config.cycle, config.target, config.draft), config, console)
+        )
+    )
 
 
 if __name__ == "__main__":

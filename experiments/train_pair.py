@@ -81,7 +81,7 @@ def main() -> None:
 def quality_of(out: Path) -> dict[str, Any]:
     """Held-out loss by kind; committed tokens and repetition on the test prompts by task."""
     pair = pairs.load(EMBEDDED_CYCLE, out / "target", out / "draft")
-    found = stages.embedded_prompts("test", 24, EMBEDDED_CYCLE.context - NEW_TOKENS)
+    found = stages.embedded_prompts(pair, "test", 24, NEW_TOKENS)
     origin = provenance.environment("float32") | {"tasks": list(prompts.TASKS)}
     parts = out / f"quality-{pair.fingerprint}"
     trace = record.record(pair, found, NEW_TOKENS, origin, parts, lambda texts: None)

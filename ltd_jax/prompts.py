@@ -109,7 +109,7 @@ def encode_prompt(
     if len(ids) > limit:
         raise UserError(
             f"The prompt has {len(ids)} tokens but the context holds {limit}; "
-            "shorten it or raise --context."
+            "shorten it or raise the context."
         )
     return np.asarray(ids, np.int32)
 

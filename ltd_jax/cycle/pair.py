@@ -33,6 +33,7 @@ class Pair:
     dtype: jnp.dtype
     stop_tokens: tuple[int, ...] = ()
     fingerprint: str = "unsaved"  # names the weights in everything recorded from them
+    folder: Path = ASSETS / "target"  # the target's, with its tokenizer
 
 
 def load(
@@ -60,4 +61,5 @@ def load(
         dtype=dtype,
         stop_tokens=prompts.stop_tokens(target_folder),
         fingerprint=safetensor_files.fingerprint(target_folder, draft_folder),
+        folder=target_folder,
     )

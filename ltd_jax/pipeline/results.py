@@ -59,8 +59,7 @@ def run(pair: Pair, settings: Settings, console: Console) -> Results:
     console.print(f"best constant on validation: levels {best.levels}, size {best.size}")
     lessons = coadapt.Replays(replays["train"], replays["validation"])
     learned = stages.policies_of(pair, lessons, best, table, settings, console)
-    limit = pair.config.cycle.context - settings.new_tokens
-    found = stages.embedded_prompts("test", settings.prompts, limit)
+    found = stages.embedded_prompts(pair, "test", settings.prompts, settings.new_tokens)
     methods = compare.methods_of(pair, best, learned.params, settings)
     runs = compare.runs_of(pair, methods, found, settings, console)
     evidence = Evidence(pair, traces, replays, table, best, learned, methods, found, runs)

@@ -17,7 +17,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from ltd_jax import prompts, provenance
 from ltd_jax.config import LearningConfig, PolicyConfig
-from ltd_jax.cycle.pair import ASSETS, Pair
+from ltd_jax.cycle.pair import Pair
+from ltd_jax.cycle.prefill import check_room
 from ltd_jax.errors import UserError
 from ltd_jax.learning import coadapt
 from ltd_jax.policies import saved
@@ -75,14 +76,28 @@ def bar(console: Console, title: str) -> Iterator[Any]:
         progress.update(task, completed=1.0)
 
 
-def embedded_prompts(split: str, per_task: int, limit: int) -> list[Prompt]:
-    """The first `per_task` questions of every task of a split, as token ids."""
-    tokenizer = prompts.load_tokenizer(ASSETS / "target")
-    return [
-        Prompt(prompts.encode_prompt(tokenizer, question, limit), index)
+def embedded_prompts(pair: Pair, split: str, per_task: int, new_tokens: int) -> list[Prompt]:
+    """The first `per_task` questions of every task of a split, as token ids of the pair.
+
+    Raises:
+      UserError: a prompt and `new_tokens` do not fit the context, or the tokenizer of the pair's
+        folder knows tokens that the target does not.
+    """
+    tokenizer = prompts.load_tokenizer(pair.folder)
+    found = [
+        Prompt(prompts.encode_prompt(tokenizer, question, pair.config.cycle.context), index)
         for index, task in enumerate(prompts.TASKS)
         for question in prompts.load_task(split, task)[:per_task]
     ]
+    for prompt in found:
+        check_room(pair, len(prompt.token), new_tokens)
+    largest, known = max(prompt.token.max() for prompt in found), pair.config.target.vocab_size
+    if largest >= known:
+        raise UserError(
+            f"The tokenizer in {pair.folder} gives token {largest} but the target knows {known} "
+            "tokens; put the tokenizer.json there that belongs to these weights."
+        )
+    return found
 
 
 def digest(found: list[Prompt]) -> str:
@@ -92,8 +107,7 @@ def digest(found: list[Prompt]) -> str:
 
 def trace_of(pair: Pair, split: str, settings: Recording, console: Console) -> Trace:
     """Records a split's prompts, or reads what was recorded before."""
-    limit = pair.config.cycle.context - settings.new_tokens
-    found = embedded_prompts(split, settings.prompts, limit)
+    found = embedded_prompts(pair, split, settings.prompts, settings.new_tokens)
     path = settings.out / "traces" / f"{split}.npz"
     origin = provenance.environment(jnp.dtype(pair.dtype).name) | {
         "tasks": list(prompts.TASKS),

@@ -1,8 +1,8 @@
 """Teaches a target to leave its loops (unlikelihood training, Welleck et al. 2020, Sec. 5).
 
-Rounds of: write greedy texts, find the tokens that only repeat, train a little. Half of every batch
+Rounds of: write greedy texts, find where they start to repeat, train a little. Half of every batch
 is corpus with the usual loss, so that the target forgets nothing; on the other half, its own text,
-every repeating token costs -log(1 - p).
+the tokens with which it enters a loop cost -log(1 - p) each.
 """
 
 import dataclasses
@@ -20,6 +20,7 @@ from ltd_jax.pretrain import own_text, train_target, trainer
 from ltd_jax.pretrain.trainer import TrainConfig
 
 LONGEST_PERIOD = 64  # tokens; longer than what is reported, or loops would only grow longer
+ENTRY = 3  # periods after the first one whose tokens count: where a loop could still be left
 SURE = 1 - 1e-6  # largest probability whose complement f32 still resolves
 
 
@@ -32,12 +33,15 @@ class Batch(NamedTuple):
 
 
 def looped(text_T: np.ndarray, written: int) -> np.ndarray:
-    """Which tokens from index `written` on repeat what came one period before; bool [T]."""
-    again = np.zeros(len(text_T), bool)
+    """Which tokens from index `written` on lead into a loop: bool [T].
+
+    In every repetition, those of ENTRY periods after the first one.
+    """
+    entering = np.zeros(len(text_T), bool)
     for start, period, stop in repetition.stretches(text_T, LONGEST_PERIOD):
-        again[start + period : stop] = True
-    again[:written] = False
-    return again
+        first = max(start + period, written)
+        entering[first : min(first + ENTRY * period, stop)] = True
+    return entering
 
 
 def loss(params: TargetParams, config: TargetConfig, batch: Batch) -> jax.Array:

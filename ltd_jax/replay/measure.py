@@ -109,7 +109,7 @@ def measure(
     constant = controllers.constant()
     clocks = [Clock(pair, constant, context, config.cycles) for context in config.contexts]
     median_LDV, plain_L = _whole_cycles(pair, clocks, config, progress)
-    cycle_LDV = additive(median_LDV)
+    cycle_LDV = fit_sum(median_LDV)
     misfit = float(np.median(np.abs(median_LDV / cycle_LDV - 1)))
     depth_seconds, size_seconds = policy_seconds(pair, policy, clocks[0], config)
     draft_D, verify_V = _parts(pair, clocks[0].rewound())
@@ -127,7 +127,7 @@ def measure(
     )
 
 
-def additive(seconds_LDV: np.ndarray) -> np.ndarray:
+def fit_sum(seconds_LDV: np.ndarray) -> np.ndarray:
     """The least-squares fit draft[L, D] + verify[L, V] of seconds [L, D, V], of each context alone.
 
     Raises:

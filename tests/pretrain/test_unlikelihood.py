@@ -63,6 +63,8 @@ def test_saved_texts_are_written_once(tmp_path, monkeypatch):
         ([5, 1, 2, 3, 4, 1, 2, 3, 4, 1, 9], 0, [5, 6, 7, 8, 9]),  # from the second period on
         ([5, 1, 2, 3, 4, 1, 2, 3, 4, 1, 9], 7, [7, 8, 9]),  # the prompt is not the target's fault
         ([1, 2, 1, 2, 3], 0, []),  # too short for a loop
+        ([1, 2, 3] * 8, 0, list(range(3, 12))),  # only where the loop begins
+        ([1, 2, 3] * 8, 6, list(range(6, 15))),
         (list(range(64)) * 2, 0, list(range(64, 128))),  # longer than what is reported
     ],
 )
@@ -98,8 +100,8 @@ def looping(tmp_path_factory):
     return train_target.train_target(CONFIG, config, streams(), folder)
 
 
-def test_a_round_makes_looped_tokens_less_likely(looping, tmp_path):
-    """Although the corpus itself is one loop: cross-entropy alone would make them likelier."""
+def test_a_round_makes_looped_tokens_less_likely(looping, tmp_path, monkeypatch):
+    """Than the same round without unlikelihood, on a corpus that is itself one loop."""
     trained, share = unlikelihood.train_round(looping, CONFIG, ROUND, streams(), 8, tmp_path)
     texts_BT = np.load(tmp_path / "own.npy").astype(np.int32)
     looped_BT = np.stack([unlikelihood.looped(text, own_text.PROMPT) for text in texts_BT])[:, 1:]
@@ -108,8 +110,11 @@ def test_a_round_makes_looped_tokens_less_likely(looping, tmp_path):
         p_BT = np.exp(-np.asarray(train_target.cross_entropy(params, CONFIG, texts_BT)))
         return p_BT[looped_BT].mean()
 
-    assert share > 0.3 and probability(looping) > 0.3
-    assert probability(trained) < 0.6 * probability(looping)
+    nothing = lambda text_T, written: np.zeros(len(text_T), bool)
+    monkeypatch.setattr(unlikelihood, "looped", nothing)
+    control, _ = unlikelihood.train_round(looping, CONFIG, ROUND, streams(), 8, tmp_path / "c")
+    assert share > 0.3
+    assert probability(trained) < 0.8 * probability(control)
 
 
 def test_a_finished_round_is_read_back(looping, tmp_path):

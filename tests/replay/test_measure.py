@@ -30,12 +30,12 @@ def test_a_table_of_all_settings():
 def test_the_additive_fit():
     random = np.random.default_rng(0)
     draft, verify = random.uniform(1, 2, (2, 6, 1)), random.uniform(3, 9, (2, 1, 10))
-    np.testing.assert_allclose(measure.additive(draft + verify), draft + verify)
+    np.testing.assert_allclose(measure.fit_sum(draft + verify), draft + verify)
     noise = random.normal(0, 0.2, (2, 6, 10))
-    error = np.abs(measure.additive(draft + verify + noise) - draft - verify).mean()
+    error = np.abs(measure.fit_sum(draft + verify + noise) - draft - verify).mean()
     assert error < 0.6 * np.abs(noise).mean()
     with pytest.raises(UserError, match="no sum"):
-        measure.additive(np.asarray([[[9.0, 0.1], [0.1, 0.1]]]) - [[[0, 0], [0, 0.09]]])
+        measure.fit_sum(np.asarray([[[9.0, 0.1], [0.1, 0.1]]]) - [[[0, 0], [0, 0.09]]])
 
 
 @pytest.mark.parametrize(("levels", "count"), [("least", 1), ("most", CYCLE.max_levels)])
