@@ -98,10 +98,14 @@ class CycleConfig:
     sizes: tuple[int, ...] = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
     context: int = 512  # most tokens (prompt and generated) of one sequence
     prefill_chunk: int = 64  # tokens per prefill pass
+    cycles_per_call: int = 4  # cycles, or plain steps, between two visits of the host
 
     def __post_init__(self) -> None:
-        if self.beam_width < 1 or self.max_levels < 1 or self.context < 2 or self.prefill_chunk < 1:
-            raise ValueError("beam_width, max_levels, prefill_chunk must be >= 1 and context >= 2.")
+        for name in ("beam_width", "max_levels", "prefill_chunk", "cycles_per_call"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)} but must be at least 1.")
+        if self.context < 2:
+            raise ValueError(f"context is {self.context} but must be at least 2.")
         if not self.sizes or list(self.sizes) != sorted(set(self.sizes)) or self.sizes[0] < 0:
             raise ValueError(f"sizes {self.sizes} must be distinct, ascending and not negative.")
         if self.sizes[-1] > self.node_count:

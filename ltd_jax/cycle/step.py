@@ -1,7 +1,6 @@
-"""The one compiled cycle: expand, observe, select, verify, commit, without a trip to the host.
+"""One cycle: expand, observe, select, verify, commit, without a trip to the host.
 
-`step` runs one cycle, `plain_step` is the autoregressive baseline in the same stack. Both are
-jitted once per pair; states are donated, so caches are updated in place.
+`plain` is the autoregressive step in the same stack. `cycle.loop` compiles both.
 """
 
 from typing import Any
@@ -76,9 +75,6 @@ def cycle(
     return next_state, result
 
 
-step = jax.jit(cycle, static_argnames=("pair", "controller"), donate_argnames="state")
-
-
 def plain(
     params: TargetParams, pair: PairConfig, cache: KVCache, root: jax.Array
 ) -> tuple[KVCache, jax.Array]:
@@ -89,6 +85,3 @@ def plain(
     next_root = jnp.argmax(logits_1X[0]).astype(jnp.int32)
     one = jnp.where(next_root >= 0, 1, 0)  # known last, see kv_cache.append
     return kv_cache.append(cache, rows, one), next_root
-
-
-plain_step = jax.jit(plain, static_argnames="pair", donate_argnames="cache")

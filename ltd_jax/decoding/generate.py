@@ -1,18 +1,19 @@
-"""Decoding: the plain loop and the speculative loop, both around one compiled step.
+"""Decoding: the plain loop and the speculative loop, both around one compiled program.
 
-Host and device overlap: a step is dispatched before the tokens of the one before it are read, so
-the device never waits for Python; at the end of a text one step is dispatched in vain.
+Host and device overlap: a call is dispatched before the tokens of the one before it are read, so
+the device never waits for Python; at the end of a text one call is dispatched that does nothing.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltd_jax.cycle import step as cycles
+from ltd_jax.cycle import loop
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.cycle.prefill import check_room, prefill
 from ltd_jax.cycle.step import CycleResult
@@ -32,16 +33,16 @@ class Burst:
 def plain_bursts(pair: Pair, prompt_T: np.ndarray, new_tokens: int) -> Iterator[Burst]:
     """Autoregressive decoding, one token per burst, until a stop token or `new_tokens`."""
     check_room(pair, len(prompt_T), new_tokens)
+    if new_tokens < 1:
+        return
     state = prefill(pair, _NO_CONTROLLER, prompt_T)
-    cache, root = state.target_cache, state.root
-    for left in range(new_tokens - 1, -1, -1):
-        known = root
-        if left:
-            cache, root = cycles.plain_step(pair.params.target, pair.config, cache, root)
-        token = int(known)
-        yield Burst((token,))
-        if token in pair.stop_tokens:
-            return
+    root = int(state.root)
+    yield Burst((root,))
+    if root in pair.stop_tokens:
+        return
+    advance = partial(loop.run_plain, pair.params.target, pair.config, pair.stop_tokens)
+    for done in calls(advance, (state.target_cache, state.root), new_tokens - 1):
+        yield from (Burst((int(token),)) for token in done.token[: done.count])
 
 
 def speculative_bursts(
@@ -58,25 +59,40 @@ def speculative_bursts(
     state = prefill(pair, controller, prompt_T)
     root = int(state.root)
     yield Burst((root,))
-    left, stopped = new_tokens - 1, root in pair.stop_tokens
-    if left <= 0 or stopped:
+    if root in pair.stop_tokens:
         return
-    advance = lambda state: cycles.step(
-        pair.params, pair.config, controller, controller_params, state
+    advance = partial(
+        loop.run_cycles, pair.params, pair.config, controller, pair.stop_tokens, controller_params
     )
-    state, result = advance(state)
-    while left > 0 and not stopped:
-        state, following = advance(state)
-        burst = trim(result, pair, left)
-        yield burst
-        left -= len(burst.tokens)
-        stopped = burst.tokens[-1] in pair.stop_tokens
-        result = following
+    left = new_tokens - 1
+    for done in calls(advance, state, left):
+        for index in range(done.count):
+            burst = trim(row_of(done.result, index), pair, left)
+            left -= len(burst.tokens)
+            yield burst
+
+
+def calls(advance: Callable[[Any, jax.Array], Any], state: Any, left: int) -> Iterator[Any]:
+    """What `loop.run_cycles` or `loop.run_plain` give, on the host, until the text is over."""
+    if left < 1:
+        return
+    state, done = advance(state, jnp.int32(left))
+    over = False
+    while not over:
+        state, following = advance(state, done.left)
+        found = jax.device_get(done)
+        over = not found.left
+        yield found
+        done = following
+
+
+def row_of(results: CycleResult, index: int) -> CycleResult:
+    """One cycle of several."""
+    return jax.tree.map(lambda rows: rows[index], results)
 
 
 def trim(result: CycleResult, pair: Pair, left: int) -> Burst:
-    """One cycle's tokens, cut at the wanted length and behind the first stop token."""
-    result = jax.device_get(result)
+    """One cycle's tokens on the host, cut at the wanted length and behind the first stop token."""
     tokens = [int(token) for token in result.token[: min(int(result.committed), left)]]
     stops = [index for index, token in enumerate(tokens) if token in pair.stop_tokens]
     tokens = tokens[: stops[0] + 1] if stops else tokens

@@ -11,6 +11,7 @@ Drafting and verifying are also compiled alone, only to be timed, for the report
 import dataclasses
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltd_jax.config import PolicyConfig
-from ltd_jax.cycle import expand, step, verify
+from ltd_jax.cycle import expand, loop, verify
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.cycle.prefill import prefill
 from ltd_jax.cycle.step import CycleState
@@ -34,20 +35,35 @@ class MeasureConfig:
     """How long to measure."""
 
     contexts: tuple[int, ...] = (64, 256)  # tokens before the root
-    cycles: int = 6  # in a row, per visit of a setting
+    calls: int = 2  # in a row, per visit of a setting, of `cycles_per_call` cycles each
     visits: int = 5  # of every setting at every context
     policy_visits: int = 100  # pairs of visits, with and without the policies
     seed: int = 0
 
 
 class Clock:
-    """Times steps of one pair at a context; the state is rewound before every visit."""
+    """Times cycles of one pair at a context; the state is rewound before every visit."""
 
-    def __init__(self, pair: Pair, controller: Controller, context: int, cycles: int) -> None:
-        self.pair, self.controller, self.cycles = pair, controller, cycles
+    def __init__(self, pair: Pair, controller: Controller, context: int, calls: int) -> None:
+        self.pair, self.controller, self.context, self.calls = pair, controller, context, calls
         prompt_T = np.arange(context, dtype=np.int32) % pair.config.target.vocab_size
         self.state = prefill(pair, controller, prompt_T)
-        self.context = context
+
+    def cycle_seconds(self, params: Any) -> float:
+        """Seconds of one cycle, as decoding runs them."""
+        run = partial(
+            loop.run_cycles, self.pair.params, self.pair.config, self.controller, (), params
+        )
+        self.state, seconds = self.time(run, self.rewound())
+        return seconds
+
+    def plain_seconds(self) -> float:
+        """Seconds of one autoregressive step, as decoding runs them."""
+        state = self.rewound()
+        run = partial(loop.run_plain, self.pair.params.target, self.pair.config, ())
+        (cache, _), seconds = self.time(run, (state.target_cache, jnp.copy(state.root)))
+        self.state = state.replace(target_cache=cache)
+        return seconds
 
     def rewound(self) -> CycleState:
         """The state with only the prompt committed; slots behind it are overwritten."""
@@ -59,40 +75,26 @@ class Clock:
             pending=state.pending.replace(count=jnp.int32(1)),
         )
 
-    def cycle_seconds(self, params: Any) -> float:
-        """Seconds of one cycle in a row of `cycles`, as decoding runs them."""
-        run = lambda state: step.step(
-            self.pair.params, self.pair.config, self.controller, params, state
-        )
-        self.state, result = run(self.rewound())
-        self.state, following = run(self.state)
-        jax.device_get(result)
+    def time(self, run: Callable[[Any, jax.Array], Any], state: Any) -> tuple[Any, float]:
+        """The state behind some calls in a row and the seconds of one cycle or step in them."""
+        room = self.pair.config.cycle.context - self.context
+        state, done = run(state, jnp.int32(room))
+        state, following = run(state, done.left)
+        jax.device_get(done)
         started = time.perf_counter()
-        for _ in range(self.cycles):
-            result = following
-            self.state, following = run(self.state)
-            jax.device_get(result)
+        count = 0
+        for _ in range(self.calls):
+            done = following
+            state, following = run(state, done.left)
+            count += int(jax.device_get(done).count)
         seconds = time.perf_counter() - started
         jax.device_get(following)
-        return seconds / self.cycles
-
-    def plain_seconds(self) -> float:
-        """Seconds of one autoregressive step in a row."""
-        state, steps = self.rewound(), 4 * self.cycles
-        cache, root = state.target_cache, state.root
-        params, config = self.pair.params.target, self.pair.config
-        cache, known = step.plain_step(params, config, cache, root)
-        cache, root = step.plain_step(params, config, cache, known)
-        int(known)
-        started = time.perf_counter()
-        for _ in range(steps):
-            known = root
-            cache, root = step.plain_step(params, config, cache, known)
-            int(known)
-        seconds = time.perf_counter() - started
-        self.state = state.replace(target_cache=cache)
-        int(root)
-        return seconds / steps
+        if count < self.calls * self.pair.config.cycle.cycles_per_call:
+            raise UserError(
+                f"There is no room to time cycles behind {self.context} tokens in a context of "
+                f"{self.pair.config.cycle.context}; measure at a smaller one."
+            )
+        return state, seconds / count
 
 
 def measure(
@@ -107,7 +109,7 @@ def measure(
     Time does not depend on what the tokens are, so any text serves.
     """
     constant = controllers.constant()
-    clocks = [Clock(pair, constant, context, config.cycles) for context in config.contexts]
+    clocks = [Clock(pair, constant, context, config.calls) for context in config.contexts]
     median_LDV, plain_L = _whole_cycles(pair, clocks, config, progress)
     cycle_LDV = fit_sum(median_LDV)
     misfit = float(np.median(np.abs(median_LDV / cycle_LDV - 1)))
@@ -175,7 +177,7 @@ def policy_seconds(
     """
     cycle = pair.config.cycle
     random_params = networks.init_learned(jax.random.key(config.seed), cycle, policy)
-    with_policies = Clock(pair, networks.learned(cycle, policy), bare.context, config.cycles)
+    with_policies = Clock(pair, networks.learned(cycle, policy), bare.context, config.calls)
     size = min(1, len(cycle.sizes) - 1)
     extra = []
     for levels, count in (("least", 1), ("most", cycle.max_levels)):

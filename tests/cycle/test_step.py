@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 
 from ltd_jax.cycle import prefill
-from ltd_jax.cycle import step as cycles
-from tests.cycle import menu, tiny
+from tests.cycle import menu, stepping, tiny
 from tests.oracle import cycle as oracle
 
 SEED = 3
@@ -23,7 +22,7 @@ def run(pair, prompt, chosen, cycle_count):
     rows = []
     for _ in range(cycle_count):
         before = jax.device_get(state)
-        state, result = cycles.step(pair.params, pair.config, menu.CONTROLLER, chosen, state)
+        state, result = stepping.cycle(pair.params, pair.config, menu.CONTROLLER, chosen, state)
         rows.append((before, jax.device_get(result)))
     return rows, jax.device_get(state)
 
@@ -86,6 +85,6 @@ def test_plain_steps_give_the_targets_continuation(pair):
     cache, root, found = state.target_cache, state.root, []
     for _ in range(tiny.KNOWN_TOKENS):
         found.append(int(root))
-        cache, root = cycles.plain_step(pair.params.target, pair.config, cache, root)
+        cache, root = stepping.plain(pair.params.target, pair.config, cache, root)
     assert tuple(found) == text[len(prompt) :]
     assert int(cache.length) == len(text)

@@ -17,7 +17,7 @@ WIDTHS = PolicyConfig((16,), (16,), (16,), (16,))
 
 
 def test_a_table_of_all_settings():
-    config = measure.MeasureConfig(contexts=(8, 32), cycles=2, visits=1, policy_visits=2)
+    config = measure.MeasureConfig(contexts=(8, 32), calls=1, visits=1, policy_visits=2)
     shares: list[float] = []
     table = measure.measure(tiny.pair(0), WIDTHS, config, {"device": "here"}, shares.append)
     assert table.cycle_seconds.shape == (2, CYCLE.max_levels, len(CYCLE.sizes))

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from ltd_jax.config import PolicyConfig
-from ltd_jax.cycle import prefill
-from ltd_jax.cycle import step as cycles
+from ltd_jax.cycle import loop, prefill
 from ltd_jax.decoding import generate
 from ltd_jax.policies import controller, networks
 from tests.cycle import tiny
@@ -48,8 +47,8 @@ def compilations(jitted, run):
 
 def test_plain_decoding_compiles_its_step_once(pair):
     run = lambda: [tokens(generate.plain_bursts(pair, one, NEW_TOKENS)) for one in PROMPTS]
-    assert compilations(cycles.plain_step, run) == 1
-    assert compilations(cycles.plain_step, run) == 0
+    assert compilations(loop.run_plain, run) == 1
+    assert compilations(loop.run_plain, run) == 0
 
 
 def test_prompts_of_all_lengths_share_one_prefill(pair):
@@ -71,7 +70,7 @@ def test_all_constants_share_one_cycle_and_give_one_text(pair):
                 )
                 found.append(tokens(bursts))
 
-    assert compilations(cycles.step, run) == 1
+    assert compilations(loop.run_cycles, run) == 1
     assert all(text == found[0] for text in found)
 
 
@@ -87,6 +86,6 @@ def test_all_weights_of_the_policies_share_one_cycle(pair):
                 tokens(generate.speculative_bursts(pair, policies, params, PROMPTS[0], NEW_TOKENS))
             )
 
-    assert compilations(cycles.step, run) == 1
+    assert compilations(loop.run_cycles, run) == 1
     plain = tokens(generate.plain_bursts(pair, PROMPTS[0], NEW_TOKENS))
     assert found == [plain] * 3

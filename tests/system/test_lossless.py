@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from ltd_jax.cycle import prefill
-from ltd_jax.cycle import step as cycles
 from ltd_jax.decoding import generate
-from tests.cycle import menu, tiny
+from tests.cycle import menu, stepping, tiny
 
 SEEDS = (3, 4)  # of weights and prompts
 NEW_TOKENS = 70
@@ -68,7 +67,7 @@ def test_caches_are_those_of_reading_the_text(name, prompt):
     state = prefill.prefill(pair, menu.CONTROLLER, prompt_T)
     text = [*prompt_T.tolist(), int(state.root)]
     for _ in range(9):
-        state, result = cycles.step(
+        state, result = stepping.cycle(
             pair.params, pair.config, menu.CONTROLLER, CONTROLLERS[name], state
         )
         text += result.token[: int(result.committed)].tolist()
@@ -84,7 +83,7 @@ def plain_target_cache(pair, prompt_T, length):
     state = prefill.prefill(pair, menu.CONTROLLER, prompt_T)
     cache, root = state.target_cache, state.root
     while int(cache.length) < length:
-        cache, root = cycles.plain_step(pair.params.target, pair.config, cache, root)
+        cache, root = stepping.plain(pair.params.target, pair.config, cache, root)
     return cache
 
 
