@@ -30,7 +30,7 @@ from experiments import command
 from ltd_jax import prompts, provenance
 from ltd_jax.cycle import pair as pairs
 from ltd_jax.cycle.pair import ASSETS
-from ltd_jax.models import draft, weights
+from ltd_jax.models import draft, draft_folder, weights
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.target import TargetParams
 from ltd_jax.pipeline import pair_quality, stages
@@ -109,7 +109,7 @@ def train(config: Config) -> None:
         shutil.copy(ASSETS / "target" / name, folder / name)
     _, params = weights.load_target(folder, jnp.float32)  # rounded, as users will load it
     trained = train_draft_of(config, streams, params)
-    weights.save_draft(config.out / "draft", EMBEDDED_DRAFT, trained, ml_dtypes.bfloat16)
+    draft_folder.save_draft(config.out / "draft", EMBEDDED_DRAFT, trained, ml_dtypes.bfloat16)
 
 
 def train_target_of(config: Config, streams: list[np.ndarray]) -> TargetParams:
@@ -144,7 +144,9 @@ def draft_start(config: Config, streams: list[np.ndarray], params: TargetParams)
     """Random weights with the corpus's most frequent tokens, or those of `config.draft_start`."""
     if config.draft_start is not None:
         folder = config.draft_start
-        return weights.load_draft(folder, EMBEDDED_TARGET, params.embedding, jnp.float32)[1]
+        return draft_folder.load_draft(
+            folder, EMBEDDED_TARGET, params.embedding, jnp.float32
+        ).params
     vocabulary = train_draft.frequent_tokens(streams, EMBEDDED_DRAFT)
     key = jax.random.key(config.draft.seed)
     return draft.init(key, EMBEDDED_DRAFT, params.embedding, vocabulary)

@@ -42,7 +42,7 @@ class TargetConfig:
         0,
         0,
         0,
-    )  # (0, 0, 0) = EAGLE-3's default for layer_count
+    )  # the stream entering these layers; (0, 0, 0) = EAGLE-3's default for layer_count
 
     def __post_init__(self) -> None:
         if self.head_count % self.kv_head_count:
@@ -59,10 +59,9 @@ class TargetConfig:
             default = (2, self.layer_count // 2, self.layer_count - 3)
             object.__setattr__(self, "feature_layers", default)
         low, mid, high = self.feature_layers
-        if not 0 <= low < mid < high < self.layer_count:
+        if not 0 <= low < mid < high <= self.layer_count:
             raise ValueError(
-                f"feature_layers {self.feature_layers} must rise and lie in "
-                f"0..{self.layer_count - 1}."
+                f"feature_layers {self.feature_layers} must rise and lie in 0..{self.layer_count}."
             )
 
 
@@ -80,6 +79,11 @@ class DraftConfig:
     head_dim: int
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    norm_before_residual: bool = False  # the residual is the normed feature, not the raw one
+    norm_before_fc: bool = False  # one norm over the three target features together
+    norm_each_feature: bool = False  # "fc_norm": one norm for each of them
+    norm_output: bool = False  # the next level reads the normed output (EAGLE-3.1)
 
     def __post_init__(self) -> None:
         if self.draft_vocab_size > self.vocab_size:
@@ -87,6 +91,13 @@ class DraftConfig:
                 f"draft_vocab_size {self.draft_vocab_size} is larger than vocab_size "
                 f"{self.vocab_size}."
             )
+        if self.norm_before_fc and self.norm_each_feature:
+            raise ValueError("norm_before_fc and fc_norm exclude each other.")
+
+    @property
+    def fuse_norms(self) -> int:
+        """Norms over the target's features before they are fused: none, one, or one of each."""
+        return 3 if self.norm_each_feature else int(self.norm_before_fc)
 
 
 @dataclasses.dataclass(frozen=True)

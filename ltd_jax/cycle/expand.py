@@ -59,7 +59,7 @@ def catch_up(
     params: DraftParams, pair: PairConfig, pending: Pending, cache: KVCache
 ) -> tuple[jax.Array, KVCache]:
     """Feeds the pending tokens; returns the output [E] at the root and the cache, committed."""
-    feature_TE = draft.fuse(params, pending.feature)
+    feature_TE = draft.fuse(params, pair.draft, pending.feature)
     hidden_TE, cache = causal_pass(params, pair, pending.token, feature_TE, pending.count, cache)
     return jnp.take(hidden_TE, pending.count - 1, axis=0), cache
 

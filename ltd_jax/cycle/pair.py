@@ -9,7 +9,8 @@ from flax import struct
 from ltd_jax import prompts
 from ltd_jax.config import CycleConfig, PairConfig
 from ltd_jax.errors import UserError
-from ltd_jax.models import safetensor_files, weights
+from ltd_jax.models import draft_folder as draft_folder_reader
+from ltd_jax.models import tensor_files, weights
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.target import TargetParams
 
@@ -34,6 +35,7 @@ class Pair:
     stop_tokens: tuple[int, ...] = ()
     fingerprint: str = "unsaved"  # names the weights in everything recorded from them
     folder: Path = ASSETS / "target"  # the target's, with its tokenizer
+    remarks: tuple[str, ...] = ()  # how the folders were read, sentences for a person
 
 
 def load(
@@ -41,25 +43,35 @@ def load(
     target_folder: Path = ASSETS / "target",
     draft_folder: Path = ASSETS / "draft",
     dtype: jnp.dtype = jnp.float32,
+    feature_layers: tuple[int, int, int] | None = None,
+    draft_rope_theta: float | None = None,
 ) -> Pair:
     """Loads a pair from two Hugging Face style folders; the default is the embedded one.
+
+    Args:
+      feature_layers: the target's residual stream entering these layers is the draft's feature;
+        None = those that the draft names, or EAGLE-3's default.
+      draft_rope_theta: the draft's rotary base; None = what its config.json says.
 
     Raises:
       UserError: a file is missing or damaged, or the two are not a pair.
     """
     target_config, target_params = weights.load_target(target_folder, dtype)
-    draft_config, draft_params = weights.load_draft(
-        draft_folder, target_config, target_params.embedding, dtype
+    draft = draft_folder_reader.load_draft(
+        draft_folder, target_config, target_params.embedding, dtype, draft_rope_theta
     )
+    chosen = feature_layers or draft.feature_layers or target_config.feature_layers
     try:
-        config = PairConfig(target_config, draft_config, cycle)
+        target_config = dataclasses.replace(target_config, feature_layers=tuple(chosen))
+        config = PairConfig(target_config, draft.config, cycle)
     except ValueError as error:
         raise UserError(f"{target_folder} and {draft_folder}: {error}") from error
     return Pair(
         config=config,
-        params=PairParams(target_params, draft_params),
+        params=PairParams(target_params, draft.params),
         dtype=dtype,
         stop_tokens=prompts.stop_tokens(target_folder),
-        fingerprint=safetensor_files.fingerprint(target_folder, draft_folder),
+        fingerprint=tensor_files.fingerprint(target_folder, draft_folder),
         folder=target_folder,
+        remarks=draft.remarks,
     )

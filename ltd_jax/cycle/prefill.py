@@ -89,7 +89,7 @@ def prefill_chunk(
     root = jnp.argmax(logits_TX[count - 1]).astype(jnp.int32)
     shifted_T = jnp.where(rows_T == count - 1, next_token, jnp.roll(token_T, -1))
     waiting = is_last.astype(jnp.int32)
-    fused_TE = draft.fuse(params.draft, feature_TE)
+    fused_TE = draft.fuse(params.draft, pair.draft, feature_TE)
     _, draft_cache = expand.causal_pass(
         params.draft, pair, shifted_T, fused_TE, count - waiting, state.draft_cache
     )

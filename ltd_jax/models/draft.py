@@ -8,6 +8,8 @@ output. Leaves: log-probabilities over the draft vocabulary and the output fed t
     h = feature + attention(x)                    the residual is the raw feature
     h = h + feed_forward(norm(h))                 this is fed back
     log_probs = log_softmax(head(norm(h)))        over the draft vocabulary
+
+Later trainers moved some norms; these are switches of `DraftConfig`.
 """
 
 import jax
@@ -38,6 +40,7 @@ class DraftParams:
     norm: jax.Array  # [E]
     head: jax.Array  # [E, Y]
     target_token: jax.Array  # i32 [Y], target id of every draft id (d2t + its own index)
+    fuse_norm: jax.Array | None = None  # [3 * target E], before `fuse`; None = not in this draft
 
 
 def init(
@@ -69,6 +72,7 @@ def init(
         norm=ones,
         head=normal("head", E, config.draft_vocab_size),
         target_token=target_token.astype(jnp.int32),
+        fuse_norm=jnp.ones((3 * config.target_hidden_size,), dtype) if config.fuse_norms else None,
     )
 
 
@@ -77,8 +81,12 @@ def empty_cache(config: DraftConfig, slots: int, dtype: jnp.dtype) -> KVCache:
     return kv_cache.empty(1, config.kv_head_count, slots, config.head_dim, dtype)
 
 
-def fuse(params: DraftParams, features_TE: jax.Array) -> jax.Array:
+def fuse(params: DraftParams, config: DraftConfig, features_TE: jax.Array) -> jax.Array:
     """The target's features [T, 3 * target E] as draft features [T, E]."""
+    if config.fuse_norms:
+        T, norms = features_TE.shape[0], config.fuse_norms
+        parts, weights = features_TE.reshape(T, norms, -1), params.fuse_norm.reshape(norms, -1)
+        features_TE = layers.rms_norm(parts, weights, config.rms_norm_eps).reshape(T, -1)
     return features_TE @ params.fuse
 
 
@@ -104,7 +112,7 @@ def forward(
       visible_TB: bool, which rows of the block each row sees.
 
     Returns:
-      The output [T, E] before the last norm, and the written block.
+      The output [T, E] that the next level reads, and the written block.
     """
     query_THC, key_TKC, value_TKC = project(params, config, tokens_T, features_TE, positions_T)
     put = lambda block_KBC, rows_TKC: jax.lax.dynamic_update_slice(
@@ -140,7 +148,7 @@ def project(
         axis=-1,
     )
     q, k, v = ((x @ w).reshape(T, -1, config.head_dim) for w in (params.q, params.k, params.v))
-    rope = layers.rope_tables(positions_T, config.head_dim, config.rope_theta)
+    rope = layers.rope_tables(positions_T, config.head_dim, config.rope_theta, config.rope_scaling)
     return layers.rotate(q, *rope), layers.rotate(k, *rope), v
 
 
@@ -148,15 +156,20 @@ def finish(
     params: DraftParams, config: DraftConfig, features_TE: jax.Array, mixed_TE: jax.Array
 ) -> jax.Array:
     """Output projection, residual and feed-forward: the rest of the layer after attention."""
+    eps = config.rms_norm_eps
+    if config.norm_before_residual:
+        features_TE = layers.rms_norm(features_TE, params.hidden_norm, eps)
     hidden_TE = features_TE + mixed_TE @ params.o
-    x_TE = layers.rms_norm(hidden_TE, params.post_attention_norm, config.rms_norm_eps)
-    return hidden_TE + layers.feed_forward(x_TE, params.gate, params.up, params.down)
+    x_TE = layers.rms_norm(hidden_TE, params.post_attention_norm, eps)
+    hidden_TE = hidden_TE + layers.feed_forward(x_TE, params.gate, params.up, params.down)
+    return layers.rms_norm(hidden_TE, params.norm, eps) if config.norm_output else hidden_TE
 
 
 def logits(params: DraftParams, config: DraftConfig, hidden_TE: jax.Array) -> jax.Array:
     """Logits [T, Y] in f32 over the draft vocabulary."""
-    x_TE = layers.rms_norm(hidden_TE, params.norm, config.rms_norm_eps)
-    return jnp.dot(x_TE, params.head, preferred_element_type=jnp.float32)
+    if not config.norm_output:
+        hidden_TE = layers.rms_norm(hidden_TE, params.norm, config.rms_norm_eps)
+    return jnp.dot(hidden_TE, params.head, preferred_element_type=jnp.float32)
 
 
 def log_probs(params: DraftParams, config: DraftConfig, hidden_TE: jax.Array) -> jax.Array:

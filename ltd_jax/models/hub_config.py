@@ -1,15 +1,15 @@
 """Model settings from the `config.json` of a Hugging Face style folder.
 
-Enters: a folder. Leaves: a `TargetConfig` or `DraftConfig`. All errors are `UserError`s that name
-the file and the field.
+Enters: a folder. Leaves: a `TargetConfig`; drafts build on `Settings` too (draft_config.py). All
+errors are `UserError`s that name the file and the field.
 """
 
 from pathlib import Path
 from typing import Any
 
-from ltd_jax.config import DraftConfig, RopeScaling, TargetConfig
+from ltd_jax.config import RopeScaling, TargetConfig
 from ltd_jax.errors import UserError
-from ltd_jax.models.safetensor_files import read_json
+from ltd_jax.models.tensor_files import read_json
 
 TARGET_FAMILIES = {
     "LlamaForCausalLM": "llama",
@@ -37,32 +37,6 @@ def target_config(folder: Path) -> TargetConfig:
             tie_embeddings=bool(settings.fields.get("tie_word_embeddings", False)),
             attention_bias=bool(settings.fields.get("attention_bias", family == "qwen2")),
             qk_norm=family == "qwen3",
-        )
-    except ValueError as error:
-        raise settings.wrong(error) from error
-
-
-def draft_config(folder: Path, target: TargetConfig) -> DraftConfig:
-    """The draft's settings, for a given target; UserError where the two are not a pair."""
-    settings = Settings(folder)
-    shared = settings.shared()
-    width = settings.whole("target_hidden_size", target.hidden_size)
-    for field, own, wanted in (
-        ("vocab_size", shared["vocab_size"], target.vocab_size),
-        ("target_hidden_size", width, target.hidden_size),
-    ):
-        if own != wanted:
-            raise UserError(
-                f"{settings.path} has {field} {own} but the target asks for {wanted}; draft and "
-                "target are not a pair."
-            )
-    if settings.rope_scaling() is not None:
-        raise UserError(f"{settings.path} asks for rope_scaling; drafts are known without it only.")
-    try:
-        return DraftConfig(
-            **shared,
-            draft_vocab_size=settings.whole("draft_vocab_size", shared["vocab_size"]),
-            target_hidden_size=width,
         )
     except ValueError as error:
         raise settings.wrong(error) from error
@@ -109,9 +83,19 @@ class Settings:
         return float(value)
 
     def rope_theta(self) -> float:
-        """The rotary base; newer folders keep it in `rope_parameters`."""
+        """The rotary base."""
+        return self.rope_theta_and_place()[0]
+
+    def rope_theta_and_place(self) -> tuple[float, str | None]:
+        """The rotary base and the field it is from; newer folders keep it in an object."""
         own = self.number(self.fields, "rope_theta", 0.0)
-        return own or self.number(self.nested("rope_parameters"), "rope_theta", 10_000.0)
+        if own:
+            return own, "rope_theta"
+        for name in ("rope_parameters", "rope_scaling"):
+            inner = self.number(self.nested(name), "rope_theta", 0.0)
+            if inner:
+                return inner, name
+        return 10_000.0, None
 
     def rope_scaling(self) -> RopeScaling | None:
         """Llama-3.1's scaling, None for none; UserError for other kinds."""

@@ -120,6 +120,8 @@ def forward(
         hidden_TE, key, value = _layer(layer, config, hidden_TE, rope, visible_TT, past)
         keys.append(key)
         values.append(value)
+    if len(params.layers) in config.feature_layers:
+        features.append(hidden_TE)
     hidden_TE = layers.rms_norm(hidden_TE, params.norm, config.rms_norm_eps)
     head = params.embedding.T if params.head is None else params.head
     logits_TX = jnp.dot(hidden_TE, head, preferred_element_type=jnp.float32)

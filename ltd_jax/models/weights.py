@@ -1,7 +1,6 @@
-"""Weights between Hugging Face folders and our pytrees, both ways.
+"""Target weights between Hugging Face folders and our pytree, both ways; what drafts share.
 
-Hugging Face stores linear maps as [out, in]; ours are [in, out] (see layers.py). EAGLE-3 folders
-keep `d2t` as offsets: target id = draft id + d2t[draft id].
+Hugging Face stores linear maps as [out, in]; ours are [in, out] (see layers.py).
 """
 
 import warnings
@@ -14,10 +13,9 @@ import numpy as np
 
 from ltd_jax.config import DraftConfig, TargetConfig
 from ltd_jax.errors import UserError
-from ltd_jax.models.draft import DraftParams
-from ltd_jax.models.hub_config import draft_config, target_config
-from ltd_jax.models.safetensor_files import TensorFolder, write_folder
+from ltd_jax.models.hub_config import target_config
 from ltd_jax.models.target import LayerParams, TargetParams
+from ltd_jax.models.tensor_files import TensorFolder, write_folder
 
 LAYER_NAMES = {
     "input_norm": "input_layernorm",
@@ -36,10 +34,10 @@ def load_target(folder: Path, dtype: jnp.dtype) -> tuple[TargetConfig, TargetPar
     """Config and weights of a target folder, cast to `dtype`."""
     config, files = target_config(folder), TensorFolder(folder)
     E, X = config.hidden_size, config.vocab_size
-    linear = lambda name, out, into: _array(files.read(name, (out, into)).T, dtype)
-    vector = lambda name, size: _array(files.read(name, (size,)), dtype)
+    linear = lambda name, out, into: array(files.read(name, (out, into)).T, dtype)
+    vector = lambda name, size: array(files.read(name, (size,)), dtype)
     params = TargetParams(
-        embedding=_array(files.read("model.embed_tokens.weight", (X, E)), dtype),
+        embedding=array(files.read("model.embed_tokens.weight", (X, E)), dtype),
         layers=tuple(
             _load_layer(config, f"model.layers.{index}.", linear, vector)
             for index in range(config.layer_count)
@@ -47,12 +45,12 @@ def load_target(folder: Path, dtype: jnp.dtype) -> tuple[TargetConfig, TargetPar
         norm=vector("model.norm.weight", E),
         head=None if config.tie_embeddings else linear("lm_head.weight", X, E),
     )
-    _warn_unused(files, ignored={"lm_head.weight"} if config.tie_embeddings else set())
+    warn_unused(files, ignored={"lm_head.weight"} if config.tie_embeddings else set())
     return config, params
 
 
 def _load_layer(config: TargetConfig, prefix: str, linear, vector) -> LayerParams:
-    shapes = _layer_shapes(config)
+    shapes = layer_shapes(config)
     load = lambda name, shape: (linear if len(shape) == 2 else vector)(name, *shape)
     weights = {
         field: load(f"{prefix}{name}.weight", shapes[field]) for field, name in LAYER_NAMES.items()
@@ -67,9 +65,7 @@ def _load_layer(config: TargetConfig, prefix: str, linear, vector) -> LayerParam
     return LayerParams(**weights)
 
 
-def _layer_shapes(
-    config: TargetConfig | DraftConfig, inputs: int = 1
-) -> dict[str, tuple[int, ...]]:
+def layer_shapes(config: TargetConfig | DraftConfig, inputs: int = 1) -> dict[str, tuple[int, ...]]:
     """[out, in] of every linear map, [size] of every norm; q, k, v read `inputs` times E."""
     E, F = config.hidden_size, config.intermediate_size
     query, kv = config.head_count * config.head_dim, config.kv_head_count * config.head_dim
@@ -86,61 +82,11 @@ def _layer_shapes(
     }
 
 
-def load_draft(
-    folder: Path, target: TargetConfig, embedding: jax.Array, dtype: jnp.dtype
-) -> tuple[DraftConfig, DraftParams]:
-    """Config and weights of an EAGLE-3 draft folder.
-
-    Its own embedding wins over the target's `embedding` [X, target E]; a draft of another width
-    than the target's must bring one.
-    """
-    config, files = draft_config(folder, target), TensorFolder(folder)
-    E, Y = config.hidden_size, config.draft_vocab_size
-    linear = lambda name, out, into: _array(files.read(name, (out, into)).T, dtype)
-    vector = lambda name, size: _array(files.read(name, (size,)), dtype)
-    shapes = _layer_shapes(config, inputs=2)
-    layer = {
-        field: (linear if len(shapes[field]) == 2 else vector)(
-            f"midlayer.{name}.weight", *shapes[field]
-        )
-        for field, name in LAYER_NAMES.items()
-    }
-    shape = (config.vocab_size, E)
-    if "embed_tokens.weight" in files or embedding.shape != shape:
-        embedding = _array(files.read("embed_tokens.weight", shape), dtype)
-    params = DraftParams(
-        embedding=embedding,
-        fuse=linear("fc.weight", E, 3 * config.target_hidden_size),
-        hidden_norm=vector("midlayer.hidden_norm.weight", E),
-        norm=vector("norm.weight", E),
-        head=linear("lm_head.weight", Y, E),
-        target_token=jnp.asarray(_target_token(files, config)),
-        **layer,
-    )
-    _warn_unused(files, ignored={"t2d"})
-    return config, params
-
-
-def _target_token(files: TensorFolder, config: DraftConfig) -> np.ndarray:
-    """Target id of every draft id: the index plus `d2t`'s offset."""
-    own = np.arange(config.draft_vocab_size)
-    if config.draft_vocab_size == config.vocab_size:
-        return own.astype(np.int32)
-    token = own + files.read("d2t", (config.draft_vocab_size,))
-    strays = token[(token < 0) | (token >= config.vocab_size)]
-    if strays.size:
-        raise UserError(
-            f"d2t in {files.folder} points to token {int(strays[0])} but the vocabulary has "
-            f"{config.vocab_size}; draft and target are not a pair."
-        )
-    return token.astype(np.int32)
-
-
-def _array(tensor: np.ndarray, dtype: jnp.dtype) -> jax.Array:
+def array(tensor: np.ndarray, dtype: jnp.dtype) -> jax.Array:
     return jnp.asarray(tensor).astype(dtype)
 
 
-def _warn_unused(files: TensorFolder, ignored: set[str]) -> None:
+def warn_unused(files: TensorFolder, ignored: set[str]) -> None:
     unused = [name for name in files.unused() if name not in ignored]
     if unused:
         warnings.warn(
@@ -159,12 +105,12 @@ def save_target(folder: Path, config: TargetConfig, params: TargetParams, dtype:
     }
     for index, layer in enumerate(params.layers):
         for field, name in LAYER_NAMES.items():
-            tensors[f"model.layers.{index}.{name}.weight"] = _stored(getattr(layer, field), dtype)
+            tensors[f"model.layers.{index}.{name}.weight"] = stored(getattr(layer, field), dtype)
     if params.head is not None:
-        tensors["lm_head.weight"] = _stored(params.head, dtype)
+        tensors["lm_head.weight"] = stored(params.head, dtype)
     write_folder(
         folder,
-        _shared_fields(config, dtype)
+        shared_fields(config, dtype)
         | {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
@@ -177,40 +123,7 @@ def save_target(folder: Path, config: TargetConfig, params: TargetParams, dtype:
     )
 
 
-def save_draft(folder: Path, config: DraftConfig, params: DraftParams, dtype: Any) -> None:
-    """Writes an EAGLE-3 folder; the embedding stays with a target of the same width."""
-    tensors = {
-        f"midlayer.{name}.weight": _stored(getattr(params, field), dtype)
-        for field, name in LAYER_NAMES.items()
-    }
-    if config.hidden_size != config.target_hidden_size:
-        tensors["embed_tokens.weight"] = np.asarray(params.embedding, dtype)
-    token = np.asarray(params.target_token).astype(np.int64)
-    known = np.zeros(config.vocab_size, bool)
-    known[token] = True
-    tensors |= {
-        "midlayer.hidden_norm.weight": _stored(params.hidden_norm, dtype),
-        "fc.weight": _stored(params.fuse, dtype),
-        "norm.weight": _stored(params.norm, dtype),
-        "lm_head.weight": _stored(params.head, dtype),
-        "d2t": token - np.arange(config.draft_vocab_size),
-        "t2d": known,
-    }
-    write_folder(
-        folder,
-        _shared_fields(config, dtype)
-        | {
-            "architectures": ["LlamaForCausalLMEagle3"],
-            "model_type": "llama",
-            "num_hidden_layers": 1,
-            "draft_vocab_size": config.draft_vocab_size,
-            "tie_word_embeddings": False,
-        },
-        tensors,
-    )
-
-
-def _shared_fields(config: TargetConfig | DraftConfig, dtype: Any) -> dict[str, Any]:
+def shared_fields(config: TargetConfig | DraftConfig, dtype: Any) -> dict[str, Any]:
     return {
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
@@ -226,6 +139,6 @@ def _shared_fields(config: TargetConfig | DraftConfig, dtype: Any) -> dict[str, 
     }
 
 
-def _stored(weight: jax.Array, dtype: Any) -> np.ndarray:
+def stored(weight: jax.Array, dtype: Any) -> np.ndarray:
     """A weight as Hugging Face stores it: [out, in]."""
     return np.asarray(weight, dtype).T if weight.ndim == 2 else np.asarray(weight, dtype)

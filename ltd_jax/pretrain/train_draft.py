@@ -62,7 +62,7 @@ def unrolled_loss(
 ) -> jax.Array:
     """The loss of one text of T tokens: mean over steps, weighted by STEP_DISCOUNT ** step."""
     rows = tokens_T.shape[0] - 1 - UNROLL
-    hidden_TE = draft.fuse(params, feature_TE[:rows])
+    hidden_TE = draft.fuse(params, config, feature_TE[:rows])
     keys: list[jax.Array] = []
     values: list[jax.Array] = []
     total, weights = jnp.float32(0), 0.0

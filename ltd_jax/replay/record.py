@@ -129,7 +129,7 @@ def _draft_states(
         params.draft,
         pair,
         jnp.roll(tokens_S, -1),
-        draft.fuse(params.draft, feature_SE),
+        draft.fuse(params.draft, pair.draft, feature_SE),
         jnp.int32(S),
         empty,
     )

@@ -94,7 +94,7 @@ def test_log_probs_of_a_sure_draft_are_not_positive():
 
 def test_fuse_takes_three_features():
     features = RANDOM.normal(size=(2, 36)).astype(np.float32)
-    close(draft.fuse(PARAMS, jnp.asarray(features)), features @ WEIGHTS.fuse)
+    close(draft.fuse(PARAMS, DRAFT, jnp.asarray(features)), features @ WEIGHTS.fuse)
 
 
 @pytest.mark.parametrize("dtype", (jnp.float32, jnp.bfloat16))

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from ltd_jax.config import RopeScaling
-from ltd_jax.models import hub_config
+from ltd_jax.models import draft_config, hub_config
 from tests.models.folders import DRAFT, TARGET, edit
 from tests.models.refusal import refusal
 
@@ -53,7 +53,7 @@ def test_target(folder):
 
 
 def test_draft(draft_folder):
-    assert hub_config.draft_config(draft_folder, TARGET) == DRAFT
+    assert draft_config.draft_settings(draft_folder, TARGET).config == DRAFT
 
 
 def test_fields_that_may_be_missing(folder):
@@ -119,12 +119,18 @@ def test_target_settings_that_are_refused(folder, fields, words):
         ({"target_hidden_size": 16}, ("target_hidden_size", "16", "12")),
         ({"draft_vocab_size": 25}, ("draft_vocab_size", "25")),
         ({"intermediate_size": None}, ("intermediate_size",)),
-        ({"rope_scaling": LLAMA3}, ("rope_scaling",)),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, ("rope_scaling", "dynamic")),
+        ({"num_hidden_layers": 2}, ("2 layers",)),
+        ({"kv_lora_rank": 512, "architectures": ["Eagle3DeepseekV2ForCausalLM"]}, ("Deepseek",)),
+        ({"eagle_config": {"use_aux_hidden_state": False}}, ("EAGLE-2",)),
+        ({"attention_bias": True}, ("attention_bias",)),
+        ({"norm_before_fc": True, "fc_norm": True}, ("norm_before_fc", "fc_norm")),
+        ({draft_config.LAYER_IDS: [2, 3]}, (draft_config.LAYER_IDS,)),
     ),
 )
 def test_draft_settings_that_are_refused(draft_folder, fields, words):
     path = edit(draft_folder, **fields)
-    message = refusal(lambda: hub_config.draft_config(draft_folder, TARGET))
+    message = refusal(lambda: draft_config.draft_settings(draft_folder, TARGET))
     for word in (str(path), *words):
         assert word in message
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ltd_jax.models import safetensor_files, weights
+from ltd_jax.models import draft_folder as drafts
+from ltd_jax.models import tensor_files, weights
 from tests.models.folders import DRAFT, TARGET, TOKENS, draft_params, edit, target_params
 from tests.models.refusal import refusal
 
@@ -26,7 +27,7 @@ def folder(tmp_path) -> Path:
 
 @pytest.fixture
 def draft_folder(tmp_path) -> Path:
-    weights.save_draft(tmp_path, DRAFT, draft_params(), np.float32)
+    drafts.save_draft(tmp_path, DRAFT, draft_params(), np.float32)
     return tmp_path
 
 
@@ -35,15 +36,15 @@ def load_target(folder: Path):
 
 
 def load_draft(folder: Path):
-    return weights.load_draft(folder, TARGET, draft_params().embedding, jnp.float32)
+    return drafts.load_draft(folder, TARGET, draft_params().embedding, jnp.float32)[:2]
 
 
 def rewrite(folder: Path, change) -> None:
     """Changes the dict of tensors in place and writes it back."""
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
-    settings = safetensor_files.read_json(folder / "config.json")
-    safetensor_files.write_folder(folder, settings, tensors)
+    settings = tensor_files.read_json(folder / "config.json")
+    tensor_files.write_folder(folder, settings, tensors)
 
 
 def assert_same_bits(found, expected):
@@ -67,8 +68,8 @@ def test_target_round_trip(tmp_path, dtype, tied):
 @DTYPES
 def test_draft_round_trip(tmp_path, dtype):
     params = draft_params(dtype=dtype)
-    weights.save_draft(tmp_path, DRAFT, params, dtype)
-    config, found = weights.load_draft(tmp_path, TARGET, params.embedding, dtype)
+    drafts.save_draft(tmp_path, DRAFT, params, dtype)
+    config, found, *_ = drafts.load_draft(tmp_path, TARGET, params.embedding, dtype)
     assert config == DRAFT
     assert_same_bits(found, params)
 
@@ -85,7 +86,7 @@ def test_draft_files_are_those_of_eagle3(draft_folder):
 def test_draft_of_another_width_brings_its_embedding(tmp_path):
     config = dataclasses.replace(DRAFT, hidden_size=10)
     params = draft_params(config)
-    weights.save_draft(tmp_path, config, params, np.float32)
+    drafts.save_draft(tmp_path, config, params, np.float32)
     found_config, found = load_draft(tmp_path)
     assert found_config == config
     assert_same_bits(found, params)
@@ -96,7 +97,7 @@ def test_draft_of_another_width_brings_its_embedding(tmp_path):
 def test_draft_without_d2t_speaks_of_all_tokens(tmp_path):
     config = dataclasses.replace(DRAFT, draft_vocab_size=24)
     params = draft_params(config, tokens=np.arange(24))
-    weights.save_draft(tmp_path, config, params, np.float32)
+    drafts.save_draft(tmp_path, config, params, np.float32)
     rewrite(tmp_path, lambda tensors: (tensors.pop("d2t"), tensors.pop("t2d")))
     edit(tmp_path, draft_vocab_size=None)
     assert_same_bits(load_draft(tmp_path)[1], params)
@@ -111,10 +112,10 @@ def test_stored_narrow_loaded_wide(tmp_path):
 
 def test_shards_are_loaded_as_one_file_is(folder, monkeypatch):
     whole = load_target(folder)
-    monkeypatch.setattr(safetensor_files, "SHARD_BYTES", 4000)
+    monkeypatch.setattr(tensor_files, "SHARD_BYTES", 4000)
     weights.save_target(folder, TARGET, target_params(), np.float32)
     assert len(list(folder.glob("model-*.safetensors"))) > 2
-    assert (folder / safetensor_files.INDEX).exists()
+    assert (folder / tensor_files.INDEX).exists()
     assert_same_bits(load_target(folder)[1], whole[1])
 
 

@@ -6,18 +6,34 @@ from tests.oracle import layer
 
 
 def forward(weights, config, tokens, features, positions, visible):
-    """Outputs [T, E] before the last norm; the residual is the raw feature."""
+    """Outputs [T, E] as the next level reads them."""
     eps = config.rms_norm_eps
     embedded = layer.rms_norm(weights.embedding[np.asarray(tokens)], weights.input_norm, eps)
-    rows = np.concatenate([embedded, layer.rms_norm(features, weights.hidden_norm, eps)], axis=1)
-    hidden = features + layer.attend(rows, weights, config, positions, visible)
+    normed = layer.rms_norm(features, weights.hidden_norm, eps)
+    rows = np.concatenate([embedded, normed], axis=1)
+    residual = normed if config.norm_before_residual else features
+    hidden = residual + layer.attend(rows, weights, config, positions, visible)
     rows = layer.rms_norm(hidden, weights.post_attention_norm, eps)
-    return hidden + layer.feed_forward(rows, weights)
+    hidden = hidden + layer.feed_forward(rows, weights)
+    return layer.rms_norm(hidden, weights.norm, eps) if config.norm_output else hidden
+
+
+def fuse(weights, config, features):
+    """The target's features as the draft's."""
+    size, eps = config.target_hidden_size, config.rms_norm_eps
+    if config.norm_before_fc:
+        features = layer.rms_norm(features, weights.fuse_norm, eps)
+    if config.norm_each_feature:
+        parts = [slice(i * size, (i + 1) * size) for i in range(3)]
+        normed = [layer.rms_norm(features[:, p], weights.fuse_norm[p], eps) for p in parts]
+        features = np.concatenate(normed, axis=1)
+    return features @ weights.fuse
 
 
 def log_probs(weights, config, hidden):
     """Log-probabilities over the draft's own vocabulary."""
-    logits = layer.rms_norm(hidden, weights.norm, config.rms_norm_eps) @ weights.head
+    normed = layer.rms_norm(hidden, weights.norm, config.rms_norm_eps)
+    logits = (hidden if config.norm_output else normed) @ weights.head
     peak = logits.max(-1, keepdims=True)
     return logits - peak - np.log(np.exp(logits - peak).sum(-1, keepdims=True))
 
@@ -28,7 +44,10 @@ class Reader:
     def __init__(self, weights, config, text, features):
         """`text` ends with the root; entry i is token i + 1 with the feature of token i."""
         self.weights, self.config = weights, config
-        self.tokens, self.features = list(text[1:]), list(features[: len(text) - 1] @ weights.fuse)
+        self.tokens, self.features = (
+            list(text[1:]),
+            list(fuse(weights, config, features[: len(text) - 1])),
+        )
         self.chain = len(self.tokens)
         self.seen = [set(range(entry + 1)) for entry in range(self.chain)]
         self.positions = list(range(self.chain))

@@ -80,7 +80,7 @@ def test_step_zero_and_one_of_the_unrolling_are_draft_passes():
     _, feature_TE, _ = target.forward(
         pair.params.target, TARGET, tokens_T, jnp.arange(14), causal, None
     )
-    fused_TE = draft.fuse(params, feature_TE)
+    fused_TE = draft.fuse(params, config, feature_TE)
     rows, position = 6, 3
     query, key, value = draft.project(
         params, config, tokens_T[1 : 1 + rows], fused_TE[:rows], jnp.arange(rows)

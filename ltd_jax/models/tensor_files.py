@@ -1,11 +1,14 @@
-"""Weights folders in Hugging Face style: config.json, safetensors in one file or in shards.
+"""Weights folders in Hugging Face style: config.json, weights in one file or in shards.
 
-Reading is tensor by tensor; every name that was not asked for is reported, every name that is
-missing is an error. Nothing here executes code from the files.
+Weights are safetensors, or torch files read without running their pickle. Reading is tensor by
+tensor; every name that was not asked for is reported, every name that is missing is an error.
 """
 
+import contextlib
+import functools
 import hashlib
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ltd_jax.errors import UserError
+from ltd_jax.models.torch_file import TorchFile
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+TORCH_INDEX = "pytorch_model.bin.index.json"
+TORCH_SINGLE = "pytorch_model.bin"
+TORCH_SUFFIX = ".bin"
 SHARD_BYTES = 15_000_000
 FINGERPRINT_BLOCKS = 64
 FINGERPRINT_BLOCK_BYTES = 4096
@@ -36,64 +43,111 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 class TensorFolder:
-    """The tensors of a folder, read one at a time; remembers which names were used."""
+    """The tensors of a folder, read one at a time; remembers which names were used.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+      canonical: the name that a stored name is asked for by; two of one name are an error.
+    """
+
+    def __init__(self, folder: Path, canonical: Callable[[str], str] = lambda name: name) -> None:
         if not folder.is_dir():
             raise UserError(f"There is no model folder {folder}; check the path.")
         self.folder = folder
+        self.stored: dict[str, str] = {}  # by canonical name
         self.file_of = _file_of_tensor(folder)
+        for name in self.file_of:
+            if canonical(name) in self.stored:
+                other = self.stored[canonical(name)]
+                raise UserError(f"{folder} holds both {other} and {name}, which are one tensor.")
+            self.stored[canonical(name)] = name
         self.used: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
-        return name in self.file_of
+        return name in self.stored
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape, without reading it."""
+        path, stored = self._place(name)
+        if path.suffix == TORCH_SUFFIX:
+            return _torch_file(path).shape(stored)
+        with _opened(path) as file:
+            return tuple(file.get_slice(stored).get_shape())
 
     def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """One tensor; UserError names it when it is missing, broken or of another shape."""
-        if name not in self.file_of:
-            raise UserError(f"{self.folder} has no tensor {name}; the checkpoint is incomplete.")
+        path, stored = self._place(name)
         self.used.add(name)
-        path = self.folder / self.file_of[name]
-        try:
-            with safe_open(path, framework="np") as file:
-                tensor = file.get_tensor(name)
-        except (OSError, SafetensorError) as error:
-            raise UserError(
-                f"{path} cannot be read ({error}); the file is truncated or damaged, copy it again."
-            ) from error
+        if path.suffix == TORCH_SUFFIX:
+            tensor = _torch_file(path).read(stored)
+        else:
+            with _opened(path) as file:
+                tensor = file.get_tensor(stored)
         if tensor.shape != shape:
             raise UserError(
-                f"Tensor {name} in {path} is {list(tensor.shape)} but config.json asks for "
+                f"Tensor {stored} in {path} is {list(tensor.shape)} but config.json asks for "
                 f"{list(shape)}; weights and config are not of one model."
             )
         return tensor
 
     def unused(self) -> list[str]:
         """Names in the files that nothing read."""
-        return sorted(set(self.file_of) - self.used)
+        return sorted(self.stored[name] for name in set(self.stored) - self.used)
+
+    def _place(self, name: str) -> tuple[Path, str]:
+        if name not in self.stored:
+            raise UserError(f"{self.folder} has no tensor {name}; the checkpoint is incomplete.")
+        stored = self.stored[name]
+        return self.folder / self.file_of[stored], stored
 
 
-def _file_of_tensor(folder: Path) -> dict[str, str]:
-    if (folder / INDEX).exists():
-        index = read_json(folder / INDEX).get("weight_map")
-        if not isinstance(index, dict) or not all(isinstance(f, str) for f in index.values()):
-            raise UserError(f"{folder / INDEX} has no weight_map of names; copy the file again.")
-        for file in sorted(set(index.values())):
-            if not (folder / file).exists():
-                raise UserError(
-                    f"{folder / INDEX} names {file}, which is missing; copy that shard."
-                )
-        return index
-    path = folder / SINGLE
-    if not path.exists():
-        raise UserError(f"{folder} has neither {SINGLE} nor {INDEX}; there are no weights to load.")
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="np") as file:
-            return dict.fromkeys(file.keys(), SINGLE)
+            yield file
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{path} cannot be read ({error}); the file is truncated or damaged, copy it again."
         ) from error
+
+
+def _torch_file(path: Path) -> TorchFile:
+    return _parsed(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed(path: Path, changed: int) -> TorchFile:
+    return TorchFile(path)
+
+
+def _file_of_tensor(folder: Path) -> dict[str, str]:
+    """The file of every tensor: safetensors where there are any, torch files otherwise."""
+    for index, single in ((INDEX, SINGLE), (TORCH_INDEX, TORCH_SINGLE)):
+        if (folder / index).exists():
+            return _read_index(folder, index)
+        if (folder / single).exists():
+            return dict.fromkeys(_names(folder / single), single)
+    raise UserError(
+        f"{folder} has neither {SINGLE} nor {INDEX} nor {TORCH_SINGLE}; there are no weights to "
+        "load."
+    )
+
+
+def _names(path: Path) -> list[str]:
+    if path.suffix == TORCH_SUFFIX:
+        return list(_torch_file(path).places)
+    with _opened(path) as file:
+        return list(file.keys())
+
+
+def _read_index(folder: Path, name: str) -> dict[str, str]:
+    index = read_json(folder / name).get("weight_map")
+    if not isinstance(index, dict) or not all(isinstance(f, str) for f in index.values()):
+        raise UserError(f"{folder / name} has no weight_map of names; copy the file again.")
+    for file in sorted(set(index.values())):
+        if not (folder / file).exists():
+            raise UserError(f"{folder / name} names {file}, which is missing; copy that shard.")
+    return index
 
 
 def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
@@ -123,7 +177,7 @@ def fingerprint(*folders: Path) -> str:
     """12 hex digits that name the weights: sizes, headers and sampled blocks of all files."""
     digest = hashlib.sha256()
     for folder in folders:
-        for path in sorted(folder.glob("*.safetensors")):
+        for path in sorted([*folder.glob("*.safetensors"), *folder.glob(f"*{TORCH_SUFFIX}")]):
             size = path.stat().st_size
             digest.update(f"{path.name} {size}".encode())
             with path.open("rb") as file:
