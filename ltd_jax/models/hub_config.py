@@ -35,7 +35,7 @@ def target_config(folder: Path) -> TargetConfig:
             layer_count=settings.whole("num_hidden_layers"),
             rope_scaling=settings.rope_scaling(),
             tie_embeddings=bool(settings.fields.get("tie_word_embeddings", False)),
-            attention_bias=bool(settings.fields.get("attention_bias", family == "qwen2")),
+            attention_bias=family == "qwen2" or bool(settings.fields.get("attention_bias")),
             qk_norm=family == "qwen3",
         )
     except ValueError as error:

@@ -76,6 +76,18 @@ def test_the_verifiers_own_tensors_are_left_alone(folder):
     same(load(folder).params, draft_params())
 
 
+def test_the_official_form():
+    """A torch file in half precision, a config.json without rope_theta and head_dim."""
+    folder = Path(__file__).parent / "golden" / "eagle_draft"
+    found = load(folder)
+    assert found.config == DRAFT and found.feature_layers is None
+    narrow = jax.tree.map(
+        lambda leaf: leaf if leaf.dtype == jnp.int32 else leaf.astype(jnp.float16), draft_params()
+    )
+    narrow = narrow.replace(embedding=draft_params().embedding)  # the target's, not stored
+    same(found.params, jax.tree.map(lambda a, b: a.astype(b.dtype), narrow, draft_params()))
+
+
 def test_one_tensor_under_two_names(folder):
     tensors = load_file(folder / "model.safetensors")
     tensors["model.fc.weight"] = tensors["fc.weight"]
