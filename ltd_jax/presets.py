@@ -1,11 +1,14 @@
 """Named settings: the embedded pair's, and the paper's."""
 
+import dataclasses
+
 from ltd_jax.config import (
     CycleConfig,
     DraftConfig,
     LearningConfig,
     PolicyConfig,
     PPOConfig,
+    RopeScaling,
     TargetConfig,
 )
 
@@ -62,3 +65,68 @@ PAPER_CYCLE = CycleConfig(
 # EAGLE-3's fixed setting scaled to the embedded pair, not tuned (paper: 8 levels, 60 nodes).
 EAGLE3_LEVELS = 5
 EAGLE3_SIZE = 16
+
+# The paper's pairs, as their config.json files have them (Sec. 5 and Table 11).
+LLAMA_3_8B = TargetConfig(
+    vocab_size=128256,
+    hidden_size=4096,
+    intermediate_size=14336,
+    layer_count=32,
+    head_count=32,
+    kv_head_count=8,
+    head_dim=128,
+    rope_theta=500_000.0,
+)
+LLAMA_3_1_8B = dataclasses.replace(LLAMA_3_8B, rope_scaling=RopeScaling(8.0, 1.0, 4.0, 8192))
+VICUNA_13B = TargetConfig(
+    vocab_size=32000,
+    hidden_size=5120,
+    intermediate_size=13824,
+    layer_count=40,
+    head_count=40,
+    kv_head_count=40,
+    head_dim=128,
+    rms_norm_eps=1e-6,
+)
+QWEN3_14B = TargetConfig(
+    vocab_size=151936,
+    hidden_size=5120,
+    intermediate_size=17408,
+    layer_count=40,
+    head_count=40,
+    kv_head_count=8,
+    head_dim=128,
+    rms_norm_eps=1e-6,
+    rope_theta=1_000_000.0,
+    qk_norm=True,
+)
+QWEN3_32B = dataclasses.replace(
+    QWEN3_14B,
+    intermediate_size=25600,
+    layer_count=64,
+    head_count=64,
+    feature_layers=(0, 0, 0),  # the default for 64 layers, not the other model's
+)
+TARGETS = {
+    "meta-llama/Llama-3.1-8B-Instruct": LLAMA_3_1_8B,
+    "meta-llama/Meta-Llama-3-8B-Instruct": LLAMA_3_8B,
+    "lmsys/vicuna-13b-v1.3": VICUNA_13B,
+    "deepseek-ai/DeepSeek-R1-Distill-Llama-8B": LLAMA_3_1_8B,
+    "Qwen/Qwen3-14B": QWEN3_14B,
+    "Qwen/Qwen3-32B": QWEN3_32B,
+}
+
+
+def eagle3_draft(target: TargetConfig, draft_vocab_size: int = 32000) -> DraftConfig:
+    """The published EAGLE-3 draft of one of `TARGETS`: one of its layers, without q/k norms."""
+    return DraftConfig(
+        vocab_size=target.vocab_size,
+        draft_vocab_size=draft_vocab_size,
+        hidden_size=target.hidden_size,
+        target_hidden_size=target.hidden_size,
+        intermediate_size=target.intermediate_size,
+        head_count=target.head_count,
+        kv_head_count=target.kv_head_count,
+        head_dim=target.head_dim,
+        rms_norm_eps=target.rms_norm_eps,
+    )

@@ -1,0 +1,75 @@
+"""The paper's pairs at full size, by shape alone: nothing is allocated."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ltd_jax import presets
+from ltd_jax.config import PairConfig
+from ltd_jax.cycle import loop, prefill
+from ltd_jax.cycle.pair import PairParams
+from ltd_jax.models import draft, target
+from ltd_jax.policies import controller
+
+# As the model cards' safetensors metadata count them.
+PARAMETERS = {
+    "meta-llama/Llama-3.1-8B-Instruct": 8_030_261_248,
+    "meta-llama/Meta-Llama-3-8B-Instruct": 8_030_261_248,
+    "lmsys/vicuna-13b-v1.3": 13_015_864_320,
+    "deepseek-ai/DeepSeek-R1-Distill-Llama-8B": 8_030_261_248,
+    "Qwen/Qwen3-14B": 14_768_307_200,
+    "Qwen/Qwen3-32B": 32_762_123_264,
+}
+FEATURE_LAYERS = {32: (2, 16, 29), 40: (2, 20, 37), 64: (2, 32, 61)}
+
+
+def pair_shapes(name: str) -> tuple[PairConfig, PairParams]:
+    """Config and abstract bf16 weights of a pair."""
+    config = presets.TARGETS[name]
+    draft_config = presets.eagle3_draft(config)
+
+    def init() -> PairParams:
+        key = jax.random.key(0)
+        weights = target.init(key, config, jnp.bfloat16)
+        tokens = jnp.arange(draft_config.draft_vocab_size)
+        return PairParams(weights, draft.init(key, draft_config, weights.embedding, tokens))
+
+    return PairConfig(config, draft_config, presets.PAPER_CYCLE), jax.eval_shape(init)
+
+
+@pytest.mark.parametrize("name", presets.TARGETS)
+def test_parameters_and_feature_layers_are_the_published_ones(name):
+    config, params = pair_shapes(name)
+    found = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params.target))
+    assert found == PARAMETERS[name]
+    assert config.target.feature_layers == FEATURE_LAYERS[config.target.layer_count]
+
+
+@pytest.mark.parametrize("name", presets.TARGETS)
+def test_a_prompt_and_a_call_trace_at_full_size(name):
+    config, params = pair_shapes(name)
+    constant, cycle = controller.constant(), config.cycle
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    state = jax.eval_shape(lambda: prefill.empty_state(config, constant, jnp.bfloat16))
+    chunk = jax.ShapeDtypeStruct((cycle.prefill_chunk,), jnp.int32)
+    last = jax.ShapeDtypeStruct((), jnp.bool_)
+    filled = jax.eval_shape(
+        functools.partial(prefill.prefill_chunk, pair=config),
+        params,
+        state=state,
+        token_T=chunk,
+        next_token=number,
+        count=number,
+        is_last=last,
+    )
+    assert filled == state
+    setting = jax.eval_shape(lambda: controller.constant_params(8, 60, cycle))
+    run = lambda params, setting, state, left: loop.run_cycles(
+        params, config, constant, (2,), setting, state, left
+    )
+    after, done = jax.eval_shape(run, params, setting, filled, number)
+    assert after == state
+    assert done.result.token.shape == (cycle.cycles_per_call, cycle.path_length)
