@@ -15,9 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import command
+from experiments.command import PairFlags
 from ltd_jax.config import CycleConfig, PolicyConfig
-from ltd_jax.cycle import pair as pairs
-from ltd_jax.cycle.pair import ASSETS
 from ltd_jax.pipeline import stages
 from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY
 from ltd_jax.replay.latency import LatencyTable
@@ -25,12 +24,10 @@ from ltd_jax.replay.measure import MeasureConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(PairFlags):
     """What to measure."""
 
     out: Path = Path("runs/embedded")
-    target: Path = ASSETS / "target"  # folder of its weights and tokenizer
-    draft: Path = ASSETS / "draft"
     cycle: CycleConfig = EMBEDDED_CYCLE
     policy: PolicyConfig = EMBEDDED_POLICY
     measure: MeasureConfig = MeasureConfig()
@@ -62,9 +59,7 @@ def main() -> None:
     command.writable(config.out)
     console = Console()
     console.print(
-        terminal_table(
-            stages.table_of(pairs.load(config.cycle, config.target, config.draft), config, console)
-        )
+        terminal_table(stages.table_of(command.load_pair(config, config.cycle), config, console))
     )
 
 

@@ -13,22 +13,19 @@ import tyro
 from rich.console import Console
 
 from experiments import command
+from experiments.command import PairFlags
 from ltd_jax import report
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
-from ltd_jax.cycle import pair as pairs
-from ltd_jax.cycle.pair import ASSETS
 from ltd_jax.pipeline import results
 from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_LEARNING, EMBEDDED_POLICY
 from ltd_jax.replay.measure import MeasureConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(PairFlags):
     """Settings of all stages."""
 
     out: Path = Path("runs/quickstart")
-    target: Path = ASSETS / "target"  # folder of its weights and tokenizer
-    draft: Path = ASSETS / "draft"
     smoke: bool = False  # a few prompts, a few decisions: shows that everything runs
     new_tokens: int = 128  # per prompt
     prompts: int = 24  # per task, at most
@@ -63,7 +60,7 @@ def main() -> None:
     config = smoke(config) if config.smoke else config
     command.writable(config.out)
     console = Console()
-    pair = pairs.load(config.cycle, config.target, config.draft)
+    pair = command.load_pair(config, config.cycle)
     found = results.run(pair, config, console)
     page = report.write(found.report, found.figures, config.out)
     console.print(report.terminal_table(found.report))

@@ -14,20 +14,17 @@ import tyro
 from rich.console import Console
 
 from experiments import command
+from experiments.command import PairFlags
 from ltd_jax.config import CycleConfig
-from ltd_jax.cycle import pair as pairs
-from ltd_jax.cycle.pair import ASSETS
 from ltd_jax.pipeline import stages
 from ltd_jax.presets import EMBEDDED_CYCLE
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(PairFlags):
     """What to record."""
 
     out: Path = Path("runs/embedded")
-    target: Path = ASSETS / "target"  # folder of its weights and tokenizer
-    draft: Path = ASSETS / "draft"
     split: Literal["train", "validation", "test"] = "train"
     new_tokens: int = 128  # per prompt
     prompts: int = 24  # per task, at most
@@ -38,9 +35,7 @@ def main() -> None:
     config = tyro.cli(Config)
     command.writable(config.out)
     console = Console()
-    trace = stages.trace_of(
-        pairs.load(config.cycle, config.target, config.draft), config.split, config, console
-    )
+    trace = stages.trace_of(command.load_pair(config, config.cycle), config.split, config, console)
     texts, positions = len(trace.first), len(trace.remaining)
     console.print(f"{positions} positions of {texts} texts in {config.out}/traces.")
 

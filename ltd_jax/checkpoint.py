@@ -62,6 +62,17 @@ def save(
     checkpoints.save(step, args=args, metrics=metrics, force=True)
 
 
+def newest_provenance(checkpoints: ocp.CheckpointManager) -> dict[str, Any] | None:
+    """What is recorded beside the newest readable step; None where there is none."""
+    args = ocp.args.Composite(provenance=ocp.args.JsonRestore())
+    for step in sorted(checkpoints.all_steps(), reverse=True):
+        try:
+            return checkpoints.restore(step, args=args)["provenance"]
+        except Exception:  # orbax raises many kinds for a damaged folder; `restore` names it
+            continue
+    return None
+
+
 def restore(
     checkpoints: ocp.CheckpointManager, abstract: Any, *, step: int | None = None
 ) -> Restored | None:

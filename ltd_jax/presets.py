@@ -62,9 +62,10 @@ PAPER_CYCLE = CycleConfig(
     beam_width=10, max_levels=12, sizes=tuple(range(0, 241, 20)), context=2048, prefill_chunk=256
 )  # A.2: V = 20..240, W = 10, D at most 12; 0 added
 
-# EAGLE-3's fixed setting scaled to the embedded pair, not tuned (paper: 8 levels, 60 nodes).
+# EAGLE-3's fixed setting scaled to the embedded pair, not tuned.
 EAGLE3_LEVELS = 5
 EAGLE3_SIZE = 16
+PAPER_EAGLE3 = (8, 60)  # levels, size (Sec. 5)
 
 # The paper's pairs, as their config.json files have them (Sec. 5 and Table 11).
 LLAMA_3_8B = TargetConfig(

@@ -13,9 +13,8 @@ from ltd_jax import __version__
 
 def environment(dtype: str) -> dict[str, Any]:
     """Device, dtype, versions, date (UTC) and command of this process, as JSON values."""
-    device = jax.devices()[0]
     return {
-        "device": _device_name(device),
+        "device": device_name(),
         "device_count": jax.device_count(),
         "dtype": dtype,
         "python": platform.python_version(),
@@ -34,7 +33,9 @@ def _command() -> str:
     return " ".join([name, *sys.argv[1:]])
 
 
-def _device_name(device: jax.Device) -> str:
+def device_name() -> str:
+    """The kind of the first device; of a processor also the cores that may be used."""
+    device = jax.devices()[0]
     if device.platform != "cpu":
         return device.device_kind
     return f"{_processor()}, {core_count()} cores"

@@ -155,7 +155,11 @@ def policies_of(
 ) -> coadapt.Learned:
     """Trains both policies (or goes on training them) and saves the actors."""
     learning = dataclasses.replace(settings.learning, depth_stage_size=best.size)
-    origin = {"fingerprint": pair.fingerprint, "latency": latency.fingerprint(table)}
+    origin = {
+        "fingerprint": pair.fingerprint,
+        "latency": latency.fingerprint(table),
+        "device": table.provenance["device"],
+    }
     with bar(console, "train policies") as advance:
         learned = coadapt.train(
             replays,

@@ -1,10 +1,12 @@
 """Trained policies on disk: actors beside what they were trained for.
 
 A policy is only right for its pair and its device, so both are part of its identity: the weights'
-fingerprint and the latency table's. Loading for another pair or table is refused.
+fingerprint and the latency table's. The shapes of its cycle and its networks lie beside them, so
+that a folder alone is enough to decode.
 """
 
 import dataclasses
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,17 @@ from ltd_jax.policies import networks
 from ltd_jax.policies.networks import LearnedParams
 
 
+@dataclasses.dataclass(frozen=True)
+class SavedPolicies:
+    """What a folder holds."""
+
+    folder: Path
+    params: LearnedParams
+    cycle: CycleConfig
+    widths: PolicyConfig
+    provenance: dict[str, Any]
+
+
 def save(
     folder: Path,
     params: LearnedParams,
@@ -24,39 +37,71 @@ def save(
     widths: PolicyConfig,
     provenance: dict[str, Any],
 ) -> None:
-    """Writes the actors; provenance must hold "fingerprint" (weights) and "latency" (table)."""
+    """Writes the actors.
+
+    Args:
+      provenance: must hold "fingerprint" (of the weights), "latency" (the table's fingerprint) and
+        "device" (that the table was measured on).
+    """
     shapes = {"cycle": dataclasses.asdict(config), "policy": dataclasses.asdict(widths)}
     with checkpoint.manager(folder, keep=1) as checkpoints:
         step = (checkpoints.latest_step() or 0) + 1
         checkpoint.save(checkpoints, step, params, {**provenance, **shapes})
 
 
-def load(
-    folder: Path,
-    config: CycleConfig,
-    widths: PolicyConfig,
-    *,
-    fingerprint: str,
-    latency: str,
-) -> LearnedParams:
-    """Reads the actors for a pair and a latency table, both named by their fingerprints.
+def load(folder: Path) -> SavedPolicies:
+    """Reads the newest actors of a folder.
 
     Raises:
-      UserError: there are none, they are damaged, or they belong to another pair, table or shape.
+      UserError: there are none, or they are damaged or of another version.
     """
     if not folder.is_dir():
         raise UserError(f"There are no policies in {folder}; train them first.")
-    abstract = jax.eval_shape(lambda: networks.init_learned(jax.random.key(0), config, widths))
     with checkpoint.manager(folder) as checkpoints:
-        found = checkpoint.restore(checkpoints, abstract)
-    if found is None:
-        raise UserError(f"There are no policies in {folder}; train them first.")
-    for name, here in (("fingerprint", fingerprint), ("latency", latency)):
-        there = found.provenance.get(name)
-        if there != here:
-            what = {"fingerprint": "pair", "latency": "latency table"}[name]
+        provenance = checkpoint.newest_provenance(checkpoints)
+        if provenance is None:
+            raise UserError(f"There are no policies in {folder}; train them first.")
+        try:
+            cycle = CycleConfig(**_tuples(provenance["cycle"]))
+            widths = PolicyConfig(**_tuples(provenance["policy"]))
+        except (KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"The policies in {folder} were trained for {what} {there}, not {here}; "
-                "train them again for this one."
-            )
-    return found.state
+                f"The policies in {folder} are of another version ({error}); train them again."
+            ) from error
+        abstract = jax.eval_shape(lambda: networks.init_learned(jax.random.key(0), cycle, widths))
+        found = checkpoint.restore(checkpoints, abstract)
+    assert found is not None  # there was a provenance
+    return SavedPolicies(folder, found.state, cycle, widths, found.provenance)
+
+
+def check(policies: SavedPolicies, fingerprint: str, device: str, other_device: bool) -> None:
+    """Raises UserError unless the policies belong to a pair and a device.
+
+    Args:
+      fingerprint: of the pair's weights.
+      other_device: only warn where the device is another one.
+    """
+    trained = policies.provenance
+    if trained.get("fingerprint") != fingerprint:
+        raise UserError(
+            f"The policies in {policies.folder} were trained for pair "
+            f"{trained.get('fingerprint')}, not {fingerprint}; train them again for this one."
+        )
+    if trained.get("device") == device:
+        return
+    sentence = (
+        f"The policies in {policies.folder} were trained for {trained.get('device')}, not {device}"
+    )
+    if not other_device:
+        raise UserError(
+            f"{sentence}; measure and train here, or give --allow-other-hardware to decode with a "
+            "choice that may be slow."
+        )
+    warnings.warn(f"{sentence}; their choices may be slow here.", stacklevel=2)
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    """JSON's lists as the tuples that they were."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+    }

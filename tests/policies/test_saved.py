@@ -4,13 +4,14 @@ import jax
 import numpy as np
 import pytest
 
+from ltd_jax import checkpoint
 from ltd_jax.config import CycleConfig, PolicyConfig
 from ltd_jax.errors import UserError
 from ltd_jax.policies import networks, saved
 
 CYCLE = CycleConfig(beam_width=4, max_levels=3, sizes=(0, 2, 5), context=32, prefill_chunk=8)
 WIDTHS = PolicyConfig((8,), (8,), (8,), (8,))
-ORIGIN = {"fingerprint": "pair-1", "latency": "table-1"}
+ORIGIN = {"fingerprint": "pair-1", "latency": "table-1", "device": "a machine"}
 
 
 @pytest.fixture
@@ -20,33 +21,41 @@ def folder(tmp_path):
     return tmp_path / "policies"
 
 
-def load(folder, **changes):
-    return saved.load(folder, CYCLE, WIDTHS, **(ORIGIN | changes))
-
-
-def test_round_trip(folder):
+def test_a_folder_alone_is_enough(folder):
+    found = saved.load(folder)
     params = networks.init_learned(jax.random.key(1), CYCLE, WIDTHS)
-    jax.tree.map(np.testing.assert_array_equal, load(folder), params)
+    jax.tree.map(np.testing.assert_array_equal, found.params, params)
+    assert (found.cycle, found.widths) == (CYCLE, WIDTHS)
+    assert found.provenance.items() >= ORIGIN.items()
 
 
 def test_the_newest_is_read(folder):
     newer = networks.init_learned(jax.random.key(2), CYCLE, WIDTHS)
     saved.save(folder, newer, CYCLE, WIDTHS, ORIGIN)
-    jax.tree.map(np.testing.assert_array_equal, load(folder), newer)
+    jax.tree.map(np.testing.assert_array_equal, saved.load(folder).params, newer)
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"fingerprint": "pair-2"}, "trained for pair pair-1, not pair-2"),
-        ({"latency": "table-2"}, "trained for latency table table-1, not table-2"),
-    ],
-)
-def test_another_pair_or_table_is_refused(folder, change, words):
-    with pytest.raises(UserError, match=words):
-        load(folder, **change)
+def test_the_pair_and_the_device_must_be_theirs(folder):
+    found = saved.load(folder)
+    saved.check(found, "pair-1", "a machine", other_device=False)
+    with pytest.raises(UserError, match="trained for pair pair-1, not pair-2"):
+        saved.check(found, "pair-2", "a machine", other_device=True)
+    with pytest.raises(UserError, match="for a machine, not another; .*--allow-other-hardware"):
+        saved.check(found, "pair-1", "another", other_device=False)
+    with pytest.warns(UserWarning, match="for a machine, not another; .* may be slow here"):
+        saved.check(found, "pair-1", "another", other_device=True)
 
 
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(UserError, match="There are no policies in .*nowhere; train them first"):
-        load(tmp_path / "nowhere")
+        saved.load(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="There are no policies in .*; train them first"):
+        saved.load(tmp_path)
+
+
+def test_another_version_is_named(tmp_path):
+    params = networks.init_learned(jax.random.key(1), CYCLE, WIDTHS)
+    with checkpoint.manager(tmp_path) as checkpoints:
+        checkpoint.save(checkpoints, 1, params, ORIGIN | {"cycle": {"width": 3}, "policy": {}})
+    with pytest.raises(UserError, match="of another version .*; train them again"):
+        saved.load(tmp_path)

@@ -25,13 +25,15 @@ def folders(tmp_path):
 
 
 def refusal(module, monkeypatch, capsys, *arguments):
-    """What a command prints when it refuses: one line, without the leading "error: "."""
+    """What a command prints last when it refuses: one line, without the leading "error: "."""
     monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
     with pytest.raises(SystemExit) as end:
         command.run(module.main)
     printed = capsys.readouterr().err
-    assert end.value.code == 2 and printed.startswith("error: ") and printed.count("\n") == 1
-    return printed.removeprefix("error: ")
+    *before, last = printed.splitlines()
+    assert end.value.code == 2 and last.startswith("error: ") and "Traceback" not in printed
+    assert not any("error" in line for line in before)
+    return last.removeprefix("error: ")
 
 
 def lose_a_shard(folders):

@@ -15,7 +15,7 @@ import ltd_jax
 
 ROOT = Path(ltd_jax.__file__).parent
 LAYERS = (
-    ("errors", "config", "presets", "checkpoint", "prompts", "provenance", "repetition"),
+    ("errors", "config", "presets", "checkpoint", "prompts", "chat", "provenance", "repetition"),
     ("models",),
     ("policies.controller",),
     ("cycle",),

@@ -1,0 +1,152 @@
+"""Decode a prompt and stream the text; or chat.
+
+    python -m experiments.generate --prompt "def read_lines(path):"
+    python -m experiments.generate --prompt "..." --controller constant:levels=2,size=4
+    python -m experiments.generate --prompt "..." --controller ltd --policies runs/me/policies
+    python -m experiments.generate --target DIR --draft DIR --chat
+
+Controllers: autoregressive, constant:levels=6,size=24, eagle3, ltd. `--prompt-ids 1,2,3` needs no
+tokenizer. `--json` prints one object: tokens, text, committed_per_cycle, cycles, tokens_per_second.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from experiments import command
+from experiments.command import PairFlags
+from ltd_jax.chat import Chat, Message, Style, open_chat
+from ltd_jax.cycle.pair import Pair
+from ltd_jax.decoding import named
+from ltd_jax.decoding.benchmark import Method
+from ltd_jax.decoding.stream import TextStream
+from ltd_jax.errors import UserError
+
+WARM_UP_TOKENS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(PairFlags):
+    """What to decode, and how."""
+
+    prompt: str | None = None
+    prompt_ids: str | None = None  # token ids with commas between
+    chat: bool = False  # ask and answer in turns
+    style: Style = "auto"  # how a prompt is put to the target
+    controller: str = "eagle3"
+    policies: Path | None = None  # folder of trained policies, for ltd
+    allow_other_hardware: bool = False  # use policies that were trained for another device
+    context: int | None = None  # most tokens of prompt and answer
+    new_tokens: int = 128
+    json: bool = False
+
+
+def main() -> None:
+    config = tyro.cli(Config)
+    if sum((config.prompt is not None, config.prompt_ids is not None, config.chat)) != 1:
+        raise UserError("Give one of --prompt, --prompt-ids and --chat.")
+    if config.new_tokens < 1:
+        raise UserError(f"--new-tokens is {config.new_tokens} but must be at least 1.")
+    asked = named.parse(config.controller, config.target, config.policies)
+    cycle = named.cycle_for(asked, config.target, config.context)
+    pair = command.load_pair(config, cycle)
+    method = named.method(asked, pair, config.allow_other_hardware)
+    command.say(f"controller {method.name}; {cycle}")
+    if config.prompt_ids is not None:
+        found = decode(pair, method, token_ids(config.prompt_ids, pair), config.new_tokens, None)
+        print(json.dumps(found) if config.json else ",".join(map(str, found["tokens"])))
+        return
+    speaker = open_chat(config.target, config.style)
+    if config.chat:
+        converse(pair, method, speaker, config.new_tokens)
+        return
+    prompt_T = speaker.encode([Message("user", str(config.prompt))])
+    show = None if config.json else print_now
+    found = decode(pair, method, prompt_T, config.new_tokens, TextStream(speaker.tokenizer), show)
+    print(json.dumps(found) if config.json else "\n" + summary(found))
+
+
+def decode(
+    pair: Pair,
+    method: Method,
+    prompt_T: np.ndarray,
+    new_tokens: int,
+    text: TextStream | None,
+    show: Any = None,
+) -> dict[str, Any]:
+    """Decodes one prompt; the clock runs from the first token on, compiling came before."""
+    for _ in method.bursts(pair, prompt_T, min(new_tokens, WARM_UP_TOKENS)):
+        pass
+    tokens: list[int] = []
+    cycles, started = -1, 0.0  # the first burst is prefill's
+    for burst in method.bursts(pair, prompt_T, new_tokens):
+        started = started or time.perf_counter()
+        cycles += 1
+        tokens += burst.tokens
+        if text is not None and show is not None:
+            show(text.add(burst.tokens))
+    seconds = time.perf_counter() - started
+    if text is not None and show is not None:
+        show(text.end())
+    return {
+        "tokens": tokens,
+        "text": None if text is None else text.tokenizer.decode(tokens),
+        "committed_per_cycle": (len(tokens) - 1) / cycles if cycles else 0.0,
+        "cycles": cycles,
+        "tokens_per_second": (len(tokens) - 1) / seconds,
+    }
+
+
+def converse(pair: Pair, method: Method, speaker: Chat, new_tokens: int) -> None:
+    """Turns until an empty line or the end of the input."""
+    messages: list[Message] = []
+    while question := ask():
+        messages.append(Message("user", question))
+        prompt_T = speaker.encode(messages)
+        text = TextStream(speaker.tokenizer)
+        found = decode(pair, method, prompt_T, new_tokens, text, print_now)
+        messages.append(Message("assistant", found["text"].strip()))
+        print("\n" + summary(found))
+
+
+def ask() -> str:
+    """A line from the keyboard; "" at the end of the input."""
+    try:
+        return input("\n> ").strip()
+    except EOFError:
+        return ""
+
+
+def token_ids(text: str, pair: Pair) -> np.ndarray:
+    """Ids of "1,2,3"; UserError for other text and for tokens that the target has not."""
+    try:
+        ids = np.asarray([int(part) for part in text.split(",")], np.int64)
+    except ValueError as error:
+        raise UserError(f"--prompt-ids {text!r} is not a list like 1,2,3.") from error
+    known = pair.config.target.vocab_size
+    if ids.min() < 0 or ids.max() >= known:
+        raise UserError(f"--prompt-ids must lie in 0..{known - 1}, the target's vocabulary.")
+    return ids.astype(np.int32)
+
+
+def print_now(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def summary(found: dict[str, Any]) -> str:
+    """One line about the speed."""
+    return (
+        f"[{len(found['tokens'])} tokens, {found['tokens_per_second']:.1f} per second, "
+        f"{found['committed_per_cycle']:.2f} per cycle]"
+    )
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,27 @@
+"""Token ids as text, as they come: a piece is shown when its characters are whole."""
+
+import tokenizers
+from tokenizers.decoders import DecodeStream
+
+
+class TextStream:
+    """The text of one answer, piece by piece."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.stream = DecodeStream(skip_special_tokens=True)
+        self.tokens: list[int] = []
+        self.shown = ""
+
+    def add(self, tokens: tuple[int, ...]) -> str:
+        """The text that became whole with these tokens."""
+        self.tokens += tokens
+        pieces = [self.stream.step(self.tokenizer, token) for token in tokens]
+        piece = "".join(piece for piece in pieces if piece)
+        self.shown += piece
+        return piece
+
+    def end(self) -> str:
+        """What is left, whole or not."""
+        text = self.tokenizer.decode(self.tokens)
+        return text.removeprefix(self.shown) if text.startswith(self.shown) else ""

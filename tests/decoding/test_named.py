@@ -1,0 +1,83 @@
+"""Methods by name: what is compiled, and which sentence wrong names get."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import pytest
+
+from ltd_jax import presets, provenance
+from ltd_jax.config import PolicyConfig
+from ltd_jax.cycle.pair import ASSETS
+from ltd_jax.decoding import named
+from ltd_jax.errors import UserError
+from ltd_jax.policies import networks, saved
+from tests.cycle import tiny
+
+EMBEDDED, OTHER = ASSETS / "target", Path("some/target")
+WIDTHS = PolicyConfig((8,), (8,), (8,), (8,))
+CYCLE = tiny.CONFIG.cycle
+
+
+@pytest.fixture
+def policies(tmp_path):
+    origin = {"fingerprint": "unsaved", "latency": "t", "device": provenance.device_name()}
+    params = networks.init_learned(jax.random.key(0), CYCLE, WIDTHS)
+    saved.save(tmp_path, params, CYCLE, WIDTHS, origin)
+    return tmp_path
+
+
+def cycle_of(name, target=OTHER, context=None):
+    return named.cycle_for(named.parse(name, target, None), target, context)
+
+
+def test_only_what_can_be_chosen_is_compiled():
+    paper = presets.PAPER_CYCLE
+    expected = dataclasses.replace(paper, max_levels=6, sizes=(0, 24))
+    assert cycle_of("constant:levels=6,size=24") == expected
+    assert cycle_of("constant:levels=3,size=0").sizes == (0,)
+    assert cycle_of("autoregressive").max_levels == 1
+    assert cycle_of("eagle3") == dataclasses.replace(paper, max_levels=8, sizes=(0, 60))
+    own = dataclasses.replace(presets.EMBEDDED_CYCLE, max_levels=5, sizes=(0, 16), context=99)
+    assert cycle_of("eagle3", EMBEDDED, 99) == own
+
+
+def test_constants_are_set():
+    asked = named.parse("constant:levels=3,size=6", OTHER, None)
+    method = named.method(asked, tiny.pair(0))
+    assert int(method.params.levels) == 3
+    assert CYCLE.sizes[int(method.params.size)] == 6
+    plain = named.method(named.parse("autoregressive", OTHER, None), tiny.pair(0))
+    assert plain.controller is None
+
+
+def test_policies_bring_their_cycle(policies):
+    asked = named.parse("ltd", OTHER, policies)
+    assert named.cycle_for(asked, OTHER, None) == CYCLE
+    assert named.cycle_for(asked, OTHER, CYCLE.context) == CYCLE
+    with pytest.raises(UserError, match=f"share of {CYCLE.context}"):
+        named.cycle_for(asked, OTHER, 1000)
+    method = named.method(asked, tiny.pair(0))
+    assert method.controller is networks.learned(CYCLE, WIDTHS)
+    with pytest.raises(UserError, match="trained for pair unsaved, not other"):
+        named.method(asked, dataclasses.replace(tiny.pair(0), fingerprint="other"))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("best", "no controller 'best'; choose autoregressive, constant"),
+        ("constant", "no controller 'constant'"),
+        ("constant:levels=0,size=3", "no controller"),
+        ("constant:size=3,levels=2", "no controller"),
+        ("ltd", "needs trained policies"),
+    ],
+)
+def test_wrong_names(name, words):
+    with pytest.raises(UserError, match=words):
+        named.parse(name, OTHER, None)
+
+
+def test_a_setting_that_no_tree_has():
+    with pytest.raises(UserError, match="constant:levels=1,size=500: size 500 is larger"):
+        cycle_of("constant:levels=1,size=500")
