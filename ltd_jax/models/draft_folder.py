@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from ltd_jax.config import DraftConfig, TargetConfig
 from ltd_jax.errors import UserError
 from ltd_jax.models import weights
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.draft_config import DraftSettings, draft_settings
+from ltd_jax.models.loader import Loader
 from ltd_jax.models.tensor_files import TensorFolder, write_folder
 from ltd_jax.models.weights import LAYER_NAMES
 
@@ -47,6 +49,7 @@ def load_draft(
     embedding: jax.Array,
     dtype: jnp.dtype,
     rope_theta: float | None = None,
+    mesh: Mesh | None = None,
 ) -> LoadedDraft:
     """An EAGLE-3 draft folder for a target.
 
@@ -54,41 +57,29 @@ def load_draft(
       embedding: the target's [X, target E], taken where the folder has none of its own.
       dtype: of the weights on the device.
       rope_theta: the draft's rotary base; None = what its config.json says.
+      mesh: with an axis "model", to split the weights over; None = one device.
 
     Raises:
       UserError: something is missing, damaged or of another kind, or the two are not a pair.
     """
     files = TensorFolder(folder, canonical)
     settings = with_head_dim(draft_settings(folder, target, rope_theta), files)
-    config = settings.config
-    E, Y = config.hidden_size, config.draft_vocab_size
-    linear = lambda name, out, into: weights.array(files.read(name, (out, into)).T, dtype)
-    vector = lambda name, size: weights.array(files.read(name, (size,)), dtype)
-    shape = (config.vocab_size, E)
-    if "embed_tokens.weight" in files or embedding.shape != shape:
-        embedding = weights.array(files.read("embed_tokens.weight", shape), dtype)
+    config, loader = settings.config, Loader(files, dtype, mesh)
+    X, E, Y = config.vocab_size, config.hidden_size, config.draft_vocab_size
+    if "embed_tokens.weight" in files or embedding.shape != (X, E):
+        embedding = loader.table("embed_tokens.weight", X, E)
     params = DraftParams(
         embedding=embedding,
-        fuse=linear("fc.weight", E, 3 * config.target_hidden_size),
-        hidden_norm=vector("midlayer.hidden_norm.weight", E),
-        norm=vector("norm.weight", E),
-        head=linear("lm_head.weight", Y, E),
+        fuse=loader.linear("fc.weight", E, 3 * config.target_hidden_size),
+        hidden_norm=loader.vector("midlayer.hidden_norm.weight", E),
+        norm=loader.vector("norm.weight", E),
+        head=loader.linear("lm_head.weight", Y, E, "out"),
         target_token=jnp.asarray(target_tokens(files, config)),
-        fuse_norm=fuse_norm(vector, config),
-        **layer_weights(config, linear, vector),
+        fuse_norm=fuse_norm(loader, config),
+        **weights.load_fields(weights.layer_shapes(config, inputs=2), "midlayer.", loader),
     )
-    weights.warn_unused(files, ignored=COPIES | {"t2d"})
+    loader.finish(COPIES | {"t2d"})
     return LoadedDraft(config, params, settings.feature_layers, settings.remarks)
-
-
-def layer_weights(config: DraftConfig, linear: Any, vector: Any) -> dict[str, jax.Array]:
-    """The weights of the decoder layer, by field of `DraftParams`."""
-    shapes = weights.layer_shapes(config, inputs=2)
-    read = lambda shape: linear if len(shape) == 2 else vector
-    return {
-        field: read(shapes[field])(f"midlayer.{name}.weight", *shapes[field])
-        for field, name in LAYER_NAMES.items()
-    }
 
 
 def with_head_dim(settings: DraftSettings, files: TensorFolder) -> DraftSettings:
@@ -116,12 +107,13 @@ def with_head_dim(settings: DraftSettings, files: TensorFolder) -> DraftSettings
     )
 
 
-def fuse_norm(vector: Any, config: DraftConfig) -> jax.Array | None:
+def fuse_norm(loader: Loader, config: DraftConfig) -> jax.Array | None:
     """The norm before `fc` [3 * target E]: one over all features, one for each, or none."""
     size = config.target_hidden_size
     if config.norm_each_feature:
-        return jnp.concatenate([vector(f"fc_norm.{part}.weight", size) for part in range(3)])
-    return vector("input_norm.weight", 3 * size) if config.norm_before_fc else None
+        parts = [loader.vector(f"fc_norm.{part}.weight", size) for part in range(3)]
+        return jnp.concatenate(parts)
+    return loader.vector("input_norm.weight", 3 * size) if config.norm_before_fc else None
 
 
 def target_tokens(files: TensorFolder, config: DraftConfig) -> np.ndarray:

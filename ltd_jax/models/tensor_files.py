@@ -82,16 +82,36 @@ class TensorFolder:
         else:
             with _opened(path) as file:
                 tensor = file.get_tensor(stored)
-        if tensor.shape != shape:
-            raise UserError(
-                f"Tensor {stored} in {path} is {list(tensor.shape)} but config.json asks for "
-                f"{list(shape)}; weights and config are not of one model."
-            )
+        self._check_shape(name, tensor.shape, shape)
         return tensor
+
+    def blocks(
+        self, name: str, shape: tuple[int, ...], most_bytes: int
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """A matrix by blocks of whole rows: each one's first row and the rows; errors as `read`."""
+        path, stored = self._place(name)
+        if path.suffix == TORCH_SUFFIX:
+            yield 0, self.read(name, shape)
+            return
+        self.used.add(name)
+        with _opened(path) as file:
+            tensor = file.get_slice(stored)
+            self._check_shape(name, tuple(tensor.get_shape()), shape)
+            step = max(1, most_bytes // (4 * shape[1]))
+            for start in range(0, shape[0], step):
+                yield start, tensor[start : min(start + step, shape[0])]
 
     def unused(self) -> list[str]:
         """Names in the files that nothing read."""
         return sorted(self.stored[name] for name in set(self.stored) - self.used)
+
+    def _check_shape(self, name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+        path, stored = self._place(name)
+        if found != wanted:
+            raise UserError(
+                f"Tensor {stored} in {path} is {list(found)} but config.json asks for "
+                f"{list(wanted)}; weights and config are not of one model."
+            )
 
     def _place(self, name: str) -> tuple[Path, str]:
         if name not in self.stored:

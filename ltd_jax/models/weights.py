@@ -3,17 +3,18 @@
 Hugging Face stores linear maps as [out, in]; ours are [in, out] (see layers.py).
 """
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from ltd_jax.config import DraftConfig, TargetConfig
 from ltd_jax.errors import UserError
 from ltd_jax.models.hub_config import target_config
+from ltd_jax.models.loader import Loader, Split
 from ltd_jax.models.target import LayerParams, TargetParams
 from ltd_jax.models.tensor_files import TensorFolder, write_folder
 
@@ -30,39 +31,57 @@ LAYER_NAMES = {
 }
 
 
-def load_target(folder: Path, dtype: jnp.dtype) -> tuple[TargetConfig, TargetParams]:
-    """Config and weights of a target folder, cast to `dtype`."""
-    config, files = target_config(folder), TensorFolder(folder)
+def load_target(
+    folder: Path, dtype: jnp.dtype, mesh: Mesh | None = None
+) -> tuple[TargetConfig, TargetParams]:
+    """Config and weights of a target folder.
+
+    Args:
+      dtype: of the weights on the device, whatever they are stored in.
+      mesh: with an axis "model", to split the weights over; None = one device.
+
+    Raises:
+      UserError: something is missing, damaged or of another family.
+    """
+    config, loader = target_config(folder), Loader(TensorFolder(folder), dtype, mesh)
     E, X = config.hidden_size, config.vocab_size
-    linear = lambda name, out, into: array(files.read(name, (out, into)).T, dtype)
-    vector = lambda name, size: array(files.read(name, (size,)), dtype)
     params = TargetParams(
-        embedding=array(files.read("model.embed_tokens.weight", (X, E)), dtype),
+        embedding=loader.table("model.embed_tokens.weight", X, E),
         layers=tuple(
-            _load_layer(config, f"model.layers.{index}.", linear, vector)
+            _load_layer(config, f"model.layers.{index}.", loader)
             for index in range(config.layer_count)
         ),
-        norm=vector("model.norm.weight", E),
-        head=None if config.tie_embeddings else linear("lm_head.weight", X, E),
+        norm=loader.vector("model.norm.weight", E),
+        head=None if config.tie_embeddings else loader.linear("lm_head.weight", X, E, "out"),
     )
-    warn_unused(files, ignored={"lm_head.weight"} if config.tie_embeddings else set())
+    loader.finish(frozenset({"lm_head.weight"}) if config.tie_embeddings else frozenset())
     return config, params
 
 
-def _load_layer(config: TargetConfig, prefix: str, linear, vector) -> LayerParams:
-    shapes = layer_shapes(config)
-    load = lambda name, shape: (linear if len(shape) == 2 else vector)(name, *shape)
-    weights = {
-        field: load(f"{prefix}{name}.weight", shapes[field]) for field, name in LAYER_NAMES.items()
-    }
+def _load_layer(config: TargetConfig, prefix: str, loader: Loader) -> LayerParams:
+    weights = load_fields(layer_shapes(config), prefix, loader)
     if config.attention_bias:
         for field in ("q", "k", "v"):
-            size = shapes[field][0]
-            weights[f"{field}_bias"] = vector(f"{prefix}{LAYER_NAMES[field]}.bias", size)
+            size = weights[field].shape[1]
+            weights[f"{field}_bias"] = loader.vector(f"{prefix}{LAYER_NAMES[field]}.bias", size)
     if config.qk_norm:
         for field in ("q_norm", "k_norm"):
-            weights[field] = vector(f"{prefix}self_attn.{field}.weight", config.head_dim)
+            name = f"{prefix}self_attn.{field}.weight"
+            weights[field] = loader.vector(name, config.head_dim)
     return LayerParams(**weights)
+
+
+def load_fields(
+    shapes: dict[str, tuple[int, ...]], prefix: str, loader: Loader
+) -> dict[str, jax.Array]:
+    """The weights of a decoder layer that targets and drafts both have, by field."""
+    found = {}
+    for field, name in LAYER_NAMES.items():
+        shape, name = shapes[field], f"{prefix}{name}.weight"
+        split: Split = "in" if field in ("o", "down") else "out"
+        linear = len(shape) == 2
+        found[field] = loader.linear(name, *shape, split) if linear else loader.vector(name, *shape)
+    return found
 
 
 def layer_shapes(config: TargetConfig | DraftConfig, inputs: int = 1) -> dict[str, tuple[int, ...]]:
@@ -80,19 +99,6 @@ def layer_shapes(config: TargetConfig | DraftConfig, inputs: int = 1) -> dict[st
         "up": (F, E),
         "down": (E, F),
     }
-
-
-def array(tensor: np.ndarray, dtype: jnp.dtype) -> jax.Array:
-    return jnp.asarray(tensor).astype(dtype)
-
-
-def warn_unused(files: TensorFolder, ignored: set[str]) -> None:
-    unused = [name for name in files.unused() if name not in ignored]
-    if unused:
-        warnings.warn(
-            f"{files.folder}: {len(unused)} tensors are not used: {', '.join(unused[:5])}.",
-            stacklevel=3,
-        )
 
 
 def save_target(folder: Path, config: TargetConfig, params: TargetParams, dtype: Any) -> None:

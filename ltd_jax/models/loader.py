@@ -1,0 +1,82 @@
+"""From a weights folder to device arrays, tensor by tensor, in one dtype.
+
+Linear maps are stored [out, in] and used [in, out] (see layers.py). A map is turned, cast and put
+block by block of its rows, so the host never holds much more than one tensor beside what it has
+already put on the device. With a mesh, maps are split over its axis "model": by outputs or by
+inputs, where the axis divides them, and copied to all devices where it does not.
+"""
+
+import warnings
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ltd_jax.errors import UserError
+from ltd_jax.models.tensor_files import TensorFolder
+
+BLOCK_BYTES = 64 * 2**20
+AXIS = "model"
+Split = Literal["in", "out", "none"]
+
+
+class Loader:
+    """Reads the tensors of one folder; `finish` tells what was wrong with them."""
+
+    def __init__(self, files: TensorFolder, dtype: jnp.dtype, mesh: Mesh | None = None) -> None:
+        self.files, self.dtype, self.mesh = files, np.dtype(dtype), mesh
+        self.finite: dict[str, jax.Array] = {}  # by tensor, bool []
+
+    def linear(self, name: str, out: int, into: int, split: Split = "none") -> jax.Array:
+        """A linear map [in, out]."""
+        turned = np.empty((into, out), self.dtype)
+        for start, block in self.files.blocks(name, (out, into), BLOCK_BYTES):
+            turned[:, start : start + len(block)] = block.T
+        return self._put(name, turned, {"in": 0, "out": 1}.get(split))
+
+    def vector(self, name: str, size: int) -> jax.Array:
+        """A norm's weight or a bias [size]."""
+        return self._put(name, self.files.read(name, (size,)).astype(self.dtype), None)
+
+    def table(self, name: str, rows: int, columns: int) -> jax.Array:
+        """An embedding [rows, columns], as it is stored."""
+        found = np.empty((rows, columns), self.dtype)
+        for start, block in self.files.blocks(name, (rows, columns), BLOCK_BYTES):
+            found[start : start + len(block)] = block
+        return self._put(name, found, None)
+
+    def finish(self, ignored: frozenset[str] = frozenset()) -> None:
+        """Warns of tensors that nothing read; UserError for one that holds no finite numbers."""
+        for name, finite in self.finite.items():
+            if not finite:
+                raise UserError(
+                    f"Tensor {name} in {self.files.folder} holds NaN or infinity in "
+                    f"{self.dtype.name}; the weights are damaged, or need another --dtype."
+                )
+        unused = [name for name in self.files.unused() if name not in ignored]
+        if unused:
+            warnings.warn(
+                f"{self.files.folder}: {len(unused)} tensors are not used: "
+                f"{', '.join(unused[:5])}.",
+                stacklevel=3,
+            )
+
+    def _put(self, name: str, tensor: np.ndarray, axis: int | None) -> jax.Array:
+        array = jax.device_put(tensor, self._sharding(tensor.shape, axis))
+        self.finite[name] = _all_finite(array)
+        return array
+
+    def _sharding(self, shape: tuple[int, ...], axis: int | None) -> NamedSharding | None:
+        if self.mesh is None:
+            return None
+        parts: list[str | None] = [None] * len(shape)
+        if axis is not None and shape[axis] % self.mesh.shape[AXIS] == 0:
+            parts[axis] = AXIS
+        return NamedSharding(self.mesh, PartitionSpec(*parts))
+
+
+@jax.jit
+def _all_finite(array: jax.Array) -> jax.Array:
+    return jnp.isfinite(array).all()
