@@ -1,0 +1,110 @@
+"""Look at a pair before using it: how its folders are read, what it needs, what is doubtful.
+
+    python -m experiments.inspect --target DIR --draft DIR
+    python -m experiments.inspect --target DIR --draft DIR --no-weights      reads config.json only
+
+Exit code 0 also with doubts; `--json` prints one object.
+"""
+
+import dataclasses
+import json
+from typing import Any
+
+import jax.numpy as jnp
+import tyro
+from rich.console import Console
+
+from experiments import command
+from experiments.command import PairFlags
+from ltd_jax import presets, provenance
+from ltd_jax.config import PairConfig
+from ltd_jax.pipeline import inspection
+from ltd_jax.pipeline.inspection import Memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(PairFlags):
+    """Which pair, and how closely to look."""
+
+    context: int = 2048  # tokens that the caches are to hold
+    weights: bool = True  # load them, check them, and decode a probe text
+    json: bool = False
+
+
+def main() -> None:
+    config = tyro.cli(Config)
+    cycle = dataclasses.replace(
+        presets.EMBEDDED_CYCLE,
+        max_levels=inspection.PROBE_LEVELS,
+        sizes=(0, inspection.PROBE_SIZE),
+        context=config.context,
+    )
+    pair, remarks = inspection.settings_of(
+        config.target, config.draft, cycle, config.feature_layers, config.draft_rope_theta
+    )
+    memory = inspection.memory_of(pair, jnp.dtype(config.dtype))
+    doubts = inspection.tokenizer_doubts(config.target, config.draft, pair.target.vocab_size)
+    accepted = None
+    if config.weights:
+        accepted = inspection.probe(command.load_pair(config, cycle))
+        doubts += inspection.acceptance_doubts(accepted)
+    if config.json:
+        print(json.dumps(as_json(pair, memory, remarks, accepted, doubts)))
+    else:
+        show(pair, memory, (*remarks,), accepted, doubts)
+
+
+def as_json(
+    pair: PairConfig,
+    memory: Memory,
+    remarks: tuple[str, ...],
+    accepted: float | None,
+    doubts: list[str],
+) -> dict[str, Any]:
+    """Everything that was found."""
+    return {
+        "device": provenance.device_name(),
+        "target": dataclasses.asdict(pair.target),
+        "draft": dataclasses.asdict(pair.draft),
+        "context": pair.cycle.context,
+        "bytes": dataclasses.asdict(memory),
+        "remarks": list(remarks),
+        "accepted_per_cycle": accepted,
+        "doubts": doubts,
+    }
+
+
+def show(
+    pair: PairConfig,
+    memory: Memory,
+    remarks: tuple[str, ...],
+    accepted: float | None,
+    doubts: list[str],
+) -> None:
+    """The same for a person."""
+    console = Console()
+    mebi = lambda count: f"{count / 2**20:,.0f} MiB"
+    console.print(f"target: {pair.target}")
+    console.print(f"draft: {pair.draft}")
+    for remark in remarks:
+        console.print(remark)
+    console.print(
+        f"memory: target {mebi(memory.target)}, draft {mebi(memory.draft)}, caches of "
+        f"{pair.cycle.context} tokens {mebi(memory.caches)}, together {mebi(memory.needed)}"
+    )
+    if memory.device is not None:
+        share = memory.needed / memory.device
+        console.print(
+            f"{provenance.device_name()} has {mebi(memory.device)}: {share:.0%} of it is needed"
+            + ("" if share < 1 else "; the pair does not fit")
+        )
+    if accepted is not None:
+        console.print(f"probe text: {accepted:.2f} drafted tokens accepted per cycle")
+    for doubt in doubts:
+        console.print(f"doubt: {doubt}", style="yellow")
+    if not doubts:
+        console.print("no doubts")
+
+
+if __name__ == "__main__":
+    command.run(main)

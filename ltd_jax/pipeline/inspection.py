@@ -1,0 +1,141 @@
+"""What two folders hold, what they need, and every doubt about them as a pair.
+
+Sizes come from abstract shapes, so a pair can be looked at that does not fit this machine.
+"""
+
+import dataclasses
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ltd_jax import prompts
+from ltd_jax.config import CycleConfig, PairConfig
+from ltd_jax.cycle import prefill
+from ltd_jax.cycle.pair import Pair
+from ltd_jax.decoding import generate
+from ltd_jax.errors import UserError
+from ltd_jax.models import draft, draft_config, hub_config, target
+from ltd_jax.policies import controller
+
+PROBE = "def add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return"
+PROBE_TOKENS = 48
+PROBE_LEVELS, PROBE_SIZE = 3, 6
+LOW_ACCEPTANCE = 0.2  # accepted tokens per cycle on the probe; trained drafts have 1 to 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes."""
+
+    target: int
+    draft: int
+    caches: int  # of one sequence
+    device: int | None  # of one device; None = not known
+
+    @property
+    def needed(self) -> int:
+        """All of it together."""
+        return self.target + self.draft + self.caches
+
+
+def settings_of(
+    target_folder: Path,
+    draft_folder: Path,
+    cycle: CycleConfig,
+    feature_layers: tuple[int, int, int] | None,
+    rope_theta: float | None,
+) -> tuple[PairConfig, tuple[str, ...]]:
+    """The pair's settings and how they were read, from the two config.json alone.
+
+    Raises:
+      UserError: a field is missing or wrong, or the two are not a pair.
+    """
+    config = hub_config.target_config(target_folder)
+    found = draft_config.draft_settings(draft_folder, config, rope_theta)
+    layers = feature_layers or found.feature_layers or config.feature_layers
+    try:
+        config = dataclasses.replace(config, feature_layers=layers)
+        return PairConfig(config, found.config, cycle), found.remarks
+    except ValueError as error:
+        raise UserError(f"{target_folder} and {draft_folder}: {error}") from error
+
+
+def memory_of(pair: PairConfig, dtype: jnp.dtype) -> Memory:
+    """What weights and caches of one sequence need, by shape."""
+    key = jax.random.key(0)
+    weights = jax.eval_shape(lambda: target.init(key, pair.target, dtype))
+    tokens = jax.ShapeDtypeStruct((pair.draft.draft_vocab_size,), jnp.int32)
+    shape = (pair.draft.vocab_size, pair.draft.hidden_size)
+    shares = weights.embedding.shape == shape  # the draft's embedding is the target's
+    own = jax.eval_shape(
+        lambda embedding, tokens: draft.init(key, pair.draft, embedding, tokens),
+        jax.ShapeDtypeStruct(shape, dtype),
+        tokens,
+    )
+    state = jax.eval_shape(lambda: prefill.empty_state(pair, controller.constant(), dtype))
+    return Memory(
+        target=_bytes(weights),
+        draft=_bytes(own.replace(embedding=None) if shares else own),
+        caches=_bytes((state.target_cache, state.draft_cache)),
+        device=device_bytes(),
+    )
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def device_bytes() -> int | None:
+    """Memory of the first device; of a processor the machine's."""
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    stats = device.memory_stats() or {}
+    return stats.get("bytes_limit")
+
+
+def tokenizer_doubts(target_folder: Path, draft_folder: Path, vocab_size: int) -> list[str]:
+    """What is wrong with the tokenizer, and whether the draft's folder has another one."""
+    tokenizer = prompts.load_tokenizer(target_folder)
+    count = tokenizer.get_vocab_size(with_added_tokens=True)
+    doubts = []
+    if count > vocab_size:
+        doubts.append(
+            f"The tokenizer in {target_folder} has {count} tokens, the target {vocab_size}; "
+            "some prompts cannot be read."
+        )
+    if (draft_folder / "tokenizer.json").exists():
+        other = prompts.load_tokenizer(draft_folder)
+        if other.get_vocab() != tokenizer.get_vocab():
+            doubts.append(
+                f"{draft_folder} has another tokenizer than {target_folder}; the draft may have "
+                "been trained for another target."
+            )
+    return doubts
+
+
+def probe(pair: Pair) -> float:
+    """Accepted tokens per cycle on a short text."""
+    tokenizer = prompts.load_tokenizer(pair.folder)
+    context = pair.config.cycle.context
+    prompt_T = prompts.encode_prompt(tokenizer, PROBE, context)
+    new_tokens = min(PROBE_TOKENS, context - len(prompt_T))
+    setting = controller.constant_params(PROBE_LEVELS, PROBE_SIZE, pair.config.cycle)
+    bursts = generate.speculative_bursts(pair, controller.constant(), setting, prompt_T, new_tokens)
+    accepted = [burst.accepted for burst in bursts][1:]
+    return float(np.mean(accepted)) if accepted else 0.0
+
+
+def acceptance_doubts(accepted: float) -> list[str]:
+    """What a low acceptance on the probe may come from."""
+    if accepted >= LOW_ACCEPTANCE:
+        return []
+    return [
+        f"Only {accepted:.2f} drafted tokens per cycle were accepted on a probe text; check "
+        "--feature-layers and --draft-rope-theta, and that the draft belongs to this target."
+    ]
