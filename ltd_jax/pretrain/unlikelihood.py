@@ -35,7 +35,8 @@ class Batch(NamedTuple):
 def looped(text_T: np.ndarray, written: int) -> np.ndarray:
     """Which tokens from index `written` on lead into a loop: bool [T].
 
-    In every repetition, those of ENTRY periods after the first one.
+    In every repetition, those of ENTRY periods after the first one. A loop repeats with every
+    multiple of its period as well, so the tokens of a short one count for longer.
     """
     entering = np.zeros(len(text_T), bool)
     for start, period, stop in repetition.stretches(text_T, LONGEST_PERIOD):

@@ -63,8 +63,10 @@ def test_saved_texts_are_written_once(tmp_path, monkeypatch):
         ([5, 1, 2, 3, 4, 1, 2, 3, 4, 1, 9], 0, [5, 6, 7, 8, 9]),  # from the second period on
         ([5, 1, 2, 3, 4, 1, 2, 3, 4, 1, 9], 7, [7, 8, 9]),  # the prompt is not the target's fault
         ([1, 2, 1, 2, 3], 0, []),  # too short for a loop
-        ([1, 2, 3] * 8, 0, list(range(3, 12))),  # only where the loop begins
-        ([1, 2, 3] * 8, 6, list(range(6, 15))),
+        ([1, 2, 3] * 8, 0, list(range(3, 24))),  # periods 3, 6, 9 and 12, three of each
+        (list(range(20)) * 6, 0, list(range(20, 120))),  # periods 20, 40 and 60
+        (list(range(40)) * 6, 0, list(range(40, 160))),  # only where the loop begins
+        (list(range(40)) * 6, 60, list(range(60, 180))),
         (list(range(64)) * 2, 0, list(range(64, 128))),  # longer than what is reported
     ],
 )
