@@ -17,6 +17,7 @@ from experiments.command import PairFlags
 from ltd_jax import report
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
 from ltd_jax.pipeline import results
+from ltd_jax.pipeline.questions import QuestionFlags
 from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_LEARNING, EMBEDDED_POLICY
 from ltd_jax.replay.measure import MeasureConfig
 
@@ -27,8 +28,7 @@ class Config(PairFlags):
 
     out: Path = Path("runs/quickstart")
     smoke: bool = False  # a few prompts, a few decisions: shows that everything runs
-    new_tokens: int = 128  # per prompt
-    prompts: int = 24  # per task, at most
+    asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags()
     cycle: CycleConfig = EMBEDDED_CYCLE
     policy: PolicyConfig = EMBEDDED_POLICY
     learning: LearningConfig = EMBEDDED_LEARNING
@@ -47,8 +47,7 @@ def smoke(config: Config) -> Config:
     )
     return dataclasses.replace(
         config,
-        new_tokens=24,
-        prompts=2,
+        asked=dataclasses.replace(config.asked, new_tokens=24, prompts=2),
         cycle=dataclasses.replace(config.cycle, max_levels=4, sizes=(0, 2, 6)),
         learning=learning,
         measure=MeasureConfig(contexts=(64,), calls=1, visits=1, policy_visits=2),

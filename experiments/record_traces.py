@@ -8,7 +8,6 @@ with the same --out uses what is found there.
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
 
 import tyro
 from rich.console import Console
@@ -17,6 +16,7 @@ from experiments import command
 from experiments.command import PairFlags
 from ltd_jax.config import CycleConfig
 from ltd_jax.pipeline import stages
+from ltd_jax.pipeline.questions import QuestionFlags, Split
 from ltd_jax.presets import EMBEDDED_CYCLE
 
 
@@ -25,9 +25,8 @@ class Config(PairFlags):
     """What to record."""
 
     out: Path = Path("runs/embedded")
-    split: Literal["train", "validation", "test"] = "train"
-    new_tokens: int = 128  # per prompt
-    prompts: int = 24  # per task, at most
+    split: Split = "train"
+    asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags()
     cycle: CycleConfig = EMBEDDED_CYCLE
 
 

@@ -33,7 +33,8 @@ from ltd_jax.cycle.pair import ASSETS
 from ltd_jax.models import draft, draft_folder, weights
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.target import TargetParams
-from ltd_jax.pipeline import pair_quality, stages
+from ltd_jax.pipeline import pair_quality, questions
+from ltd_jax.pipeline.questions import QuestionFlags
 from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_DRAFT, EMBEDDED_TARGET
 from ltd_jax.pretrain import corpus, own_text, train_draft, train_target, unlikelihood
 from ltd_jax.pretrain.trainer import TrainConfig
@@ -81,7 +82,8 @@ def main() -> None:
 def quality_of(out: Path) -> dict[str, Any]:
     """Held-out loss by kind; committed tokens and repetition on the test prompts by task."""
     pair = pairs.load(EMBEDDED_CYCLE, out / "target", out / "draft")
-    found = stages.embedded_prompts(pair, "test", 24, NEW_TOKENS)
+    flags = QuestionFlags(new_tokens=NEW_TOKENS)
+    found = questions.ask(pair, flags, "test", out).prompts
     origin = provenance.environment("float32") | {"tasks": list(prompts.TASKS)}
     parts = out / f"quality-{pair.fingerprint}"
     trace = record.record(pair, found, NEW_TOKENS, origin, parts, lambda texts: None)

@@ -35,6 +35,7 @@ class Pair:
     stop_tokens: tuple[int, ...] = ()
     fingerprint: str = "unsaved"  # names the weights in everything recorded from them
     folder: Path = ASSETS / "target"  # the target's, with its tokenizer
+    names: tuple[str, str] = ("random target", "random draft")  # for reports
     remarks: tuple[str, ...] = ()  # how the folders were read, sentences for a person
 
 
@@ -73,5 +74,11 @@ def load(
         stop_tokens=prompts.stop_tokens(target_folder),
         fingerprint=tensor_files.fingerprint(target_folder, draft_folder),
         folder=target_folder,
+        names=(_name(target_folder), _name(draft_folder)),
         remarks=draft.remarks,
     )
+
+
+def _name(folder: Path) -> str:
+    """What reports call a folder: without the machine's paths."""
+    return f"embedded {folder.name}" if folder.parent == ASSETS else folder.name

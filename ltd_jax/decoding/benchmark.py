@@ -43,6 +43,7 @@ class Run:
     prompt: int
     task: int
     tokens: tuple[int, ...]  # the whole continuation; the first one comes from prefill
+    prefill_seconds: float  # until the first token is known
     seconds: float  # of decoding all but the first
     levels: tuple[int, ...]  # per cycle
     sizes: tuple[int, ...]  # per cycle
@@ -52,6 +53,7 @@ class Run:
 def decode(pair: Pair, method: Method, prompt: Prompt, index: int, new_tokens: int) -> Run:
     """Decodes and times one text."""
     bursts = method.bursts(pair, prompt.token, new_tokens)
+    asked = time.perf_counter()
     first = next(bursts)
     started = time.perf_counter()
     rest = list(bursts)
@@ -62,6 +64,7 @@ def decode(pair: Pair, method: Method, prompt: Prompt, index: int, new_tokens: i
         prompt=index,
         task=prompt.task,
         tokens=tokens,
+        prefill_seconds=started - asked,
         seconds=seconds,
         levels=tuple(burst.levels for burst in rest),
         sizes=tuple(burst.size for burst in rest),

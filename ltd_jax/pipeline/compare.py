@@ -11,20 +11,17 @@ from ltd_jax.cycle.pair import Pair
 from ltd_jax.decoding import benchmark, comparison
 from ltd_jax.decoding.benchmark import Method, Run
 from ltd_jax.errors import UserError
-from ltd_jax.pipeline import stages
-from ltd_jax.pipeline.stages import Settings
+from ltd_jax.pipeline import questions, stages
+from ltd_jax.pipeline.stages import Recording
+from ltd_jax.pipeline.training import Trained
 from ltd_jax.policies import controller, networks
-from ltd_jax.policies.networks import LearnedParams
-from ltd_jax.replay import optimum
 from ltd_jax.replay.record import Prompt
 from ltd_jax.replay.trace import replacing
 
 
-def methods_of(
-    pair: Pair, best: optimum.BestConstant, policies: LearnedParams, settings: Settings
-) -> list[Method]:
+def methods_of(pair: Pair, trained: Trained) -> list[Method]:
     """What is compared: the four methods of the report, and two constants that test the replay."""
-    cycle, constant = pair.config.cycle, controller.constant()
+    cycle, constant, best = pair.config.cycle, controller.constant(), trained.best
     eagle3 = (min(presets.EAGLE3_LEVELS, cycle.max_levels), nearest(cycle.sizes))
     probes = {
         "eagle3": eagle3,
@@ -36,7 +33,8 @@ def methods_of(
         Method(name, constant, controller.constant_params(*setting, cycle))
         for name, setting in probes.items()
     ]
-    learned = Method("ltd", networks.learned(cycle, settings.policy), policies)
+    policies = trained.policies
+    learned = Method("ltd", networks.learned(cycle, policies.widths), policies.params)
     return [Method(comparison.PLAIN), *fixed, learned]
 
 
@@ -46,7 +44,7 @@ def nearest(sizes: tuple[int, ...]) -> int:
 
 
 def runs_of(
-    pair: Pair, methods: list[Method], found: list[Prompt], settings: Settings, console: Console
+    pair: Pair, methods: list[Method], found: list[Prompt], settings: Recording, console: Console
 ) -> list[Run]:
     """Decodes all prompts with all methods in turns; prompts that were measured before are kept."""
     path = settings.out / "runs.jsonl"
@@ -59,12 +57,12 @@ def runs_of(
             rows = [json.dumps(dataclasses.asdict(run)) for run in kept]
             with replacing(path) as temporary:
                 head = json.dumps(
-                    {"fingerprint": pair.fingerprint, "prompts": stages.digest(found)}
+                    {"fingerprint": pair.fingerprint, "prompts": questions.digest_of(found)}
                 )
                 temporary.write_text("\n".join([head, *rows]) + "\n")
             advance(len({run.prompt for run in kept}) / len(found))
 
-        benchmark.interleaved(pair, methods, found, settings.new_tokens, skip=skip, done=done)
+        benchmark.interleaved(pair, methods, found, settings.asked.new_tokens, skip=skip, done=done)
     return kept
 
 
@@ -80,5 +78,5 @@ def _kept(path: Path, pair: Pair, found: list[Prompt]) -> list[Run]:
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); delete it to measure again.") from error
     stages.must_equal(path, "fingerprint", head.get("fingerprint"), pair.fingerprint)
-    stages.must_equal(path, "prompts", head.get("prompts"), stages.digest(found))
+    stages.must_equal(path, "prompts", head.get("prompts"), questions.digest_of(found))
     return runs

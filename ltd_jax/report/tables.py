@@ -5,7 +5,7 @@ from typing import NamedTuple
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ltd_jax.report.schema import METHODS, TASKS, MethodRow, Report
+from ltd_jax.report.schema import METHODS, MethodRow, Report
 from ltd_jax.report.sentences import mean_row
 from ltd_jax.report.texts import METHOD_NAMES, NONE, percent, rate, task_name, times
 
@@ -35,9 +35,9 @@ class Comparison(NamedTuple):
 
 
 def tasks_of(report: Report) -> list[str]:
-    """The tasks that have rows, in the schema's order, the mean last."""
-    found = {row["task"] for row in report["methods"]}
-    return [task for task in TASKS if task in found]
+    """The tasks that have rows, in the report's order, the mean last."""
+    found = dict.fromkeys(row["task"] for row in report["methods"])
+    return sorted(found, key=lambda task: task == "mean")
 
 
 def rows_of(report: Report, task: str) -> list[MethodRow]:
@@ -90,7 +90,9 @@ def terminal_table(report: Report) -> Table:
 
 def without_repetition(report: Report) -> list[tuple[str, str, str, str]]:
     """Task and method, share left out, committed tokens, speedup; ordered by task."""
-    rows = sorted(report["without_repetition"], key=lambda row: TASKS.index(row["task"]))
+    order = dict.fromkeys(row["task"] for row in report["without_repetition"])
+    tasks = sorted(order, key=lambda task: task == "mean")
+    rows = sorted(report["without_repetition"], key=lambda row: tasks.index(row["task"]))
     return [
         (
             f"{task_name(row['task'])}: {METHOD_NAMES[row['method']]}",

@@ -15,7 +15,7 @@ CYCLE = tiny.CONFIG.cycle
 
 
 def made(method: str, prompt: int, seconds: float, task: int = 0) -> Run:
-    return Run(method, prompt, task, (1, 2, 3, 4, 5), seconds, (2, 2), (3, 3), (2, 2))
+    return Run(method, prompt, task, (1, 2, 3, 4, 5), 0.1, seconds, (2, 2), (3, 3), (2, 2))
 
 
 def test_rates_sum_before_dividing():
@@ -98,7 +98,7 @@ def test_without_repetition_leaves_out_what_starts_in_a_loop():
     replay = cycles.build(trace, table, config)
     size = config.sizes[-1]
     loop = (1, 2, 3, 4, 5, 6) + (9, 8) * 5 + (7,)
-    run = Run("eagle3", 0, 0, loop, 1.0, (2, 1, 2, 2), (size,) * 4, (3, 3, 6, 4))
+    run = Run("eagle3", 0, 0, loop, 0.1, 1.0, (2, 1, 2, 2), (size,) * 4, (3, 3, 6, 4))
     (row, mean) = comparison.without_repetition([run], ["code"], replay, table)
     assert row["repetition_share"] == pytest.approx(10 / 17)
     assert row["committed_per_cycle"] == 3  # cycles at 0, 3; those at 6 and 12 start in the loop
@@ -116,7 +116,7 @@ def test_the_policies_time_counts_outside_of_loops_too():
     replay = cycles.build(trace, table, config)
     tokens, size = tuple(range(17)), config.sizes[-1]
     runs = [
-        Run(name, 0, 0, tokens, 1.0, (1,) * 4, (size,) * 4, (4,) * 4)
+        Run(name, 0, 0, tokens, 0.1, 1.0, (1,) * 4, (size,) * 4, (4,) * 4)
         for name in ("eagle3", comparison.LEARNED)
     ]
     found = comparison.without_repetition(runs, ["code"], replay, table)
@@ -128,5 +128,5 @@ def test_tasks_that_only_loop_have_no_row():
     config = CYCLE
     trace, table = synthetic.trace(config, text_tokens=(16,)), synthetic.table(config)
     replay = cycles.build(trace, table, config)
-    run = Run("eagle3", 0, 0, (1, 2) * 8 + (1,), 1.0, (1,) * 4, (1,) * 4, (4,) * 4)
+    run = Run("eagle3", 0, 0, (1, 2) * 8 + (1,), 0.1, 1.0, (1,) * 4, (1,) * 4, (4,) * 4)
     assert comparison.without_repetition([run], ["code"], replay, table) == []

@@ -1,0 +1,56 @@
+"""Decode questions with every method in turns, and report: plain, EAGLE-3, best constant, LTD.
+
+    python -m experiments.evaluate --trained runs/me --questions DIR --tasks mt_bench gsm8k
+
+TRAINED is the output folder of train_policies. Writes OUT/report.html and report.json, and
+OUT/answers/TASK/METHOD.jsonl as FastChat and EAGLE have them. Stopped, the same command goes on.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from experiments import command
+from experiments.command import PairFlags
+from ltd_jax import prompts, provenance, report
+from ltd_jax.pipeline import answers, results, training
+from ltd_jax.pipeline.questions import QuestionFlags, Split
+from ltd_jax.policies import saved
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(PairFlags):
+    """What to decode, with which policies."""
+
+    trained: Path = Path("runs/embedded")
+    out: Path = Path("runs/evaluation")
+    split: Split | None = None  # None = all of --questions, or the embedded test questions
+    asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags()
+    allow_other_hardware: bool = False  # use policies that were trained for another device
+    json: bool = False
+
+
+def main() -> None:
+    config = tyro.cli(Config)
+    command.writable(config.out)
+    console = Console(stderr=config.json)
+    trained = training.load(config.trained)
+    pair = command.load_pair(config, trained.policies.cycle)
+    here = provenance.device_name()
+    saved.check(trained.policies, pair.fingerprint, here, config.allow_other_hardware)
+    split = config.split or ("test" if config.asked.questions is None else "all")
+    found = results.evaluate(pair, trained, config, split, console)
+    page = report.write(found.report, found.figures, config.out)
+    tokenizer = prompts.load_tokenizer(config.target)
+    answers.write(config.out / "answers", found.asking, found.runs, tokenizer)
+    if config.json:
+        print(json.dumps(found.report))
+    console.print(report.terminal_table(found.report))
+    console.print(f"Report: {page}")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,50 @@
+"""Train the two policies for a pair and this device: record, measure, search, learn.
+
+    python -m experiments.train_policies --out runs/me --target DIR --draft DIR --questions DIR
+
+Uses what record_traces and profile_latency left in OUT, does what is missing, and writes
+OUT/policies. Stopped at any point, the same command goes on.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from experiments import command
+from experiments.command import PairFlags
+from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
+from ltd_jax.pipeline import training
+from ltd_jax.pipeline.questions import QuestionFlags
+from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_LEARNING, EMBEDDED_POLICY
+from ltd_jax.replay.measure import MeasureConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(PairFlags):
+    """Settings of all stages."""
+
+    out: Path = Path("runs/embedded")
+    asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags()
+    cycle: CycleConfig = EMBEDDED_CYCLE
+    policy: PolicyConfig = EMBEDDED_POLICY
+    learning: LearningConfig = EMBEDDED_LEARNING
+    measure: MeasureConfig = MeasureConfig()
+
+
+def main() -> None:
+    config = tyro.cli(Config)
+    command.writable(config.out)
+    console = Console()
+    pair = command.load_pair(config, config.cycle)
+    trained = training.train(pair, config, console)
+    cost = trained.learning
+    console.print(
+        f"{cost['decisions']:,} decisions in {cost['seconds']:.0f} s; policies in "
+        f"{config.out / 'policies'}"
+    )
+
+
+if __name__ == "__main__":
+    command.run(main)

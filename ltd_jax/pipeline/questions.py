@@ -1,0 +1,166 @@
+"""From question files to the prompts that all stages work on.
+
+A question of several turns gives one prompt per turn. A later turn holds the answers before it, and
+under greedy decoding these are the same whoever decodes; so they are written once, side by side,
+and kept.
+"""
+
+import dataclasses
+import hashlib
+import json
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from ltd_jax import prompts
+from ltd_jax.chat import Chat, Message, Style, open_chat
+from ltd_jax.cycle.pair import Pair
+from ltd_jax.cycle.prefill import check_room
+from ltd_jax.errors import UserError
+from ltd_jax.prompts import Question
+from ltd_jax.replay import record
+from ltd_jax.replay.record import Prompt
+from ltd_jax.replay.trace import replacing
+
+Split = Literal["train", "validation", "test", "all"]
+SHARES = (("train", 0.7), ("validation", 0.85), ("test", 1.0))  # of files without splits, summed up
+
+
+@dataclasses.dataclass(frozen=True)
+class QuestionFlags:
+    """Which questions, and how they are put."""
+
+    questions: Path | None = None  # folder of question files; None = the embedded ones
+    tasks: tuple[str, ...] = ()  # names of files; none = all that are there
+    style: Style = "auto"  # how a prompt is put to the target
+    prompts: int = 24  # questions per task, at most
+    new_tokens: int = 128  # per turn
+
+
+class Asked(NamedTuple):
+    """One turn of one question."""
+
+    prompt: Prompt
+    question: Question
+    turn: int
+
+
+class Asking(NamedTuple):
+    """All turns of some questions, and the names of their tasks."""
+
+    turns: list[Asked]
+    tasks: tuple[str, ...]
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """The prompts alone."""
+        return [asked.prompt for asked in self.turns]
+
+
+def ask(pair: Pair, flags: QuestionFlags, split: Split, folder: Path) -> Asking:
+    """The prompts of a split, as token ids of the pair; answers between turns go to `folder`.
+
+    Raises:
+      UserError: a file is missing or broken, a prompt and its answer do not fit the context, or
+        the tokenizer of the pair's folder knows tokens that the target does not.
+    """
+    speaker = open_chat(pair.folder, flags.style)
+    files = question_files(flags, split)
+    tasks = tuple(path.stem for path in files)
+    chosen = [
+        (index, question)
+        for index, path in enumerate(files)
+        for question in of_split(prompts.load_questions(path), flags, split)
+    ]
+    turns: list[Asked] = []
+    talks: list[list[Message]] = [[] for _ in chosen]
+    for turn in range(max(len(question.turns) for _, question in chosen)):
+        open_talks = [i for i, (_, question) in enumerate(chosen) if len(question.turns) > turn]
+        if turn:
+            before = [asked for asked in turns if asked.turn == turn - 1]
+            going_on = [asked for asked in before if len(asked.question.turns) > turn]
+            answers = answers_of(pair, speaker, going_on, flags.new_tokens, folder)
+            for talk, answer in zip(open_talks, answers, strict=True):
+                talks[talk].append(Message("assistant", answer))
+        for talk in open_talks:
+            task, question = chosen[talk]
+            talks[talk].append(Message("user", question.turns[turn]))
+            turns.append(Asked(_prompt(pair, speaker, talks[talk], task, flags), question, turn))
+    return Asking(sorted(turns, key=lambda asked: asked.prompt.task), tasks)
+
+
+def _prompt(
+    pair: Pair, speaker: Chat, talk: Sequence[Message], task: int, flags: QuestionFlags
+) -> Prompt:
+    token_T = speaker.encode(talk)
+    check_room(pair, len(token_T), flags.new_tokens)
+    known = pair.config.target.vocab_size
+    if token_T.max() >= known:
+        raise UserError(
+            f"The tokenizer in {pair.folder} gives token {token_T.max()} but the target knows "
+            f"{known} tokens; put the tokenizer.json there that belongs to these weights."
+        )
+    return Prompt(token_T, task)
+
+
+def question_files(flags: QuestionFlags, split: Split) -> list[Path]:
+    """The files of the asked tasks, in the order of their names (the embedded ones in theirs)."""
+    if flags.questions is None:
+        if split == "all":
+            raise UserError("The embedded questions come in splits; name one, or --questions.")
+        root, names = prompts.ASSETS / "prompts" / split, prompts.TASKS
+    else:
+        root = flags.questions
+        root = root / split if (root / split).is_dir() else root
+        names = tuple(sorted(path.stem for path in root.glob("*.jsonl")))
+        if not names:
+            raise UserError(f"{root} holds no question files (*.jsonl); check --questions.")
+    unknown = [task for task in flags.tasks if task not in names]
+    if unknown:
+        raise UserError(
+            f"There is no task {unknown[0]!r} in {root}; choose from {', '.join(names)}."
+        )
+    return [root / f"{name}.jsonl" for name in flags.tasks or names]
+
+
+def of_split(questions: list[Question], flags: QuestionFlags, split: Split) -> list[Question]:
+    """The first questions of a split; where files have no splits, a hash of the question says."""
+    whole = flags.questions is None or split == "all" or (flags.questions / split).is_dir()
+    chosen = [question for question in questions if whole or hashed_split(question) == split]
+    if not chosen:
+        raise UserError(
+            f"None of the {len(questions)} questions of {questions[0].task} falls into the split "
+            f"{split}; give files in train/, validation/ and test/ folders."
+        )
+    return chosen[: flags.prompts]
+
+
+def hashed_split(question: Question) -> str:
+    """One of train, validation and test: the same for a question wherever it is read."""
+    name = f"{question.task} {question.question_id}"
+    place = zlib.crc32(name.encode()) / 2**32
+    return next(split for split, up_to in SHARES if place < up_to)
+
+
+def answers_of(
+    pair: Pair, speaker: Chat, asked: Sequence[Asked], new_tokens: int, folder: Path
+) -> list[str]:
+    """The greedy answers' texts, read back where they were written before."""
+    digest = digest_of([one.prompt for one in asked])
+    path = folder / f"answers-{pair.fingerprint}-{new_tokens}-{digest}.json"
+    if path.exists():
+        return list(json.loads(path.read_text()))
+    answers: list[str] = []
+    for start in range(0, len(asked), record.TEXTS_AT_ONCE):
+        piece = [one.prompt.token for one in asked[start : start + record.TEXTS_AT_ONCE]]
+        for text_T in record.greedy_texts(pair, piece, new_tokens):
+            answers.append(speaker.tokenizer.decode(text_T.tolist()).strip())
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(answers))
+    return answers
+
+
+def digest_of(found: Sequence[Prompt]) -> str:
+    """12 hex digits that name a list of prompts."""
+    return hashlib.sha256(b"".join(prompt.token.tobytes() for prompt in found)).hexdigest()[:12]

@@ -1,0 +1,87 @@
+"""The first half of the way: traces, latency table, best constant, policies; or their folder."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from ltd_jax.cycle.pair import Pair
+from ltd_jax.errors import UserError
+from ltd_jax.learning import coadapt
+from ltd_jax.learning.coadapt import Learned
+from ltd_jax.learning.stage import Point
+from ltd_jax.pipeline import stages
+from ltd_jax.pipeline.stages import Settings
+from ltd_jax.policies import saved
+from ltd_jax.policies.saved import SavedPolicies
+from ltd_jax.replay import cycles, latency, optimum
+from ltd_jax.replay.cycles import Replay
+from ltd_jax.replay.latency import LatencyTable
+from ltd_jax.replay.optimum import BestConstant
+from ltd_jax.replay.trace import Trace
+
+
+class Trained(NamedTuple):
+    """What a comparison needs."""
+
+    table: LatencyTable
+    best: BestConstant  # on the validation split
+    policies: SavedPolicies
+    learning: dict[str, Any]  # what the policies cost, as the report has it
+    curves: Sequence[Point] = ()  # empty where it was read from a folder
+    validation: Replay | None = None  # likewise
+
+
+def train(pair: Pair, settings: Settings, console: Console) -> Trained:
+    """Trains policies for a pair and this device; whatever is found done in the folder is read."""
+    cycle, folder = pair.config.cycle, settings.out / "policies"
+    traces = [stages.trace_of(pair, split, settings, console) for split in ("train", "validation")]
+    table = stages.table_of(pair, settings, console)
+    lessons = coadapt.Replays(*[cycles.build(trace, table, cycle) for trace in traces])
+    best = optimum.best_constant(lessons.validation, cycle)
+    console.print(f"best constant on validation: levels {best.levels}, size {best.size}")
+    origin = {
+        "fingerprint": pair.fingerprint,
+        "latency": latency.fingerprint(table),
+        "device": table.provenance["device"],
+    }
+    learned = stages.learned_by(pair, lessons, best, origin, settings, console)
+    learning = cost_of(learned, traces)
+    found = {"best": dataclasses.asdict(best), "learning": learning}
+    saved.save(folder, learned.params, cycle, settings.policy, origin | found)
+    return Trained(table, best, saved.load(folder), learning, learned.curves, lessons.validation)
+
+
+def cost_of(learned: Learned, traces: Sequence[Trace]) -> dict[str, Any]:
+    """What the policies cost."""
+    last: dict[str, Point] = {point.stage: point for point in learned.curves}
+    return {
+        "decisions": sum(point.decisions for point in last.values()),
+        "seconds": sum(point.seconds for point in last.values()),
+        "positions_recorded": sum(len(trace.remaining) for trace in traces),
+        "recording_seconds": sum(trace.provenance["seconds"] for trace in traces),
+    }
+
+
+def load(folder: Path) -> Trained:
+    """What `train` left in its output folder.
+
+    Raises:
+      UserError: something is missing or damaged, or policies and table are not of one training.
+    """
+    policies, table = saved.load(folder / "policies"), latency.load(folder / "latency.json")
+    there, here = policies.provenance.get("latency"), latency.fingerprint(table)
+    if there != here:
+        raise UserError(
+            f"{folder}/policies were trained for latency table {there}, but {folder}/latency.json "
+            f"is {here}; train them again."
+        )
+    try:
+        best = BestConstant(**policies.provenance["best"])
+        return Trained(table, best, policies, policies.provenance["learning"])
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder}/policies do not say their best constant ({error}); train them again."
+        ) from error

@@ -1,0 +1,109 @@
+"""Questions become prompts: splits, turns with the answers between them, clear sentences."""
+
+import json
+
+import pytest
+
+from ltd_jax import prompts
+from ltd_jax.cycle import pair as pairs
+from ltd_jax.decoding import generate
+from ltd_jax.errors import UserError
+from ltd_jax.pipeline import questions
+from ltd_jax.pipeline.questions import QuestionFlags
+from ltd_jax.presets import EMBEDDED_CYCLE
+
+NEW = 12
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return pairs.load(EMBEDDED_CYCLE)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two tasks, one with second turns."""
+    talk = [["import os", "import sys"], ["def f(x):"], ["class A:", "    def b(self):"]]
+    count = [[f"x = {number}"] for number in range(40)]
+    for name, turns in (("talk", talk), ("count", count)):
+        rows = [
+            {"question_id": 7 + index, "category": "", "turns": turn}
+            for index, turn in enumerate(turns)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return tmp_path
+
+
+def plain(pair, prompt_T):
+    bursts = generate.plain_bursts(pair, prompt_T, NEW)
+    return [token for burst in bursts for token in burst.tokens]
+
+
+def test_second_turns_see_the_first_answer(pair, folder, tmp_path):
+    flags = QuestionFlags(folder, tasks=("talk",), new_tokens=NEW)
+    asking = questions.ask(pair, flags, "all", tmp_path / "out")
+    assert [(one.question.question_id, one.turn) for one in asking.turns] == [
+        (7, 0), (8, 0), (9, 0), (7, 1), (9, 1),
+    ]  # fmt: skip
+    tokenizer = prompts.load_tokenizer(pair.folder)
+    text = lambda one: tokenizer.decode(one.prompt.token.tolist())
+    for first, second in ((0, 3), (2, 4)):
+        answer = tokenizer.decode(plain(pair, asking.turns[first].prompt.token)).strip()
+        start, later = asking.turns[first].question.turns
+        assert text(asking.turns[second]) == f"{start}\n\n{answer}\n\n{later}"
+
+
+def test_answers_are_written_once(pair, folder, tmp_path, monkeypatch):
+    flags = QuestionFlags(folder, tasks=("talk",), new_tokens=NEW)
+    before = questions.ask(pair, flags, "all", tmp_path / "out")
+    monkeypatch.delattr(questions.record, "greedy_texts")
+    after = questions.ask(pair, flags, "all", tmp_path / "out")
+    assert questions.digest_of(before.prompts) == questions.digest_of(after.prompts)
+
+
+def test_files_without_splits_are_split_by_question(folder):
+    flags = QuestionFlags(folder, tasks=("count",), prompts=100)
+    found = prompts.load_questions(folder / "count.jsonl")
+    parts = [questions.of_split(found, flags, split) for split in ("train", "validation", "test")]
+    assert sorted(q.question_id for part in parts for q in part) == list(range(7, 47))
+    assert 20 < len(parts[0]) < 36
+    assert questions.of_split(found, flags, "all") == found
+
+
+def test_folders_of_splits_are_taken_as_they_are(pair, folder, tmp_path):
+    (folder / "test").mkdir()
+    (folder / "count.jsonl").rename(folder / "test" / "mine.jsonl")
+    asking = questions.ask(pair, QuestionFlags(folder, prompts=5), "test", tmp_path)
+    assert asking.tasks == ("mine",) and len(asking.turns) == 5
+
+
+def test_the_embedded_questions(pair, tmp_path):
+    asking = questions.ask(pair, QuestionFlags(prompts=2), "validation", tmp_path)
+    assert asking.tasks == prompts.TASKS
+    assert [prompt.task for prompt in asking.prompts] == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("flags", "split", "words"),
+    [
+        ({"tasks": ("chess",)}, "all", "no task 'chess' in .*; choose from count, talk"),
+        ({"questions": None}, "all", "come in splits"),
+        ({"new_tokens": 400}, "all", "the context holds 384"),
+        ({"tasks": ("talk",)}, "validation", "None of the 3 questions of talk"),
+    ],
+)
+def test_refusals(pair, folder, tmp_path, flags, split, words):
+    if split == "validation":  # three questions that all fall into train
+        rows = [{"question_id": 7, "category": "", "turns": ["a"]}]
+        found = questions.hashed_split(prompts.Question(7, "", ("a",), "talk"))
+        split = next(name for name in ("train", "validation", "test") if name != found)
+        (folder / "talk.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        words = "None of the 1 questions of talk falls into the split"
+    asked = QuestionFlags(**({"questions": folder} | flags))
+    with pytest.raises(UserError, match=words):
+        questions.ask(pair, asked, split, tmp_path / "out")
+
+
+def test_an_empty_folder(pair, tmp_path):
+    with pytest.raises(UserError, match="holds no question files"):
+        questions.ask(pair, QuestionFlags(tmp_path), "all", tmp_path)
