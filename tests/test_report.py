@@ -83,7 +83,6 @@ WRONG = [
     (("lossless", "dtype"), "bfloat16", r"report\.lossless\.dtype"),
     (("lossless", "mismatches"), -1, r"report\.lossless\.mismatches is -1"),
     (("methods",), [], r"report\.methods is empty"),
-    (("methods", 3, "task"), "poems", r"report\.methods\[3\]\.task is 'poems'"),
     (("methods", 3, "speedup"), float("nan"), r"report\.methods\[3\]\.speedup is nan"),
     (("methods", 3, "speedup"), np.float32(1), r"report\.methods\[3\]\.speedup .*float32"),
     (("methods", 3, "speedup_low"), 9.0, r"report\.methods\[3\]\.speedup_low is 9"),
@@ -92,6 +91,7 @@ WRONG = [
     (("replay_vs_live",), None, r"report\.replay_vs_live is None"),
     (("replay_vs_live", 0, "measured_tokens_per_second"), 0, r"replay_vs_live\[0\]\.measured"),
     (("optimum", "best_constant", "size"), 1.5, r"report\.optimum\.best_constant\.size"),
+    (("methods", 3, "method"), "magic", r"report\.methods\[3\]\.method is 'magic'"),
     (("learning", "more"), 1, r"report\.learning\.more is no field"),
 ]
 

@@ -1,6 +1,5 @@
 """The first half of the way: traces, latency table, best constant, policies; or their folder."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,7 +48,7 @@ def train(pair: Pair, settings: Settings, console: Console) -> Trained:
     }
     learned = stages.learned_by(pair, lessons, best, origin, settings, console)
     learning = cost_of(learned, traces)
-    found = {"best": dataclasses.asdict(best), "learning": learning}
+    found = {"best": best._asdict(), "learning": learning}
     saved.save(folder, learned.params, cycle, settings.policy, origin | found)
     return Trained(table, best, saved.load(folder), learning, learned.curves, lessons.validation)
 
