@@ -3,14 +3,15 @@
 import dataclasses
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 
 from ltd_jax import prompts
 from ltd_jax.config import CycleConfig, PairConfig
 from ltd_jax.errors import UserError
+from ltd_jax.models import blocks, tensor_files, weights
 from ltd_jax.models import draft_folder as draft_folder_reader
-from ltd_jax.models import tensor_files, weights
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.target import TargetParams
 
@@ -69,7 +70,7 @@ def load(
         raise UserError(f"{target_folder} and {draft_folder}: {error}") from error
     return Pair(
         config=config,
-        params=PairParams(target_params, draft.params),
+        params=_laid_out(PairParams(target_params, draft.params), dtype),
         dtype=dtype,
         stop_tokens=prompts.stop_tokens(target_folder),
         fingerprint=tensor_files.fingerprint(target_folder, draft_folder),
@@ -77,6 +78,13 @@ def load(
         names=(_name(target_folder), _name(draft_folder)),
         remarks=draft.remarks,
     )
+
+
+def _laid_out(params: PairParams, dtype: jnp.dtype) -> PairParams:
+    """Weights as the backend's kernels read them best: in blocks on one CPU, else as loaded."""
+    if jax.default_backend() != "cpu" or jax.device_count() > 1 or dtype != jnp.float32:
+        return params
+    return PairParams(blocks.block_target(params.target), blocks.block_draft(params.draft))
 
 
 def _name(folder: Path) -> str:

@@ -23,19 +23,22 @@ from ltd_jax.models.kv_cache import KVCache, Rows
 
 @struct.dataclass
 class DraftParams:
-    """Weights of the draft; linear maps are [in, out]; E is the draft's width."""
+    """Weights of the draft; linear maps are [in, out]; E is the draft's width.
+
+    In blocks (models.blocks) as in `target.LayerParams`.
+    """
 
     embedding: jax.Array  # [X, E], usually the target's
     fuse: jax.Array  # [3 * target E, E], "fc"
     input_norm: jax.Array  # [E], of the embedding
     hidden_norm: jax.Array  # [E], of the feature
     q: jax.Array  # [2E, H * C]
-    k: jax.Array  # [2E, K * C]
-    v: jax.Array  # [2E, K * C]
+    k: jax.Array | None  # [2E, K * C]
+    v: jax.Array | None  # [2E, K * C]
     o: jax.Array  # [H * C, E]
     post_attention_norm: jax.Array  # [E]
     gate: jax.Array  # [E, F]
-    up: jax.Array  # [E, F]
+    up: jax.Array | None  # [E, F]
     down: jax.Array  # [F, E]
     norm: jax.Array  # [E]
     head: jax.Array  # [E, Y]
@@ -87,7 +90,7 @@ def fuse(params: DraftParams, config: DraftConfig, features_TE: jax.Array) -> ja
         T, norms = features_TE.shape[0], config.fuse_norms
         parts, weights = features_TE.reshape(T, norms, -1), params.fuse_norm.reshape(norms, -1)
         features_TE = layers.rms_norm(parts, weights, config.rms_norm_eps).reshape(T, -1)
-    return features_TE @ params.fuse
+    return layers.linear(features_TE, params.fuse)
 
 
 def forward(
@@ -147,7 +150,8 @@ def project(
         ],
         axis=-1,
     )
-    q, k, v = ((x @ w).reshape(T, -1, config.head_dim) for w in (params.q, params.k, params.v))
+    maps = layers.three_maps(x, params.q, params.k, params.v, config.head_count * config.head_dim)
+    q, k, v = (found.reshape(T, -1, config.head_dim) for found in maps)
     rope = layers.rope_tables(positions_T, config.head_dim, config.rope_theta, config.rope_scaling)
     return layers.rotate(q, *rope), layers.rotate(k, *rope), v
 
@@ -159,7 +163,7 @@ def finish(
     eps = config.rms_norm_eps
     if config.norm_before_residual:
         features_TE = layers.rms_norm(features_TE, params.hidden_norm, eps)
-    hidden_TE = features_TE + mixed_TE @ params.o
+    hidden_TE = features_TE + layers.linear(mixed_TE, params.o)
     x_TE = layers.rms_norm(hidden_TE, params.post_attention_norm, eps)
     hidden_TE = hidden_TE + layers.feed_forward(x_TE, params.gate, params.up, params.down)
     return layers.rms_norm(hidden_TE, params.norm, eps) if config.norm_output else hidden_TE
@@ -169,7 +173,7 @@ def logits(params: DraftParams, config: DraftConfig, hidden_TE: jax.Array) -> ja
     """Logits [T, Y] in f32 over the draft vocabulary."""
     if not config.norm_output:
         hidden_TE = layers.rms_norm(hidden_TE, params.norm, config.rms_norm_eps)
-    return jnp.dot(hidden_TE, params.head, preferred_element_type=jnp.float32)
+    return layers.linear(hidden_TE, params.head, jnp.float32)
 
 
 def log_probs(params: DraftParams, config: DraftConfig, hidden_TE: jax.Array) -> jax.Array:

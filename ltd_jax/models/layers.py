@@ -14,6 +14,24 @@ import jax.numpy as jnp
 from ltd_jax.config import RopeScaling
 
 MASKED = -1e30  # finite, so that a row without any visible key gives no NaN
+PANEL = 16  # columns of one block of a blocked weight, see models.blocks
+MOST_BLOCKED_ROWS = 32  # more rows are worth a copy into [E, F]
+
+
+def linear(x_TE: jax.Array, weight: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
+    """x @ weight [T, F]; the weight is [E, F] or blocked, [F / 16, E, 16] (models.blocks).
+
+    Args:
+      dtype: of the sum and the result; None = the input's.
+    """
+    if weight.ndim == 3 and x_TE.shape[0] > MOST_BLOCKED_ROWS:
+        weight = jnp.transpose(weight, (1, 0, 2)).reshape(weight.shape[1], -1)
+    if weight.ndim == 2:
+        return jnp.dot(x_TE, weight, preferred_element_type=dtype)
+    # Every panel gets its own copy of the rows: one product over a batch of panels.
+    x_BTE = jnp.broadcast_to(x_TE[None], (weight.shape[0], *x_TE.shape))
+    panel_BTF = jnp.einsum("bte,bef->btf", x_BTE, weight, preferred_element_type=dtype)
+    return jnp.transpose(panel_BTF, (1, 0, 2)).reshape(x_TE.shape[0], -1)
 
 
 def rms_norm(x_TE: jax.Array, weight_E: jax.Array, eps: float) -> jax.Array:
@@ -100,8 +118,27 @@ def _mix(weight_KMS: jax.Array, value_KSC: jax.Array) -> jax.Array:
     return jnp.einsum("kms,ksc->kmc", weight_KMS, value_KSC, preferred_element_type=jnp.float32)
 
 
+def three_maps(
+    x_TE: jax.Array, first: jax.Array, second: jax.Array | None, third: jax.Array | None, width: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Queries, keys and values of one input; where `second` is None, `first` holds all three.
+
+    Args:
+      width: columns of the first map.
+    """
+    if second is not None:
+        return linear(x_TE, first), linear(x_TE, second), linear(x_TE, third)
+    joined_TF = linear(x_TE, first)
+    end = (width + joined_TF.shape[1]) // 2
+    return joined_TF[:, :width], joined_TF[:, width:end], joined_TF[:, end:]
+
+
 def feed_forward(
-    x_TE: jax.Array, gate_EF: jax.Array, up_EF: jax.Array, down_FE: jax.Array
+    x_TE: jax.Array, gate: jax.Array, up: jax.Array | None, down: jax.Array
 ) -> jax.Array:
-    """Gated SiLU feed-forward: down(silu(gate(x)) * up(x))."""
-    return (jax.nn.silu(x_TE @ gate_EF) * (x_TE @ up_EF)) @ down_FE
+    """Gated SiLU feed-forward: down(silu(gate(x)) * up(x)); `up` None = `gate` holds both."""
+    if up is None:
+        gate_TF, up_TF = jnp.split(linear(x_TE, gate), 2, axis=1)
+    else:
+        gate_TF, up_TF = linear(x_TE, gate), linear(x_TE, up)
+    return linear(jax.nn.silu(gate_TF) * up_TF, down)

@@ -16,16 +16,20 @@ from ltd_jax.models.kv_cache import KVCache, Rows
 
 @struct.dataclass
 class LayerParams:
-    """Weights of one decoder layer; linear maps are [in, out]; None = not in this family."""
+    """Weights of one decoder layer; linear maps are [in, out]; None = not in this family.
+
+    In blocks (models.blocks) every linear map is [out / 16, in, 16], `q` holds q, k and v, and
+    `gate` holds gate and up.
+    """
 
     input_norm: jax.Array  # [E]
     q: jax.Array  # [E, H * C]
-    k: jax.Array  # [E, K * C]
-    v: jax.Array  # [E, K * C]
+    k: jax.Array | None  # [E, K * C]
+    v: jax.Array | None  # [E, K * C]
     o: jax.Array  # [H * C, E]
     post_attention_norm: jax.Array  # [E]
     gate: jax.Array  # [E, F]
-    up: jax.Array  # [E, F]
+    up: jax.Array | None  # [E, F]
     down: jax.Array  # [F, E]
     q_bias: jax.Array | None = None  # [H * C]
     k_bias: jax.Array | None = None  # [K * C]
@@ -124,7 +128,7 @@ def forward(
         features.append(hidden_TE)
     hidden_TE = layers.rms_norm(hidden_TE, params.norm, config.rms_norm_eps)
     head = params.embedding.T if params.head is None else params.head
-    logits_TX = jnp.dot(hidden_TE, head, preferred_element_type=jnp.float32)
+    logits_TX = layers.linear(hidden_TE, head, jnp.float32)
     return logits_TX, jnp.concatenate(features, axis=-1), Rows(tuple(keys), tuple(values))
 
 
@@ -134,7 +138,7 @@ def _layer(layer, config, hidden_TE, rope, visible_TT, past):
     query_THC, key_TKC, value_TKC = _project(layer, config, x_TE, rope)
     key, value = key_TKC.transpose(1, 0, 2), value_TKC.transpose(1, 0, 2)
     mixed_TE = layers.attention(query_THC, key, value, visible_TT, past)
-    hidden_TE = hidden_TE + mixed_TE @ layer.o
+    hidden_TE = hidden_TE + layers.linear(mixed_TE, layer.o)
     x_TE = layers.rms_norm(hidden_TE, layer.post_attention_norm, config.rms_norm_eps)
     return hidden_TE + layers.feed_forward(x_TE, layer.gate, layer.up, layer.down), key, value
 
@@ -142,7 +146,7 @@ def _layer(layer, config, hidden_TE, rope, visible_TT, past):
 def _project(layer, config, x_TE, rope):
     """Rotated queries [T, H, C], rotated keys [T, K, C], values [T, K, C]."""
     T, C = x_TE.shape[0], config.head_dim
-    q, k, v = x_TE @ layer.q, x_TE @ layer.k, x_TE @ layer.v
+    q, k, v = layers.three_maps(x_TE, layer.q, layer.k, layer.v, config.head_count * C)
     if layer.q_bias is not None:
         q, k, v = q + layer.q_bias[None], k + layer.k_bias[None], v + layer.v_bias[None]
     q, k, v = (x.reshape(T, -1, C) for x in (q, k, v))

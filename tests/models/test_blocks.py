@@ -1,0 +1,93 @@
+"""Blocked weights are the same maps: joined, in panels, with the same outputs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ltd_jax.cycle import pair as pairs
+from ltd_jax.models import blocks, draft, layers, target, weights
+from ltd_jax.presets import EMBEDDED_CYCLE
+from tests.cycle import tiny
+
+CONFIG = tiny.CONFIG
+
+
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def test_a_panel_holds_its_columns_in_order():
+    weight_EF = normal(0, 5, 48)
+    panel_BEF = blocks.blocked(weight_EF)
+    assert panel_BEF.shape == (3, 5, 16)
+    for panel in range(3):
+        np.testing.assert_array_equal(panel_BEF[panel], weight_EF[:, 16 * panel : 16 * panel + 16])
+
+
+def test_maps_of_one_input_stand_side_by_side():
+    first, second = normal(0, 5, 16), normal(1, 5, 32)
+    joined = blocks.blocked(first, second)
+    np.testing.assert_array_equal(joined, blocks.blocked(jnp.concatenate([first, second], 1)))
+
+
+def test_a_width_without_whole_panels_stays():
+    assert blocks.blocked(normal(0, 5, 24)).shape == (5, 24)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, layers.MOST_BLOCKED_ROWS + 1])
+@pytest.mark.parametrize("columns", [16, 80, 24])
+def test_the_product_is_the_same(rows, columns):
+    x_TE, weight_EF = normal(0, rows, 12), normal(1, 12, columns)
+    found = jax.jit(layers.linear)(x_TE, blocks.blocked(weight_EF))
+    np.testing.assert_allclose(found, np.asarray(x_TE) @ np.asarray(weight_EF), atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 40])
+def test_a_blocked_target_says_the_same(rows):
+    params = tiny.pair(0).params.target
+    tokens_T = jnp.arange(rows) % CONFIG.target.vocab_size
+    run = jax.jit(
+        lambda params: target.forward(
+            params, CONFIG.target, tokens_T, jnp.arange(rows), jnp.tri(rows, dtype=bool), None
+        )
+    )
+    plain, packed = run(params), run(blocks.block_target(params))
+    for left, right in zip(jax.tree.leaves(plain), jax.tree.leaves(packed), strict=True):
+        np.testing.assert_allclose(left, right, atol=2e-5, rtol=1e-4)
+
+
+def test_a_blocked_draft_says_the_same():
+    params, config = tiny.pair(0).params.draft, CONFIG.draft
+    T = 4
+    tokens_T, feature_TE = jnp.arange(T), normal(0, T, 3 * config.target_hidden_size)
+
+    def run(params):
+        fused_TE = draft.fuse(params, config, feature_TE)
+        hidden_TE, _ = draft.forward(
+            params,
+            config,
+            tokens_T,
+            fused_TE,
+            jnp.arange(T),
+            draft.empty_cache(config, 8, jnp.float32),
+            draft.empty_block(config, T, jnp.float32),
+            0,
+            jnp.tri(T, dtype=bool),
+        )
+        return draft.log_probs(params, config, hidden_TE)
+
+    packed = blocks.block_draft(params)
+    np.testing.assert_allclose(jax.jit(run)(params), jax.jit(run)(packed), atol=2e-5)
+
+
+def test_a_loaded_pair_is_blocked_on_one_processor():
+    pair = pairs.load(EMBEDDED_CYCLE)
+    layer, whole = pair.params.target.layers[0], EMBEDDED_WIDTH
+    assert layer.q.shape == (whole // layers.PANEL, pair.config.target.hidden_size, layers.PANEL)
+    assert layer.k is None and layer.v is None and layer.up is None
+    _, loaded = weights.load_target(pair.folder, jnp.float32)
+    np.testing.assert_array_equal(blocks.blocked(loaded.layers[0].o), layer.o)
+
+
+EMBEDDED_WIDTH = 256 + 2 * 64  # q, k and v
