@@ -16,12 +16,14 @@ import jax.numpy as jnp
 from flax import struct
 
 from ltd_jax.config import PairConfig
+from ltd_jax.cycle import observe
 from ltd_jax.cycle import tree as trees
 from ltd_jax.cycle.tree import DraftTree
 from ltd_jax.models import draft, kv_cache
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.kv_cache import KVCache, Rows
-from ltd_jax.policies.controller import Controller, LevelView
+from ltd_jax.policies import controller as controllers
+from ltd_jax.policies.controller import Controller, LevelView, TreeView
 
 
 @struct.dataclass
@@ -31,6 +33,7 @@ class Pending:
     token: jax.Array  # [D + 1] i32
     feature: jax.Array  # [D + 1, 3 * target E]
     count: jax.Array  # i32 [], valid rows; the last one is the root
+    root_entropy: jax.Array  # f32 [] nats, of the target's distribution that the root came from
 
 
 @struct.dataclass
@@ -45,6 +48,15 @@ class Frontier:
 
 
 @struct.dataclass
+class Children:
+    """What the draft says after T rows."""
+
+    log_prob: jax.Array  # [T, W] f32, of each row's W most probable next tokens
+    token: jax.Array  # [T, W] i32, their target ids
+    entropy: jax.Array  # [T] f32 nats, of the row's whole distribution
+
+
+@struct.dataclass
 class Expansion:
     """A growing tree."""
 
@@ -53,6 +65,9 @@ class Expansion:
     block: Rows  # (D - 1) * W uncommitted draft rows
     levels: jax.Array  # i32 [], draft passes so far
     going: jax.Array  # bool [], draft another level?
+    entropy: jax.Array  # [D, W] f32 nats, of the draft's distribution at each row; 0 = no row
+    hidden: jax.Array  # [D, W, E] the draft's outputs at the rows; 0 = no row
+    memory: Any = ()  # the controller's state
 
 
 def catch_up(
@@ -90,11 +105,11 @@ def causal_pass(
 
 def first_level(params: DraftParams, pair: PairConfig, hidden_E: jax.Array) -> Expansion:
     """The root's W most probable children."""
-    W, tree_rows = pair.cycle.beam_width, pair.cycle.tree_rows
+    D, W, tree_rows = pair.cycle.max_levels, pair.cycle.beam_width, pair.cycle.tree_rows
     hidden_WE = jnp.broadcast_to(hidden_E, (W, hidden_E.shape[0]))
-    score_1W, token_1W = _children(params, pair, hidden_E[None, :])
-    score_WW = jnp.full((W, W), trees.NO_NODE, jnp.float32).at[0].set(score_1W[0])
-    token_WW = jnp.zeros((W, W), jnp.int32).at[0].set(token_1W[0])
+    children = _children(params, pair, hidden_E[None, :])
+    score_WW = jnp.full((W, W), trees.NO_NODE, jnp.float32).at[0].set(children.log_prob[0])
+    token_WW = jnp.zeros((W, W), jnp.int32).at[0].set(children.token[0])
     no_parent_W = jnp.zeros((W,), jnp.int32)
     return Expansion(
         tree=trees.write_level(trees.empty(pair.cycle), 0, score_WW, token_WW, no_parent_W),
@@ -102,6 +117,8 @@ def first_level(params: DraftParams, pair: PairConfig, hidden_E: jax.Array) -> E
         block=draft.empty_block(pair.draft, tree_rows, hidden_E.dtype),
         levels=jnp.int32(1),
         going=jnp.bool_(True),
+        entropy=jnp.zeros((D, W), jnp.float32).at[0].set(children.entropy),
+        hidden=jnp.zeros((D, *hidden_WE.shape), hidden_E.dtype).at[0].set(hidden_WE),
     )
 
 
@@ -124,16 +141,18 @@ def add_level(
         start,
         visible,
     )
-    step_WW, token_WW = _children(params, pair, hidden_WE)
-    score_WW = frontier.score[:, None] + step_WW
-    return Expansion(
+    children = _children(params, pair, hidden_WE)
+    score_WW = frontier.score[:, None] + children.log_prob
+    put = lambda rows, row: jax.lax.dynamic_update_index_in_dim(rows, row, expansion.levels, 0)
+    return expansion.replace(
         tree=trees.write_level(
-            expansion.tree, expansion.levels, score_WW, token_WW, frontier.parent
+            expansion.tree, expansion.levels, score_WW, children.token, frontier.parent
         ),
-        frontier=_best_children(score_WW, token_WW, hidden_WE, visible),
+        frontier=_best_children(score_WW, children.token, hidden_WE, visible),
         block=block,
         levels=expansion.levels + 1,
-        going=expansion.going,
+        entropy=put(expansion.entropy, children.entropy),
+        hidden=put(expansion.hidden, hidden_WE),
     )
 
 
@@ -150,36 +169,62 @@ def expand(
     length = cache.length + pending.count
 
     def decide(expansion: Expansion) -> Expansion:
-        newest_WW = jnp.take(expansion.tree.score, expansion.levels - 1, axis=0)
-        view = LevelView(newest_WW, expansion.levels, length)
-        wanted = controller.keep_drafting(controller_params, controller_state, view)
-        return expansion.replace(going=wanted & (expansion.levels < pair.cycle.max_levels))
+        view = level_view(expansion, length, pending.root_entropy)
+        memory = controllers.noticed(controller, controller_params, expansion.memory, view)
+        wanted = controller.keep_drafting(controller_params, memory, view)
+        going = wanted & (expansion.levels < pair.cycle.max_levels)
+        return expansion.replace(going=going, memory=memory)
 
     hidden_E, cache = catch_up(params, pair, pending, cache)
     expansion = jax.lax.while_loop(
         lambda expansion: expansion.going,
         lambda expansion: decide(add_level(params, pair, cache, expansion)),
-        decide(first_level(params, pair, hidden_E)),
+        decide(first_level(params, pair, hidden_E).replace(memory=controller_state)),
     )
     return expansion, cache
 
 
-def full_tree(
+def level_view(expansion: Expansion, length: jax.Array, root_entropy: jax.Array) -> LevelView:
+    """What a controller sees of the newest level; `length` committed tokens are before the root."""
+    newest = lambda rows: jnp.take(rows, expansion.levels - 1, axis=0)
+    return LevelView(
+        score=newest(expansion.tree.score),
+        levels=expansion.levels,
+        length=length,
+        entropy=newest(expansion.entropy),
+        hidden=newest(expansion.hidden),
+        root_entropy=root_entropy,
+        parent=newest(expansion.tree.parent),
+    )
+
+
+def tree_view(expansion: Expansion, length: jax.Array, root_entropy: jax.Array) -> TreeView:
+    """What a controller sees of the whole tree."""
+    return TreeView(
+        score=expansion.tree.score,
+        levels=expansion.levels,
+        length=length,
+        entropy=expansion.entropy,
+        root_entropy=root_entropy,
+        parent=expansion.tree.parent,
+    )
+
+
+def full_expansion(
     params: DraftParams, pair: PairConfig, hidden_E: jax.Array, cache: KVCache
-) -> DraftTree:
-    """The tree of most levels: it contains the tree of every smaller number of levels."""
+) -> Expansion:
+    """All levels: they contain the tree of every smaller number of levels."""
     expansion = first_level(params, pair, hidden_E)
     grow = lambda _, expansion: add_level(params, pair, cache, expansion)
-    return jax.lax.fori_loop(1, pair.cycle.max_levels, grow, expansion).tree
+    return jax.lax.fori_loop(1, pair.cycle.max_levels, grow, expansion)
 
 
-def _children(
-    params: DraftParams, pair: PairConfig, hidden_TE: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Log-probability and target token id [T, W] of each row's W most probable next tokens."""
+def _children(params: DraftParams, pair: PairConfig, hidden_TE: jax.Array) -> Children:
+    """The W most probable next tokens of each row."""
     log_prob_TY = draft.log_probs(params, pair.draft, hidden_TE)
     log_prob_TW, draft_token_TW = jax.lax.top_k(log_prob_TY, pair.cycle.beam_width)
-    return log_prob_TW, jnp.take(params.target_token, draft_token_TW)
+    token_TW = jnp.take(params.target_token, draft_token_TW)
+    return Children(log_prob_TW, token_TW, observe.entropy(log_prob_TY))
 
 
 def _best_children(

@@ -51,3 +51,8 @@ def _with_scalars(
 ) -> jax.Array:
     scalars = jnp.stack([levels / config.max_levels, length / config.context])
     return jnp.concatenate([probability.reshape(-1), scalars.astype(jnp.float32)])
+
+
+def entropy(log_prob_X: jax.Array) -> jax.Array:
+    """Nats of distributions f32 [..., X] given as log-probabilities: -sum of p log p, f32 [...]."""
+    return -jnp.sum(jnp.exp(log_prob_X) * log_prob_X, axis=-1)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltd_jax.config import PairConfig
-from ltd_jax.cycle import expand
+from ltd_jax.cycle import expand, observe
 from ltd_jax.cycle.expand import Pending
 from ltd_jax.cycle.pair import Pair, PairParams
 from ltd_jax.cycle.step import CycleState
@@ -57,8 +57,8 @@ def empty_state(pair: PairConfig, controller: Controller, dtype: jnp.dtype) -> C
         target_cache=target.empty_cache(pair.target, config.target_slots, dtype),
         draft_cache=draft.empty_cache(pair.draft, config.draft_slots, dtype),
         root=jnp.int32(0),
-        pending=Pending(token, feature, jnp.int32(0)),
-        memory=controller.init(),
+        pending=Pending(token, feature, jnp.int32(0), jnp.float32(0)),
+        memory=jax.tree.map(jnp.copy, controller.init()),  # a buffer each: states are donated
     )
 
 
@@ -97,6 +97,7 @@ def prefill_chunk(
         token=state.pending.token.at[0].set(root),
         feature=state.pending.feature.at[0].set(feature_TE[count - 1]),
         count=waiting,
+        root_entropy=observe.entropy(jax.nn.log_softmax(logits_TX[count - 1])),
     )
     target_cache = kv_cache.append(cache, rows, jnp.where(root >= 0, count, 0))  # after the reads
     return state.replace(

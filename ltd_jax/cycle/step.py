@@ -16,7 +16,8 @@ from ltd_jax.cycle.pair import PairParams
 from ltd_jax.models import kv_cache, target
 from ltd_jax.models.kv_cache import KVCache
 from ltd_jax.models.target import TargetParams
-from ltd_jax.policies.controller import Controller, Outcome, TreeView
+from ltd_jax.policies import controller as controllers
+from ltd_jax.policies.controller import Controller, Outcome
 
 
 @struct.dataclass
@@ -58,18 +59,22 @@ def cycle(
         state.pending,
         state.draft_cache,
     )
-    view = TreeView(expansion.tree.score, expansion.levels, state.target_cache.length)
-    size = controller.choose_size(controller_params, state.memory, view)
-    verified = verify.verify(
-        params.target, pair, expansion.tree, state.root, size, state.target_cache
-    )
+    seen = (state.target_cache.length, state.pending.root_entropy)
+    level, view = expand.level_view(expansion, *seen), expand.tree_view(expansion, *seen)
+    size = controller.choose_size(controller_params, expansion.memory, view)
+    rank = controllers.ranked(controller, controller_params, expansion.memory, view)
+    tree = expansion.tree.replace(score=rank)
+    verified = verify.verify(params.target, pair, tree, state.root, size, state.target_cache)
     committed = verified.accepted + 1
+    outcome = Outcome(expansion.levels, size, verified.accepted)
+    asked = (controller, controller_params, state.memory, level, view)
+    entropy = verified.root_entropy if controllers.reads_root_entropy(*asked) else seen[1]
     next_state = CycleState(
         target_cache=kv_cache.append(state.target_cache, verified.rows, committed),
         draft_cache=draft_cache,
         root=verified.token[verified.accepted],
-        pending=Pending(verified.token, verified.feature, committed),
-        memory=controller.update(state.memory, Outcome(expansion.levels, size, verified.accepted)),
+        pending=Pending(verified.token, verified.feature, committed, entropy),
+        memory=controller.update(expansion.memory, outcome),
     )
     result = CycleResult(verified.token, committed, verified.accepted, expansion.levels, size)
     return next_state, result

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ltd_jax.config import PairConfig
-from ltd_jax.cycle import select
+from ltd_jax.cycle import observe, select
 from ltd_jax.cycle.select import Candidates
 from ltd_jax.cycle.tree import DraftTree
 from ltd_jax.models import kv_cache, target
@@ -35,6 +35,7 @@ class Verified:
     token: jax.Array  # [D + 1] i32: accepted tokens, then the target's own, then nothing
     feature: jax.Array  # [D + 1, 3E] features along the path
     accepted: jax.Array  # i32 []
+    root_entropy: jax.Array  # f32 [] nats, of the target's distribution after the path
 
 
 def verify(
@@ -74,11 +75,13 @@ def _verify_size(
     verdict = judge(candidates, jnp.argmax(logits_TX, axis=-1), pair.cycle.path_length)
     follow = jnp.concatenate([candidates.token[verdict.path[1:]], verdict.next_token[None]])
     last = jnp.arange(pair.cycle.path_length) == verdict.accepted
+    last_logits_X = logits_TX[verdict.path[verdict.accepted]]
     return Verified(
         rows=kv_cache.take(rows, verdict.path),
         token=jnp.where(last, verdict.next_token, follow),
         feature=feature_TE[verdict.path],
         accepted=verdict.accepted,
+        root_entropy=observe.entropy(jax.nn.log_softmax(last_logits_X)),
     )
 
 

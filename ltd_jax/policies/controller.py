@@ -17,11 +17,19 @@ from ltd_jax.config import CycleConfig
 
 @struct.dataclass
 class LevelView:
-    """What there is to see after a draft pass."""
+    """What there is to see after a draft pass; the compiler drops what a controller never reads.
+
+    Row r of the newest level is what the draft said after the r-th best node of the level above; at
+    level 1 all rows are the root's, and only slot 0 holds nodes.
+    """
 
     score: jax.Array  # [W, W] f32 cumulative log-probabilities of the newest level, -inf = no node
     levels: jax.Array  # i32 [] draft passes done in this cycle, >= 1
     length: jax.Array  # i32 [] committed tokens before the root
+    entropy: jax.Array  # [W] f32 nats, of the draft's distribution at each row
+    hidden: jax.Array  # [W, E] the draft's outputs at the rows
+    root_entropy: jax.Array  # f32 [] nats, of the target's distribution that the root came from
+    parent: jax.Array  # [W] i32, slot * W + child of the row's node in the level above
 
 
 @struct.dataclass
@@ -31,6 +39,9 @@ class TreeView:
     score: jax.Array  # [D, W, W] f32 cumulative log-probabilities, -inf = no node
     levels: jax.Array  # i32 []
     length: jax.Array  # i32 []
+    entropy: jax.Array  # [D, W] f32 nats, of the draft's distribution at each row; 0 = no row
+    root_entropy: jax.Array  # f32 [] nats, of the target's distribution that the root came from
+    parent: jax.Array  # [D, W] i32, slot * W + child of each row's node in the level above
 
 
 @struct.dataclass
@@ -49,6 +60,46 @@ class Controller(NamedTuple):
     keep_drafting: Callable[[Any, Any, LevelView], jax.Array]  # params, state, view -> bool []
     choose_size: Callable[[Any, Any, TreeView], jax.Array]  # -> i32 [], index into config.sizes
     update: Callable[[Any, Outcome], Any]  # state, outcome -> state
+    notice: Callable[[Any, Any, LevelView], Any] | None = None
+    """params, state, view -> state: what to remember of a draft pass, before `keep_drafting`."""
+    rank: Callable[[Any, Any, TreeView], jax.Array] | None = None
+    """params, state, view -> f32 [D, W, W]: what nodes are selected by, in place of their scores.
+
+    -inf leaves a node out; no child may rank above its parent. Where a size is larger than the
+    number of nodes that are left, fewer are verified.
+    """
+
+
+def noticed(controller: Controller, params: Any, state: Any, view: LevelView) -> Any:
+    """The controller's state after it saw a draft pass."""
+    return state if controller.notice is None else controller.notice(params, state, view)
+
+
+def ranked(controller: Controller, params: Any, state: Any, view: TreeView) -> jax.Array:
+    """What nodes are selected by, f32 [D, W, W]."""
+    return view.score if controller.rank is None else controller.rank(params, state, view)
+
+
+def reads_root_entropy(
+    controller: Controller, params: Any, state: Any, level: LevelView, tree: TreeView
+) -> bool:
+    """Whether any decision depends on `root_entropy`; found by tracing, nothing is computed.
+
+    The other fields of the views need no such question: the compiler sees that they are not read.
+    This one crosses from a compiled program to the next, where the compiler cannot see that.
+    """
+
+    def decide(root_entropy: jax.Array, params: Any, state: Any, level: LevelView, tree: TreeView):
+        level = level.replace(root_entropy=root_entropy)
+        state = noticed(controller, params, state, level)
+        keep = controller.keep_drafting(params, state, level)
+        tree = tree.replace(root_entropy=root_entropy)
+        size = controller.choose_size(params, state, tree)
+        return state, keep, size, ranked(controller, params, state, tree)
+
+    traced = jax.make_jaxpr(decide)(level.root_entropy, params, state, level, tree).jaxpr
+    read = [*traced.outvars, *(var for equation in traced.eqns for var in equation.invars)]
+    return any(var is traced.invars[0] for var in read)
 
 
 @struct.dataclass

@@ -1,6 +1,6 @@
 """Cycles replayed from a trace: exact tokens, time from a measured table (paper Sec. 3.1).
 
-In goes a trace and a latency table, as one `Replay` on the device; out come single cycles and the
+In goes a `Replay`, a trace and a latency table on the device; out come single cycles and the
 totals of any controller over whole texts. Functions work on one position; callers `vmap`. Under
 greedy decoding a cycle only decides how far along the fixed text the next one starts, so nothing
 here is a model of decoding: it is a look-up.
@@ -14,39 +14,29 @@ import jax.numpy as jnp
 from flax import struct
 
 from ltd_jax.config import CycleConfig
-from ltd_jax.errors import UserError
-from ltd_jax.policies.controller import (
-    ConstantParams,
-    Controller,
-    LevelView,
-    Outcome,
-    TreeView,
-    constant,
-)
-from ltd_jax.replay import latency
+from ltd_jax.policies.controller import ConstantParams, Controller, Outcome, constant, noticed
 from ltd_jax.replay import trace as traces
-from ltd_jax.replay.latency import LatencyTable
-from ltd_jax.replay.trace import Trace
+from ltd_jax.replay.views import Replay, build, level_view, tree_view
+
+__all__ = [
+    "CycleOutcome",
+    "Drafted",
+    "Replay",
+    "Totals",
+    "accepted_by_rank",
+    "build",
+    "choose_levels",
+    "choose_size",
+    "constants",
+    "draft",
+    "level_view",
+    "outcome",
+    "run",
+    "throughput",
+    "tree_view",
+]
 
 _CONSTANT = constant()
-
-
-@struct.dataclass
-class Replay:
-    """A trace and a latency table on the device."""
-
-    score: jax.Array  # [P, D, W, W] f32 cumulative log-probability, -inf = no node
-    accepted: jax.Array  # [P, D, V] i8
-    remaining: jax.Array  # [P] i32 tokens of the text after this position, >= 1
-    length: jax.Array  # [P] i32 tokens before the root
-    context: jax.Array  # [P] i32 row of `seconds` at or below the position's length
-    share: jax.Array  # [P] f32 weight of the row after `context`, in [0, 1]
-    first: jax.Array  # [texts] i32 each text's first position
-    task: jax.Array  # [texts] i32 index into the trace's provenance["tasks"]
-    seconds: jax.Array  # [contexts, D, V] f32 of a whole cycle
-    depth_seconds: jax.Array  # f32 [] of one decision of the depth policy
-    size_seconds: jax.Array  # f32 [] of one decision of the size policy
-    plain_seconds: jax.Array  # f32 [] of a plain decoding step, mean over positions
 
 
 @struct.dataclass
@@ -72,6 +62,14 @@ class Totals:
 
 
 @struct.dataclass
+class Drafted:
+    """What a controller drafted."""
+
+    levels: jax.Array  # i32 []
+    state: Any  # the controller's, after it saw these levels
+
+
+@struct.dataclass
 class _Walk:
     position: jax.Array
     over: jax.Array
@@ -79,42 +77,18 @@ class _Walk:
     totals: Totals
 
 
-def build(trace: Trace, table: LatencyTable, config: CycleConfig) -> Replay:
-    """Puts a trace and a table on the device.
-
-    Raises:
-      UserError: the trace or the table was made with other levels, beam width or sizes.
-    """
-    traces.check(trace, config)
-    if table.sizes != config.sizes or table.max_levels != config.max_levels:
-        raise UserError(
-            f"The latency table has {table.max_levels} levels and sizes {table.sizes}, the cycle "
-            f"{config.max_levels} and {config.sizes}; measure the latencies with this cycle."
-        )
-    context, share = latency.neighbours(table.contexts, trace.length)
-    plain = latency.interpolate(table, table.plain_seconds, trace.length)
-    return Replay(
-        score=jnp.asarray(trace.score),
-        accepted=jnp.asarray(traces.accepted(trace, config)),
-        remaining=jnp.asarray(trace.remaining),
-        length=jnp.asarray(trace.length),
-        context=jnp.asarray(context),
-        share=jnp.asarray(share, jnp.float32),
-        first=jnp.asarray(trace.first),
-        task=jnp.asarray(trace.task[trace.first]),
-        seconds=jnp.asarray(table.cycle_seconds, jnp.float32),
-        depth_seconds=jnp.float32(table.depth_seconds),
-        size_seconds=jnp.float32(table.size_seconds),
-        plain_seconds=jnp.float32(plain.mean()),
-    )
-
-
 def outcome(
-    replay: Replay, position: jax.Array, levels: jax.Array, size: jax.Array, learned: bool
+    replay: Replay,
+    position: jax.Array,
+    levels: jax.Array,
+    size: jax.Array,
+    learned: bool,
+    accepted: jax.Array | None = None,
 ) -> CycleOutcome:
     """The cycle at `position` with `levels` 1..D and `size`, an index into config.sizes.
 
     Args:
+      accepted: i32 [], where nodes were not selected by their scores (`accepted_by_rank`).
       learned: also count the time of the policies' own decisions: one of the size policy, and one
         of the depth policy after every level but the D-th, where there is nothing to decide.
     """
@@ -125,7 +99,8 @@ def outcome(
     if learned:
         decisions = jnp.minimum(levels, replay.score.shape[1] - 1)
         seconds += replay.size_seconds + replay.depth_seconds * decisions
-    accepted = replay.accepted[position, levels - 1, size].astype(jnp.int32)
+    if accepted is None:
+        accepted = replay.accepted[position, levels - 1, size].astype(jnp.int32)
     committed = jnp.minimum(accepted + 1, replay.remaining[position])
     over = committed == replay.remaining[position]
     return CycleOutcome(accepted, committed, seconds, position + committed, over)
@@ -145,14 +120,20 @@ def run(
     sizes_V = jnp.asarray(config.sizes, jnp.float32)
 
     def cycle(walk: _Walk) -> _Walk:
-        levels = choose_levels(replay, walk.position, controller, params, walk.state)
-        size = choose_size(replay, walk.position, levels, controller, params, walk.state)
-        result = outcome(replay, walk.position, levels, size, learned)
+        drafted = draft(replay, walk.position, controller, params, walk.state)
+        levels, state = drafted.levels, drafted.state
+        size = choose_size(replay, walk.position, levels, controller, params, state)
+        accepted = None
+        if controller.rank is not None:
+            view = tree_view(replay, walk.position, levels)
+            rank_DWW = controller.rank(params, state, view)
+            accepted = accepted_by_rank(replay, walk.position, rank_DWW, sizes_V[size])
+        result = outcome(replay, walk.position, levels, size, learned, accepted)
         gained = Totals(result.committed, result.seconds, jnp.int32(1), levels, sizes_V[size])
         return _Walk(
             position=result.next_position,
             over=result.over,
-            state=controller.update(walk.state, Outcome(levels, size, result.accepted)),
+            state=controller.update(state, Outcome(levels, size, result.accepted)),
             totals=jax.tree.map(lambda total, gain: total + gain, walk.totals, gained),
         )
 
@@ -162,6 +143,18 @@ def run(
         return jax.lax.while_loop(lambda walk: ~walk.over, cycle, start).totals
 
     return jax.vmap(walk_text)(replay.first)
+
+
+def accepted_by_rank(
+    replay: Replay, position: jax.Array, rank_DWW: jax.Array, size: jax.Array
+) -> jax.Array:
+    """Accepted tokens when the `size` nodes of highest rank are verified; i32 []."""
+    path_D = replay.path[position]
+    place_D = traces.beaten_by(rank_DWW, path_D).sum(axis=1)
+    rank_DN = rank_DWW.reshape(rank_DWW.shape[0], -1)
+    own_D = jnp.take_along_axis(rank_DN, path_D[:, None], axis=1)[:, 0]
+    chosen_D = (path_D != traces.NO_NODE) & (own_D > -jnp.inf) & (place_D < size)
+    return jnp.cumprod(chosen_D.astype(jnp.int32)).sum()
 
 
 def throughput(totals: Totals) -> jax.Array:
@@ -178,14 +171,36 @@ def constants(replay: Replay, config: CycleConfig) -> Totals:
     return jax.vmap(by_size, (0, None))(levels_D, sizes_V)
 
 
-def level_view(replay: Replay, position: jax.Array, levels: jax.Array) -> LevelView:
-    return LevelView(replay.score[position, levels - 1], levels, replay.length[position])
+def draft(
+    replay: Replay, position: jax.Array, controller: Controller, params: Any, state: Any
+) -> Drafted:
+    """Levels until the first stop.
+
+    A controller that remembers nothing between two passes is asked after all of them at once, as
+    one batch for its networks; another one pass after the other.
+    """
+    if controller.notice is None:
+        return Drafted(choose_levels(replay, position, controller, params, state), state)
+
+    def ask(drafted: Drafted) -> tuple[Any, jax.Array]:
+        view = level_view(replay, position, drafted.levels)
+        state = noticed(controller, params, drafted.state, view)
+        return state, controller.keep_drafting(params, state, view)
+
+    def grow(carry: tuple[Drafted, jax.Array]) -> tuple[Drafted, jax.Array]:
+        drafted, _ = carry
+        state, keep = ask(drafted)
+        going = keep & (drafted.levels < replay.score.shape[1])
+        return Drafted(drafted.levels + going, state), going
+
+    start = (Drafted(jnp.int32(1), state), jnp.bool_(True))
+    return jax.lax.while_loop(lambda carry: carry[1], grow, start)[0]
 
 
 def choose_levels(
     replay: Replay, position: jax.Array, controller: Controller, params: Any, state: Any
 ) -> jax.Array:
-    """Levels until the first stop; asks after all passes at once, as one batch for the networks."""
+    """`draft` for a controller that remembers nothing between two passes."""
 
     def keep(levels: jax.Array) -> jax.Array:
         return controller.keep_drafting(params, state, level_view(replay, position, levels))
@@ -202,8 +217,5 @@ def choose_size(
     params: Any,
     state: Any,
 ) -> jax.Array:
-    score_DWW = replay.score[position]
-    drafted_D11 = (jnp.arange(score_DWW.shape[0]) < levels)[:, None, None]
-    score_DWW = jnp.where(drafted_D11, score_DWW, -jnp.inf)
-    view = TreeView(score_DWW, levels, replay.length[position])
-    return controller.choose_size(params, state, view)
+    """The size chosen at a position for the tree of `levels` levels; an index into config.sizes."""
+    return controller.choose_size(params, state, tree_view(replay, position, levels))

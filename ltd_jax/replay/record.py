@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from ltd_jax.config import PairConfig
-from ltd_jax.cycle import expand, step
+from ltd_jax.cycle import expand, observe, step
 from ltd_jax.cycle import prefill as prefills
 from ltd_jax.cycle.pair import Pair, PairParams
 from ltd_jax.cycle.tree import DraftTree
@@ -24,6 +25,7 @@ from ltd_jax.models import draft, target
 from ltd_jax.models.kv_cache import KVCache
 from ltd_jax.models.target import TargetParams
 from ltd_jax.policies.controller import constant
+from ltd_jax.replay import join
 from ltd_jax.replay import trace as traces
 from ltd_jax.replay.trace import Trace
 
@@ -37,6 +39,25 @@ class Prompt(NamedTuple):
 
     token: np.ndarray  # [T] i32
     task: int
+
+
+@struct.dataclass
+class TextStates:
+    """What one pass over a text leaves, for all of its prefixes; S = context."""
+
+    hidden: jax.Array  # [S, E] the draft's output after each prefix
+    cache: KVCache  # the draft's, of all true rows
+    entropy: jax.Array  # [S] f32 nats, of the target's distribution after each prefix
+
+
+@struct.dataclass
+class Roots:
+    """What was drafted at P positions."""
+
+    tree: DraftTree  # [P, ...]
+    entropy: jax.Array  # [P, D, W] f32 nats, of the draft's distribution at each row
+    hidden: jax.Array | None  # [P, D, W, E] f16, the draft's outputs; None = not asked for
+    root_entropy: jax.Array  # [P] f32 nats, of the target's distribution the root came from
 
 
 def greedy_texts(pair: Pair, prompts: Sequence[np.ndarray], new_tokens: int) -> list[np.ndarray]:
@@ -71,7 +92,11 @@ def _until_stop(tokens: np.ndarray, stop_tokens: tuple[int, ...]) -> np.ndarray:
 
 
 def record_text(
-    pair: Pair, prompt: Prompt, text_T: np.ndarray, provenance: dict[str, Any]
+    pair: Pair,
+    prompt: Prompt,
+    text_T: np.ndarray,
+    provenance: dict[str, Any],
+    with_hidden: bool = False,
 ) -> Trace | None:
     """All positions of one greedy text where a cycle can start; None where there is none."""
     count, config = len(text_T) - 1, pair.config.cycle
@@ -80,25 +105,30 @@ def record_text(
     tokens_S = np.zeros(config.context, np.int32)
     whole = np.concatenate([prompt.token, text_T])
     tokens_S[: len(whole)] = whole
-    hidden_SE, cache = _draft_states(pair.params, pair.config, jnp.asarray(tokens_S))
+    states = _text_states(pair.params, pair.config, jnp.asarray(tokens_S))
     length_P = len(prompt.token) + np.arange(count, dtype=np.int32)
     pieces = [
-        _trees(pair.params, pair.config, hidden_SE, cache, jnp.asarray(_padded(length_P, start)))
+        _drafted(
+            pair.params, pair.config, states, jnp.asarray(_padded(length_P, start)), with_hidden
+        )
         for start in range(0, count, POSITIONS_AT_ONCE)
     ]
-    tree: DraftTree = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *pieces)
+    roots: Roots = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *pieces)
     ahead = np.arange(count)[:, None] + 1 + np.arange(config.max_levels)[None, :]
     inside = ahead < len(text_T)
     return Trace(
-        score=tree.score,
-        token=tree.token,
-        parent=tree.parent,
+        score=roots.tree.score,
+        token=roots.tree.token,
+        parent=roots.tree.parent,
         continuation=np.where(inside, text_T[np.minimum(ahead, count)], -1).astype(np.int32),
         remaining=np.arange(count, 0, -1, dtype=np.int32),
         length=length_P,
         text=np.zeros(count, np.int32),
         task=np.full(count, prompt.task, np.int32),
+        entropy=roots.entropy,
+        root_entropy=roots.root_entropy,
         provenance=provenance,
+        hidden=roots.hidden,
     )
 
 
@@ -108,15 +138,14 @@ def _padded(length_P: np.ndarray, start: int) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnames="pair")
-def _draft_states(
-    params: PairParams, pair: PairConfig, tokens_S: jax.Array
-) -> tuple[jax.Array, KVCache]:
-    """The draft's output [S, E] after every prefix of a text, and its cache of all true rows.
+def _text_states(params: PairParams, pair: PairConfig, tokens_S: jax.Array) -> TextStates:
+    """One causal pass of target and draft over a text.
 
-    Row i reads token i + 1 and the target's feature of position i, as in live decoding.
+    Row i of the draft reads token i + 1 and the target's feature of position i, as in live
+    decoding.
     """
     S = tokens_S.shape[0]
-    _, feature_SE, _ = target.forward(
+    logits_SX, feature_SE, _ = target.forward(
         params.target,
         pair.target,
         tokens_S,
@@ -124,27 +153,32 @@ def _draft_states(
         jnp.tril(jnp.ones((S, S), bool)),
         None,
     )
-    empty = draft.empty_cache(pair.draft, S, feature_SE.dtype)
-    return expand.causal_pass(
+    hidden_SE, cache = expand.causal_pass(
         params.draft,
         pair,
         jnp.roll(tokens_S, -1),
         draft.fuse(params.draft, pair.draft, feature_SE),
         jnp.int32(S),
-        empty,
+        draft.empty_cache(pair.draft, S, feature_SE.dtype),
     )
+    return TextStates(hidden_SE, cache, observe.entropy(jax.nn.log_softmax(logits_SX)))
 
 
-@functools.partial(jax.jit, static_argnames="pair")
-def _trees(
-    params: PairParams, pair: PairConfig, hidden_SE: jax.Array, cache: KVCache, length_P: jax.Array
-) -> DraftTree:
-    """Full trees [P, ...] of roots at positions `length_P`, each seeing only what is before it."""
+@functools.partial(jax.jit, static_argnames=("pair", "with_hidden"))
+def _drafted(
+    params: PairParams,
+    pair: PairConfig,
+    states: TextStates,
+    length_P: jax.Array,
+    with_hidden: bool,
+) -> Roots:
+    """Full trees of roots at positions `length_P`, each seeing only what is before it."""
 
-    def grow(length: jax.Array) -> DraftTree:
-        return expand.full_tree(
-            params.draft, pair, hidden_SE[length - 1], cache.replace(length=length)
-        )
+    def grow(length: jax.Array) -> Roots:
+        before = states.cache.replace(length=length)
+        grown = expand.full_expansion(params.draft, pair, states.hidden[length - 1], before)
+        hidden = grown.hidden.astype(jnp.float16) if with_hidden else None
+        return Roots(grown.tree, grown.entropy, hidden, states.entropy[length - 1])
 
     return jax.vmap(grow)(length_P)
 
@@ -156,12 +190,15 @@ def record(
     provenance: dict[str, Any],
     parts: Path | None = None,
     progress: Callable[[int], None] = lambda texts: None,
+    with_hidden: bool = False,
 ) -> Trace:
     """Records all prompts; with a folder `parts`, what an interrupted run recorded is kept there.
 
     Args:
       provenance: must hold "tasks" (names by index) and "fingerprint" (of the weights).
       progress: called with the number of texts that are done.
+      with_hidden: also keep the draft's outputs, for classifiers that read them; they need
+        2 * D * W * E bytes per position.
 
     Raises:
       UserError: a prompt does not fit, `parts` cannot be written or belongs to another recording.
@@ -169,18 +206,18 @@ def record(
     recorded = []
     for start in range(0, len(prompts), TEXTS_AT_ONCE):
         path = None if parts is None else parts / f"texts-{start:05d}.npz"
-        part = None if path is None else _recorded(path, provenance)
+        part = None if path is None else _recorded(path, provenance, with_hidden)
         if part is None:
             batch = prompts[start : start + TEXTS_AT_ONCE]
-            part = _record_batch(pair, batch, new_tokens, provenance)
+            part = _record_batch(pair, batch, new_tokens, provenance, with_hidden)
             if path is not None:
                 traces.save(part, path)
         recorded.append(part)
         progress(min(start + TEXTS_AT_ONCE, len(prompts)))
-    return traces.concatenate(recorded)
+    return join.concatenate(recorded)
 
 
-def _recorded(path: Path, provenance: dict[str, Any]) -> Trace | None:
+def _recorded(path: Path, provenance: dict[str, Any], with_hidden: bool) -> Trace | None:
     """A part that an interrupted run left; UserError when it belongs to another recording."""
     if not path.exists():
         return None
@@ -191,15 +228,19 @@ def _recorded(path: Path, provenance: dict[str, Any]) -> Trace | None:
                 f"{path} was recorded with {name} {part.provenance.get(name)}, not "
                 f"{provenance.get(name)}; delete {path.parent} or give another folder."
             )
-    return part
+    return part if (part.hidden is not None) == with_hidden else None
 
 
 def _record_batch(
-    pair: Pair, prompts: Sequence[Prompt], new_tokens: int, provenance: dict[str, Any]
+    pair: Pair,
+    prompts: Sequence[Prompt],
+    new_tokens: int,
+    provenance: dict[str, Any],
+    with_hidden: bool,
 ) -> Trace:
     texts = greedy_texts(pair, [prompt.token for prompt in prompts], new_tokens)
     found = [
-        record_text(pair, prompt, text_T, provenance)
+        record_text(pair, prompt, text_T, provenance, with_hidden)
         for prompt, text_T in zip(prompts, texts, strict=True)
     ]
-    return traces.concatenate([trace for trace in found if trace is not None])
+    return join.concatenate([trace for trace in found if trace is not None])

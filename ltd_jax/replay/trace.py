@@ -12,7 +12,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import numpy as np
 from ltd_jax.config import CycleConfig
 from ltd_jax.errors import UserError
 
-SCHEMA = 1
+SCHEMA = 2
 CHUNK = 256  # positions per compiled call of `accepted`
 NO_NODE = -1
 
@@ -45,7 +45,10 @@ class Trace:
     length: np.ndarray  # [P] i32, tokens before the root (prompt and generated)
     text: np.ndarray  # [P] i32, which text
     task: np.ndarray  # [P] i32, index into provenance["tasks"]
+    entropy: np.ndarray  # [P, D, W] f32 nats, of the draft's distribution at each frontier row
+    root_entropy: np.ndarray  # [P] f32 nats, of the target's distribution the root came from
     provenance: dict[str, Any]  # tasks, fingerprint, device, dtype, versions, date, prompts ...
+    hidden: np.ndarray | None = None  # [P, D, W, E] f16, the draft's outputs at the frontier rows
 
     def __post_init__(self) -> None:
         if np.ndim(self.score) != 4 or not len(self.score):
@@ -53,13 +56,17 @@ class Trace:
                 f"score has shape {np.shape(self.score)}, expected [P, D, W, W], P >= 1."
             )
         count, levels, width, _ = self.score.shape
-        tails: dict[str, tuple[int, ...]] = {"parent": (levels, width), "continuation": (levels,)}
+        tails: dict[str, tuple[int, ...]] = {"continuation": (levels,)}
+        tails |= dict.fromkeys(("parent", "entropy"), (levels, width))
         tails |= dict.fromkeys(("score", "token"), (levels, width, width))
         for name in ARRAYS:
             shape = (count, *tails.get(name, ()))
             if np.shape(getattr(self, name)) != shape:
                 raise ValueError(f"{name} has shape {np.shape(getattr(self, name))}, not {shape}.")
-        last = np.append(_starts(self.text)[1:], True)
+        rows = (count, levels, width)
+        if self.hidden is not None and np.shape(self.hidden)[:-1] != rows:
+            raise ValueError(f"hidden has shape {np.shape(self.hidden)}, expected {rows} and E.")
+        last = np.append(starts(self.text)[1:], True)
         behind = np.where(last, 0, np.append(self.remaining[1:], 0))
         if np.any(self.remaining != behind + 1):
             raise ValueError("remaining must count down by one to 1 within every text.")
@@ -67,13 +74,15 @@ class Trace:
     @property
     def first(self) -> np.ndarray:
         """[texts] i32, the position where each text starts."""
-        return np.flatnonzero(_starts(self.text)).astype(np.int32)
+        return np.flatnonzero(starts(self.text)).astype(np.int32)
 
 
-ARRAYS = tuple(field.name for field in dataclasses.fields(Trace) if field.name != "provenance")
+_OTHERS = ("provenance", "hidden")
+ARRAYS = tuple(field.name for field in dataclasses.fields(Trace) if field.name not in _OTHERS)
 
 
-def _starts(text_P: np.ndarray) -> np.ndarray:
+def starts(text_P: np.ndarray) -> np.ndarray:
+    """bool [P]: where a text begins."""
     return np.append(True, text_P[1:] != text_P[:-1])
 
 
@@ -104,6 +113,8 @@ def save(trace: Trace, path: Path) -> None:
     """
     provenance = json.dumps(trace.provenance)
     arrays = {name: getattr(trace, name) for name in ARRAYS}
+    if trace.hidden is not None:
+        arrays["hidden"] = trace.hidden
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, schema=SCHEMA, provenance=provenance, **arrays)
 
@@ -121,7 +132,8 @@ def load(path: Path) -> Trace:
             if schema != SCHEMA:
                 raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; {again}")
             provenance = json.loads(str(file["provenance"]))
-            return Trace(**{name: file[name] for name in ARRAYS}, provenance=provenance)
+            found = (*ARRAYS, "hidden") if "hidden" in file else ARRAYS
+            return Trace(**{name: file[name] for name in found}, provenance=provenance)
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -130,49 +142,6 @@ def load(path: Path) -> Trace:
         raise UserError(f"{path} is no trace, it lacks {error}; {again}") from error
     except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is no trace or is damaged ({error}); {again}") from error
-
-
-def concatenate(traces: Sequence[Trace]) -> Trace:
-    """One trace of all texts; texts and tasks are numbered anew, tasks of one name are joined.
-
-    Provenance that all parts share is kept, what differs is listed under "parts".
-
-    Raises:
-      UserError: no trace given, other levels or beam widths, or other weights.
-    """
-    if not traces:
-        raise UserError("There is no trace to join; record one first.")
-    if len({trace.score.shape[1:] for trace in traces}) > 1:
-        raise UserError(
-            "Traces of other levels or beam widths cannot be joined; record them alike."
-        )
-    if len({trace.provenance.get("fingerprint") for trace in traces}) > 1:
-        raise UserError("Traces of different weights cannot be joined; record them with one pair.")
-    names = [trace.provenance["tasks"] for trace in traces]
-    tasks = list(dict.fromkeys(name for part in names for name in part))
-    joined = {name: np.concatenate([getattr(trace, name) for trace in traces]) for name in ARRAYS}
-    starts = np.concatenate([_starts(trace.text) for trace in traces])
-    joined["text"] = (np.cumsum(starts) - 1).astype(np.int32)
-    joined["task"] = np.concatenate(
-        [
-            np.asarray([tasks.index(name) for name in part], np.int32)[trace.task]
-            for part, trace in zip(names, traces, strict=True)
-        ]
-    )
-    return Trace(**joined, provenance=_join_provenance(traces) | {"tasks": tasks})
-
-
-def _join_provenance(traces: Sequence[Trace]) -> dict[str, Any]:
-    records = [trace.provenance for trace in traces]
-    shared = {
-        key: value
-        for key, value in records[0].items()
-        if all(key in record and record[key] == value for record in records)
-    }
-    parts = [
-        {key: value for key, value in record.items() if key not in shared} for record in records
-    ]
-    return shared | ({"parts": parts} if any(parts) else {})
 
 
 def accepted(trace: Trace, config: CycleConfig) -> np.ndarray:
@@ -186,12 +155,22 @@ def accepted(trace: Trace, config: CycleConfig) -> np.ndarray:
       UserError: the trace has another beam width or other levels than `config`.
     """
     check(trace, config)
+    return _by_chunks(partial(_accepted, config), trace)
+
+
+def agreeing_path(trace: Trace) -> np.ndarray:
+    """Which node of each level agrees with the text: slot * W + child, or NO_NODE; i32 [P, D]."""
+    return _by_chunks(_agreeing_paths, trace)
+
+
+def _by_chunks(function: Callable[..., jax.Array], trace: Trace) -> np.ndarray:
+    """A function of score, token, parent and continuation, on a chunk of positions at a time."""
     count = len(trace.remaining)
+    blocks = (trace.score, trace.token, trace.parent, trace.continuation)
     chunks = []
     for start in range(0, count, CHUNK):
         rows = np.minimum(np.arange(start, start + CHUNK), count - 1)  # one shape, one program
-        blocks = (trace.score, trace.token, trace.parent, trace.continuation)
-        chunks.append(np.asarray(_accepted(config, *(block[rows] for block in blocks))))
+        chunks.append(np.asarray(function(*(block[rows] for block in blocks))))
     return np.concatenate(chunks)[:count]
 
 
@@ -214,8 +193,22 @@ def _accepted(
     parent_DW: jax.Array,
     continuation_D: jax.Array,
 ) -> jax.Array:
-    levels, nodes = config.max_levels, config.beam_width**2
     path_D = _agreeing_path(score_DWW, token_DWW, parent_DW, continuation_D)
+    rank_DD = jnp.cumsum(beaten_by(score_DWW, path_D), axis=1)  # [node of the path, levels drafted]
+    level_D = jnp.arange(config.max_levels)
+    drafted_DD = level_D[:, None] <= level_D[None]
+    on_path_DD = (path_D != NO_NODE)[:, None] & drafted_DD
+    sizes_11V = jnp.asarray(config.sizes)[None, None]
+    chosen_DDV = on_path_DD[:, :, None] & (rank_DD[:, :, None] < sizes_11V)
+    return jnp.cumprod(chosen_DDV, axis=0, dtype=jnp.int8).sum(0, dtype=jnp.int8)
+
+
+def beaten_by(score_DWW: jax.Array, path_D: jax.Array) -> jax.Array:
+    """Nodes of each level (second axis) that come before the path's node of a level (first axis).
+
+    Those of greater score, or of the same and a lower flat index; i32 [D, D].
+    """
+    levels, nodes = score_DWW.shape[0], score_DWW[0].size
     score_DN = score_DWW.reshape(levels, nodes)
     index_DN = jnp.arange(levels * nodes).reshape(levels, nodes)
     level_D = jnp.arange(levels)
@@ -224,12 +217,7 @@ def _accepted(
     beats_DDN = (score_DN[None] > own_D11) | (
         (score_DN[None] == own_D11) & (index_DN[None] < own_index_D11)
     )
-    rank_DD = jnp.cumsum(beats_DDN.sum(-1), axis=1)  # [node of the path, levels drafted]
-    drafted_DD = level_D[:, None] <= level_D[None]
-    on_path_DD = (path_D != NO_NODE)[:, None] & drafted_DD
-    sizes_11V = jnp.asarray(config.sizes)[None, None]
-    chosen_DDV = on_path_DD[:, :, None] & (rank_DD[:, :, None] < sizes_11V)
-    return jnp.cumprod(chosen_DDV, axis=0, dtype=jnp.int8).sum(0, dtype=jnp.int8)
+    return beats_DDN.sum(-1)
 
 
 def _agreeing_path(
@@ -248,3 +236,6 @@ def _agreeing_path(
         follow, jnp.int32(0), (score_DWW, token_DWW, parent_DW, continuation_D)
     )
     return path_D
+
+
+_agreeing_paths = jax.jit(jax.vmap(_agreeing_path))

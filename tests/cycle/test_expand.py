@@ -26,7 +26,7 @@ def expanded(params, chosen, memory, pending, cache):
 def full_tree(params, pending, cache):
     """The tree of all levels."""
     hidden_E, cache = expand.catch_up(params, tiny.CONFIG, pending, cache)
-    return expand.full_tree(params, tiny.CONFIG, hidden_E, cache)
+    return expand.full_expansion(params, tiny.CONFIG, hidden_E, cache).tree
 
 
 @jax.jit
@@ -55,7 +55,7 @@ def pending_of(tokens, features, noise=0.0):
     token = np.full(CYCLE.path_length, 9, np.int32)
     feature = np.full((CYCLE.path_length, width), noise, np.float32)
     token[:count], feature[:count] = tokens, features
-    return Pending(jnp.asarray(token), jnp.asarray(feature), jnp.int32(count))
+    return Pending(jnp.asarray(token), jnp.asarray(feature), jnp.int32(count), jnp.float32(0))
 
 
 def assert_same_tree(tree, flat, levels):

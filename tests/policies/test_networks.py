@@ -8,6 +8,7 @@ from ltd_jax.cycle import observe
 from ltd_jax.policies import networks
 from ltd_jax.policies.controller import LevelView, TreeView
 from ltd_jax.policies.networks import Actor, ActorCritic, Critic, LearnedParams, PolicyParams
+from tests.policies import views
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -16,11 +17,11 @@ WIDTHS = PolicyConfig(size_actor=(16, 8), size_critic=(8,), depth_actor=(8,), de
 
 
 def level_view(levels: int, score: float = -0.5) -> LevelView:
-    return LevelView(jnp.full((2, 2), score), jnp.int32(levels), jnp.int32(5))
+    return views.level(jnp.full((2, 2), score), levels)
 
 
 def tree_view(levels: int) -> TreeView:
-    return TreeView(jnp.full((3, 2, 2), -0.5), jnp.int32(levels), jnp.int32(5))
+    return views.tree(jnp.full((3, 2, 2), -0.5), levels)
 
 
 def always(params: LearnedParams, name: str, action: int) -> LearnedParams:

@@ -38,7 +38,12 @@ def trace(
     remaining = (np.asarray(text_tokens)[text] - place).astype(np.int32)
     provenance = {"tasks": ["code", "docs"], "device": "none", "prompts": "synthetic"}
     length, task = (7 + 3 * text + place).astype(np.int32), (text % 2).astype(np.int32)
-    return Trace(score, token, parent, continuation, remaining, length, text, task, provenance)
+    entropy = random.uniform(0, 3, parent.shape).astype(np.float32)
+    root_entropy = random.uniform(0, 3, len(text)).astype(np.float32)
+    places = (remaining, length, text, task)
+    return Trace(
+        score, token, parent, continuation, *places, entropy, root_entropy, provenance=provenance
+    )
 
 
 def table(

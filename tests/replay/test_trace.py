@@ -46,9 +46,8 @@ def test_synthetic_traces_reach_every_level():
 @pytest.mark.parametrize("steps", [*TIES, None])
 def test_a_shallow_recording_is_the_first_levels_of_a_deep_one(steps):
     deep = synthetic.trace(CONFIG, seed=3, steps=steps)
-    cut = {
-        name: getattr(deep, name)[:, :2] for name in ("score", "token", "parent", "continuation")
-    }
+    by_level = ("score", "token", "parent", "continuation", "entropy")
+    cut = {name: getattr(deep, name)[:, :2] for name in by_level}
     shallow = dataclasses.replace(CONFIG, max_levels=2, sizes=CONFIG.sizes[:-1])
     np.testing.assert_array_equal(
         trace.accepted(dataclasses.replace(deep, **cut), shallow),
@@ -118,6 +117,21 @@ def test_load_names_what_is_wrong(tmp_path, monkeypatch):
         trace.save(synthetic.trace(CONFIG), path)
     with pytest.raises(UserError, match="schema 99"):
         trace.load(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(trace, "SCHEMA", 1)
+        trace.save(synthetic.trace(CONFIG), path)
+    with pytest.raises(UserError, match="schema 1, this version reads 2; record it again"):
+        trace.load(path)
+
+
+def test_the_drafts_outputs_are_kept_where_they_were_recorded(tmp_path):
+    one, path = synthetic.trace(CONFIG), tmp_path / "trace.npz"
+    hidden = np.random.default_rng(0).normal(size=(*one.entropy.shape, 5)).astype(np.float16)
+    trace.save(dataclasses.replace(one, hidden=hidden), path)
+    np.testing.assert_array_equal(trace.load(path).hidden, hidden)
+    assert trace.load(path).hidden.dtype == np.float16
+    with pytest.raises(ValueError, match="hidden has shape"):
+        dataclasses.replace(one, hidden=hidden[:, :1])
 
 
 def test_save_to_an_impossible_place_is_one_sentence(tmp_path):
@@ -132,36 +146,3 @@ def test_a_trace_counts_down_within_every_text():
         dataclasses.replace(one, remaining=one.remaining + 1)
     with pytest.raises(ValueError, match="token has shape"):
         dataclasses.replace(one, token=one.token[:, :1])
-
-
-def test_concatenate_numbers_texts_and_tasks_anew():
-    one = synthetic.trace(CONFIG, text_tokens=(3, 2))
-    two = synthetic.trace(CONFIG, text_tokens=(4,), seed=1)
-    two = dataclasses.replace(
-        two, provenance=two.provenance | {"tasks": ["tables", "code"], "prompts": "other"}
-    )
-    both = trace.concatenate([one, two])
-    assert both.text.tolist() == [0] * 3 + [1] * 2 + [2] * 4
-    assert [both.provenance["tasks"][task] for task in both.task[both.first]] == [
-        "code",
-        "docs",
-        "tables",
-    ]
-    assert both.provenance["device"] == "none"
-    assert [part["prompts"] for part in both.provenance["parts"]] == ["synthetic", "other"]
-    found = trace.accepted(both, CONFIG)
-    np.testing.assert_array_equal(found[:5], trace.accepted(one, CONFIG))
-    np.testing.assert_array_equal(found[5:], trace.accepted(two, CONFIG))
-
-
-def test_concatenate_refuses_what_does_not_belong_together():
-    one = synthetic.trace(CONFIG)
-    other_tree = synthetic.trace(dataclasses.replace(CONFIG, beam_width=4))
-    other_pair = dataclasses.replace(one, provenance=one.provenance | {"fingerprint": "b"})
-    for parts, message in (
-        ([], "no trace"),
-        ([one, other_tree], "levels or beam widths"),
-        ([one, other_pair], "different weights"),
-    ):
-        with pytest.raises(UserError, match=message):
-            trace.concatenate(parts)
