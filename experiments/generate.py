@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
 from experiments import command
 from experiments.command import PairFlags
 from ltd_jax.chat import Chat, Message, Style, open_chat
-from ltd_jax.cycle.pair import Pair
+from ltd_jax.cycle.pair import Pair, check_known
 from ltd_jax.decoding import named
 from ltd_jax.decoding.benchmark import Method
 from ltd_jax.decoding.stream import TextStream
@@ -48,7 +47,7 @@ class Config(PairFlags):
 
 
 def main() -> None:
-    config = tyro.cli(Config)
+    config = command.parse(lambda preset: Config())
     if sum((config.prompt is not None, config.prompt_ids is not None, config.chat)) != 1:
         raise UserError("Give one of --prompt, --prompt-ids and --chat.")
     if config.new_tokens < 1:
@@ -67,6 +66,7 @@ def main() -> None:
         converse(pair, method, speaker, config.new_tokens)
         return
     prompt_T = speaker.encode([Message("user", str(config.prompt))])
+    check_known(pair, prompt_T)
     show = None if config.json else print_now
     found = decode(pair, method, prompt_T, config.new_tokens, TextStream(speaker.tokenizer), show)
     print(json.dumps(found) if config.json else "\n" + summary(found))
@@ -149,4 +149,4 @@ def summary(found: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, resumes=False)

@@ -4,13 +4,14 @@ import dataclasses
 from pathlib import Path
 
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from ltd_jax import prompts
 from ltd_jax.config import CycleConfig, PairConfig
 from ltd_jax.errors import UserError
 from ltd_jax.models import draft_folder as draft_folder_reader
-from ltd_jax.models import tensor_files, weights
+from ltd_jax.models import hub, tensor_files, weights
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.target import TargetParams
 
@@ -79,6 +80,16 @@ def load(
     )
 
 
+def check_known(pair: Pair, token_T: np.ndarray) -> None:
+    """Raises UserError where a prompt has tokens that the target does not know."""
+    known = pair.config.target.vocab_size
+    if token_T.max() >= known:
+        raise UserError(
+            f"The tokenizer in {pair.folder} gives token {token_T.max()} but the target knows "
+            f"{known} tokens; put the tokenizer.json there that belongs to these weights."
+        )
+
+
 def _name(folder: Path) -> str:
     """What reports call a folder: without the machine's paths."""
-    return f"embedded {folder.name}" if folder.parent == ASSETS else folder.name
+    return f"embedded {folder.name}" if folder.parent == ASSETS else hub.name_of(folder)

@@ -22,9 +22,9 @@ from ltd_jax.replay.trace import replacing
 def methods_of(pair: Pair, trained: Trained) -> list[Method]:
     """What is compared: the four methods of the report, and two constants that test the replay."""
     cycle, constant, best = pair.config.cycle, controller.constant(), trained.best
-    eagle3 = (min(presets.EAGLE3_LEVELS, cycle.max_levels), nearest(cycle.sizes))
+    levels, size = presets.of(pair.folder).eagle3
     probes = {
-        "eagle3": eagle3,
+        "eagle3": (min(levels, cycle.max_levels), nearest(cycle.sizes, size)),
         "best_constant": (best.levels, best.size),
         "constant:levels=1": (1, cycle.sizes[1]),
         "constant:most": (cycle.max_levels, cycle.sizes[-1]),
@@ -38,9 +38,9 @@ def methods_of(pair: Pair, trained: Trained) -> list[Method]:
     return [Method(comparison.PLAIN), *fixed, learned]
 
 
-def nearest(sizes: tuple[int, ...]) -> int:
-    """The compiled size nearest to EAGLE-3's fixed one."""
-    return min(sizes, key=lambda size: abs(size - presets.EAGLE3_SIZE))
+def nearest(sizes: tuple[int, ...], wanted: int) -> int:
+    """The compiled size nearest to one that may not be compiled."""
+    return min(sizes, key=lambda size: abs(size - wanted))
 
 
 def runs_of(

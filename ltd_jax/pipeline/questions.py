@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 from ltd_jax import prompts
 from ltd_jax.chat import Chat, Message, Style, open_chat
-from ltd_jax.cycle.pair import Pair
+from ltd_jax.cycle.pair import Pair, check_known
 from ltd_jax.cycle.prefill import check_room
 from ltd_jax.errors import UserError
 from ltd_jax.prompts import Question
@@ -95,12 +95,7 @@ def _prompt(
 ) -> Prompt:
     token_T = speaker.encode(talk)
     check_room(pair, len(token_T), flags.new_tokens)
-    known = pair.config.target.vocab_size
-    if token_T.max() >= known:
-        raise UserError(
-            f"The tokenizer in {pair.folder} gives token {token_T.max()} but the target knows "
-            f"{known} tokens; put the tokenizer.json there that belongs to these weights."
-        )
+    check_known(pair, token_T)
     return Prompt(token_T, task)
 
 

@@ -70,11 +70,16 @@ def bar(console: Console, title: str) -> Iterator[Any]:
         progress.update(task, completed=1.0)
 
 
+def trace_path(settings: Recording, split: Split) -> Path:
+    """Where a split's trace lies."""
+    return settings.out / "traces" / f"{split}.npz"
+
+
 def trace_of(pair: Pair, split: Split, settings: Recording, console: Console) -> Trace:
     """Records a split's prompts, or reads what was recorded before."""
-    folder, new_tokens = settings.out / "traces", settings.asked.new_tokens
-    asking = questions.ask(pair, settings.asked, split, folder)
-    found, path = asking.prompts, folder / f"{split}.npz"
+    path, new_tokens = trace_path(settings, split), settings.asked.new_tokens
+    asking = questions.ask(pair, settings.asked, split, path.parent)
+    found = asking.prompts
     origin = provenance.environment(jnp.dtype(pair.dtype).name) | {
         "tasks": list(asking.tasks),
         "fingerprint": pair.fingerprint,
