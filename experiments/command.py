@@ -54,11 +54,7 @@ def parse(
     """
     named, _ = tyro.cli(PairFlags, return_unknown_args=True, add_help=False)
     default = start(presets.of(named.target))
-    try:
-        config = tyro.cli(type(default), default=default)
-    except ValueError as error:  # what a config says about its own fields
-        raise UserError(str(error)) from error
-    config = settle(resolved(config))
+    config = settle(resolved(tyro.cli(type(default), default=default)))
     for line in described(config):
         say(line)
     return config
@@ -144,9 +140,23 @@ def run(main: Callable[[], None], resumes: bool = True) -> None:
         kept = "; what is done is kept, the same command goes on" if resumes else ""
         print(f"\nInterrupted{kept}.", file=sys.stderr)
         sys.exit(130)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(f"error: {too_large(error)}", file=sys.stderr)
+        sys.exit(2)
     except BrokenPipeError:  # whoever read the output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def too_large(error: Exception) -> str:
+    """The sentence for a device without room."""
+    reason = str(error).split("\n")[0].rstrip(".")
+    return (
+        f"{provenance.device_name()} has no room for this ({reason}); take a smaller context or "
+        "beam, or look with experiments.inspect at what the pair needs."
+    )
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

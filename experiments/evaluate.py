@@ -17,7 +17,7 @@ from rich.console import Console
 from experiments import command
 from experiments.command import PairFlags
 from ltd_jax import prompts, provenance, report
-from ltd_jax.pipeline import answers, results, training
+from ltd_jax.pipeline import answers, results, stages, training
 from ltd_jax.pipeline.questions import QuestionFlags, Split
 from ltd_jax.policies import saved
 
@@ -40,6 +40,7 @@ def main() -> None:
     console = Console(stderr=config.json)
     trained = training.load(config.policies)
     pair = command.load_pair(config, trained.policies.cycle)
+    stages.must_fit(trained.table, config.policies.parent / "latency.json", pair)
     here = provenance.device_name()
     saved.check(trained.policies, pair.fingerprint, here, config.allow_other_hardware)
     split = config.split or ("test" if config.asked.questions is None else "all")

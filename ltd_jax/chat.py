@@ -70,7 +70,7 @@ class Chat:
         Raises:
           UserError: the template cannot be rendered, or there is nothing to say.
         """
-        text = self.render(messages)
+        text = self.render(messages).encode("utf-8", "replace").decode()  # half a surrogate pair
         ids = self.tokenizer.encode(text, add_special_tokens=self.template is None).ids
         if not ids:
             raise UserError("The prompt has no tokens; give it at least one character.")

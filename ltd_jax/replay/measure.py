@@ -40,6 +40,14 @@ class MeasureConfig:
     policy_visits: int = 100  # pairs of visits, with and without the policies
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("calls", "visits", "policy_visits"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)} but must be at least 1.")
+        rising = list(self.contexts) == sorted(set(self.contexts))
+        if not self.contexts or not rising or self.contexts[0] < 1:
+            raise ValueError(f"contexts {self.contexts} must be distinct, ascending and positive.")
+
 
 class Clock:
     """Times cycles of one pair at a context; the state is rewound before every visit."""

@@ -18,12 +18,6 @@ INDEX = "model.safetensors.index.json"
 ASKED = ("--prompt", "hi", "--controller", "autoregressive", "--new-tokens", "8")
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        return tiny_pair.write(tmp_path_factory.mktemp("pair"), patch)
-
-
 def change(path, **fields):
     """Changes fields of a JSON file; None takes one away."""
     found = json.loads(path.read_text()) | fields

@@ -11,6 +11,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+from ltd_jax.config import CycleConfig
 from ltd_jax.models import draft_folder, tensor_files, weights
 from tests.models import folders
 
@@ -23,6 +24,12 @@ TEMPLATE = (
     "{% for message in messages %}[{{ message.role }}]{{ message.content }}{% endfor %}[assistant]"
 )
 SHARD_BYTES = 16_000
+QUESTION = '{"question_id": 1, "category": "a", "turns": ["one"]}'
+CYCLE = CycleConfig(beam_width=2, max_levels=2, sizes=(0, 2), context=64, prefill_chunk=16)
+FLAGS = (
+    *("--cycle.beam-width", 2, "--cycle.max-levels", 2, "--cycle.sizes", 0, 2),
+    *("--cycle.context", 64, "--cycle.prefill-chunk", 16),
+)
 
 
 def tokenizer(*more: str) -> tokenizers.Tokenizer:
