@@ -64,7 +64,7 @@ def load(
     )
     chosen = feature_layers or draft.feature_layers or target_config.feature_layers
     try:
-        target_config = dataclasses.replace(target_config, feature_layers=tuple(chosen))
+        target_config = dataclasses.replace(target_config, feature_layers=chosen)
         config = PairConfig(target_config, draft.config, cycle)
     except ValueError as error:
         raise UserError(f"{target_folder} and {draft_folder}: {error}") from error

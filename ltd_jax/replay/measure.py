@@ -12,7 +12,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -188,7 +188,9 @@ def policy_seconds(
     with_policies = Clock(pair, networks.learned(cycle, policy), bare.context, config.calls)
     size = min(1, len(cycle.sizes) - 1)
     extra = []
-    for levels, count in (("least", 1), ("most", cycle.max_levels)):
+    ends: tuple[tuple[Literal["least", "most"], int], ...]
+    ends = (("least", 1), ("most", cycle.max_levels))
+    for levels, count in ends:
         forced = networks.forced(random_params, levels, size)
         fixed = controllers.constant_params(count, cycle.sizes[size], cycle)
         with_policies.cycle_seconds(forced)
