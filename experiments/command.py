@@ -1,32 +1,100 @@
 """What all commands share: the flags of a pair, one clear sentence for a mistake."""
 
 import dataclasses
+import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
+import jax
 import jax.numpy as jnp
+import tyro
 
-from ltd_jax import provenance
+from ltd_jax import presets, provenance
 from ltd_jax.config import CycleConfig
 from ltd_jax.cycle import pair as pairs
 from ltd_jax.cycle.pair import ASSETS, Pair
 from ltd_jax.errors import UserError
+from ltd_jax.models import hub
+from ltd_jax.presets import Preset
+from ltd_jax.replay.measure import MeasureConfig
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclasses.dataclass(frozen=True)
 class PairFlags:
     """Which pair."""
 
-    target: Path = ASSETS / "target"  # folder of its weights and tokenizer
+    target: Path = ASSETS / "target"  # folder of its weights and tokenizer, or a hub id
     draft: Path = ASSETS / "draft"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: DType = "auto"  # auto = bfloat16 on accelerators, float32 on processors
     feature_layers: tuple[int, int, int] | None = None  # None = as the draft says
     draft_rope_theta: float | None = None  # None = as the draft says
+
+
+Flags = TypeVar("Flags", bound=PairFlags)
+
+
+def parse(
+    start: Callable[[Preset], Flags], settle: Callable[[Flags], Flags] = lambda config: config
+) -> Flags:
+    """The command line, with hub ids downloaded and nothing left to choose; says it on stderr.
+
+    Args:
+      start: the command's settings where no flag changes them, for the target's preset.
+      settle: what the flags together ask for.
+
+    Raises:
+      UserError: a folder or a value cannot be.
+    """
+    named, _ = tyro.cli(PairFlags, return_unknown_args=True, add_help=False)
+    default = start(presets.of(named.target))
+    config = settle(resolved(tyro.cli(type(default), default=default)))
+    for line in described(config):
+        say(line)
+    return config
+
+
+def stage_settings(preset: Preset) -> dict[str, Any]:
+    """The settings of all stages in a preset, by their fields in commands."""
+    return {
+        "cycle": preset.cycle,
+        "policy": preset.policy,
+        "learning": preset.learning,
+        "measure": MeasureConfig(contexts=preset.contexts),
+    }
+
+
+def resolved(config: Flags) -> Flags:
+    """The same flags with folders for hub ids and a dtype for "auto"."""
+    theta = config.draft_rope_theta
+    if theta is not None and not 1 <= theta < float("inf"):
+        raise UserError(f"--draft-rope-theta is {theta} but must be a number >= 1.")
+    embedded = presets.of(config.target) is presets.EMBEDDED
+    on_processor = jax.default_backend() == "cpu"
+    auto: DType = "float32" if embedded or on_processor else "bfloat16"
+    return dataclasses.replace(
+        config,
+        target=hub.folder_of(config.target, "target"),
+        draft=hub.folder_of(config.draft, "draft"),
+        dtype=auto if config.dtype == "auto" else config.dtype,
+    )
+
+
+def described(config: Any) -> Iterator[str]:
+    """A line for every field of a config; one for all fields of a config within it."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            inner = [line.replace(": ", " ") for line in described(value)]
+            yield f"{field.name}: {', '.join(inner)}"
+        else:
+            yield f"{field.name}: {value}"
 
 
 def load_pair(flags: PairFlags, cycle: CycleConfig) -> Pair:
@@ -39,7 +107,7 @@ def load_pair(flags: PairFlags, cycle: CycleConfig) -> Pair:
         flags.feature_layers,
         flags.draft_rope_theta,
     )
-    say(f"target {flags.target}, draft {flags.draft}, fingerprint {pair.fingerprint}")
+    say(f"target {pair.names[0]}, draft {pair.names[1]}, fingerprint {pair.fingerprint}")
     say(f"{flags.dtype} on {provenance.device_name()}")
     for remark in pair.remarks:
         say(remark)
@@ -51,9 +119,17 @@ def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def run(main: Callable[[], None]) -> None:
-    """Calls a command's main; exit code 2 for a UserError, 130 when interrupted."""
-    signal.signal(signal.SIGTERM, _interrupt)
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a command as ctrl-C does."""
+
+
+def run(main: Callable[[], None], resumes: bool = True) -> None:
+    """Calls a command's main; exit code 2 for a UserError, 130 when interrupted.
+
+    Args:
+      resumes: whether the same command goes on from what an interrupted one has written.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
     warnings.showwarning = lambda message, *place, **rest: say(f"warning: {message}")
     try:
         main()
@@ -61,12 +137,30 @@ def run(main: Callable[[], None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\nInterrupted; what is done is kept, the same command goes on.", file=sys.stderr)
+        kept = "; what is done is kept, the same command goes on" if resumes else ""
+        print(f"\nInterrupted{kept}.", file=sys.stderr)
         sys.exit(130)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(f"error: {too_large(error)}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # whoever read the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def too_large(error: Exception) -> str:
+    """The sentence for a device without room."""
+    reason = str(error).split("\n")[0].rstrip(".")
+    return (
+        f"{provenance.device_name()} has no room for this ({reason}); take a smaller context or "
+        "beam, or look with experiments.inspect at what the pair needs."
+    )
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
 
 
 def writable(folder: Path) -> Path:

@@ -1,9 +1,10 @@
 """Decode questions with every method in turns, and report: plain, EAGLE-3, best constant, LTD.
 
-    python -m experiments.evaluate --trained runs/me --questions DIR --tasks mt_bench gsm8k
+    python -m experiments.evaluate --policies runs/me/policies --questions DIR --tasks mt_bench
 
-TRAINED is the output folder of train_policies. Writes OUT/report.html and report.json, and
-OUT/answers/TASK/METHOD.jsonl as FastChat and EAGLE have them. Stopped, the same command goes on.
+POLICIES is what train_policies wrote, with its latency table beside it. Writes OUT/report.html and
+report.json, and OUT/answers/TASK/METHOD.jsonl as FastChat and EAGLE have them. Stopped, the same
+command goes on. `--json` prints the report.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from rich.console import Console
 from experiments import command
 from experiments.command import PairFlags
 from ltd_jax import prompts, provenance, report
-from ltd_jax.pipeline import answers, results, training
+from ltd_jax.pipeline import answers, results, stages, training
 from ltd_jax.pipeline.questions import QuestionFlags, Split
 from ltd_jax.policies import saved
 
@@ -25,7 +26,7 @@ from ltd_jax.policies import saved
 class Config(PairFlags):
     """What to decode, with which policies."""
 
-    trained: Path = Path("runs/embedded")
+    policies: Path = Path("runs/embedded/policies")
     out: Path = Path("runs/evaluation")
     split: Split | None = None  # None = all of --questions, or the embedded test questions
     asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags()
@@ -34,11 +35,12 @@ class Config(PairFlags):
 
 
 def main() -> None:
-    config = tyro.cli(Config)
+    config = command.parse(lambda preset: Config())
     command.writable(config.out)
     console = Console(stderr=config.json)
-    trained = training.load(config.trained)
+    trained = training.load(config.policies)
     pair = command.load_pair(config, trained.policies.cycle)
+    stages.must_fit(trained.table, config.policies.parent / "latency.json", pair)
     here = provenance.device_name()
     saved.check(trained.policies, pair.fingerprint, here, config.allow_other_hardware)
     split = config.split or ("test" if config.asked.questions is None else "all")

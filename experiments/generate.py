@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
 from experiments import command
 from experiments.command import PairFlags
 from ltd_jax.chat import Chat, Message, Style, open_chat
-from ltd_jax.cycle.pair import Pair
+from ltd_jax.cycle.pair import Pair, check_known
+from ltd_jax.cycle.prefill import check_room
 from ltd_jax.decoding import named
 from ltd_jax.decoding.benchmark import Method
 from ltd_jax.decoding.stream import TextStream
@@ -48,18 +48,22 @@ class Config(PairFlags):
 
 
 def main() -> None:
-    config = tyro.cli(Config)
+    config = command.parse(lambda preset: Config())
     if sum((config.prompt is not None, config.prompt_ids is not None, config.chat)) != 1:
         raise UserError("Give one of --prompt, --prompt-ids and --chat.")
     if config.new_tokens < 1:
         raise UserError(f"--new-tokens is {config.new_tokens} but must be at least 1.")
+    if config.chat and config.json:
+        raise UserError("--json prints one answer; leave it out with --chat.")
     asked = named.parse(config.controller, config.target, config.policies)
     cycle = named.cycle_for(asked, config.target, config.context)
     pair = command.load_pair(config, cycle)
     method = named.method(asked, pair, config.allow_other_hardware)
     command.say(f"controller {method.name}; {cycle}")
     if config.prompt_ids is not None:
-        found = decode(pair, method, token_ids(config.prompt_ids, pair), config.new_tokens, None)
+        prompt_T = token_ids(config.prompt_ids, pair)
+        warm_up(pair, method, prompt_T, config.new_tokens)
+        found = decode(pair, method, prompt_T, config.new_tokens, None)
         print(json.dumps(found) if config.json else ",".join(map(str, found["tokens"])))
         return
     speaker = open_chat(config.target, config.style)
@@ -67,9 +71,18 @@ def main() -> None:
         converse(pair, method, speaker, config.new_tokens)
         return
     prompt_T = speaker.encode([Message("user", str(config.prompt))])
+    check_known(pair, prompt_T)
+    warm_up(pair, method, prompt_T, config.new_tokens)
     show = None if config.json else print_now
     found = decode(pair, method, prompt_T, config.new_tokens, TextStream(speaker.tokenizer), show)
     print(json.dumps(found) if config.json else "\n" + summary(found))
+
+
+def warm_up(pair: Pair, method: Method, prompt_T: np.ndarray, new_tokens: int) -> None:
+    """Decodes a few tokens, so that compiling is not timed; UserError without room for all."""
+    check_room(pair, len(prompt_T), new_tokens)
+    for _ in method.bursts(pair, prompt_T, min(new_tokens, WARM_UP_TOKENS)):
+        pass
 
 
 def decode(
@@ -80,9 +93,7 @@ def decode(
     text: TextStream | None,
     show: Any = None,
 ) -> dict[str, Any]:
-    """Decodes one prompt; the clock runs from the first token on, compiling came before."""
-    for _ in method.bursts(pair, prompt_T, min(new_tokens, WARM_UP_TOKENS)):
-        pass
+    """Decodes one prompt; the clock runs from the first token on."""
     tokens: list[int] = []
     cycles, started = -1, 0.0  # the first burst is prefill's
     for burst in method.bursts(pair, prompt_T, new_tokens):
@@ -104,35 +115,60 @@ def decode(
 
 
 def converse(pair: Pair, method: Method, speaker: Chat, new_tokens: int) -> None:
-    """Turns until an empty line or the end of the input."""
+    """Turns until an empty line or the end of the input; ctrl-C stops an answer, or the chat."""
     messages: list[Message] = []
+    warm_up(pair, method, speaker.encode([Message("user", "Hello")]), WARM_UP_TOKENS)
     while question := ask():
         messages.append(Message("user", question))
-        prompt_T = speaker.encode(messages)
         text = TextStream(speaker.tokenizer)
-        found = decode(pair, method, prompt_T, new_tokens, text, print_now)
+        try:
+            prompt_T = fitting(pair, speaker, messages, new_tokens)
+            found = decode(pair, method, prompt_T, new_tokens, text, print_now)
+        except command.Terminated:
+            raise
+        except (KeyboardInterrupt, UserError) as reason:
+            messages.pop()
+            print(f"\n[{str(reason) or 'stopped'}; the question is forgotten]")
+            continue
         messages.append(Message("assistant", found["text"].strip()))
         print("\n" + summary(found))
 
 
+def fitting(pair: Pair, speaker: Chat, messages: list[Message], new_tokens: int) -> np.ndarray:
+    """The conversation's tokens; forgets its oldest turns until an answer has room behind them."""
+    context = pair.config.cycle.context
+    prompt_T = speaker.encode(messages)
+    while len(prompt_T) + new_tokens > context and len(messages) > 1:
+        del messages[:2]
+        print(f"[the oldest turn is forgotten: the context holds {context} tokens]")
+        prompt_T = speaker.encode(messages)
+    check_known(pair, prompt_T)
+    return prompt_T
+
+
 def ask() -> str:
-    """A line from the keyboard; "" at the end of the input."""
+    """A line from the keyboard; "" at the end of the input and for ctrl-C."""
     try:
         return input("\n> ").strip()
-    except EOFError:
+    except command.Terminated:
+        raise
+    except (EOFError, KeyboardInterrupt):
+        print()
         return ""
+    except UnicodeDecodeError as error:
+        raise UserError("The input is no text in this terminal's encoding.") from error
 
 
 def token_ids(text: str, pair: Pair) -> np.ndarray:
     """Ids of "1,2,3"; UserError for other text and for tokens that the target has not."""
     try:
-        ids = np.asarray([int(part) for part in text.split(",")], np.int64)
+        ids = [int(part) for part in text.split(",")]
     except ValueError as error:
         raise UserError(f"--prompt-ids {text!r} is not a list like 1,2,3.") from error
     known = pair.config.target.vocab_size
-    if ids.min() < 0 or ids.max() >= known:
+    if min(ids) < 0 or max(ids) >= known:
         raise UserError(f"--prompt-ids must lie in 0..{known - 1}, the target's vocabulary.")
-    return ids.astype(np.int32)
+    return np.asarray(ids, np.int32)
 
 
 def print_now(text: str) -> None:
@@ -149,4 +185,4 @@ def summary(found: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, resumes=False)

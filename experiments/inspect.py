@@ -11,7 +11,6 @@ import json
 from typing import Any
 
 import jax.numpy as jnp
-import tyro
 from rich.console import Console
 
 from experiments import command
@@ -32,7 +31,7 @@ class Config(PairFlags):
 
 
 def main() -> None:
-    config = tyro.cli(Config)
+    config = command.parse(lambda preset: Config())
     cycle = dataclasses.replace(
         presets.EMBEDDED_CYCLE,
         max_levels=inspection.PROBE_LEVELS,
@@ -107,4 +106,4 @@ def show(
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, resumes=False)

@@ -3,14 +3,14 @@
     python -m experiments.profile_latency --out runs/embedded
 
 Writes OUT/latency.json with its provenance and prints it. A table that is there already is only
-printed.
+printed; `--json` prints the file.
 """
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -18,7 +18,8 @@ from experiments import command
 from experiments.command import PairFlags
 from ltd_jax.config import CycleConfig, PolicyConfig
 from ltd_jax.pipeline import stages
-from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY
+from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY, Preset
+from ltd_jax.replay import latency
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.measure import MeasureConfig
 
@@ -31,6 +32,7 @@ class Config(PairFlags):
     cycle: CycleConfig = EMBEDDED_CYCLE
     policy: PolicyConfig = EMBEDDED_POLICY
     measure: MeasureConfig = MeasureConfig()
+    json: bool = False
 
 
 def terminal_table(table: LatencyTable) -> Table:
@@ -54,13 +56,21 @@ def caption(table: LatencyTable) -> str:
     )
 
 
+def start(preset: Preset) -> Config:
+    """The settings for a preset."""
+    found = command.stage_settings(preset)
+    return Config(**{name: found[name] for name in ("cycle", "policy", "measure")})
+
+
 def main() -> None:
-    config = tyro.cli(Config)
+    config = command.parse(start)
     command.writable(config.out)
-    console = Console()
-    console.print(
-        terminal_table(stages.table_of(command.load_pair(config, config.cycle), config, console))
-    )
+    console = Console(stderr=config.json)
+    table = stages.table_of(command.load_pair(config, config.cycle), config, console)
+    if config.json:
+        print(json.dumps(latency.record(table)))
+    else:
+        console.print(terminal_table(table))
 
 
 if __name__ == "__main__":

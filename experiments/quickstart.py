@@ -3,10 +3,11 @@
     python -m experiments.quickstart --out runs/quickstart        about 8 minutes on 2 CPU cores
 
 Writes report.html (start there), report.json and the plots. Stopped at any point, the same command
-goes on from there. `--smoke` runs everything in a tiny size.
+goes on from there. `--smoke` runs everything in a tiny size; `--json` prints the report.
 """
 
 import dataclasses
+import json
 from pathlib import Path
 
 import tyro
@@ -33,10 +34,13 @@ class Config(PairFlags):
     policy: PolicyConfig = EMBEDDED_POLICY
     learning: LearningConfig = EMBEDDED_LEARNING
     measure: MeasureConfig = MeasureConfig()
+    json: bool = False
 
 
 def smoke(config: Config) -> Config:
-    """The same stages in a size that takes about a minute."""
+    """With `smoke` the same stages in a size that takes about a minute."""
+    if not config.smoke:
+        return config
     short = {"total_steps": 2048, "environments": 32, "rollout": 1024, "minibatch": 256}
     learning = dataclasses.replace(
         config.learning,
@@ -55,13 +59,14 @@ def smoke(config: Config) -> Config:
 
 
 def main() -> None:
-    config = tyro.cli(Config)
-    config = smoke(config) if config.smoke else config
+    config = command.parse(lambda preset: Config(**command.stage_settings(preset)), smoke)
     command.writable(config.out)
-    console = Console()
+    console = Console(stderr=config.json)
     pair = command.load_pair(config, config.cycle)
     found = results.run(pair, config, console)
     page = report.write(found.report, found.figures, config.out)
+    if config.json:
+        print(json.dumps(found.report))
     console.print(report.terminal_table(found.report))
     console.print(f"Report: {page}")
 

@@ -3,10 +3,11 @@
     python -m experiments.record_traces --out runs/embedded --split train
 
 Writes OUT/traces/SPLIT.npz with its provenance. Stopped, the same command goes on. The quickstart
-with the same --out uses what is found there.
+with the same --out uses what is found there. `--json` prints one object.
 """
 
 import dataclasses
+import json
 from pathlib import Path
 
 import tyro
@@ -28,15 +29,25 @@ class Config(PairFlags):
     split: Split = "train"
     asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags()
     cycle: CycleConfig = EMBEDDED_CYCLE
+    json: bool = False
 
 
 def main() -> None:
-    config = tyro.cli(Config)
+    config = command.parse(lambda preset: Config(cycle=preset.cycle))
     command.writable(config.out)
-    console = Console()
-    trace = stages.trace_of(command.load_pair(config, config.cycle), config.split, config, console)
-    texts, positions = len(trace.first), len(trace.remaining)
-    console.print(f"{positions} positions of {texts} texts in {config.out}/traces.")
+    console = Console(stderr=config.json)
+    pair = command.load_pair(config, config.cycle)
+    trace = stages.trace_of(pair, config.split, config, console)
+    found = {
+        "trace": str(stages.trace_path(config, config.split)),
+        "texts": len(trace.first),
+        "positions": len(trace.remaining),
+        "provenance": trace.provenance,
+    }
+    if config.json:
+        print(json.dumps(found))
+    else:
+        console.print("{positions} positions of {texts} texts in {trace}.".format(**found))
 
 
 if __name__ == "__main__":

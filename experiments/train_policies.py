@@ -3,10 +3,11 @@
     python -m experiments.train_policies --out runs/me --target DIR --draft DIR --questions DIR
 
 Uses what record_traces and profile_latency left in OUT, does what is missing, and writes
-OUT/policies. Stopped at any point, the same command goes on.
+OUT/policies. Stopped at any point, the same command goes on. `--json` prints one object.
 """
 
 import dataclasses
+import json
 from pathlib import Path
 
 import tyro
@@ -31,19 +32,28 @@ class Config(PairFlags):
     policy: PolicyConfig = EMBEDDED_POLICY
     learning: LearningConfig = EMBEDDED_LEARNING
     measure: MeasureConfig = MeasureConfig()
+    json: bool = False
 
 
 def main() -> None:
-    config = tyro.cli(Config)
+    config = command.parse(lambda preset: Config(**command.stage_settings(preset)))
     command.writable(config.out)
-    console = Console()
-    pair = command.load_pair(config, config.cycle)
-    trained = training.train(pair, config, console)
-    cost = trained.learning
-    console.print(
-        f"{cost['decisions']:,} decisions in {cost['seconds']:.0f} s; policies in "
-        f"{config.out / 'policies'}"
-    )
+    console = Console(stderr=config.json)
+    trained = training.train(command.load_pair(config, config.cycle), config, console)
+    found = {
+        "policies": str(trained.policies.folder),
+        "best_constant": trained.best._asdict(),
+        "learning": trained.learning,
+        "provenance": trained.policies.provenance,
+    }
+    if config.json:
+        print(json.dumps(found))
+    else:
+        cost = trained.learning
+        console.print(
+            f"{cost['decisions']:,} decisions in {cost['seconds']:.0f} s; policies in "
+            f"{trained.policies.folder}"
+        )
 
 
 if __name__ == "__main__":

@@ -40,6 +40,9 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "qwen3": {"enable_thinking": False},
     "qwen3-thinking": {"enable_thinking": True},
 }
+# What templates take for today: prompts must be the same tomorrow, or no recording could go on.
+# It is the day that the templates of the Llama 3 family use where they have no clock.
+TODAY = datetime.date(2024, 7, 26)
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -67,7 +70,7 @@ class Chat:
         Raises:
           UserError: the template cannot be rendered, or there is nothing to say.
         """
-        text = self.render(messages)
+        text = self.render(messages).encode("utf-8", "replace").decode()  # half a surrogate pair
         ids = self.tokenizer.encode(text, add_special_tokens=self.template is None).ids
         if not ids:
             raise UserError("The prompt has no tokens; give it at least one character.")
@@ -93,9 +96,9 @@ class Chat:
                     **SWITCHES.get(self.style, {}),
                 )
             )
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
+        except Exception as error:  # a template is somebody's program: it may fail in any way
             raise UserError(
-                f"The chat template of {self.place} cannot be rendered ({error}); try the style "
+                f"The chat template of {self.place} cannot be rendered ({error}); try --style "
                 "plain."
             ) from error
 
@@ -159,13 +162,15 @@ def token_text(value: Any) -> str:
 
 def environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
     """jinja2 as chat templates expect it, sandboxed."""
-    found = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    found = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
 
     def fail(message: str) -> NoReturn:
         raise jinja2.TemplateError(message)
 
     found.globals["raise_exception"] = fail
-    found.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    found.globals["strftime_now"] = TODAY.strftime
     found.filters["tojson"] = lambda value, indent=None: json.dumps(
         value, ensure_ascii=False, indent=indent
     )

@@ -117,6 +117,10 @@ class CycleConfig:
                 raise ValueError(f"{name} is {getattr(self, name)} but must be at least 1.")
         if self.context < 2:
             raise ValueError(f"context is {self.context} but must be at least 2.")
+        if self.max_levels >= self.context:
+            raise ValueError(
+                f"max_levels {self.max_levels} must be less than the context of {self.context}."
+            )
         if not self.sizes or list(self.sizes) != sorted(set(self.sizes)) or self.sizes[0] < 0:
             raise ValueError(f"sizes {self.sizes} must be distinct, ascending and not negative.")
         if self.sizes[-1] > self.node_count:

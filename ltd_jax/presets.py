@@ -1,6 +1,7 @@
-"""Named settings: the embedded pair's, and the paper's."""
+"""Named settings: the embedded pair's, and the paper's for all others."""
 
 import dataclasses
+from pathlib import Path
 
 from ltd_jax.config import (
     CycleConfig,
@@ -11,6 +12,7 @@ from ltd_jax.config import (
     RopeScaling,
     TargetConfig,
 )
+from ltd_jax.prompts import ASSETS
 
 # The pair that ships with the package (ltd_jax/assets): deep and narrow, for cheap draft levels.
 EMBEDDED_TARGET = TargetConfig(
@@ -66,6 +68,32 @@ PAPER_CYCLE = CycleConfig(
 EAGLE3_LEVELS = 5
 EAGLE3_SIZE = 16
 PAPER_EAGLE3 = (8, 60)  # levels, size (Sec. 5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """What the commands start from for one kind of pair."""
+
+    cycle: CycleConfig
+    policy: PolicyConfig
+    learning: LearningConfig
+    contexts: tuple[int, ...]  # tokens before the root where latencies are measured
+    eagle3: tuple[int, int]  # levels and size of EAGLE-3's fixed setting
+
+
+EMBEDDED = Preset(
+    EMBEDDED_CYCLE, EMBEDDED_POLICY, EMBEDDED_LEARNING, (64, 256), (EAGLE3_LEVELS, EAGLE3_SIZE)
+)
+PAPER = Preset(PAPER_CYCLE, PolicyConfig(), EMBEDDED_LEARNING, (128, 512, 1024, 1792), PAPER_EAGLE3)
+
+
+def of(target: Path) -> Preset:
+    """The preset of a target's folder: the embedded pair's own, the paper's for any other.
+
+    The schedule of learning is the same: replayed decisions are as cheap for a large model.
+    """
+    return EMBEDDED if target == ASSETS / "target" else PAPER
+
 
 # The paper's pairs, as their config.json files have them (Sec. 5 and Table 11).
 LLAMA_3_8B = TargetConfig(

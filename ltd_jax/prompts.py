@@ -1,11 +1,14 @@
 """Prompts: question files enter, token ids leave.
 
-A question file has one JSON object a line, `{"question_id": int, "category": str, "turns": [str]}`;
-other keys (such as "reference") are allowed and not read. All errors are `UserError`s.
+A question file has one JSON object a line, `{"question_id": int, "category": str, "turns": [str]}`,
+as FastChat, EAGLE, Spec-Bench and LTD have them; other keys (such as "reference") are allowed and
+not read. MMLU's own rows, `{"question": str, "choices": [str], "subject": str}`, are read, too. All
+errors are `UserError`s.
 """
 
 import dataclasses
 import json
+import string
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from ltd_jax.errors import UserError
 TASKS = ("code", "tests", "docs", "tables")
 SPLITS = ("train", "validation", "test")
 ASSETS = Path(__file__).parent / "assets"
+LETTERS = string.ascii_uppercase
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +49,7 @@ def load_questions(path: str | Path) -> list[Question]:
         if not line.strip():
             continue
         try:
-            question = parse_question(line, path.stem)
+            question = parse_question(line, path.stem, number)
         except UserError as error:
             raise UserError(f"{path}, line {number}: {error}") from error
         if question.question_id in questions:
@@ -56,14 +60,20 @@ def load_questions(path: str | Path) -> list[Question]:
     return list(questions.values())
 
 
-def parse_question(line: str, task: str) -> Question:
-    """The question of one line; raises UserError with what is wrong with it."""
+def parse_question(line: str, task: str, number: int) -> Question:
+    """The question of one line; raises UserError with what is wrong with it.
+
+    Args:
+      number: the line's, which names questions of files without ids.
+    """
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"not valid JSON ({error.msg} at column {error.colno}).") from error
     if not isinstance(row, dict):
         raise UserError("a question must be a JSON object.")
+    if "turns" not in row and "choices" in row:
+        row = of_choices(row, number)
     for key in ("question_id", "category", "turns"):
         if key not in row:
             raise UserError(f'"{key}" is missing.')
@@ -75,6 +85,19 @@ def parse_question(line: str, task: str) -> Question:
     if not isinstance(turns, list) or not turns or not all(is_text(turn) for turn in turns):
         raise UserError('"turns" must be a list of at least one non-empty string.')
     return Question(row["question_id"], row["category"], tuple(turns), task)
+
+
+def of_choices(row: dict[str, Any], number: int) -> dict[str, Any]:
+    """A multiple-choice row (MMLU) as a question of one turn; its subject is the category."""
+    asked, choices = row.get("question"), row["choices"]
+    if not is_text(asked) or not isinstance(choices, list) or not 1 < len(choices) <= len(LETTERS):
+        raise UserError('"question" must be a string and "choices" a list of 2 to 26 choices.')
+    lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
+    return {
+        "question_id": row.get("question_id", number),
+        "category": row.get("subject", ""),
+        "turns": ["\n".join([str(asked).strip(), *lines, "Answer:"])],
+    }
 
 
 def load_task(split: str, task: str) -> list[Question]:
@@ -115,19 +138,25 @@ def encode_prompt(
 
 
 def stop_tokens(folder: str | Path) -> tuple[int, ...]:
-    """`eos_token_id` of a folder's generation_config.json as a tuple; () where there is none."""
-    path = Path(folder) / "generation_config.json"
-    if not path.exists():
-        return ()
-    try:
-        settings = json.loads(read(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON ({error}).") from error
-    found = settings.get("eos_token_id") if isinstance(settings, dict) else settings
-    ids = [] if found is None else found if isinstance(found, list) else [found]
-    if not isinstance(settings, dict) or not all(is_integer(token) for token in ids):
-        raise UserError(f"{path}: eos_token_id must be an integer or a list of integers.")
-    return tuple(ids)
+    """`eos_token_id` of a folder as a tuple; () where no file names one.
+
+    generation_config.json says it, config.json where that file or its field is missing.
+    """
+    for name in ("generation_config.json", "config.json"):
+        path = Path(folder) / name
+        if not path.exists():
+            continue
+        try:
+            settings = json.loads(read(path))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path} is not valid JSON ({error}).") from error
+        found = settings.get("eos_token_id") if isinstance(settings, dict) else settings
+        ids = [] if found is None else found if isinstance(found, list) else [found]
+        if not isinstance(settings, dict) or not all(is_token(token) for token in ids):
+            raise UserError(f"{path}: eos_token_id must be a token's id or a list of ids.")
+        if ids:
+            return tuple(ids)
+    return ()
 
 
 def read(path: Path) -> str:
@@ -145,6 +174,11 @@ def read(path: Path) -> str:
 def is_integer(value: Any) -> bool:
     """Whether a JSON value is an integer; true and false are none."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_token(value: Any) -> bool:
+    """Whether a JSON value can be a token's id."""
+    return is_integer(value) and 0 <= value < 2**31
 
 
 def is_text(value: Any) -> bool:

@@ -76,6 +76,22 @@ def test_without_a_template_the_text_is_plain(folder):
     assert speaker.style == "plain" and speaker.render(TALK) == "one \n\ntwo\n\nthree"
 
 
+def test_today_is_the_same_tomorrow(folder):
+    configure(folder, chat_template="{{ strftime_now('%d %b %Y') }}")
+    assert open_chat(folder).render(TALK) == "26 Jul 2024"
+
+
+def test_loops_may_be_left(folder):
+    template = "{% for message in messages %}{{ message.role }}{% break %}{% endfor %}"
+    assert open_chat(configure(folder, chat_template=template)).render(TALK) == "user"
+
+
+def test_half_a_character_is_no_crash(folder):
+    speaker = open_chat(folder)
+    ids = speaker.encode([Message("user", "a\udcff")]).tolist()
+    assert speaker.tokenizer.decode(ids) == "a?"
+
+
 @pytest.mark.parametrize(
     ("template", "words"),
     [
@@ -84,6 +100,8 @@ def test_without_a_template_the_text_is_plain(folder):
         ("{{ messages[9].content.strip() }}", "cannot be rendered"),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "unsafe"),
         ("{{ messages.append(1) }}", "cannot be rendered"),
+        ("{{ 1 // 0 }}", "zero"),
+        ("{{ range(10 ** 9) | list }}", "cannot be rendered"),
     ],
 )
 def test_a_template_that_fails_or_reaches_out(folder, template, words):

@@ -46,8 +46,37 @@ def test_load_questions_keeps_order_and_turns(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        # FastChat's and EAGLE's rows, Spec-Bench's and LTD's
+        (
+            '{"question_id": 81, "category": "writing", "turns": ["a", "b"], "reference": []}',
+            (81, "writing", ("a", "b")),
+        ),
+        (
+            '{"question_id": 241, "category": "summarization", "turns": ["a"], "reference": "x"}',
+            (241, "summarization", ("a",)),
+        ),
+        ('{"question_id": 0, "category": "", "turns": ["a"]}', (0, "", ("a",))),
+        # MMLU's
+        (
+            '{"question": " Why? ", "subject": "logic", "choices": ["x", "y", 3, "z"]}',
+            (1, "logic", ("Why?\nA. x\nB. y\nC. 3\nD. z\nAnswer:",)),
+        ),
+        ('{"question": "a", "choices": ["x", "y"]}', (1, "", ("a\nA. x\nB. y\nAnswer:",))),
+    ],
+)
+def test_public_rows(tmp_path, line, expected):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(line)
+    assert prompts.load_questions(path) == [prompts.Question(*expected, "mine")]
+
+
+@pytest.mark.parametrize(
     ("line", "sentence"),
     [
+        ('{"choices": ["a", "b"]}', '"question" must be a string'),
+        ('{"question": "a", "choices": ["b"]}', "a list of 2 to 26 choices"),
         ('{"question_id": 2, ', "not valid JSON"),
         ("[1]", "must be a JSON object"),
         ('{"question_id": 2, "category": "a"}', '"turns" is missing'),
@@ -114,7 +143,11 @@ def test_stop_tokens(tmp_path):
     for value, expected in ((7, (7,)), ([1, 2], (1, 2)), (None, ())):
         path.write_text(json.dumps({"eos_token_id": value}))
         assert prompts.stop_tokens(tmp_path) == expected
-    for content in ('{"eos_token_id": "x"}', "[3]", "{"):
+    (tmp_path / "config.json").write_text('{"eos_token_id": 9}')
+    assert prompts.stop_tokens(tmp_path) == (9,)  # the other file names none
+    path.write_text('{"eos_token_id": [4, 5]}')
+    assert prompts.stop_tokens(tmp_path) == (4, 5)
+    for content in ('{"eos_token_id": "x"}', '{"eos_token_id": [1, -1]}', "[3]", "{"):
         path.write_text(content)
         with pytest.raises(UserError, match=r"generation_config\.json"):
             prompts.stop_tokens(tmp_path)

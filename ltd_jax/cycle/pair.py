@@ -5,12 +5,13 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from ltd_jax import prompts
 from ltd_jax.config import CycleConfig, PairConfig
 from ltd_jax.errors import UserError
-from ltd_jax.models import blocks, tensor_files, weights
+from ltd_jax.models import blocks, hub, tensor_files, weights
 from ltd_jax.models import draft_folder as draft_folder_reader
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.target import TargetParams
@@ -64,7 +65,7 @@ def load(
     )
     chosen = feature_layers or draft.feature_layers or target_config.feature_layers
     try:
-        target_config = dataclasses.replace(target_config, feature_layers=tuple(chosen))
+        target_config = dataclasses.replace(target_config, feature_layers=chosen)
         config = PairConfig(target_config, draft.config, cycle)
     except ValueError as error:
         raise UserError(f"{target_folder} and {draft_folder}: {error}") from error
@@ -87,6 +88,16 @@ def _laid_out(params: PairParams, dtype: jnp.dtype) -> PairParams:
     return PairParams(blocks.block_target(params.target), blocks.block_draft(params.draft))
 
 
+def check_known(pair: Pair, token_T: np.ndarray) -> None:
+    """Raises UserError where a prompt has tokens that the target does not know."""
+    known = pair.config.target.vocab_size
+    if token_T.max() >= known:
+        raise UserError(
+            f"The tokenizer in {pair.folder} gives token {token_T.max()} but the target knows "
+            f"{known} tokens; put the tokenizer.json there that belongs to these weights."
+        )
+
+
 def _name(folder: Path) -> str:
     """What reports call a folder: without the machine's paths."""
-    return f"embedded {folder.name}" if folder.parent == ASSETS else folder.name
+    return f"embedded {folder.name}" if folder.parent == ASSETS else hub.name_of(folder)

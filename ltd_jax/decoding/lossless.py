@@ -14,7 +14,9 @@ from ltd_jax.models import target
 from ltd_jax.models.target import TargetParams
 from ltd_jax.replay.record import Prompt
 
-NEAR_TIE = 1e-4  # difference of plain decoding's two best logits
+# Difference of plain decoding's two best logits that rounding can turn: in half precision the step
+# between two numbers around 16, where the best logits of large models lie.
+NEAR_TIE = {"float32": 1e-4, "bfloat16": 2.0**-3, "float16": 2.0**-6}
 
 
 def compare(
@@ -23,10 +25,11 @@ def compare(
     """Counts tokens compared, mismatching texts and near ties.
 
     A text is compared up to its first difference. There, plain decoding's two best logits within
-    NEAR_TIE of each other make it a near tie (rounding decides); anything else is a mismatch.
+    NEAR_TIE of the dtype make it a near tie (rounding decides); anything else is a mismatch.
     """
     plain = {run.prompt: run.tokens for run in runs if run.method == baseline}
     compared = mismatches = near_ties = 0
+    dtype = jnp.dtype(pair.dtype).name
     for run in runs:
         if run.method == baseline:
             continue
@@ -40,10 +43,10 @@ def compare(
         first = differs[0] if differs else min(len(ours), len(theirs))
         compared += first
         gap = logit_gap(pair, np.concatenate([prompts[run.prompt].token, theirs[:first]]))
-        near_ties += gap < NEAR_TIE
-        mismatches += gap >= NEAR_TIE
+        near_ties += gap < NEAR_TIE[dtype]
+        mismatches += gap >= NEAR_TIE[dtype]
     return {
-        "dtype": jnp.dtype(pair.dtype).name,
+        "dtype": dtype,
         "tokens_compared": compared,
         "mismatches": int(mismatches),
         "near_ties": int(near_ties),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ltd_jax import presets, provenance
 from ltd_jax.config import CycleConfig
-from ltd_jax.cycle.pair import ASSETS, Pair
+from ltd_jax.cycle.pair import Pair
 from ltd_jax.decoding.benchmark import Method
 from ltd_jax.errors import UserError
 from ltd_jax.policies import controller, networks, saved
@@ -42,9 +42,7 @@ def parse(name: str, target: Path, policies: Path | None) -> Named:
     if name == "autoregressive":
         return Named(name)
     if name == "eagle3":
-        embedded = target == ASSETS / "target"
-        own, paper = (presets.EAGLE3_LEVELS, presets.EAGLE3_SIZE), presets.PAPER_EAGLE3
-        return Named(name, *(own if embedded else paper))
+        return Named(name, *presets.of(target).eagle3)
     if name == "ltd":
         if policies is None:
             raise UserError("The controller ltd needs trained policies; name them by --policies.")
@@ -69,7 +67,7 @@ def cycle_for(named: Named, target: Path, context: int | None) -> CycleConfig:
                 f"{own.context}; leave out --context or train them for {context}."
             )
         return own
-    base = presets.EMBEDDED_CYCLE if target == ASSETS / "target" else presets.PAPER_CYCLE
+    base = presets.of(target).cycle
     try:
         return dataclasses.replace(
             base,

@@ -87,7 +87,7 @@ def refuse_others(settings: Settings) -> None:
     """UserError for drafts that are not one Llama layer over three features."""
     fields, path = settings.fields, settings.path
     found = [name for name in LATENT_ATTENTION if fields.get(name)]
-    named = (fields.get("architectures") or ["a draft without architectures"])[0]
+    named = settings.architecture() or "a draft without architectures"
     if found:
         raise UserError(f"{path}: {named} has latent attention ({found[0]}), which is not known.")
     if settings.whole("num_hidden_layers", 1) != 1:
@@ -96,9 +96,7 @@ def refuse_others(settings: Settings) -> None:
         )
     if fields.get("use_aux_hidden_state") is False:
         raise UserError(f"{path} reads one target feature (EAGLE-2); only EAGLE-3 is known.")
-    for name in ("attention_bias", "mlp_bias"):
-        if fields.get(name):
-            raise UserError(f"{path} asks for {name}; drafts are known without it only.")
+    settings.refuse(("attention_bias", "mlp_bias"))
 
 
 def rope_base(settings: Settings, override: float | None) -> tuple[float, str]:

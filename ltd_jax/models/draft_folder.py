@@ -122,12 +122,21 @@ def target_tokens(files: TensorFolder, config: DraftConfig) -> np.ndarray:
     own = np.arange(Y)
     if "d2t" not in files and X == Y:
         return own.astype(np.int32)
-    token = own + files.read("d2t", (Y,))
+    offset = files.read("d2t", (Y,))
+    if offset.dtype.kind != "i":
+        raise UserError(
+            f"d2t in {files.folder} holds {offset.dtype.name}, no whole numbers; copy it again."
+        )
+    token = own + offset
     strays = token[(token < 0) | (token >= X)]
     if strays.size:
         raise UserError(
             f"d2t in {files.folder} points to token {int(strays[0])} but the vocabulary has "
             f"{X}; draft and target are not a pair."
+        )
+    if len(np.unique(token)) < Y:
+        raise UserError(
+            f"d2t in {files.folder} points to token {int(_repeated(token))} twice; it is damaged."
         )
     if "t2d" in files:
         known = np.flatnonzero(files.read("t2d", (X,)))
@@ -136,6 +145,11 @@ def target_tokens(files: TensorFolder, config: DraftConfig) -> np.ndarray:
                 f"d2t and t2d in {files.folder} name different tokens; the file mixes two drafts."
             )
     return token.astype(np.int32)
+
+
+def _repeated(token: np.ndarray) -> np.int64:
+    found, count = np.unique(token, return_counts=True)
+    return found[count > 1][0]
 
 
 def save_draft(folder: Path, config: DraftConfig, params: DraftParams, dtype: Any) -> None:

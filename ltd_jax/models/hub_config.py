@@ -21,14 +21,14 @@ TARGET_FAMILIES = {
 def target_config(folder: Path) -> TargetConfig:
     """The target's settings; UserError for families and fields that we do not have."""
     settings = Settings(folder)
-    named = settings.fields.get("architectures")
-    architecture = named[0] if isinstance(named, list) and named else None
+    architecture = settings.architecture()
     if architecture not in TARGET_FAMILIES:
         raise UserError(
             f"{settings.path} names the architecture {architecture}; known targets are "
             f"{', '.join(TARGET_FAMILIES)}."
         )
     family = TARGET_FAMILIES[architecture]
+    settings.refuse(("mlp_bias", "use_sliding_window"))
     try:
         return TargetConfig(
             **settings.shared(),
@@ -52,16 +52,45 @@ class Settings:
     def shared(self) -> dict[str, Any]:
         """What targets and drafts both have, as arguments of their configs."""
         heads, hidden = self.whole("num_attention_heads"), self.whole("hidden_size")
+        activation = self.fields.get("hidden_act") or "silu"
+        if activation != "silu":
+            raise UserError(
+                f"{self.path} asks for hidden_act {activation!r}; only 'silu' is known."
+            )
+        quantised = self.nested("quantization_config")
+        if quantised:
+            raise UserError(
+                f"{self.path} says that the weights are quantised "
+                f"({quantised.get('quant_method', 'quantization_config')}); give the unquantised "
+                "model."
+            )
+        head_dim = self.whole("head_dim", max(hidden // heads, 1))
+        if head_dim % 2:
+            raise UserError(
+                f"{self.path} makes head_dim {head_dim}; rotary embedding turns channels in pairs."
+            )
         return {
             "vocab_size": self.whole("vocab_size"),
             "hidden_size": hidden,
             "intermediate_size": self.whole("intermediate_size"),
             "head_count": heads,
             "kv_head_count": self.whole("num_key_value_heads", heads),
-            "head_dim": self.whole("head_dim", hidden // heads),
+            "head_dim": head_dim,
             "rms_norm_eps": self.number(self.fields, "rms_norm_eps", 1e-6),
             "rope_theta": self.rope_theta(),
         }
+
+    def architecture(self) -> str | None:
+        """The model class that the file names."""
+        named = self.fields.get("architectures")
+        named = named[0] if isinstance(named, list) and named else named
+        return named if isinstance(named, str) else None
+
+    def refuse(self, switches: tuple[str, ...]) -> None:
+        """UserError where one of these fields is set: the model would be another one."""
+        for name in switches:
+            if self.fields.get(name):
+                raise UserError(f"{self.path} asks for {name}, which is not known here.")
 
     def whole(self, name: str, default: int | None = None) -> int:
         """A number of things, >= 1; the default where the field is missing or null."""
@@ -75,11 +104,13 @@ class Settings:
         return value
 
     def number(self, fields: dict[str, Any], name: str, default: float | None = None) -> float:
-        """A number of the file or of one of its objects."""
+        """A number >= 0 of the file or of one of its objects."""
         value = fields.get(name)
         value = default if value is None else value
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise UserError(f"{self.path} has no number as {name}; the model cannot be built.")
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e30:
+            raise UserError(
+                f"{self.path} has no number >= 0 as {name}; the model cannot be built without it."
+            )
         return float(value)
 
     def rope_theta(self) -> float:

@@ -7,6 +7,7 @@ inputs, where the axis divides them, and copied to all devices where it does not
 """
 
 import warnings
+from collections.abc import Iterator
 from typing import Literal
 
 import jax
@@ -32,18 +33,20 @@ class Loader:
     def linear(self, name: str, out: int, into: int, split: Split = "none") -> jax.Array:
         """A linear map [in, out]."""
         turned = np.empty((into, out), self.dtype)
-        for start, block in self.files.blocks(name, (out, into), BLOCK_BYTES):
+        for start, block in self._blocks(name, out, into):
             turned[:, start : start + len(block)] = block.T
         return self._put(name, turned, {"in": 0, "out": 1}.get(split))
 
     def vector(self, name: str, size: int) -> jax.Array:
         """A norm's weight or a bias [size]."""
-        return self._put(name, self.files.read(name, (size,)).astype(self.dtype), None)
+        stored = self.files.read(name, (size,))
+        self._check_kind(name, stored)
+        return self._put(name, stored.astype(self.dtype), None)
 
     def table(self, name: str, rows: int, columns: int) -> jax.Array:
         """An embedding [rows, columns], as it is stored."""
         found = np.empty((rows, columns), self.dtype)
-        for start, block in self.files.blocks(name, (rows, columns), BLOCK_BYTES):
+        for start, block in self._blocks(name, rows, columns):
             found[start : start + len(block)] = block
         return self._put(name, found, None)
 
@@ -61,6 +64,18 @@ class Loader:
                 f"{self.files.folder}: {len(unused)} tensors are not used: "
                 f"{', '.join(unused[:5])}.",
                 stacklevel=3,
+            )
+
+    def _blocks(self, name: str, rows: int, columns: int) -> Iterator[tuple[int, np.ndarray]]:
+        for start, block in self.files.blocks(name, (rows, columns), BLOCK_BYTES):
+            self._check_kind(name, block)
+            yield start, block
+
+    def _check_kind(self, name: str, stored: np.ndarray) -> None:
+        if not jnp.issubdtype(stored.dtype, jnp.floating):
+            raise UserError(
+                f"Tensor {name} in {self.files.folder} holds {stored.dtype.name}, no floating "
+                "point numbers; quantised weights cannot be read."
             )
 
     def _put(self, name: str, tensor: np.ndarray, axis: int | None) -> jax.Array:

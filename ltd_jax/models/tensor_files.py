@@ -165,6 +165,11 @@ def _read_index(folder: Path, name: str) -> dict[str, str]:
     if not isinstance(index, dict) or not all(isinstance(f, str) for f in index.values()):
         raise UserError(f"{folder / name} has no weight_map of names; copy the file again.")
     for file in sorted(set(index.values())):
+        if (
+            Path(file).name != file
+            or Path(file).suffix != Path(name.removesuffix(".index.json")).suffix
+        ):
+            raise UserError(f"{folder / name} names {file}, which is no weights file beside it.")
         if not (folder / file).exists():
             raise UserError(f"{folder / name} names {file}, which is missing; copy that shard.")
     return index

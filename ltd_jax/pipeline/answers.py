@@ -2,7 +2,8 @@
 
 One file per task and method: OUT/answers/TASK/METHOD.jsonl, one question a line, sorted by id.
 `new_tokens`, `wall_time` (seconds, prefill included) and `idxs` (cycles - 1) are per turn, as
-EAGLE's; `pre_num`, `dyn_tokens` and `dyn_depths` are per cycle of all turns, as LTD's.
+EAGLE's; `pre_num`, `dyn_tokens` and `dyn_depths` are per cycle of all turns, as LTD's, whose speed
+script adds `pre_len_times` to the time: 0 here, where the policies' time is part of `wall_time`.
 """
 
 import json
@@ -69,6 +70,7 @@ def choice_of(
         "idxs": [len(run.committed) - 1 for run in runs],
         "new_tokens": [len(run.tokens) for run in runs],
         "wall_time": [run.prefill_seconds + run.seconds for run in runs],
+        "pre_len_times": [0.0 for _ in runs],
         "pre_num": [count for run in runs for count in run.committed],
         "dyn_tokens": [size for run in runs for size in run.sizes],
         "dyn_depths": [levels for run in runs for levels in run.levels],

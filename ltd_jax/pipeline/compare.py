@@ -1,12 +1,17 @@
 """The comparison: which methods, on which prompts, decoded in turns; runs are kept as they come."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from rich.console import Console
 
-from ltd_jax import presets
+from ltd_jax import presets, provenance
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.decoding import benchmark, comparison
 from ltd_jax.decoding.benchmark import Method, Run
@@ -22,9 +27,9 @@ from ltd_jax.replay.trace import replacing
 def methods_of(pair: Pair, trained: Trained) -> list[Method]:
     """What is compared: the four methods of the report, and two constants that test the replay."""
     cycle, constant, best = pair.config.cycle, controller.constant(), trained.best
-    eagle3 = (min(presets.EAGLE3_LEVELS, cycle.max_levels), nearest(cycle.sizes))
+    levels, size = presets.of(pair.folder).eagle3
     probes = {
-        "eagle3": eagle3,
+        "eagle3": (min(levels, cycle.max_levels), nearest(cycle.sizes, size)),
         "best_constant": (best.levels, best.size),
         "constant:levels=1": (1, cycle.sizes[1]),
         "constant:most": (cycle.max_levels, cycle.sizes[-1]),
@@ -38,45 +43,77 @@ def methods_of(pair: Pair, trained: Trained) -> list[Method]:
     return [Method(comparison.PLAIN), *fixed, learned]
 
 
-def nearest(sizes: tuple[int, ...]) -> int:
-    """The compiled size nearest to EAGLE-3's fixed one."""
-    return min(sizes, key=lambda size: abs(size - presets.EAGLE3_SIZE))
+def nearest(sizes: tuple[int, ...], wanted: int) -> int:
+    """The compiled size nearest to one that may not be compiled."""
+    return min(sizes, key=lambda size: abs(size - wanted))
 
 
 def runs_of(
     pair: Pair, methods: list[Method], found: list[Prompt], settings: Recording, console: Console
 ) -> list[Run]:
-    """Decodes all prompts with all methods in turns; prompts that were measured before are kept."""
+    """Decodes all prompts with all methods in turns; prompts that were measured before are kept.
+
+    Raises:
+      UserError: what was measured before is damaged, or of another pair, device or methods.
+    """
     path = settings.out / "runs.jsonl"
-    kept = _kept(path, pair, found)
+    head = head_of(pair, methods, found, settings.asked.new_tokens)
+    kept = kept_runs(path, head, [method.name for method in methods])
     skip = frozenset(run.prompt for run in kept)
     with stages.bar(console, "decode and compare") as advance:
 
         def done(batch: list[Run]) -> None:
             kept.extend(batch)
-            rows = [json.dumps(dataclasses.asdict(run)) for run in kept]
+            rows = [json.dumps(row) for row in (head, *map(dataclasses.asdict, kept))]
             with replacing(path) as temporary:
-                head = json.dumps(
-                    {"fingerprint": pair.fingerprint, "prompts": questions.digest_of(found)}
-                )
-                temporary.write_text("\n".join([head, *rows]) + "\n")
+                temporary.write_text("\n".join(rows) + "\n")
             advance(len({run.prompt for run in kept}) / len(found))
 
         benchmark.interleaved(pair, methods, found, settings.asked.new_tokens, skip=skip, done=done)
     return kept
 
 
-def _kept(path: Path, pair: Pair, found: list[Prompt]) -> list[Run]:
+def head_of(
+    pair: Pair, methods: list[Method], found: list[Prompt], new_tokens: int
+) -> dict[str, Any]:
+    """What runs must share to be compared, as JSON values."""
+    digest = hashlib.sha256()
+    for method in methods:
+        digest.update(method.name.encode())
+        for leaf in jax.tree.leaves(method.params):
+            digest.update(np.asarray(leaf).tobytes())
+    return {
+        "fingerprint": pair.fingerprint,
+        "dtype": jnp.dtype(pair.dtype).name,
+        "device": provenance.device_name(),
+        "prompts": questions.digest_of(found),
+        "new_tokens": new_tokens,
+        "methods": digest.hexdigest()[:12],
+    }
+
+
+def kept_runs(path: Path, head: dict[str, Any], names: list[str]) -> list[Run]:
+    """The runs of a file with this head; [] where there is no file.
+
+    Raises:
+      UserError: the file is damaged, or was made for another head.
+    """
     if not path.exists():
         return []
     try:
-        head, *rows = [json.loads(line) for line in path.read_text().splitlines()]
-        runs = [
-            Run(**{key: tuple(v) if isinstance(v, list) else v for key, v in row.items()})
-            for row in rows
+        before, *rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        fields: list[dict[str, Any]] = [
+            {key: tuple(v) if isinstance(v, list) else v for key, v in row.items()} for row in rows
         ]
-    except (OSError, ValueError, TypeError) as error:
+        runs = [Run(**row) for row in fields]
+        there = {key: before.get(key) for key in head}
+        done: dict[int, list[str]] = {}
+        for run in runs:
+            done.setdefault(run.prompt, []).append(run.method)
+        if any(sorted(methods) != sorted(names) for methods in done.values()):
+            raise ValueError("a prompt lacks a method")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); delete it to measure again.") from error
-    stages.must_equal(path, "fingerprint", head.get("fingerprint"), pair.fingerprint)
-    stages.must_equal(path, "prompts", head.get("prompts"), questions.digest_of(found))
+    for name, value in head.items():
+        stages.must_equal(path, name, there[name], value)
     return runs

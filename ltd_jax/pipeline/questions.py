@@ -1,13 +1,15 @@
 """From question files to the prompts that all stages work on.
 
-A question of several turns gives one prompt per turn. A later turn holds the answers before it, and
-under greedy decoding these are the same whoever decodes; so they are written once, side by side,
-and kept.
+A task is a question file, or with `by_category` one category of it: so MMLU in one file gives a
+task for each of its subjects. A question of several turns gives one prompt per turn. A later turn
+holds the answers before it, and under greedy decoding these are the same whoever decodes; so they
+are written once, side by side, and kept.
 """
 
 import dataclasses
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +17,9 @@ from typing import Literal, NamedTuple
 
 from ltd_jax import prompts
 from ltd_jax.chat import Chat, Message, Style, open_chat
-from ltd_jax.cycle.pair import Pair
+from ltd_jax.cycle.pair import Pair, check_known
 from ltd_jax.cycle.prefill import check_room
+from ltd_jax.decoding import comparison
 from ltd_jax.errors import UserError
 from ltd_jax.prompts import Question
 from ltd_jax.replay import record
@@ -33,9 +36,17 @@ class QuestionFlags:
 
     questions: Path | None = None  # folder of question files; None = the embedded ones
     tasks: tuple[str, ...] = ()  # names of files; none = all that are there
+    by_category: bool = False  # every category of a file is a task of its own
     style: Style = "auto"  # how a prompt is put to the target
     prompts: int = 24  # questions per task, at most
+    turns: int | None = None  # per question, at most; None = all
     new_tokens: int = 128  # per turn
+
+    def __post_init__(self) -> None:
+        for name, least in (("prompts", 1), ("turns", 1), ("new_tokens", 2)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value} but must be at least {least}.")
 
 
 class Asked(NamedTuple):
@@ -66,13 +77,9 @@ def ask(pair: Pair, flags: QuestionFlags, split: Split, folder: Path) -> Asking:
         the tokenizer of the pair's folder knows tokens that the target does not.
     """
     speaker = open_chat(pair.folder, flags.style)
-    files = question_files(flags, split)
-    tasks = tuple(path.stem for path in files)
-    chosen = [
-        (index, question)
-        for index, path in enumerate(files)
-        for question in of_split(prompts.load_questions(path), flags, split)
-    ]
+    by_task = questions_of(flags, split)
+    tasks = tuple(by_task)
+    chosen = [(index, question) for index, task in enumerate(tasks) for question in by_task[task]]
     turns: list[Asked] = []
     talks: list[list[Message]] = [[] for _ in chosen]
     for turn in range(max(len(question.turns) for _, question in chosen)):
@@ -95,13 +102,33 @@ def _prompt(
 ) -> Prompt:
     token_T = speaker.encode(talk)
     check_room(pair, len(token_T), flags.new_tokens)
-    known = pair.config.target.vocab_size
-    if token_T.max() >= known:
-        raise UserError(
-            f"The tokenizer in {pair.folder} gives token {token_T.max()} but the target knows "
-            f"{known} tokens; put the tokenizer.json there that belongs to these weights."
-        )
+    check_known(pair, token_T)
     return Prompt(token_T, task)
+
+
+def questions_of(flags: QuestionFlags, split: Split) -> dict[str, list[Question]]:
+    """The questions of a split by task."""
+    found: dict[str, list[Question]] = {}
+    for path in question_files(flags, split):
+        groups: dict[str, list[Question]] = {}
+        for question in prompts.load_questions(path):
+            short = dataclasses.replace(question, turns=question.turns[: flags.turns])
+            groups.setdefault(task_name(question, flags), []).append(short)
+        for task, questions in groups.items():
+            found[task] = of_split(questions, flags, split)
+    if comparison.MEAN in found:
+        raise UserError(
+            f"A task cannot be called {comparison.MEAN!r}, which reports use; rename that file."
+        )
+    return found
+
+
+def task_name(question: Question, flags: QuestionFlags) -> str:
+    """The file's name, with `by_category` the category behind it; both name a folder of answers."""
+    if not (flags.by_category and question.category):
+        return question.task
+    category = re.sub(r"[^\w.-]+", "_", question.category)
+    return f"{question.task}-{category}"
 
 
 def question_files(flags: QuestionFlags, split: Split) -> list[Path]:
@@ -109,7 +136,8 @@ def question_files(flags: QuestionFlags, split: Split) -> list[Path]:
     if flags.questions is None:
         if split == "all":
             raise UserError("The embedded questions come in splits; name one, or --questions.")
-        root, names = prompts.ASSETS / "prompts" / split, prompts.TASKS
+        root = prompts.ASSETS / "prompts" / split
+        names: tuple[str, ...] = prompts.TASKS
     else:
         root = flags.questions
         root = root / split if (root / split).is_dir() else root
@@ -150,7 +178,7 @@ def answers_of(
     digest = digest_of([one.prompt for one in asked])
     path = folder / f"answers-{pair.fingerprint}-{new_tokens}-{digest}.json"
     if path.exists():
-        return list(json.loads(path.read_text()))
+        return kept_answers(path, len(asked))
     answers: list[str] = []
     for start in range(0, len(asked), record.TEXTS_AT_ONCE):
         piece = [one.prompt.token for one in asked[start : start + record.TEXTS_AT_ONCE]]
@@ -159,6 +187,18 @@ def answers_of(
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(answers))
     return answers
+
+
+def kept_answers(path: Path, count: int) -> list[str]:
+    """Answers that were written before; UserError where the file does not hold so many texts."""
+    try:
+        answers = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it to answer again.") from error
+    texts = isinstance(answers, list) and all(isinstance(answer, str) for answer in answers)
+    if not texts or len(answers) != count:
+        raise UserError(f"{path} is damaged (it holds no {count} texts); delete it.")
+    return list(answers)
 
 
 def digest_of(found: Sequence[Prompt]) -> str:

@@ -5,6 +5,7 @@ A stage that is found done for the same pair and settings is read; one of anothe
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,11 +71,16 @@ def bar(console: Console, title: str) -> Iterator[Any]:
         progress.update(task, completed=1.0)
 
 
+def trace_path(settings: Recording, split: Split) -> Path:
+    """Where a split's trace lies."""
+    return settings.out / "traces" / f"{split}.npz"
+
+
 def trace_of(pair: Pair, split: Split, settings: Recording, console: Console) -> Trace:
     """Records a split's prompts, or reads what was recorded before."""
-    folder, new_tokens = settings.out / "traces", settings.asked.new_tokens
-    asking = questions.ask(pair, settings.asked, split, folder)
-    found, path = asking.prompts, folder / f"{split}.npz"
+    path, new_tokens = trace_path(settings, split), settings.asked.new_tokens
+    asking = questions.ask(pair, settings.asked, split, path.parent)
+    found = asking.prompts
     origin = provenance.environment(jnp.dtype(pair.dtype).name) | {
         "tasks": list(asking.tasks),
         "fingerprint": pair.fingerprint,
@@ -83,8 +89,11 @@ def trace_of(pair: Pair, split: Split, settings: Recording, console: Console) ->
     }
     if path.exists():
         trace = traces.load(path)
-        for name in ("fingerprint", "prompts", "new_tokens"):
+        for name in ("fingerprint", "prompts", "new_tokens", "dtype"):
             must_equal(path, name, trace.provenance.get(name), origin[name])
+        cycle = pair.config.cycle
+        shape = (cycle.max_levels, cycle.beam_width)
+        must_equal(path, "levels and beam width", trace.score.shape[1:3], shape)
         return trace
     started = time.monotonic()
     with bar(console, f"record {split}") as advance:
@@ -102,13 +111,28 @@ def table_of(pair: Pair, settings: Measuring, console: Console) -> LatencyTable:
     path = settings.out / "latency.json"
     if path.exists():
         table = latency.load(path)
-        must_equal(path, "fingerprint", table.provenance.get("fingerprint"), pair.fingerprint)
+        must_fit(table, path, pair)
         return table
     origin = provenance.environment(jnp.dtype(pair.dtype).name) | {"fingerprint": pair.fingerprint}
     with bar(console, "measure latencies") as advance:
         table = measure.measure(pair, settings.policy, settings.measure, origin, advance)
     latency.save(table, path)
     return table
+
+
+def must_fit(table: LatencyTable, path: Path, pair: Pair) -> None:
+    """Raises UserError unless a table is of this pair and its cycle; warns of another device."""
+    cycle, origin = pair.config.cycle, table.provenance
+    must_equal(path, "fingerprint", origin.get("fingerprint"), pair.fingerprint)
+    must_equal(path, "dtype", origin.get("dtype"), jnp.dtype(pair.dtype).name)
+    must_equal(path, "sizes", table.sizes, cycle.sizes)
+    must_equal(path, "levels", table.max_levels, cycle.max_levels)
+    if origin.get("device") != provenance.device_name():
+        warnings.warn(
+            f"{path} was measured on {origin.get('device')}, so the policies are trained for that "
+            f"device and not for {provenance.device_name()}.",
+            stacklevel=2,
+        )
 
 
 def learned_by(

@@ -65,22 +65,22 @@ def cost_of(learned: Learned, traces: Sequence[Trace]) -> dict[str, Any]:
 
 
 def load(folder: Path) -> Trained:
-    """What `train` left in its output folder.
+    """The policies that `train` left, with the latency table beside their folder.
 
     Raises:
       UserError: something is missing or damaged, or policies and table are not of one training.
     """
-    policies, table = saved.load(folder / "policies"), latency.load(folder / "latency.json")
+    policies, path = saved.load(folder), folder.parent / "latency.json"
+    table = latency.load(path)
     there, here = policies.provenance.get("latency"), latency.fingerprint(table)
     if there != here:
         raise UserError(
-            f"{folder}/policies were trained for latency table {there}, but {folder}/latency.json "
-            f"is {here}; train them again."
+            f"{folder} was trained for latency table {there}, but {path} is {here}; train it again."
         )
     try:
         best = BestConstant(**policies.provenance["best"])
         return Trained(table, best, policies, policies.provenance["learning"])
     except (KeyError, TypeError) as error:
         raise UserError(
-            f"{folder}/policies do not say their best constant ({error}); train them again."
+            f"{folder} does not say its best constant ({error}); train it again."
         ) from error

@@ -60,6 +60,8 @@ def load(folder: Path) -> SavedPolicies:
     with checkpoint.manager(folder) as checkpoints:
         provenance = checkpoint.newest_provenance(checkpoints)
         if provenance is None:
+            if checkpoints.all_steps():
+                raise UserError(f"The policies in {folder} are damaged; train them again.")
             raise UserError(f"There are no policies in {folder}; train them first.")
         try:
             cycle = CycleConfig(**_tuples(provenance["cycle"]))

@@ -7,6 +7,7 @@ its own text does a small target show its loops.
 import functools
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,8 @@ def greedy(
 ) -> jax.Array:
     """The target's greedy continuations, i32 [B, P + new] with the prompts in front."""
     B, P = prompts_BP.shape
-    each_text = KVCache(keys=0, values=0, length=None)
+    axes: dict[str, Any] = {"keys": 0, "values": 0, "length": None}
+    each_text = KVCache(**axes)
 
     @functools.partial(jax.vmap, in_axes=(each_text, 0), out_axes=(0, each_text))
     def read(cache: KVCache, tokens_T: jax.Array) -> tuple[jax.Array, KVCache]:

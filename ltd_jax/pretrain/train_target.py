@@ -13,13 +13,15 @@ from ltd_jax.models.target import TargetParams
 from ltd_jax.pretrain import trainer
 from ltd_jax.pretrain.trainer import TrainConfig
 
+Tokens = jax.Array | np.ndarray  # i32
 
-def loss(params: TargetParams, config: TargetConfig, batch_BT: jax.Array) -> jax.Array:
+
+def loss(params: TargetParams, config: TargetConfig, batch_BT: Tokens) -> jax.Array:
     """Mean next-token cross-entropy in nats of windows [B, T + 1]."""
     return cross_entropy(params, config, batch_BT).mean()
 
 
-def cross_entropy(params: TargetParams, config: TargetConfig, batch_BT: jax.Array) -> jax.Array:
+def cross_entropy(params: TargetParams, config: TargetConfig, batch_BT: Tokens) -> jax.Array:
     """Next-token cross-entropy [B, T] in nats of every token but the first of rows [B, T + 1]."""
     T = batch_BT.shape[1] - 1
     mask, positions = jnp.tril(jnp.ones((T, T), bool)), jnp.arange(T)

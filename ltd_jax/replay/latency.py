@@ -124,16 +124,20 @@ def fingerprint(table: LatencyTable) -> str:
     return digest.hexdigest()[:12]
 
 
+def record(table: LatencyTable) -> dict[str, Any]:
+    """All of a table as JSON values."""
+    found = {"schema": SCHEMA, "contexts": table.contexts.tolist(), "sizes": list(table.sizes)}
+    found |= {name: getattr(table, name).tolist() for name in _ARRAYS}
+    return found | {name: getattr(table, name) for name in (*_SCALARS, "provenance")}
+
+
 def save(table: LatencyTable, path: Path) -> None:
     """Writes the table as JSON; a killed process leaves the old file or the new one.
 
     Raises:
       UserError: the file cannot be written.
     """
-    record = {"schema": SCHEMA, "contexts": table.contexts.tolist(), "sizes": list(table.sizes)}
-    record |= {name: getattr(table, name).tolist() for name in _ARRAYS}
-    record |= {name: getattr(table, name) for name in _SCALARS} | {"provenance": table.provenance}
-    text = json.dumps(record, indent=1)
+    text = json.dumps(record(table), indent=1)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n")
 
@@ -146,21 +150,21 @@ def load(path: Path) -> LatencyTable:
     """
     again = "measure the latencies again."
     try:
-        record = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"Cannot read the latency table {path}: {error.strerror}.") from error
     except ValueError as error:
         raise UserError(f"{path} is no latency table or is truncated; {again}") from error
-    schema = record.get("schema") if isinstance(record, dict) else None
+    schema = found.get("schema") if isinstance(found, dict) else None
     if schema != SCHEMA:
         raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; {again}")
     try:
-        numbers: dict[str, Any] = {name: np.asarray(record[name], np.float64) for name in _ARRAYS}
-        numbers |= {name: float(record[name]) for name in _SCALARS}
+        numbers: dict[str, Any] = {name: np.asarray(found[name], np.float64) for name in _ARRAYS}
+        numbers |= {name: float(found[name]) for name in _SCALARS}
         return LatencyTable(
-            contexts=np.asarray(record["contexts"], np.int32),
-            sizes=tuple(int(size) for size in record["sizes"]),
-            provenance=dict(record["provenance"]),
+            contexts=np.asarray(found["contexts"], np.int32),
+            sizes=tuple(int(size) for size in found["sizes"]),
+            provenance=dict(found["provenance"]),
             **numbers,
         )
     except KeyError as error:

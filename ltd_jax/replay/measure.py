@@ -12,7 +12,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,14 @@ class MeasureConfig:
     visits: int = 5  # of every setting at every context
     policy_visits: int = 100  # pairs of visits, with and without the policies
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("calls", "visits", "policy_visits"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)} but must be at least 1.")
+        rising = list(self.contexts) == sorted(set(self.contexts))
+        if not self.contexts or not rising or self.contexts[0] < 1:
+            raise ValueError(f"contexts {self.contexts} must be distinct, ascending and positive.")
 
 
 class Clock:
@@ -180,7 +188,9 @@ def policy_seconds(
     with_policies = Clock(pair, networks.learned(cycle, policy), bare.context, config.calls)
     size = min(1, len(cycle.sizes) - 1)
     extra = []
-    for levels, count in (("least", 1), ("most", cycle.max_levels)):
+    ends: tuple[tuple[Literal["least", "most"], int], ...]
+    ends = (("least", 1), ("most", cycle.max_levels))
+    for levels, count in ends:
         forced = networks.forced(random_params, levels, size)
         fixed = controllers.constant_params(count, cycle.sizes[size], cycle)
         with_policies.cycle_seconds(forced)

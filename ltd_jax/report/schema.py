@@ -35,10 +35,10 @@ class Pair(TypedDict):
 class Lossless(TypedDict):
     """All methods' texts beside plain decoding's, token by token."""
 
-    dtype: Literal["float32"]
+    dtype: Literal["float32", "bfloat16", "float16"]
     tokens_compared: int
     mismatches: int
-    near_ties: int  # texts whose first difference lies at two logits within 1e-4
+    near_ties: int  # texts whose first difference lies at two logits that rounding can turn
 
 
 class MethodRow(TypedDict):

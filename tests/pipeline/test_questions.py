@@ -77,6 +77,31 @@ def test_folders_of_splits_are_taken_as_they_are(pair, folder, tmp_path):
     assert asking.tasks == ("mine",) and len(asking.turns) == 5
 
 
+def test_a_task_for_every_category(folder):
+    subjects = ["logic", "law & order", "logic", ""]
+    rows = [
+        {"question_id": index, "category": subject, "turns": ["a", "b"]}
+        for index, subject in enumerate(subjects)
+    ]
+    (folder / "mmlu.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    flags = QuestionFlags(folder, tasks=("mmlu",), by_category=True, turns=1)
+    found = questions.questions_of(flags, "all")
+    ids = {task: [question.question_id for question in found[task]] for task in found}
+    assert ids == {"mmlu-logic": [0, 2], "mmlu-law_order": [1], "mmlu": [3]}
+    assert {question.turns for task in found.values() for question in task} == {("a",)}
+    whole = questions.questions_of(QuestionFlags(folder, tasks=("mmlu",)), "all")
+    assert [len(task) for task in whole.values()] == [4]
+    splits = lambda found: {q.question_id: questions.hashed_split(q) for t in found for q in t}
+    assert splits(found.values()) == splits(whole.values())  # the same with and without
+
+
+@pytest.mark.parametrize("wrong", [{"prompts": 0}, {"turns": 0}, {"new_tokens": 1}])
+def test_counts_that_cannot_be(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"{name} is {wrong[name]} but must be at least"):
+        QuestionFlags(**wrong)
+
+
 def test_the_embedded_questions(pair, tmp_path):
     asking = questions.ask(pair, QuestionFlags(prompts=2), "validation", tmp_path)
     assert asking.tasks == prompts.TASKS

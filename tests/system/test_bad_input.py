@@ -1,124 +1,114 @@
-"""Bad input: one clear sentence, exit code 2, and nothing that a later run would trust."""
+"""Bad flags and prompts: one clear sentence and exit code 2."""
 
-import json
 import shutil
 import sys
 
-import numpy as np
 import pytest
-import tokenizers
 
-from experiments import command, profile_latency, record_traces
-from ltd_jax.cycle.pair import ASSETS
-from ltd_jax.presets import EMBEDDED_CYCLE
-from ltd_jax.replay import latency
-
-SHARD = "model-00002-of-00002.safetensors"
+from experiments import generate, inspect, profile_latency, record_traces, train_policies
+from tests.system.refusing import refusal
 
 
-@pytest.fixture
-def folders(tmp_path):
-    """A copy of the embedded pair, to be damaged."""
-    for name in ("target", "draft"):
-        shutil.copytree(ASSETS / name, tmp_path / name)
-    return tmp_path
+def nothing(root):
+    pass
 
 
-def refusal(module, monkeypatch, capsys, *arguments):
-    """What a command prints last when it refuses: one line, without the leading "error: "."""
-    monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
-    with pytest.raises(SystemExit) as end:
-        command.run(module.main)
-    printed = capsys.readouterr().err
-    *before, last = printed.splitlines()
-    assert end.value.code == 2 and last.startswith("error: ") and "Traceback" not in printed
-    assert not any("error" in line for line in before)
-    return last.removeprefix("error: ")
+SAY = ("--prompt", "hi", "--new-tokens", "4", "--context", "64")
+REFUSED = {
+    "nothing to decode": (generate, nothing, (), ["--prompt", "--chat"]),
+    "two things to decode": (generate, nothing, (*SAY, "--prompt-ids", "1"), ["Give one of"]),
+    "no new tokens": (generate, nothing, (*SAY, "--new-tokens", "0"), ["--new-tokens", "0"]),
+    "fewer than no tokens": (generate, nothing, (*SAY, "--new-tokens", "-3"), ["-3"]),
+    "empty prompt": (generate, nothing, (*SAY, "--prompt", "", "--style", "plain"), ["no tokens"]),
+    "long prompt": (generate, nothing, (*SAY, "--prompt", "x" * 70), ["87 tokens", "holds 64"]),
+    "small context": (generate, nothing, (*SAY, "--context", "20"), ["context holds 20"]),
+    "context of one": (generate, nothing, (*SAY, "--context", "1"), ["context is 1"]),
+    "ids that are words": (generate, nothing, ("--prompt-ids", "1,two"), ["1,two"]),
+    "no ids": (generate, nothing, ("--prompt-ids", ""), ["--prompt-ids"]),
+    "id too large": (generate, nothing, ("--prompt-ids", "1,260"), ["0..259"]),
+    "id beyond all numbers": (generate, nothing, ("--prompt-ids", "9" * 40), ["0..259"]),
+    "negative id": (generate, nothing, ("--prompt-ids=-1",), ["0..259"]),
+    "chat as JSON": (generate, nothing, ("--chat", "--json"), ["--json", "--chat"]),
+    "style without template": (
+        generate,
+        nothing,
+        (*SAY, "--style", "qwen3", "--target", "bare"),
+        ["bare", "chat template"],
+    ),
+    "RoPE base": (generate, nothing, (*SAY, "--draft-rope-theta", "0"), ["--draft-rope-theta"]),
+    "feature layers": (
+        generate,
+        nothing,
+        (*SAY, "--feature-layers", "5", "2", "9"),
+        ["feature_layers", "(5, 2, 9)"],
+    ),
+    "missing folder": (generate, nothing, (*SAY, "--draft", "./none"), ["none", "--draft"]),
+    "draft as target": (generate, nothing, (*SAY, "--target", "draft"), ["Eagle3"]),
+    "unknown controller": (generate, nothing, (*SAY, "--controller", "best"), ["'best'"]),
+    "no levels": (
+        generate,
+        nothing,
+        (*SAY, "--controller", "constant:levels=0,size=2"),
+        ["constant:levels=0,size=2"],
+    ),
+    "size beyond the tree": (
+        generate,
+        nothing,
+        (*SAY, "--controller", "constant:levels=1,size=101"),
+        ["size 101"],
+    ),
+    "levels beyond the context": (
+        generate,
+        nothing,
+        (*SAY, "--controller", "constant:levels=64,size=2"),
+        ["max_levels 64", "64"],
+    ),
+    "no policies named": (generate, nothing, (*SAY, "--controller", "ltd"), ["--policies"]),
+    "inspecting without a config": (
+        inspect,
+        nothing,
+        ("--target", "asked", "--no-weights"),
+        ["asked/config.json"],
+    ),
+}
 
 
-def lose_a_shard(folders):
-    (folders / "target" / SHARD).unlink()
-
-
-def truncate_a_shard(folders):
-    path = folders / "target" / SHARD
-    path.write_bytes(path.read_bytes()[:-1000])
-
-
-def widen_the_drafts_vocabulary(folders):
-    path = folders / "draft" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": 4096}))
-
-
-def add_words_to_the_tokenizer(folders):
-    path = folders / "target" / "tokenizer.json"
-    tokenizer = tokenizers.Tokenizer.from_file(str(path))
-    tokenizer.add_tokens(["self.", "import os", "of the"])
-    tokenizer.save(str(path))
-
-
-def break_the_tokenizer(folders):
-    (folders / "target" / "tokenizer.json").write_text("{")
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (lose_a_shard, [SHARD]),
-        (truncate_a_shard, [SHARD, "truncated"]),
-        (widen_the_drafts_vocabulary, ["4096", "2048", "draft"]),
-        (add_words_to_the_tokenizer, ["tokenizer", "2048 tokens"]),
-        (break_the_tokenizer, ["tokenizer.json"]),
-    ],
-)
-def test_a_damaged_pair(folders, monkeypatch, capsys, damage, words):
-    damage(folders)
-    where = ("--target", folders / "target", "--draft", folders / "draft")
-    out = folders / "out"
-    sentence = refusal(record_traces, monkeypatch, capsys, *where, "--out", out)
-    assert all(word in sentence for word in words), sentence
-    assert not list(out.rglob("*.*"))
-
-
-def test_more_tokens_than_the_cache_holds(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals(root, monkeypatch, capsys, name):
+    module, damage, arguments, words = REFUSED[name]
+    shutil.copytree(root / "target", root / "bare")
+    (root / "bare" / "tokenizer_config.json").unlink()
+    damage(root)
+    monkeypatch.chdir(root)
     sentence = refusal(
-        record_traces,
-        monkeypatch,
-        capsys,
-        "--out",
-        tmp_path,
-        "--new-tokens",
-        EMBEDDED_CYCLE.context,
+        module, monkeypatch, capsys, "--target", "target", "--draft", "draft", *arguments
     )
-    assert f"the context holds {EMBEDDED_CYCLE.context}" in sentence
-    assert not list(tmp_path.rglob("*.*"))
+    assert all(word in sentence for word in words), sentence
 
 
-def test_an_unknown_split(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["command", "--split", "exam", "--out", str(tmp_path)])
+WRONG_FLAGS = {
+    "unknown split": (record_traces, ("--split", "exam"), "exam"),
+    "unknown dtype": (generate, ("--dtype", "int8"), "int8"),
+    "unknown style": (generate, ("--style", "poem"), "poem"),
+    "no number": (generate, ("--context", "much"), "much"),
+    "unknown flag": (generate, ("--speed", "9"), "--speed"),
+    "falling sizes": (record_traces, ("--cycle.sizes", "4", "2"), "ascending"),
+    "no levels": (record_traces, ("--cycle.max-levels", "0"), "max_levels is 0"),
+    "no prompts": (record_traces, ("--prompts", "0"), "prompts is 0"),
+    "no turns": (record_traces, ("--turns", "0"), "turns is 0"),
+    "one new token": (record_traces, ("--new-tokens", "1"), "new_tokens is 1"),
+    "no visits": (profile_latency, ("--measure.visits", "0"), "visits is 0"),
+    "falling contexts": (profile_latency, ("--measure.contexts", "9", "4"), "ascending"),
+    "odd minibatch": (train_policies, ("--learning.size.minibatch", "1000"), "multiple"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_FLAGS)
+def test_wrong_flags(monkeypatch, capsys, name):
+    module, arguments, word = WRONG_FLAGS[name]
+    monkeypatch.setattr(sys, "argv", ["command", *arguments])
     with pytest.raises(SystemExit) as end:
-        command.run(record_traces.main)
-    assert end.value.code == 2 and "exam" in capsys.readouterr().err
-
-
-def test_an_output_that_is_a_file(tmp_path, monkeypatch, capsys):
-    (tmp_path / "file").write_text("mine")
-    sentence = refusal(profile_latency, monkeypatch, capsys, "--out", tmp_path / "file" / "runs")
-    assert sentence.startswith(f"Cannot write to {tmp_path / 'file' / 'runs'}")
-    assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_a_latency_table_of_another_pair(tmp_path, monkeypatch, capsys):
-    sizes, levels = EMBEDDED_CYCLE.sizes, EMBEDDED_CYCLE.max_levels
-    table = latency.additive(
-        contexts=(64,),
-        sizes=sizes,
-        draft_seconds=np.ones((1, levels)),
-        verify_seconds=np.ones((1, len(sizes))),
-        plain_seconds=np.ones(1),
-        decision_seconds=(0.0, 0.0),
-        provenance={"fingerprint": "another"},
-    )
-    latency.save(table, tmp_path / "latency.json")
-    sentence = refusal(profile_latency, monkeypatch, capsys, "--out", tmp_path)
-    assert "another" in sentence and "latency.json" in sentence
+        module.main()
+    printed = capsys.readouterr()
+    assert end.value.code == 2 and printed.out == "" and "Traceback" not in printed.err
+    assert word in printed.err

@@ -46,6 +46,54 @@ def test_chat_answers_until_an_empty_line(monkeypatch, capsys):
     assert out.count("[12 tokens, ") == 2
 
 
+def asked_of(monkeypatch, *lines):
+    """What the keyboard gives, line by line; exceptions are raised, and then nothing more comes."""
+    left = iter([*lines, EOFError()])
+
+    def keyboard(prompt):
+        line = next(left)
+        if isinstance(line, BaseException):
+            raise line
+        return line
+
+    monkeypatch.setattr("builtins.input", keyboard)
+
+
+def test_a_stopped_answer_is_forgotten_and_the_chat_goes_on(monkeypatch, capsys):
+    whole, seen = generate.decode, []
+    tokenizer = prompts.load_tokenizer(ASSETS / "target")
+
+    def decode(pair, method, prompt_T, *rest):
+        seen.append(tokenizer.decode(prompt_T.tolist()))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return whole(pair, method, prompt_T, *rest)
+
+    monkeypatch.setattr(generate, "decode", decode)
+    asked_of(monkeypatch, "import os", "import sys", "import os", KeyboardInterrupt())
+    out, _ = run(monkeypatch, capsys, "--chat", "--controller", "autoregressive", *TINY)
+    assert out.count("[12 tokens, ") == 2
+    assert out.count("[stopped; the question is forgotten]") == 1
+    assert seen[0] == "import os" and seen[1].endswith("\n\nimport sys")
+    assert seen[2] == seen[1].removesuffix("import sys") + "import os"
+
+
+def test_a_chat_forgets_its_oldest_turns_before_its_context_is_full(monkeypatch, capsys):
+    asked_of(monkeypatch, "x = 1", "y = 2\n" * 4, "z = 3\n" * 40, "w = 4")
+    tiny = ("--context", "48", "--new-tokens", "12")
+    out, _ = run(monkeypatch, capsys, "--chat", "--controller", "autoregressive", *tiny)
+    assert "[the oldest turn is forgotten: the context holds 48 tokens]" in out
+    assert "the context holds 48; shorten the prompt" in out  # the third alone is too long
+    assert out.count("[12 tokens, ") == 3
+
+
+def test_termination_ends_a_chat(monkeypatch, capsys):
+    asked_of(monkeypatch, command.Terminated())
+    with pytest.raises(SystemExit) as end:
+        run(monkeypatch, capsys, "--chat", "--controller", "autoregressive", *TINY)
+    assert end.value.code == 130 and "Interrupted." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

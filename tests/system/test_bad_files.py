@@ -1,0 +1,314 @@
+"""Bad files and outputs: one clear sentence, exit code 2, nothing that a later run would trust."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import evaluate, generate, profile_latency, record_traces
+from ltd_jax import provenance
+from ltd_jax.config import PolicyConfig
+from ltd_jax.models import tensor_files
+from ltd_jax.policies import networks, saved
+from ltd_jax.replay import latency
+from ltd_jax.replay import trace as traces
+from tests.replay import synthetic
+from tests.system.refusing import refusal
+from tests.system.tiny_pair import CYCLE, FLAGS, QUESTION
+
+ROOT = Path(__file__).parents[2]
+WIDTHS = PolicyConfig((4,), (4,), (4,), (4,))
+ELSEWHERE = "another device"
+
+
+def fingerprint(root):
+    return tensor_files.fingerprint(root / "target", root / "draft")
+
+
+def table(root, sizes=CYCLE.sizes, levels=CYCLE.max_levels, **origin):
+    """A latency table of the pair in root/out."""
+    own = {"fingerprint": fingerprint(root), "dtype": "float32"}
+    found = latency.additive(
+        contexts=(16,),
+        sizes=sizes,
+        draft_seconds=np.ones((1, levels)),
+        verify_seconds=np.ones((1, len(sizes))),
+        plain_seconds=np.ones(1),
+        decision_seconds=(0.0, 0.0),
+        provenance=own | {"device": provenance.device_name()} | origin,
+    )
+    latency.save(found, root / "out" / "latency.json")
+    return found
+
+
+def edited(edit):
+    """A damage of the table's file."""
+
+    def damage(root):
+        table(root)
+        path = root / "out" / "latency.json"
+        path.write_text(edit(path.read_text()))
+
+    return damage
+
+
+def policies(root, best=True, **origin):
+    """Random policies of the pair in root/out/policies, with their table."""
+    found = {
+        "fingerprint": fingerprint(root),
+        "latency": latency.fingerprint(table(root)),
+        "device": provenance.device_name(),
+    }
+    chosen = {"best": {"levels": 1, "size": 2, "tokens_per_second": 1.0}, "learning": {}}
+    params = networks.init_learned(jax.random.key(0), CYCLE, WIDTHS)
+    origin = found | (chosen if best else {}) | origin
+    saved.save(root / "out" / "policies", params, CYCLE, WIDTHS, origin)
+
+
+def without_parts(root):
+    policies(root)
+    for path in (root / "out" / "policies").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+
+
+def trace(root, **origin):
+    """A trace at the place where the pair's would lie."""
+    found = synthetic.trace(CYCLE)
+    traces.save(
+        dataclasses.replace(found, provenance=found.provenance | origin),
+        root / "out" / "traces" / "all.npz",
+    )
+
+
+def written(name, content):
+    """A damage that writes a file."""
+
+    def damage(root):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return damage
+
+
+def question(*lines):
+    return written("asked/mine.jsonl", "\n".join(lines) + "\n")
+
+
+def nothing(root):
+    pass
+
+
+SAY = ("--prompt", "hi", "--new-tokens", "4", "--context", "64")
+ASK = ("--questions", "asked", "--out", "out", "--new-tokens", "8")
+RECORD = (*ASK, "--split", "all", *FLAGS)
+MEASURE = ("--out", "out", *FLAGS)
+LTD = ("--controller", "ltd", "--policies", "out/policies")
+EVALUATE = (*ASK, "--policies", "out/policies")
+REFUSED = {
+    "no policies there": (generate, nothing, (*SAY, *LTD), ["out/policies", "train them"]),
+    "policies of another pair": (
+        generate,
+        lambda root: policies(root, fingerprint="0ther"),
+        (*SAY, *LTD),
+        ["out/policies", "0ther"],
+    ),
+    "policies of another device": (
+        generate,
+        lambda root: policies(root, device=ELSEWHERE),
+        (*SAY, *LTD),
+        ["out/policies", ELSEWHERE, "--allow-other-hardware"],
+    ),
+    "policies of another context": (
+        generate,
+        policies,
+        (*SAY, *LTD, "--context", "60"),
+        ["out/policies", "64", "--context"],
+    ),
+    "damaged policies": (generate, without_parts, (*SAY, *LTD), ["out/policies", "damaged"]),
+    "policies of another table": (
+        evaluate,
+        lambda root: policies(root, latency="0ld"),
+        EVALUATE,
+        ["out/policies", "0ld", "latency.json"],
+    ),
+    "policies without a constant": (
+        evaluate,
+        lambda root: policies(root, best=False),
+        EVALUATE,
+        ["out/policies", "best"],
+    ),
+    "policies without a table": (
+        evaluate,
+        lambda root: (policies(root), (root / "out" / "latency.json").unlink()),
+        EVALUATE,
+        ["latency.json"],
+    ),
+    "policies measured in another dtype": (
+        evaluate,
+        policies,
+        (*EVALUATE, "--dtype", "bfloat16"),
+        ["latency.json", "dtype float32", "bfloat16"],
+    ),
+    "output is a file": (record_traces, written("out", "mine"), RECORD, ["out", "--out"]),
+    "output cannot be": (record_traces, nothing, (*RECORD, "--out", "/proc/none"), ["/proc/none"]),
+    "no question folder": (
+        record_traces,
+        nothing,
+        (*RECORD, "--questions", "no"),
+        ["no", "*.jsonl"],
+    ),
+    "unknown task": (
+        record_traces,
+        nothing,
+        (*RECORD, "--tasks", "chess"),
+        ["'chess'", "choose from mine"],
+    ),
+    "task called mean": (
+        record_traces,
+        lambda root: (root / "asked" / "mine.jsonl").rename(root / "asked" / "mean.jsonl"),
+        RECORD,
+        ["'mean'"],
+    ),
+    "all of the embedded questions": (
+        record_traces,
+        nothing,
+        ("--out", "out", "--split", "all", *FLAGS),
+        ["splits", "--questions"],
+    ),
+    "broken line": (record_traces, question(QUESTION, "{"), RECORD, ["mine.jsonl", "line 2"]),
+    "line without turns": (
+        record_traces,
+        question('{"question_id": 1, "category": ""}'),
+        RECORD,
+        ["mine.jsonl", "line 1", '"turns"'],
+    ),
+    "question twice": (
+        record_traces,
+        question(QUESTION, QUESTION),
+        RECORD,
+        ["line 2", "question_id 1"],
+    ),
+    "choices without a question": (
+        record_traces,
+        question('{"choices": ["a", "b"]}'),
+        RECORD,
+        ["line 1", '"question"'],
+    ),
+    "no questions": (record_traces, question(""), RECORD, ["mine.jsonl", "no questions"]),
+    "questions of bytes": (
+        record_traces,
+        written("asked/mine.jsonl", b"\xff\xfe"),
+        RECORD,
+        ["mine.jsonl", "UTF-8"],
+    ),
+    "split without questions": (
+        record_traces,
+        nothing,
+        (*RECORD, "--split", "test"),
+        ["split test", "mine"],
+    ),
+    "question longer than the context": (
+        record_traces,
+        question(QUESTION.replace("one", "x" * 70)),
+        RECORD,
+        ["context holds 64"],
+    ),
+    "damaged trace": (
+        record_traces,
+        written("out/traces/all.npz", b"PK" + bytes(100)),
+        RECORD,
+        ["all.npz", "damaged"],
+    ),
+    "trace of another pair": (
+        record_traces,
+        lambda root: trace(root, fingerprint="0ther"),
+        RECORD,
+        ["all.npz", "fingerprint 0ther"],
+    ),
+    "damaged table": (profile_latency, edited(lambda text: text[:99]), MEASURE, ["latency.json"]),
+    "table of another schema": (
+        profile_latency,
+        edited(lambda text: text.replace('"schema": 1', '"schema": 9')),
+        MEASURE,
+        ["latency.json", "schema 9"],
+    ),
+    "NaN seconds": (
+        profile_latency,
+        edited(lambda text: text.replace("1.0", "NaN", 1)),
+        MEASURE,
+        ["latency.json", "draft_seconds", "finite"],
+    ),
+    "negative seconds": (
+        profile_latency,
+        edited(lambda text: text.replace("1.0", "-1.0")),
+        MEASURE,
+        ["latency.json", "positive"],
+    ),
+    "table without a field": (
+        profile_latency,
+        edited(lambda text: text.replace("plain_seconds", "plain")),
+        MEASURE,
+        ["latency.json", "plain_seconds"],
+    ),
+    "table of other sizes": (
+        profile_latency,
+        lambda root: table(root, sizes=(0, 1)),
+        MEASURE,
+        ["latency.json", "sizes (0, 1)"],
+    ),
+    "table of other levels": (
+        profile_latency,
+        lambda root: table(root, levels=3),
+        MEASURE,
+        ["latency.json", "levels 3"],
+    ),
+    "table of another pair": (
+        profile_latency,
+        lambda root: table(root, fingerprint="0ther"),
+        MEASURE,
+        ["latency.json", "fingerprint 0ther"],
+    ),
+    "measuring beyond the context": (
+        profile_latency,
+        nothing,
+        (*MEASURE, "--measure.contexts", "90", "--json"),
+        ["90 tokens", "context holds 64"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals(root, monkeypatch, capsys, name):
+    module, damage, arguments, words = REFUSED[name]
+    damage(root)
+    monkeypatch.chdir(root)
+    before = sorted(path for path in root.rglob("*.*") if "policies" not in path.parts)
+    sentence = refusal(
+        module, monkeypatch, capsys, "--target", "target", "--draft", "draft", *arguments
+    )
+    assert all(word in sentence for word in words), sentence
+    after = sorted(path for path in root.rglob("*.*") if "policies" not in path.parts)
+    assert before == after  # nothing new that a later run would trust
+
+
+def test_a_process_says_the_same(root):
+    (root / "asked" / "mine.jsonl").write_text("{\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.record_traces", "--split", "all"]
+        + ["--target", str(root / "target"), "--draft", str(root / "draft")]
+        + ["--questions", str(root / "asked"), "--out", str(root / "out"), *map(str, FLAGS)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ") and "mine.jsonl, line 1: " in last
+    assert not (root / "out" / "traces").exists()
