@@ -131,7 +131,12 @@ def train(
         for step in progress.track(
             range(first, config.steps), description=str(folder), update_period=5
         ):
-            state, value = advance(state, jax.tree.map(jnp.asarray, batch(step)))
+            try:
+                with checkpoint.uninterrupted():
+                    state, value = advance(state, jax.tree.map(jnp.asarray, batch(step)))
+            except KeyboardInterrupt:
+                checkpoint.save(checkpoints, step + 1, state, provenance)
+                raise
             if (step + 1) % LOG_EVERY == 0:
                 _log(folder, step + 1, float(value), (time.monotonic() - started) / LOG_EVERY)
                 started = time.monotonic()
