@@ -3,7 +3,7 @@
     python -m experiments.profile_latency --out runs/embedded
 
 Writes OUT/latency.json with its provenance and prints it. A table that is there already is only
-printed.
+printed. Stopped, the same command goes on from OUT/latency-partial.json.
 """
 
 import dataclasses

@@ -90,13 +90,14 @@ def save(
 
 def newest_provenance(checkpoints: ocp.CheckpointManager) -> dict[str, Any] | None:
     """What is recorded beside the newest readable step; None where there is none."""
-    args = ocp.args.Composite(provenance=ocp.args.JsonRestore())
-    for step in sorted(checkpoints.all_steps(), reverse=True):
-        try:
-            return _checked_record(checkpoints.restore(step, args=args)["provenance"])[0]
-        except Exception:  # orbax raises many kinds for a damaged folder; `restore` names it
-            continue
-    return None
+    found = _newest_record(checkpoints)
+    return None if found is None else found[0]
+
+
+def newest_digest(checkpoints: ocp.CheckpointManager) -> str | None:
+    """The digest of the state in the newest step with a readable record: equal bits, equal text."""
+    found = _newest_record(checkpoints)
+    return None if found is None else found[1]
 
 
 def restore(
@@ -159,6 +160,16 @@ def uninterrupted() -> Iterator[None]:
         give_back()
     if waiting:
         signal.raise_signal(waiting[0])
+
+
+def _newest_record(checkpoints: ocp.CheckpointManager) -> tuple[dict[str, Any], str | None] | None:
+    args = ocp.args.Composite(provenance=ocp.args.JsonRestore())
+    for step in sorted(checkpoints.all_steps(), reverse=True):
+        try:
+            return _checked_record(checkpoints.restore(step, args=args)["provenance"])
+        except Exception:  # orbax raises many kinds for a damaged folder; `restore` names it
+            continue
+    return None
 
 
 def _restore_step(checkpoints: ocp.CheckpointManager, abstract: Any, step: int) -> Restored:
