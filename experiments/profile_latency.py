@@ -3,7 +3,7 @@
     python -m experiments.profile_latency --out runs/embedded
 
 Writes OUT/latency.json with its provenance and prints it. A table that is there already is only
-printed; `--json` prints the file.
+printed; `--json` prints the file. Stopped, the same command goes on from OUT/latency-partial.json.
 """
 
 import dataclasses

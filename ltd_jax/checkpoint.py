@@ -2,22 +2,36 @@
 
 A checkpoint holds one pytree (parameters, optimiser, random key, counters) and its provenance.
 Orbax writes into a temporary folder and renames it, so a killed process leaves no half-written
-step; a step that cannot be read is named and the one before it is used.
+step. Digests of both lie in the record: a step that was damaged later, down to one bit, is named
+and the one before it is used.
 """
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
+import signal
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as keeping
 
 from ltd_jax.errors import UserError
 
 logging.getLogger("absl").setLevel(logging.ERROR)
+_DIGESTS = "digests"
+
+
+class Damaged(Exception):
+    """A step whose contents are not what was saved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +46,7 @@ class Restored:
 def manager(
     folder: Path, *, keep: int = 2, best_metric: str | None = None
 ) -> ocp.CheckpointManager:
-    """A manager that keeps the last `keep` steps, or the `keep` best ones by a metric.
+    """A manager that keeps the last `keep` steps, and the one of the highest metric, if named.
 
     Raises:
       UserError: the folder cannot be made.
@@ -43,7 +57,11 @@ def manager(
     except OSError as error:
         raise UserError(f"Cannot write checkpoints to {folder}: {error.strerror}.") from error
     best = None if best_metric is None else (lambda metrics: metrics[best_metric])
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, best_fn=best, best_mode="max")
+    kept: list[keeping.PreservationPolicy] = [keeping.LatestN(keep)]
+    kept += [] if best is None else [keeping.BestN(get_metric_fn=best, n=1)]
+    options = ocp.CheckpointManagerOptions(
+        best_fn=best, preservation_policy=keeping.AnyPreservationPolicy(kept)
+    )
     return ocp.CheckpointManager(folder, options=options)
 
 
@@ -54,56 +72,145 @@ def save(
     provenance: dict[str, Any],
     metrics: dict[str, float] | None = None,
 ) -> None:
-    """Starts an asynchronous save; `checkpoints.close()` waits for it."""
-    json.dumps(provenance)  # a wrong value shall fail here, not in the writing thread
+    """Starts an asynchronous save; `checkpoints.close()` waits for it.
+
+    Steps rise, so one that is there already, or lies ahead, could not be read: it is deleted.
+    """
+    for ahead in checkpoints.all_steps():
+        if ahead >= step:
+            checkpoints.delete(ahead)
+    record = json.loads(json.dumps(provenance))  # a wrong value fails here, not in a thread
+    digests = {"provenance": _record_digest(record), "state": _digest(state)}
     args = ocp.args.Composite(
-        state=ocp.args.StandardSave(state), provenance=ocp.args.JsonSave(provenance)
+        state=ocp.args.StandardSave(state),
+        provenance=ocp.args.JsonSave({**record, _DIGESTS: digests}),
     )
     checkpoints.save(step, args=args, metrics=metrics, force=True)
 
 
 def newest_provenance(checkpoints: ocp.CheckpointManager) -> dict[str, Any] | None:
     """What is recorded beside the newest readable step; None where there is none."""
-    args = ocp.args.Composite(provenance=ocp.args.JsonRestore())
-    for step in sorted(checkpoints.all_steps(), reverse=True):
-        try:
-            return checkpoints.restore(step, args=args)["provenance"]
-        except Exception:  # orbax raises many kinds for a damaged folder; `restore` names it
-            continue
-    return None
+    found = _newest_record(checkpoints)
+    return None if found is None else found[0]
+
+
+def newest_digest(checkpoints: ocp.CheckpointManager) -> str | None:
+    """The digest of the state in the newest step with a readable record: equal bits, equal text."""
+    found = _newest_record(checkpoints)
+    return None if found is None else found[1]
 
 
 def restore(
     checkpoints: ocp.CheckpointManager, abstract: Any, *, step: int | None = None
 ) -> Restored | None:
-    """The newest readable step (or the given one), or None where there is none.
+    """The newest undamaged step (or the given one), or None where there is none.
 
     Args:
-      abstract: the state's structure as arrays or `jax.ShapeDtypeStruct`s; give these explicit
-        shardings to restore onto another topology.
+      abstract: the state's structure as arrays or `jax.ShapeDtypeStruct`s. A leaf goes where its
+        sharding says, whatever devices it was saved from; without one, to the first device.
 
     Raises:
       UserError: there are steps, but none can be read.
     """
     steps = sorted(checkpoints.all_steps(), reverse=True) if step is None else [step]
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, abstract)
-    args = ocp.args.Composite(
-        state=ocp.args.StandardRestore(abstract), provenance=ocp.args.JsonRestore()
-    )
+    abstract = jax.tree.map(_placed, abstract)
     for candidate in steps:
         try:
-            found = checkpoints.restore(candidate, args=args)
+            return _restore_step(checkpoints, abstract, candidate)
         except Exception as error:  # orbax raises many kinds for a damaged folder
-            reason = str(error).splitlines()[0][:200]
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             warnings.warn(
-                f"Checkpoint {candidate} in {checkpoints.directory} is unreadable ({reason}).",
+                f"Checkpoint {candidate} in {checkpoints.directory} is damaged ({reason}); "
+                "the one before it is used.",
                 stacklevel=2,
             )
-            continue
-        return Restored(candidate, found["state"], found["provenance"])
     if steps:
         raise UserError(
             f"None of the checkpoints {steps} in {checkpoints.directory} can be read; "
             "delete the folder to start again."
         )
     return None
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Lets a block (work and its save) end before SIGINT or SIGTERM is obeyed.
+
+    A second signal is obeyed at once. Other threads than the main one receive no signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[int] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        waiting.append(number)
+        if len(waiting) > 1:
+            give_back()
+            signal.raise_signal(number)
+
+    def give_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        give_back()
+    if waiting:
+        signal.raise_signal(waiting[0])
+
+
+def _newest_record(checkpoints: ocp.CheckpointManager) -> tuple[dict[str, Any], str | None] | None:
+    args = ocp.args.Composite(provenance=ocp.args.JsonRestore())
+    for step in sorted(checkpoints.all_steps(), reverse=True):
+        try:
+            return _checked_record(checkpoints.restore(step, args=args)["provenance"])
+        except Exception:  # orbax raises many kinds for a damaged folder; `restore` names it
+            continue
+    return None
+
+
+def _restore_step(checkpoints: ocp.CheckpointManager, abstract: Any, step: int) -> Restored:
+    args = ocp.args.Composite(
+        state=ocp.args.StandardRestore(abstract), provenance=ocp.args.JsonRestore()
+    )
+    found = checkpoints.restore(step, args=args)
+    provenance, state_digest = _checked_record(found["provenance"])
+    if state_digest not in (None, _digest(found["state"])):
+        raise Damaged("its arrays are not what was saved")
+    return Restored(step, found["state"], provenance)
+
+
+def _checked_record(record: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """The provenance and the state's digest; Damaged where it is not what was saved."""
+    digests = record.pop(_DIGESTS, None)
+    if digests is None or digests["provenance"] != _record_digest(record):
+        raise Damaged("its provenance is not what was saved")
+    return record, digests["state"]
+
+
+def _placed(leaf: Any) -> Any:
+    """A leaf's abstract form with an explicit sharding."""
+    abstract = ocp.utils.to_shape_dtype_struct(leaf)
+    if isinstance(abstract, jax.ShapeDtypeStruct) and abstract.sharding is None:
+        return abstract.update(sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    return abstract
+
+
+def _record_digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(state: Any) -> str | None:
+    """Over all leaves; None where parts of them lie in other processes."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(state):
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return None
+        array = np.asarray(leaf)
+        digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()

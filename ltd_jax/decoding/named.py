@@ -1,6 +1,6 @@
 """Methods by their names on the command line.
 
-autoregressive | constant:levels=6,size=24 | eagle3 | ltd
+autoregressive | constant:levels=6,size=24 | eagle3 | ltd | sb3:size=FILE,depth=FILE,length=true
 """
 
 import dataclasses
@@ -13,10 +13,10 @@ from ltd_jax.config import CycleConfig
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.decoding.benchmark import Method
 from ltd_jax.errors import UserError
-from ltd_jax.policies import controller, networks, saved
+from ltd_jax.policies import controller, networks, saved, sb3
 from ltd_jax.policies.saved import SavedPolicies
 
-NAMES = "autoregressive, constant:levels=6,size=24, eagle3 or ltd"
+NAMES = "autoregressive, constant:levels=6,size=24, eagle3, ltd or sb3:size=FILE,depth=FILE"
 CONSTANT = re.compile(r"constant:levels=(\d+),size=(\d+)")
 
 
@@ -27,6 +27,7 @@ class Named(NamedTuple):
     levels: int = 0  # of a constant setting
     size: int = 0
     policies: SavedPolicies | None = None
+    published: tuple[sb3.Setting, sb3.Params] | None = None
 
 
 def parse(name: str, target: Path, policies: Path | None) -> Named:
@@ -47,6 +48,8 @@ def parse(name: str, target: Path, policies: Path | None) -> Named:
         if policies is None:
             raise UserError("The controller ltd needs trained policies; name them by --policies.")
         return Named(name, policies=saved.load(policies))
+    if name.startswith("sb3:"):
+        return Named(name, published=_published(name))
     found = CONSTANT.fullmatch(name)
     if found is None or int(found[1]) < 1:
         raise UserError(f"There is no controller {name!r}; choose {NAMES}.")
@@ -68,6 +71,9 @@ def cycle_for(named: Named, target: Path, context: int | None) -> CycleConfig:
             )
         return own
     base = presets.of(target).cycle
+    if named.published is not None:
+        base = sb3.smallest_cycle(named.published[0], base)
+        return base if context is None else dataclasses.replace(base, context=context)
     try:
         return dataclasses.replace(
             base,
@@ -88,8 +94,27 @@ def method(named: Named, pair: Pair, other_device: bool = False) -> Method:
     if named.name == "autoregressive":
         return Method(named.name)
     policies, cycle = named.policies, pair.config.cycle
+    if named.published is not None:
+        choice, params = named.published
+        return Method(named.name, sb3.controller(cycle, choice), params)
     if policies is None:
         setting = controller.constant_params(named.levels, named.size, cycle)
         return Method(named.name, controller.constant(), setting)
     saved.check(policies, pair.fingerprint, provenance.device_name(), other_device)
     return Method(named.name, networks.learned(cycle, policies.widths), policies.params)
+
+
+def _published(name: str) -> tuple[sb3.Setting, sb3.Params]:
+    """The policies that `sb3:size=FILE,depth=FILE,length=true` names; all parts but one are free.
+
+    `length=true` shows the depth policy the true context length, as in its training; by default it
+    sees the constant that the published decoding code shows it.
+    """
+    parts = [part.partition("=") for part in name.removeprefix("sb3:").split(",")]
+    given = {key: value for key, _, value in parts}
+    files = {key: Path(value) for key, value in given.items() if key in ("size", "depth")}
+    length = given.get("length", "constant")
+    known = set(given) <= {"size", "depth", "length"} and length in ("true", "constant")
+    if len(given) != len(parts) or not files or not known:
+        raise UserError(f"{name!r} is no controller; write sb3:size=FILE,depth=FILE,length=true.")
+    return sb3.load(files.get("depth"), files.get("size"), constant_length=length == "constant")

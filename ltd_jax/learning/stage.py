@@ -25,6 +25,7 @@ from ltd_jax.policies.networks import ActorCritic
 from ltd_jax.replay.trace import replacing
 
 _SETTINGS = "settings.json"
+VALIDATION = "validation"  # the metric whose best step is kept, beside the last ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +76,8 @@ def run(
 ) -> tuple[TrainState, list[Point]]:
     """Runs (or goes on with) a stage to its end, `learner.validate_every` updates at a time.
 
+    SIGINT and SIGTERM are obeyed when the updates under way are done and saved.
+
     Args:
       folder: for checkpoints; None = leave none.
       provenance: what the checkpoints say about themselves, JSON.
@@ -86,14 +89,10 @@ def run(
     with _checkpoints(folder) as checkpoints:
         state, points = _begin(stage, checkpoints, report)
         while int(state.update) < stage.learner.config.updates:
-            began = time.monotonic()
-            state, metrics = ppo.run_updates(
-                stage.learner, state, stage.data, stage.validation, stage.learner.validate_every
-            )
-            points.append(_point(points[-1], state, metrics, stage.learner, began))
-            if checkpoints is not None:
-                record = {**provenance, "points": [dataclasses.asdict(point) for point in points]}
-                checkpoint.save(checkpoints, points[-1].update, state, record)
+            with checkpoint.uninterrupted():
+                state, points = _advance(stage, state, points)
+                if checkpoints is not None:
+                    _save(checkpoints, state, points, provenance)
             report(points[-1])
     return state, points
 
@@ -126,7 +125,11 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
 def _checkpoints(
     folder: Path | None,
 ) -> contextlib.AbstractContextManager[ocp.CheckpointManager | None]:
-    return contextlib.nullcontext() if folder is None else checkpoint.manager(folder)
+    return (
+        contextlib.nullcontext()
+        if folder is None
+        else checkpoint.manager(folder, best_metric=VALIDATION)
+    )
 
 
 def _begin(
@@ -145,6 +148,29 @@ def _begin(
     point = Point(stage.name, 0, 0, seconds, None, None, None, None, None, validation)
     report(point)
     return state, [point]
+
+
+def _advance(
+    stage: Stage, state: TrainState, points: list[Point]
+) -> tuple[TrainState, list[Point]]:
+    """The updates up to the next validation, and the curve with its point."""
+    began, learner = time.monotonic(), stage.learner
+    state, metrics = ppo.run_updates(
+        learner, state, stage.data, stage.validation, learner.validate_every
+    )
+    return state, [*points, _point(points[-1], state, metrics, learner, began)]
+
+
+def _save(
+    checkpoints: ocp.CheckpointManager,
+    state: TrainState,
+    points: list[Point],
+    provenance: dict[str, Any],
+) -> None:
+    record = {**provenance, "points": [dataclasses.asdict(point) for point in points]}
+    newest = points[-1]
+    metrics = {VALIDATION: newest.validation}
+    checkpoint.save(checkpoints, newest.update, state, record, metrics)
 
 
 def _point(

@@ -5,6 +5,7 @@ instructions are read one by one and followed only as far as a state dict needs:
 strings, numbers, and the names of storages. Whatever else it asks for is refused, not called.
 """
 
+import io
 import pickletools
 import zipfile
 from collections.abc import Callable
@@ -65,14 +66,18 @@ class Refused(Exception):
 class TorchFile:
     """The tensors of one file, read one at a time.
 
+    Args:
+      path: of the file, or the name for it in messages where `content` is given.
+      content: the file's bytes, where it lies within another one.
+
     Raises:
       UserError: the file is missing, damaged, of torch's old format, or asks for more than tensors.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, content: bytes | None = None) -> None:
+        self.path, self.content = path, content
         try:
-            with zipfile.ZipFile(path) as file:
+            with self.open() as file:
                 self.root = next(n for n in file.namelist() if n.endswith("data.pkl"))[:-8]
                 self.places = places(file.read(f"{self.root}data.pkl"))
                 order = f"{self.root}byteorder"
@@ -89,6 +94,10 @@ class TorchFile:
                 "as safetensors."
             ) from error
 
+    def open(self) -> zipfile.ZipFile:
+        """The zip, to read from."""
+        return zipfile.ZipFile(self.path if self.content is None else io.BytesIO(self.content))
+
     def shape(self, name: str) -> tuple[int, ...]:
         """A tensor's shape."""
         return self.places[name].shape
@@ -102,7 +111,7 @@ class TorchFile:
         span = 0 if 0 in place.shape else span
         try:
             with (
-                zipfile.ZipFile(self.path) as file,
+                self.open() as file,
                 file.open(f"{self.root}data/{place.key}") as at,
             ):
                 at.seek(place.offset * size)

@@ -107,16 +107,19 @@ def trace_of(pair: Pair, split: Split, settings: Recording, console: Console) ->
 
 
 def table_of(pair: Pair, settings: Measuring, console: Console) -> LatencyTable:
-    """Measures this device, or reads what was measured before."""
-    path = settings.out / "latency.json"
+    """Measures this device, or reads what was measured before, or goes on measuring."""
+    path, partial_file = settings.out / "latency.json", settings.out / "latency-partial.json"
     if path.exists():
         table = latency.load(path)
         must_fit(table, path, pair)
         return table
     origin = provenance.environment(jnp.dtype(pair.dtype).name) | {"fingerprint": pair.fingerprint}
     with bar(console, "measure latencies") as advance:
-        table = measure.measure(pair, settings.policy, settings.measure, origin, advance)
+        table = measure.measure(
+            pair, settings.policy, settings.measure, origin, advance, partial_file
+        )
     latency.save(table, path)
+    partial_file.unlink(missing_ok=True)
     return table
 
 

@@ -44,7 +44,7 @@ def save(
         "device" (that the table was measured on).
     """
     shapes = {"cycle": dataclasses.asdict(config), "policy": dataclasses.asdict(widths)}
-    with checkpoint.manager(folder, keep=1) as checkpoints:
+    with checkpoint.manager(folder) as checkpoints:
         step = (checkpoints.latest_step() or 0) + 1
         checkpoint.save(checkpoints, step, params, {**provenance, **shapes})
 

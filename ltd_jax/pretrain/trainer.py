@@ -116,13 +116,7 @@ def train(
     update_rule = optimizer(config)
     params = init_params()
     state = TrainState(params, update_rule.init(params))
-
-    @jax.jit
-    def advance(state: TrainState, rows: Any) -> tuple[TrainState, jax.Array]:
-        value, gradient = jax.value_and_grad(loss)(state.params, rows)
-        updates, opt_state = update_rule.update(gradient, state.optimizer, state.params)
-        return TrainState(optax.apply_updates(state.params, updates), opt_state), value
-
+    advance = _compiled_step(loss, update_rule)
     with checkpoint.manager(folder / "checkpoints") as checkpoints:
         restored = checkpoint.restore(checkpoints, state)
         first = 0 if restored is None else restored.step
@@ -131,13 +125,32 @@ def train(
         for step in progress.track(
             range(first, config.steps), description=str(folder), update_period=5
         ):
-            state, value = advance(state, jax.tree.map(jnp.asarray, batch(step)))
+            try:
+                with checkpoint.uninterrupted():
+                    state, value = advance(state, jax.tree.map(jnp.asarray, batch(step)))
+            except KeyboardInterrupt:
+                checkpoint.save(checkpoints, step + 1, state, provenance)
+                raise
             if (step + 1) % LOG_EVERY == 0:
                 _log(folder, step + 1, float(value), (time.monotonic() - started) / LOG_EVERY)
                 started = time.monotonic()
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
                 checkpoint.save(checkpoints, step + 1, state, provenance)
     return state.params
+
+
+def _compiled_step(
+    loss: Callable[[Any, Any], jax.Array], update_rule: optax.GradientTransformation
+) -> Callable[[TrainState, Any], tuple[TrainState, jax.Array]]:
+    """One step of training: state and batch -> state, loss."""
+
+    @jax.jit
+    def advance(state: TrainState, rows: Any) -> tuple[TrainState, jax.Array]:
+        value, gradient = jax.value_and_grad(loss)(state.params, rows)
+        updates, opt_state = update_rule.update(gradient, state.optimizer, state.params)
+        return TrainState(optax.apply_updates(state.params, updates), opt_state), value
+
+    return advance
 
 
 def _log(folder: Path, step: int, loss: float, seconds: float) -> None:

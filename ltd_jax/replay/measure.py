@@ -12,14 +12,15 @@ import dataclasses
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltd_jax.config import PolicyConfig
-from ltd_jax.cycle import expand, loop, verify
+from ltd_jax.config import CycleConfig, PolicyConfig
+from ltd_jax.cycle import loop
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.cycle.prefill import prefill
 from ltd_jax.cycle.step import CycleState
@@ -27,7 +28,10 @@ from ltd_jax.errors import UserError
 from ltd_jax.policies import controller as controllers
 from ltd_jax.policies import networks
 from ltd_jax.policies.controller import Controller
+from ltd_jax.provenance import device_name
+from ltd_jax.replay import parts
 from ltd_jax.replay.latency import LatencyTable
+from ltd_jax.replay.partial import Partial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,18 +115,27 @@ def measure(
     config: MeasureConfig,
     provenance: dict[str, Any],
     progress: Callable[[float], None] = lambda share: None,
+    partial_file: Path | None = None,
 ) -> LatencyTable:
     """The latency table of this device for a pair; `progress` gets the share that is done.
 
     Time does not depend on what the tokens are, so any text serves.
+
+    Args:
+      partial_file: where what is measured is kept at once, for a killed measurement to go on from;
+        the caller deletes it when the table is saved.
     """
+    kept = Partial(partial_file, _identity(pair, policy, config))
     constant = controllers.constant()
     clocks = [Clock(pair, constant, context, config.calls) for context in config.contexts]
-    median_LDV, plain_L = _whole_cycles(pair, clocks, config, progress)
+    median_LDV, plain_L = _whole_cycles(pair, clocks, config, kept, progress)
     cycle_LDV = fit_sum(median_LDV)
     misfit = float(np.median(np.abs(median_LDV / cycle_LDV - 1)))
-    depth_seconds, size_seconds = policy_seconds(pair, policy, clocks[0], config)
-    draft_D, verify_V = _parts(pair, clocks[0].rewound())
+    depth_seconds, size_seconds = kept.entry(
+        "policies", lambda: policy_seconds(pair, policy, clocks[0], config)
+    ).tolist()
+    alone = kept.entry("parts", lambda: np.concatenate(parts.seconds(pair, clocks[0].rewound())))
+    draft_D, verify_V = np.split(alone, [pair.config.cycle.max_levels])
     rows = len(config.contexts)
     return LatencyTable(
         contexts=np.asarray(config.contexts, np.int32),
@@ -151,28 +164,54 @@ def fit_sum(seconds_LDV: np.ndarray) -> np.ndarray:
     return fitted
 
 
+def _identity(pair: Pair, policy: PolicyConfig, config: MeasureConfig) -> dict[str, Any]:
+    """What two halves of a measurement must have in common."""
+    return {
+        "fingerprint": pair.fingerprint,
+        "device": device_name(),
+        "dtype": jnp.dtype(pair.dtype).name,
+        "jax": jax.__version__,
+        "cycle": dataclasses.asdict(pair.config.cycle),
+        "policy": dataclasses.asdict(policy),
+        "measure": dataclasses.asdict(config),
+    }
+
+
 def _whole_cycles(
-    pair: Pair, clocks: list[Clock], config: MeasureConfig, progress: Callable[[float], None]
+    pair: Pair,
+    clocks: list[Clock],
+    config: MeasureConfig,
+    kept: Partial,
+    progress: Callable[[float], None],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Median seconds of cycles [L, D, V] and of plain steps [L]."""
     cycle = pair.config.cycle
-    levels, sizes = cycle.max_levels, len(cycle.sizes)
-    seconds = np.zeros((config.visits, len(clocks), levels, sizes))
-    plain = np.zeros((config.visits, len(clocks), levels))
-    random = np.random.default_rng(config.seed)
     for clock in clocks:  # compile and warm up
         clock.cycle_seconds(controllers.constant_params(1, cycle.sizes[0], cycle))
         clock.plain_seconds()
+    rounds = []
     for visit in range(config.visits):
         for row, clock in enumerate(clocks):
-            for count, cell in enumerate(random.permutation(levels * sizes)):
-                level, size = divmod(int(cell), sizes)
-                params = controllers.constant_params(level + 1, cycle.sizes[size], cycle)
-                seconds[visit, row, level, size] = clock.cycle_seconds(params)
-                if count % sizes == 0:
-                    plain[visit, row, count // sizes] = clock.plain_seconds()
-            progress((visit * len(clocks) + row + 1) / (config.visits * len(clocks)))
-    return np.median(seconds, axis=0), np.median(plain, axis=(0, 2))
+            random = np.random.default_rng([config.seed, visit, row])
+            name = f"visit {visit} at {clock.context}"
+            rounds.append(kept.entry(name, partial(_visit, clock, cycle, random)))
+            progress(len(rounds) / (config.visits * len(clocks)))
+    shape = (config.visits, len(clocks), cycle.max_levels, len(cycle.sizes) + 1)
+    seconds = np.stack(rounds).reshape(shape)
+    return np.median(seconds[..., :-1], axis=0), np.median(seconds[..., -1], axis=(0, 2))
+
+
+def _visit(clock: Clock, cycle: CycleConfig, random: np.random.Generator) -> np.ndarray:
+    """Seconds of every setting once, in random order, and of plain steps between: [D, V + 1]."""
+    levels, sizes = cycle.max_levels, len(cycle.sizes)
+    seconds = np.zeros((levels, sizes + 1))
+    for count, cell in enumerate(random.permutation(levels * sizes)):
+        level, size = divmod(int(cell), sizes)
+        params = controllers.constant_params(level + 1, cycle.sizes[size], cycle)
+        seconds[level, size] = clock.cycle_seconds(params)
+        if count % sizes == 0:
+            seconds[count // sizes, sizes] = clock.plain_seconds()
+    return seconds
 
 
 def policy_seconds(
@@ -202,45 +241,3 @@ def policy_seconds(
     decisions = max(cycle.max_levels - 2, 1)  # of the depth policy: D - 1 against 1
     depth_seconds = max((extra[1] - extra[0]) / decisions, 0.0)
     return depth_seconds, max(extra[0] - depth_seconds, 0.0)
-
-
-def _parts(pair: Pair, state: CycleState) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds of drafting [D] and of verifying [V], each compiled alone."""
-    cycle, constant = pair.config.cycle, controllers.constant()
-
-    @jax.jit
-    def draft_part(params, setting, pending, cache):
-        return expand.expand(params, pair.config, constant, setting, (), pending, cache)[0].tree
-
-    verify_part = jax.jit(
-        lambda params, tree, root, size, cache: verify.verify(
-            params, pair.config, tree, root, size, cache
-        )
-    )
-    settings = [
-        controllers.constant_params(levels, cycle.sizes[0], cycle)
-        for levels in range(1, cycle.max_levels + 1)
-    ]
-    draft_args = (state.pending, state.draft_cache)
-    draft_D = [
-        _seconds(draft_part, pair.params.draft, setting, *draft_args) for setting in settings
-    ]
-    tree = draft_part(pair.params.draft, settings[-1], *draft_args)
-    verify_V = [
-        _seconds(
-            verify_part, pair.params.target, tree, state.root, jnp.int32(size), state.target_cache
-        )
-        for size in range(len(cycle.sizes))
-    ]
-    return np.asarray(draft_D), np.asarray(verify_V)
-
-
-def _seconds(function: Callable[..., Any], *args: Any, times: int = 15) -> float:
-    """Median seconds of a call, waited for."""
-    jax.block_until_ready(function(*args))
-    seconds = []
-    for _ in range(times):
-        started = time.perf_counter()
-        jax.block_until_ready(function(*args))
-        seconds.append(time.perf_counter() - started)
-    return float(np.median(seconds))

@@ -6,6 +6,7 @@ over a text gives the draft's state of all prefixes; the trees are then grown si
 """
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -218,10 +219,18 @@ def record(
 
 
 def _recorded(path: Path, provenance: dict[str, Any], with_hidden: bool) -> Trace | None:
-    """A part that an interrupted run left; UserError when it belongs to another recording."""
+    """A part that an interrupted run left; None where there is none, or a damaged one.
+
+    Raises:
+      UserError: it belongs to another recording.
+    """
     if not path.exists():
         return None
-    part = traces.load(path)
+    try:
+        part = traces.load(path)
+    except UserError as error:
+        warnings.warn(f"{error} It is recorded now.", stacklevel=2)
+        return None
     for name in ("fingerprint", "prompts", "new_tokens", "dtype"):
         if part.provenance.get(name) != provenance.get(name):
             raise UserError(

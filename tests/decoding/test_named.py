@@ -11,7 +11,7 @@ from ltd_jax.config import PolicyConfig
 from ltd_jax.cycle.pair import ASSETS
 from ltd_jax.decoding import named
 from ltd_jax.errors import UserError
-from ltd_jax.policies import networks, saved
+from ltd_jax.policies import networks, saved, sb3
 from tests.cycle import tiny
 
 EMBEDDED, OTHER = ASSETS / "target", Path("some/target")
@@ -63,9 +63,33 @@ def test_policies_bring_their_cycle(policies):
         named.method(asked, dataclasses.replace(tiny.pair(0), fingerprint="other"))
 
 
+def test_published_policies_bring_their_cycle():
+    golden = Path(__file__).parents[1] / "policies" / "golden"
+    size, depth = f"size={golden / 'size.zip'}", f"depth={golden / 'depth.zip'}"
+    both = named.parse(f"sb3:{size},{depth}", OTHER, None)
+    assert both.published is not None and both.published[0].constant_length
+    cycle = named.cycle_for(both, OTHER, None)
+    assert (cycle.beam_width, cycle.max_levels, cycle.sizes) == (10, 13, sb3.SIZES)
+    assert cycle.context == presets.PAPER_CYCLE.context
+    assert cycle_of(f"sb3:{size}", EMBEDDED, 99).max_levels == 9
+    assert cycle_of(f"sb3:{size}", EMBEDDED, 99).context == 99
+    trained = named.parse(f"sb3:{depth},length=true", OTHER, None)
+    assert not trained.published[0].constant_length
+    assert named.cycle_for(trained, OTHER, None).sizes == (59,)
+    pair = tiny.pair(0)
+    config = dataclasses.replace(pair.config, cycle=cycle)
+    method = named.method(both, dataclasses.replace(pair, config=config))
+    assert method.controller is sb3.controller(cycle, both.published[0])
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
+        ("sb3:", "write sb3:size=FILE"),
+        ("sb3:length=true", "write sb3:size=FILE"),
+        ("sb3:size=a,size=b", "write sb3:size=FILE"),
+        ("sb3:size=a,length=long", "write sb3:size=FILE"),
+        ("sb3:size=missing.zip", "missing.zip cannot be read as a policy"),
         ("best", "no controller 'best'; choose autoregressive, constant"),
         ("constant", "no controller 'constant'"),
         ("constant:levels=0,size=3", "no controller"),

@@ -1,4 +1,5 @@
 import dataclasses
+import signal
 
 import jax
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from ltd_jax import checkpoint
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig, PPOConfig
 from ltd_jax.errors import UserError
-from ltd_jax.learning import coadapt
+from ltd_jax.learning import coadapt, stage
 from ltd_jax.learning.coadapt import Learned, Replays
 from ltd_jax.learning.stage import Point
 from ltd_jax.policies import networks
@@ -141,6 +142,31 @@ def test_resumes_bit_for_bit_and_reads_what_is_finished(replays, learned, tmp_pa
             8, args=ocp.args.Composite(provenance=ocp.args.JsonRestore())
         )["provenance"]
     assert provenance["table"] == "abc" and len(provenance["points"]) == 4
+
+
+def test_a_signal_is_obeyed_when_the_updates_under_way_are_saved(replays, tmp_path, monkeypatch):
+    save = stage._save
+
+    def interrupted(*args) -> None:
+        signal.raise_signal(signal.SIGINT)
+        save(*args)
+
+    monkeypatch.setattr(stage, "_save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        coadapt.train(replays, CYCLE, WIDTHS, LEARNING, folder=tmp_path)
+    with checkpoint.manager(tmp_path / "size-alone") as checkpoints:
+        assert checkpoints.all_steps() == [3]
+        assert checkpoint.newest_digest(checkpoints) is not None
+
+
+def test_the_best_step_of_a_stage_is_kept(replays, learned, tmp_path) -> None:
+    coadapt.train(replays, CYCLE, WIDTHS, LEARNING, folder=tmp_path)
+    points = [point for point in learned.curves if point.stage == "depth-alone" and point.update]
+    best = max(points, key=lambda point: point.validation)
+    folder = tmp_path / "depth-alone"
+    with checkpoint.manager(folder, best_metric=stage.VALIDATION) as checkpoints:
+        assert set(checkpoints.all_steps()) == {best.update, 6, 8}
+        assert checkpoints.best_step() == best.update
 
 
 def test_a_folder_of_another_training_is_refused(replays: Replays, tmp_path) -> None:

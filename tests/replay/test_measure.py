@@ -1,5 +1,7 @@
 """Measured tables have the right shape; the forced policies really make the choices they time."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +27,33 @@ def test_a_table_of_all_settings():
     assert table.sizes == CYCLE.sizes and table.contexts.tolist() == [8, 32]
     assert shares[-1] == 1.0
     assert table.provenance["device"] == "here"
+
+
+class Killed(Exception):
+    """Stands for kill -9."""
+
+
+def test_a_killed_measurement_goes_on(tmp_path, monkeypatch):
+    config = measure.MeasureConfig(contexts=(8, 32), calls=1, visits=1, policy_visits=2)
+    path, shares = tmp_path / "partial.json", []
+
+    def kill(share: float) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        measure.measure(tiny.pair(0), WIDTHS, config, {}, kill, path)
+    entries = json.loads(path.read_text())["entries"]
+    assert list(entries) == ["visit 0 at 8"]
+    first = np.asarray(entries["visit 0 at 8"])
+    monkeypatch.setattr(measure, "policy_seconds", lambda *_: (1e-6, 2e-6))
+    table = measure.measure(tiny.pair(0), WIDTHS, config, {}, shares.append, path)
+    fitted = measure.fit_sum(first[None, :, :-1])[0]
+    np.testing.assert_array_equal(table.cycle_seconds[0], fitted)
+    assert table.plain_seconds[0] == np.median(first[:, -1])
+    assert (table.depth_seconds, table.size_seconds) == (1e-6, 2e-6) and shares == [0.5, 1.0]
+    again = measure.measure(tiny.pair(0), WIDTHS, config, {}, partial_file=path)
+    np.testing.assert_array_equal(again.cycle_seconds, table.cycle_seconds)
+    np.testing.assert_array_equal(again.verify_seconds, table.verify_seconds)
 
 
 def test_the_additive_fit():

@@ -109,6 +109,17 @@ def test_an_interrupted_recording_goes_on(pair, found, trace, tmp_path, monkeypa
         record.record(pair, found, NEW_TOKENS, ORIGIN | {"prompts": "other"}, tmp_path)
 
 
+def test_a_damaged_part_is_recorded_again(pair, found, trace, tmp_path):
+    record.record(pair, found, NEW_TOKENS, ORIGIN, tmp_path)
+    (part,) = tmp_path.glob("*.npz")
+    content = part.read_bytes()
+    part.write_bytes(content[: len(content) // 2])
+    with pytest.warns(UserWarning, match=r"texts-00000\.npz is no trace or is damaged"):
+        again = record.record(pair, found, NEW_TOKENS, ORIGIN, tmp_path)
+    np.testing.assert_array_equal(again.score, trace.score)
+    assert part.read_bytes()[:2] == content[:2] and len(part.read_bytes()) == len(content)
+
+
 def test_stop_tokens_end_a_text(pair, found):
     texts = record.greedy_texts(pair, [found[0].token], NEW_TOKENS)
     stop = int(texts[0][3])

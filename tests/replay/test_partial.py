@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from ltd_jax.replay.partial import Partial
+
+SETTINGS = {"fingerprint": "abc", "contexts": (64, 256)}
+
+
+class Killed(Exception):
+    """Stands for kill -9."""
+
+
+def test_a_killed_measurement_goes_on(tmp_path):
+    path, measured = tmp_path / "partial.json", []
+
+    def measure(value: float) -> np.ndarray:
+        measured.append(value)
+        if len(measured) == 3:
+            raise Killed
+        return np.full((2, 2), value)
+
+    def run() -> list[np.ndarray]:
+        kept = Partial(path, SETTINGS)
+        return [kept.entry(f"visit {i}", lambda i=i: measure(i / 3)) for i in range(4)]
+
+    with pytest.raises(Killed):
+        run()
+    found = run()
+    assert measured == [0, 1 / 3, 2 / 3, 2 / 3, 1]  # two entries were kept, bit for bit
+    for index, entry in enumerate(found):
+        np.testing.assert_array_equal(entry, np.full((2, 2), index / 3))
+
+
+def test_other_settings_and_damaged_files_are_measured_anew(tmp_path):
+    path = tmp_path / "partial.json"
+    Partial(path, SETTINGS).entry("plain", lambda: 1.0)
+    with pytest.warns(UserWarning, match=r"partial\.json is of another pair, device or setting"):
+        assert Partial(path, SETTINGS | {"fingerprint": "xyz"}).entry("plain", lambda: 2.0) == 2
+    content = path.read_text()
+    for damaged in (content[: len(content) // 2], "[]", '{"settings": {}, "entries": {"a": "b"}}'):
+        path.write_text(damaged)
+        with pytest.warns(UserWarning, match="is damaged"):
+            assert Partial(path, SETTINGS).entry("plain", lambda: 3.0) == 3
+
+
+def test_nothing_is_kept_without_a_file():
+    kept = Partial(None, SETTINGS)
+    assert kept.entry("one", lambda: [1, 2]).tolist() == [1, 2]
+    assert kept.entry("one", lambda: pytest.fail("measured twice")).tolist() == [1, 2]

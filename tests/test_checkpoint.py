@@ -1,0 +1,224 @@
+"""Checkpoints survive damage, signals and other devices; what is restored is what was saved."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+
+from ltd_jax import checkpoint
+from ltd_jax.errors import UserError
+
+
+@struct.dataclass
+class State:
+    weights: jax.Array
+    key: jax.Array
+    step: jax.Array
+
+
+def state_of(step: int) -> State:
+    random = np.random.default_rng(step)
+    weights = jnp.asarray(random.normal(size=(16, 40)), jnp.float32)
+    return State(weights, jax.random.key(step), jnp.int32(step))
+
+
+ABSTRACT = jax.eval_shape(lambda: state_of(0))
+
+
+@pytest.fixture(scope="module")
+def intact(tmp_path_factory) -> Path:
+    """Two steps, 3 and 5, with a metric."""
+    folder = tmp_path_factory.mktemp("intact")
+    with checkpoint.manager(folder, best_metric="validation") as checkpoints:
+        for step in (3, 5):
+            record = {"step": step, "table": "abc", "points": [0.1, 1e-30]}
+            checkpoint.save(checkpoints, step, state_of(step), record, {"validation": 9.0 - step})
+    return folder
+
+
+def read(folder: Path) -> tuple[checkpoint.Restored | None, list[str]]:
+    """What is restored, and the warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with checkpoint.manager(folder, best_metric="validation") as checkpoints:
+            found = checkpoint.restore(checkpoints, ABSTRACT)
+    return found, [str(each.message) for each in caught if "Checkpoint" in str(each.message)]
+
+
+def same(found: checkpoint.Restored, step: int) -> None:
+    expected = state_of(step)
+    assert found.step == step and found.provenance["step"] == step
+    assert set(found.provenance) == {"step", "table", "points"}
+    np.testing.assert_array_equal(found.state.weights, expected.weights)
+    assert found.state.key == expected.key and found.state.step == step
+
+
+def files_of(folder: Path, step: int) -> list[Path]:
+    return sorted(path for path in (folder / str(step)).rglob("*") if path.is_file())
+
+
+def damage(path: Path, how: str, random: np.random.Generator) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "delete" or not content:
+        path.unlink()
+    elif how == "truncate":
+        path.write_bytes(content[: random.integers(len(content))])
+    else:
+        content[random.integers(len(content))] ^= 1 << random.integers(8)
+        path.write_bytes(content)
+
+
+def test_what_was_saved_comes_back(intact):
+    found, said = read(intact)
+    same(found, 5)
+    assert not said
+
+
+@pytest.mark.parametrize("how", ["delete", "truncate", "flip"])
+@pytest.mark.parametrize("seed", range(8))
+def test_any_damage_is_noticed(intact, tmp_path, how, seed):
+    random = np.random.default_rng([seed, len(how)])
+    folder = shutil.copytree(intact, tmp_path / "copy")
+    files = files_of(folder, 5)
+    damage(files[random.integers(len(files))], how, random)
+    found, said = read(folder)  # some files say nothing that a restore needs
+    same(found, 3 if said else 5)
+    assert all("Checkpoint 5" in line and "damaged" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "how"),
+    [
+        ("state/ocdbt.process_0/d/*", "truncate"),  # the arrays
+        ("state/_METADATA", "delete"),
+        ("state/manifest.ocdbt", "delete"),
+        ("provenance/metadata", "delete"),
+        ("provenance/metadata", "flip"),
+    ],
+)
+def test_the_step_before_a_damaged_one_is_used(intact, tmp_path, pattern, how):
+    folder = shutil.copytree(intact, tmp_path / "copy")
+    found = list((folder / "5").glob(pattern))
+    largest = max(found, key=lambda path: path.stat().st_size)
+    damage(largest, how, np.random.default_rng(2))
+    restored, said = read(folder)
+    same(restored, 3)
+    assert len(said) == 1 and "Checkpoint 5" in said[0] and str(folder) in said[0]
+    with checkpoint.manager(folder) as checkpoints:
+        assert checkpoint.newest_provenance(checkpoints)["table"] == "abc"
+
+
+def test_a_flipped_bit_in_a_number_of_the_record_is_noticed(intact, tmp_path):
+    folder = shutil.copytree(intact, tmp_path / "copy")
+    path = folder / "5" / "provenance" / "metadata"
+    path.write_text(path.read_text().replace('"abc"', '"abd"'))  # still good JSON
+    restored, said = read(folder)
+    same(restored, 3)
+    assert "provenance" in said[0]
+    with checkpoint.manager(folder) as checkpoints:
+        assert checkpoint.newest_provenance(checkpoints)["step"] == 3
+
+
+def test_training_goes_on_over_a_damaged_step(intact, tmp_path):
+    folder = shutil.copytree(intact, tmp_path / "copy")
+    (folder / "5" / "state" / "_METADATA").unlink()
+    assert read(folder)[0].step == 3
+    with checkpoint.manager(folder) as checkpoints:
+        checkpoint.save(checkpoints, 4, state_of(4), {"step": 4, "table": "", "points": []})
+    found, said = read(folder)
+    same(found, 4)
+    assert not said and not (folder / "5").exists()
+
+
+def test_nothing_readable_is_one_sentence(intact, tmp_path):
+    folder = shutil.copytree(intact, tmp_path / "copy")
+    for step in (3, 5):
+        shutil.rmtree(folder / str(step) / "state")
+    with pytest.raises(UserError, match="None of the checkpoints .* delete the folder"):
+        read(folder)
+
+
+def test_the_last_steps_and_the_best_one_are_kept(tmp_path):
+    scores = {1: 1.0, 2: 9.0, 3: 2.0, 4: 3.0}
+    for steps in ((1, 2), (3, 4)):  # the second process knows the first one's scores
+        with checkpoint.manager(tmp_path, best_metric="validation") as checkpoints:
+            for step in steps:
+                metrics = {"validation": scores[step]}
+                checkpoint.save(checkpoints, step, state_of(step), {"step": step}, metrics)
+    with checkpoint.manager(tmp_path, best_metric="validation") as checkpoints:
+        assert checkpoints.all_steps() == [2, 3, 4] and checkpoints.best_step() == 2
+        best = checkpoint.restore(checkpoints, ABSTRACT, step=checkpoints.best_step())
+    assert best.state.step == 2
+
+
+def test_a_checkpoint_moves_between_one_device_and_eight(intact, tmp_path):
+    program = f"""
+        import jax, numpy as np
+        from pathlib import Path
+        from jax.sharding import Mesh, NamedSharding, PartitionSpec
+        from ltd_jax import checkpoint
+        from tests.test_checkpoint import ABSTRACT, state_of
+        mesh = Mesh(np.asarray(jax.devices()), "B")
+        place = lambda leaf: NamedSharding(mesh, PartitionSpec(*["B"][:leaf.ndim]))
+        abstract = jax.tree.map(lambda leaf: leaf.update(sharding=place(leaf)), ABSTRACT)
+        with checkpoint.manager(Path({str(intact)!r}), best_metric="validation") as checkpoints:
+            found = checkpoint.restore(checkpoints, abstract)
+        assert len(found.state.weights.addressable_shards) == 8
+        assert found.state.weights.addressable_shards[0].data.shape == (2, 40)
+        np.testing.assert_array_equal(found.state.weights, state_of(5).weights)
+        with checkpoint.manager(Path({str(tmp_path)!r}), best_metric="validation") as checkpoints:
+            record = found.provenance
+            checkpoint.save(checkpoints, 5, found.state, record, {{"validation": 1.0}})
+    """
+    flags = "--xla_force_host_platform_device_count=8"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    found, said = read(tmp_path)
+    same(found, 5)
+    assert not said and len(found.state.weights.sharding.device_set) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_the_block(number):
+    seen = []
+    before = signal.signal(number, lambda number, frame: seen.append(number))
+    try:
+        with checkpoint.uninterrupted():
+            signal.raise_signal(number)
+            assert not seen
+        assert seen == [number]
+        with checkpoint.uninterrupted():
+            signal.raise_signal(number)
+            signal.raise_signal(number)
+            assert seen == [number] * 2  # the second one is not held back
+        with pytest.raises(KeyError), checkpoint.uninterrupted():
+            raise KeyError
+        assert signal.getsignal(number).__name__ == "<lambda>"
+    finally:
+        signal.signal(number, before)
+
+
+def test_other_threads_are_left_alone():
+    done = []
+
+    def work() -> None:
+        with checkpoint.uninterrupted():
+            done.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [True]
