@@ -30,8 +30,8 @@ from experiments import command
 from ltd_jax import prompts, provenance
 from ltd_jax.cycle import pair as pairs
 from ltd_jax.cycle.pair import ASSETS
-from ltd_jax.models import draft, draft_folder, weights
-from ltd_jax.models.draft import DraftParams
+from ltd_jax.models import draft_folder, eagle3, weights
+from ltd_jax.models.eagle3 import Eagle3Params
 from ltd_jax.models.target import TargetParams
 from ltd_jax.pipeline import pair_quality, questions
 from ltd_jax.pipeline.questions import QuestionFlags
@@ -106,7 +106,8 @@ def train(config: Config) -> None:
     streams = kind_streams("train")
     folder = config.out / "target"
     params = train_target_of(config, streams)
-    weights.save_target(folder, EMBEDDED_TARGET, params, ml_dtypes.bfloat16)
+    ends = {"bos_token_id": 0, "eos_token_id": 0}
+    weights.save_target(folder, EMBEDDED_TARGET, params, ml_dtypes.bfloat16, ends)
     for name in TOKENIZER_FILES:
         shutil.copy(ASSETS / "target" / name, folder / name)
     _, params = weights.load_target(folder, jnp.float32)  # rounded, as users will load it
@@ -128,7 +129,7 @@ def train_target_of(config: Config, streams: list[np.ndarray]) -> TargetParams:
     return params
 
 
-def train_draft_of(config: Config, streams: list[np.ndarray], params: TargetParams) -> DraftParams:
+def train_draft_of(config: Config, streams: list[np.ndarray], params: TargetParams) -> Eagle3Params:
     """The draft, trained on corpus and on the target's own texts."""
     start = draft_start(config, streams, params)
     folder = config.out / "draft-training"
@@ -142,7 +143,7 @@ def train_draft_of(config: Config, streams: list[np.ndarray], params: TargetPara
     )
 
 
-def draft_start(config: Config, streams: list[np.ndarray], params: TargetParams) -> DraftParams:
+def draft_start(config: Config, streams: list[np.ndarray], params: TargetParams) -> Eagle3Params:
     """Random weights with the corpus's most frequent tokens, or those of `config.draft_start`."""
     if config.draft_start is not None:
         folder = config.draft_start
@@ -151,7 +152,7 @@ def draft_start(config: Config, streams: list[np.ndarray], params: TargetParams)
         ).params
     vocabulary = train_draft.frequent_tokens(streams, EMBEDDED_DRAFT)
     key = jax.random.key(config.draft.seed)
-    return draft.init(key, EMBEDDED_DRAFT, params.embedding, vocabulary)
+    return eagle3.init(key, EMBEDDED_DRAFT, params.embedding, vocabulary)
 
 
 if __name__ == "__main__":

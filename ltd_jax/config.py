@@ -2,102 +2,18 @@
 
 All classes are hashable, so they may be static arguments of jitted functions. Variants are made
 with `dataclasses.replace`. Numbers of the paper carry their section or table in a comment; named
-instances are in presets.py.
+instances are in presets.py, the models' classes in model_config.py.
 """
 
 import dataclasses
 from typing import Literal
 
+from ltd_jax.model_config import AnyDraftConfig, TargetConfig
+from ltd_jax.model_config import DraftConfig as DraftConfig
+from ltd_jax.model_config import GriffinConfig as GriffinConfig
+from ltd_jax.model_config import RopeScaling as RopeScaling
+
 Reward = Literal["paper", "renewal", "accepted", "time"]
-
-
-@dataclasses.dataclass(frozen=True)
-class RopeScaling:
-    """Llama-3.1's frequency scaling (`rope_scaling` of its config.json)."""
-
-    factor: float
-    low_frequency_factor: float
-    high_frequency_factor: float
-    original_context: int
-
-
-@dataclasses.dataclass(frozen=True)
-class TargetConfig:
-    """One Llama- or Qwen3-family decoder; the families differ only by these fields."""
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    layer_count: int
-    head_count: int
-    kv_head_count: int
-    head_dim: int
-    rms_norm_eps: float = 1e-5
-    rope_theta: float = 10_000.0
-    rope_scaling: RopeScaling | None = None
-    tie_embeddings: bool = False
-    attention_bias: bool = False
-    qk_norm: bool = False
-    feature_layers: tuple[int, int, int] = (
-        0,
-        0,
-        0,
-    )  # the stream entering these layers; (0, 0, 0) = EAGLE-3's default for layer_count
-
-    def __post_init__(self) -> None:
-        if self.head_count % self.kv_head_count:
-            raise ValueError(
-                f"head_count {self.head_count} is not a multiple of kv_head_count "
-                f"{self.kv_head_count}; grouped-query attention needs whole groups."
-            )
-        if self.feature_layers == (0, 0, 0):
-            if self.layer_count < 7:
-                raise ValueError(
-                    f"A target of {self.layer_count} layers has no three distinct EAGLE-3 feature "
-                    "layers (2, n//2, n-3); give feature_layers or use at least 7 layers."
-                )
-            default = (2, self.layer_count // 2, self.layer_count - 3)
-            object.__setattr__(self, "feature_layers", default)
-        low, mid, high = self.feature_layers
-        if not 0 <= low < mid < high <= self.layer_count:
-            raise ValueError(
-                f"feature_layers {self.feature_layers} must rise and lie in 0..{self.layer_count}."
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class DraftConfig:
-    """One EAGLE-3 draft: a single Llama layer over [embedding, fused target features]."""
-
-    vocab_size: int
-    draft_vocab_size: int
-    hidden_size: int
-    target_hidden_size: int
-    intermediate_size: int
-    head_count: int
-    kv_head_count: int
-    head_dim: int
-    rms_norm_eps: float = 1e-5
-    rope_theta: float = 10_000.0
-    rope_scaling: RopeScaling | None = None
-    norm_before_residual: bool = False  # the residual is the normed feature, not the raw one
-    norm_before_fc: bool = False  # one norm over the three target features together
-    norm_each_feature: bool = False  # "fc_norm": one norm for each of them
-    norm_output: bool = False  # the next level reads the normed output (EAGLE-3.1)
-
-    def __post_init__(self) -> None:
-        if self.draft_vocab_size > self.vocab_size:
-            raise ValueError(
-                f"draft_vocab_size {self.draft_vocab_size} is larger than vocab_size "
-                f"{self.vocab_size}."
-            )
-        if self.norm_before_fc and self.norm_each_feature:
-            raise ValueError("norm_before_fc and fc_norm exclude each other.")
-
-    @property
-    def fuse_norms(self) -> int:
-        """Norms over the target's features before they are fused: none, one, or one of each."""
-        return 3 if self.norm_each_feature else int(self.norm_before_fc)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,10 +76,15 @@ class PairConfig:
     """A target, its draft and the shapes of their cycle: the static side of what is compiled."""
 
     target: TargetConfig
-    draft: DraftConfig
+    draft: AnyDraftConfig
     cycle: CycleConfig
 
     def __post_init__(self) -> None:
+        if len(self.target.feature_layers) != self.draft.feature_count:
+            raise ValueError(
+                f"The target gives feature_layers {self.target.feature_layers} but the draft reads "
+                f"{self.draft.feature_count} layers: three of EAGLE-3, () of Griffin."
+            )
         if self.draft.vocab_size != self.target.vocab_size:
             raise ValueError(
                 f"The draft speaks of {self.draft.vocab_size} token ids and the target of "

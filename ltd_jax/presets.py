@@ -6,6 +6,7 @@ from pathlib import Path
 from ltd_jax.config import (
     CycleConfig,
     DraftConfig,
+    GriffinConfig,
     LearningConfig,
     PolicyConfig,
     PPOConfig,
@@ -144,6 +145,18 @@ TARGETS = {
     "Qwen/Qwen3-14B": QWEN3_14B,
     "Qwen/Qwen3-32B": QWEN3_32B,
 }
+
+
+# The Griffin draft of Table 11, as its authors' training config has it.
+GRIFFIN_LLAMA_3_8B = GriffinConfig(
+    vocab_size=128256,
+    hidden_size=4096,
+    intermediate_size=11008,
+    head_count=32,
+    kv_head_count=32,
+    head_dim=128,
+    rope_theta=500_000.0,
+)
 
 
 def eagle3_draft(target: TargetConfig, draft_vocab_size: int = 32000) -> DraftConfig:

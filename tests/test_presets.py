@@ -1,5 +1,6 @@
 """The paper's pairs at full size, by shape alone: nothing is allocated."""
 
+import dataclasses
 import functools
 import math
 
@@ -11,6 +12,7 @@ from ltd_jax import presets
 from ltd_jax.config import PairConfig
 from ltd_jax.cycle import loop, prefill
 from ltd_jax.cycle.pair import PairParams
+from ltd_jax.model_config import AnyDraftConfig
 from ltd_jax.models import draft, target
 from ltd_jax.policies import controller
 
@@ -26,16 +28,25 @@ PARAMETERS = {
 FEATURE_LAYERS = {32: (2, 16, 29), 40: (2, 20, 37), 64: (2, 32, 61)}
 
 
+GRIFFIN = "Meta-Llama-3-8B-Instruct with Griffin"
+PAIRS = [*presets.TARGETS, GRIFFIN]
+
+
 def pair_shapes(name: str) -> tuple[PairConfig, PairParams]:
     """Config and abstract bf16 weights of a pair."""
-    config = presets.TARGETS[name]
-    draft_config = presets.eagle3_draft(config)
+    if name == GRIFFIN:
+        config = dataclasses.replace(presets.LLAMA_3_8B, feature_layers=())
+        draft_config: AnyDraftConfig = presets.GRIFFIN_LLAMA_3_8B
+    else:
+        config = presets.TARGETS[name]
+        draft_config = presets.eagle3_draft(config)
 
     def init() -> PairParams:
         key = jax.random.key(0)
         weights = target.init(key, config, jnp.bfloat16)
         tokens = jnp.arange(draft_config.draft_vocab_size)
-        return PairParams(weights, draft.init(key, draft_config, weights.embedding, tokens))
+        student = draft.init(key, draft_config, weights.embedding, tokens, weights.head)
+        return PairParams(weights, student)
 
     return PairConfig(config, draft_config, presets.PAPER_CYCLE), jax.eval_shape(init)
 
@@ -48,7 +59,15 @@ def test_parameters_and_feature_layers_are_the_published_ones(name):
     assert config.target.feature_layers == FEATURE_LAYERS[config.target.layer_count]
 
 
-@pytest.mark.parametrize("name", presets.TARGETS)
+def test_the_griffin_drafts_own_parameters():
+    """Fusion 2EE + E + 3EF, attention 4EE, feed-forward 4EF, norms 3E; E = 4096, F = 11008."""
+    params = pair_shapes(GRIFFIN)[1].draft.replace(embedding=None, head=None, target_token=None)
+    E, F = 4096, 11008
+    found = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    assert found == 6 * E * E + 7 * E * F + 4 * E
+
+
+@pytest.mark.parametrize("name", PAIRS)
 def test_a_prompt_and_a_call_trace_at_full_size(name):
     config, params = pair_shapes(name)
     constant, cycle = controller.constant(), config.cycle

@@ -31,7 +31,7 @@ class Pending:
     """Committed tokens that the draft has not seen yet, with the target's features before them."""
 
     token: jax.Array  # [D + 1] i32
-    feature: jax.Array  # [D + 1, 3 * target E]
+    feature: jax.Array  # [D + 1, 3 * target E]; Griffin: [D + 1, E]
     count: jax.Array  # i32 [], valid rows; the last one is the root
     root_entropy: jax.Array  # f32 [] nats, of the target's distribution that the root came from
 
@@ -41,7 +41,7 @@ class Frontier:
     """The W nodes that the next draft pass reads."""
 
     token: jax.Array  # [W] i32
-    feature: jax.Array  # [W, E] the draft's output at their parents
+    feature: jax.Array  # [W, E] the draft's output at their parents; Griffin: [W, 2E]
     score: jax.Array  # [W] f32
     parent: jax.Array  # [W] i32, slot * W + child in the newest level
     visible: jax.Array  # [W, (D - 1) * W] bool, block rows of their ancestors

@@ -61,9 +61,15 @@ def load(
     """
     target_config, target_params = weights.load_target(target_folder, dtype)
     draft = draft_folder_reader.load_draft(
-        draft_folder, target_config, target_params.embedding, dtype, draft_rope_theta
+        draft_folder,
+        target_config,
+        target_params.embedding,
+        dtype,
+        draft_rope_theta,
+        head=target_params.head,
     )
-    chosen = feature_layers or draft.feature_layers or target_config.feature_layers
+    named = draft.feature_layers
+    chosen = feature_layers or (target_config.feature_layers if named is None else named)
     try:
         target_config = dataclasses.replace(target_config, feature_layers=chosen)
         config = PairConfig(target_config, draft.config, cycle)

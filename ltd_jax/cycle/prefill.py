@@ -51,7 +51,7 @@ def prefill(pair: Pair, controller: Controller, prompt_T: np.ndarray) -> CycleSt
 def empty_state(pair: PairConfig, controller: Controller, dtype: jnp.dtype) -> CycleState:
     """Caches without tokens, nothing pending."""
     config = pair.cycle
-    feature = jnp.zeros((config.path_length, 3 * pair.target.hidden_size), dtype)
+    feature = jnp.zeros((config.path_length, pair.target.feature_size), dtype)
     token = jnp.zeros((config.path_length,), jnp.int32)
     return CycleState(
         target_cache=target.empty_cache(pair.target, config.target_slots, dtype),

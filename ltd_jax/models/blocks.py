@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ltd_jax.models.draft import DraftParams
+from ltd_jax.models.eagle3 import Eagle3Params
 from ltd_jax.models.layers import PANEL
 from ltd_jax.models.target import LayerParams, TargetParams
 
@@ -36,12 +37,14 @@ def block_target(params: TargetParams) -> TargetParams:
 
 
 def block_draft(params: DraftParams) -> DraftParams:
-    """All linear maps of a draft, joined and in blocks."""
+    """All linear maps of an EAGLE-3 draft, joined and in blocks; another kind stays."""
+    if not isinstance(params, Eagle3Params):
+        return params
     layer = _blocked_layer(params)
     return layer.replace(fuse=blocked(params.fuse), head=blocked(params.head))
 
 
-def _blocked_layer(layer: LayerParams | DraftParams) -> LayerParams | DraftParams:
+def _blocked_layer(layer: LayerParams | Eagle3Params) -> LayerParams | Eagle3Params:
     return layer.replace(
         q=blocked(layer.q, layer.k, layer.v),
         k=None,

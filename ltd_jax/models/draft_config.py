@@ -1,15 +1,17 @@
-"""The settings of a draft folder, in any of the public dialects of EAGLE-3.
+"""The settings of a draft folder, in any of the public dialects of EAGLE-3, or of Griffin.
 
 Enters: `config.json` as EAGLE, AngelSlim, SpecForge (flat), ModelOpt (flags in `eagle_config`) or
 speculators (`transformer_layer_config`) write it. Leaves: a `DraftConfig`, the target's feature
-layers where the draft names them, and what a person should know about both.
+layers where the draft names them, and what a person should know about both. A Griffin draft's
+file says nothing that a one-layer Llama's would not; its tensors' names tell (draft_folder.py).
 """
 
 import dataclasses
 from pathlib import Path
 
-from ltd_jax.config import DraftConfig, TargetConfig
+from ltd_jax.config import DraftConfig, GriffinConfig, TargetConfig
 from ltd_jax.errors import UserError
+from ltd_jax.model_config import AnyDraftConfig
 from ltd_jax.models.hub_config import Settings
 
 LATENT_ATTENTION = ("kv_lora_rank", "q_lora_rank")  # fields of drafts with another kind of layer
@@ -21,8 +23,8 @@ LAYER_IDS = "eagle_aux_hidden_state_layer_ids"
 class DraftSettings:
     """What a draft folder says."""
 
-    config: DraftConfig
-    feature_layers: tuple[int, int, int] | None  # the stream entering them; None = not named
+    config: AnyDraftConfig
+    feature_layers: tuple[int, ...] | None  # the stream entering them; None = not named
     remarks: tuple[str, ...]  # sentences
 
 
@@ -61,6 +63,31 @@ def draft_settings(
     return DraftSettings(config, layers, (about_rope, about_layers))
 
 
+def griffin_settings(
+    folder: Path, target: TargetConfig, rope_theta: float | None = None
+) -> DraftSettings:
+    """A Griffin draft's settings, for a given target; errors as `draft_settings`."""
+    settings = Settings(folder)
+    refuse_others(settings)
+    shared = settings.shared()
+    for field, own, wanted in (
+        ("vocab_size", shared["vocab_size"], target.vocab_size),
+        ("hidden_size", shared["hidden_size"], target.hidden_size),
+    ):
+        refuse_strangers(settings, field, own, wanted)
+    theta, place = settings.rope_theta_and_place()
+    source = f"from {place} of {settings.path}" if place else f"{settings.path} names none"
+    if rope_theta is not None:
+        theta, source = rope_theta, "as asked for"
+    config = GriffinConfig(
+        **shared | {"rope_theta": theta},
+        rope_scaling=settings.rope_scaling(),
+        attention_bias=bool(settings.fields.get("qkv_bias", False)),
+    )
+    about = "A Griffin draft: it reads the target's last state, and the target's head reads it."
+    return DraftSettings(config, (), (about, f"The draft's RoPE base is {theta:g}, {source}."))
+
+
 def target_width(settings: Settings, vocab_size: int, target: TargetConfig) -> int:
     """The width of the features that the draft reads; UserError unless the target is its own."""
     width = settings.whole("target_hidden_size", target.hidden_size)
@@ -68,12 +95,17 @@ def target_width(settings: Settings, vocab_size: int, target: TargetConfig) -> i
         ("vocab_size", vocab_size, target.vocab_size),
         ("target_hidden_size", width, target.hidden_size),
     ):
-        if own != wanted:
-            raise UserError(
-                f"{settings.path} has {field} {own} but the target asks for {wanted}; draft and "
-                "target are not a pair."
-            )
+        refuse_strangers(settings, field, own, wanted)
     return width
+
+
+def refuse_strangers(settings: Settings, field: str, own: int, wanted: int) -> None:
+    """UserError unless draft and target have the same number."""
+    if own != wanted:
+        raise UserError(
+            f"{settings.path} has {field} {own} but the target asks for {wanted}; draft and "
+            "target are not a pair."
+        )
 
 
 def flatten(settings: Settings) -> None:
@@ -92,7 +124,7 @@ def refuse_others(settings: Settings) -> None:
         raise UserError(f"{path}: {named} has latent attention ({found[0]}), which is not known.")
     if settings.whole("num_hidden_layers", 1) != 1:
         raise UserError(
-            f"{path} has {fields['num_hidden_layers']} layers; an EAGLE-3 draft has one."
+            f"{path} has {fields['num_hidden_layers']} layers; an EAGLE-3 or Griffin draft has one."
         )
     if fields.get("use_aux_hidden_state") is False:
         raise UserError(f"{path} reads one target feature (EAGLE-2); only EAGLE-3 is known.")

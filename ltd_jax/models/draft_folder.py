@@ -1,39 +1,41 @@
-"""Draft weights between public folders and our pytree, both ways.
+"""Draft folders: what kind a folder holds, and its weights to and from our pytree.
 
-Folders name the one decoder layer `midlayer` or `layers.0`, with or without `model.` in front.
-They keep `d2t` as offsets: target id = draft id + d2t[draft id]. The embedding is usually the
-target's and then not stored. Written are EAGLE's own names.
+EAGLE-3 (eagle3_folder.py) and Griffin (griffin_folder.py) are known by a tensor that only they
+have. Folders name the one decoder layer `midlayer` or `layers.0`, with or without `model.` in
+front. The embedding is usually the target's and then not stored.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ltd_jax.config import DraftConfig, TargetConfig
+from ltd_jax.config import GriffinConfig, TargetConfig
 from ltd_jax.errors import UserError
-from ltd_jax.models import weights
+from ltd_jax.model_config import AnyDraftConfig
+from ltd_jax.models import draft_config, eagle3_folder, griffin_folder, weights
 from ltd_jax.models.draft import DraftParams
-from ltd_jax.models.draft_config import DraftSettings, draft_settings
+from ltd_jax.models.draft_config import DraftSettings
 from ltd_jax.models.loader import Loader
 from ltd_jax.models.tensor_files import TensorFolder, write_folder
-from ltd_jax.models.weights import LAYER_NAMES
 
 # The verifier's own last norm and head, which some trainers store beside the draft.
 COPIES = frozenset({"verifier_norm.weight", "verifier_lm_head.weight"})
 QUERY = "midlayer.self_attn.q_proj.weight"
+Dialect = Literal["eagle", "layers.0"]  # how a written EAGLE-3 draft's layer is called
 
 
 class LoadedDraft(NamedTuple):
     """A draft and what its folder says of it."""
 
-    config: DraftConfig
+    config: AnyDraftConfig
     params: DraftParams
-    feature_layers: tuple[int, int, int] | None  # of the target; None = the draft names none
+    feature_layers: tuple[int, ...] | None  # of the target; None = the draft names none
     remarks: tuple[str, ...]  # sentences for a person
 
 
@@ -50,46 +52,68 @@ def load_draft(
     dtype: jnp.dtype,
     rope_theta: float | None = None,
     mesh: Mesh | None = None,
+    head: jax.Array | None = None,
 ) -> LoadedDraft:
-    """An EAGLE-3 draft folder for a target.
+    """An EAGLE-3 or Griffin draft folder for a target.
 
     Args:
       embedding: the target's [X, target E], taken where the folder has none of its own.
       dtype: of the weights on the device.
       rope_theta: the draft's rotary base; None = what its config.json says.
       mesh: with an axis "model", to split the weights over; None = one device.
+      head: the target's [E, X], which a Griffin draft takes; None = tied to the embedding.
 
     Raises:
       UserError: something is missing, damaged or of another kind, or the two are not a pair.
     """
     files = TensorFolder(folder, canonical)
-    settings = with_head_dim(draft_settings(folder, target, rope_theta), files)
+    settings = _settings(files, target, rope_theta)
     config, loader = settings.config, Loader(files, dtype, mesh)
-    X, E, Y = config.vocab_size, config.hidden_size, config.draft_vocab_size
+    X, E = config.vocab_size, config.hidden_size
     if "embed_tokens.weight" in files or embedding.shape != (X, E):
-        embedding = loader.table("embed_tokens.weight", X, E)
-    params = DraftParams(
-        embedding=embedding,
-        fuse=loader.linear("fc.weight", E, 3 * config.target_hidden_size),
-        hidden_norm=loader.vector("midlayer.hidden_norm.weight", E),
-        norm=loader.vector("norm.weight", E),
-        head=loader.linear("lm_head.weight", Y, E, "out"),
-        target_token=jnp.asarray(target_tokens(files, config)),
-        fuse_norm=fuse_norm(loader, config),
-        **weights.load_fields(weights.layer_shapes(config, inputs=2), "midlayer.", loader),
-    )
+        embedding = _shared(loader.table("embed_tokens.weight", X, E), embedding)
+    if isinstance(config, GriffinConfig):
+        params: DraftParams = griffin_folder.read(loader, config, embedding, head)
+    else:
+        params = eagle3_folder.read(loader, config, embedding)
     loader.finish(COPIES | {"t2d"})
     return LoadedDraft(config, params, settings.feature_layers, settings.remarks)
+
+
+def settings_of(
+    folder: Path, target: TargetConfig, rope_theta: float | None = None
+) -> DraftSettings:
+    """What a folder says of its draft; one without any weights is taken for EAGLE-3's."""
+    if any(path.suffix in (".safetensors", ".bin") for path in folder.glob("*")):
+        return _settings(TensorFolder(folder, canonical), target, rope_theta)
+    return draft_config.draft_settings(folder, target, rope_theta)
+
+
+def _settings(files: TensorFolder, target: TargetConfig, rope_theta: float | None) -> DraftSettings:
+    is_griffin = griffin_folder.MARK in files
+    if not is_griffin and (eagle3_folder.MARK not in files or QUERY not in files):
+        raise UserError(
+            f"{files.folder} has neither tensor {eagle3_folder.MARK} nor {griffin_folder.MARK} "
+            "under any known name; it is no EAGLE-3 draft and no Griffin draft (drafts of EAGLE-1 "
+            "and EAGLE-2 are not known)."
+        )
+    read = draft_config.griffin_settings if is_griffin else draft_config.draft_settings
+    return with_head_dim(read(files.folder, target, rope_theta), files)
+
+
+@jax.jit
+def _equal(own: jax.Array, other: jax.Array) -> jax.Array:
+    return jnp.all(own == other)
+
+
+def _shared(own: jax.Array, targets: jax.Array) -> jax.Array:
+    """The target's embedding instead of an equal copy of it."""
+    return targets if own.shape == targets.shape and _equal(own, targets) else own
 
 
 def with_head_dim(settings: DraftSettings, files: TensorFolder) -> DraftSettings:
     """The settings with the head_dim that the stored query map has; older files say another one."""
     config = settings.config
-    if QUERY not in files:
-        raise UserError(
-            f"{files.folder} has no tensor {QUERY} under any of its known names; it is no EAGLE-3 "
-            "draft."
-        )
     rows = files.shape(QUERY)[0]
     head_dim = rows // config.head_count
     if rows == config.head_dim * config.head_count:
@@ -107,99 +131,37 @@ def with_head_dim(settings: DraftSettings, files: TensorFolder) -> DraftSettings
     )
 
 
-def fuse_norm(loader: Loader, config: DraftConfig) -> jax.Array | None:
-    """The norm before `fc` [3 * target E]: one over all features, one for each, or none."""
-    size = config.target_hidden_size
-    if config.norm_each_feature:
-        parts = [loader.vector(f"fc_norm.{part}.weight", size) for part in range(3)]
-        return jnp.concatenate(parts)
-    return loader.vector("input_norm.weight", 3 * size) if config.norm_before_fc else None
+def save_draft(
+    folder: Path,
+    config: AnyDraftConfig,
+    params: DraftParams,
+    dtype: Any,
+    dialect: Dialect = "eagle",
+    fields: dict[str, Any] | None = None,
+) -> None:
+    """Writes a draft folder.
 
+    Args:
+      dialect: the name of an EAGLE-3 draft's layer; a Griffin draft has its authors' names.
+      fields: more of config.json, such as special tokens.
 
-def target_tokens(files: TensorFolder, config: DraftConfig) -> np.ndarray:
-    """Target id of every draft id: the index plus `d2t`'s offset; checked against `t2d`."""
-    X, Y = config.vocab_size, config.draft_vocab_size
-    own = np.arange(Y)
-    if "d2t" not in files and X == Y:
-        return own.astype(np.int32)
-    offset = files.read("d2t", (Y,))
-    if offset.dtype.kind != "i":
-        raise UserError(
-            f"d2t in {files.folder} holds {offset.dtype.name}, no whole numbers; copy it again."
-        )
-    token = own + offset
-    strays = token[(token < 0) | (token >= X)]
-    if strays.size:
-        raise UserError(
-            f"d2t in {files.folder} points to token {int(strays[0])} but the vocabulary has "
-            f"{X}; draft and target are not a pair."
-        )
-    if len(np.unique(token)) < Y:
-        raise UserError(
-            f"d2t in {files.folder} points to token {int(_repeated(token))} twice; it is damaged."
-        )
-    if "t2d" in files:
-        known = np.flatnonzero(files.read("t2d", (X,)))
-        if not np.array_equal(known, np.unique(token)):
-            raise UserError(
-                f"d2t and t2d in {files.folder} name different tokens; the file mixes two drafts."
-            )
-    return token.astype(np.int32)
-
-
-def _repeated(token: np.ndarray) -> np.int64:
-    found, count = np.unique(token, return_counts=True)
-    return found[count > 1][0]
-
-
-def save_draft(folder: Path, config: DraftConfig, params: DraftParams, dtype: Any) -> None:
-    """Writes an EAGLE-3 folder; the embedding stays with a target of the same width."""
-    tensors = {
-        f"midlayer.{name}.weight": weights.stored(getattr(params, field), dtype)
-        for field, name in LAYER_NAMES.items()
-    }
-    if config.hidden_size != config.target_hidden_size:
-        tensors["embed_tokens.weight"] = np.asarray(params.embedding, dtype)
-    token = np.asarray(params.target_token).astype(np.int64)
-    known = np.zeros(config.vocab_size, bool)
-    known[token] = True
-    tensors |= {
-        "midlayer.hidden_norm.weight": weights.stored(params.hidden_norm, dtype),
-        "fc.weight": weights.stored(params.fuse, dtype),
-        "norm.weight": weights.stored(params.norm, dtype),
-        "lm_head.weight": weights.stored(params.head, dtype),
-        "d2t": token - np.arange(config.draft_vocab_size),
-        "t2d": known,
-    }
-    if config.norm_before_fc:
-        tensors["input_norm.weight"] = weights.stored(params.fuse_norm, dtype)
-    if config.norm_each_feature:
-        parts = np.split(weights.stored(params.fuse_norm, dtype), 3)
-        tensors |= {f"fc_norm.{part}.weight": parts[part] for part in range(3)}
-    write_folder(folder, weights.shared_fields(config, dtype) | own_fields(config), tensors)
-
-
-def own_fields(config: DraftConfig) -> dict[str, Any]:
-    """What only a draft's config.json says.
-
-    EAGLE's own loader wants the draft's embedding where `target_hidden_size` is named, so it is
-    named only where the widths differ.
+    Raises:
+      UserError: the dialect cannot say what this draft needs.
     """
-    fields: dict[str, Any] = {
-        "architectures": ["LlamaForCausalLMEagle3"],
-        "model_type": "llama",
-        "num_hidden_layers": 1,
-        "draft_vocab_size": config.draft_vocab_size,
-        "tie_word_embeddings": False,
-    }
-    if config.hidden_size != config.target_hidden_size:
-        fields["target_hidden_size"] = config.target_hidden_size
-    if config.rope_scaling is not None:
-        raise UserError("A draft with rope_scaling cannot be written.")
-    flags = {
-        "norm_before_residual": config.norm_before_residual,
-        "norm_before_fc": config.norm_before_fc,
-        "fc_norm": config.norm_each_feature,
-        "norm_output": config.norm_output,
-    }
-    return fields | {name: True for name, is_set in flags.items() if is_set}
+    if dialect == "eagle" and config.rope_scaling is not None:
+        raise UserError(
+            "EAGLE's own code reads no llama3 rope_scaling, which this draft has; write it in the "
+            "dialect layers.0."
+        )
+    is_griffin = isinstance(config, GriffinConfig)
+    kind = griffin_folder if is_griffin else eagle3_folder
+    layer = "midlayer." if dialect == "eagle" and not is_griffin else "layers.0."
+    own = weights.shared_fields(config, dtype, fields) | kind.fields(config)
+    write_folder(folder, own, _renamed(kind.tensors(config, params, dtype), layer))
+
+
+def _renamed(
+    tensors: Iterator[tuple[str, np.ndarray]], layer: str
+) -> Iterator[tuple[str, np.ndarray]]:
+    for name, tensor in tensors:
+        yield name.replace("midlayer.", layer), tensor

@@ -29,13 +29,18 @@ def target_config(folder: Path) -> TargetConfig:
         )
     family = TARGET_FAMILIES[architecture]
     settings.refuse(("mlp_bias", "use_sliding_window"))
+    if family != "qwen2" and settings.fields.get("attention_bias"):
+        raise UserError(
+            f"{settings.path} asks for attention_bias, which is known of Qwen2 only (other "
+            "families then have one behind attention, too)."
+        )
     try:
         return TargetConfig(
             **settings.shared(),
             layer_count=settings.whole("num_hidden_layers"),
             rope_scaling=settings.rope_scaling(),
             tie_embeddings=bool(settings.fields.get("tie_word_embeddings", False)),
-            attention_bias=family == "qwen2" or bool(settings.fields.get("attention_bias")),
+            attention_bias=family == "qwen2",
             qk_norm=family == "qwen3",
         )
     except ValueError as error:

@@ -2,7 +2,7 @@
 
 Enters: token ids, positions, who sees whom, a cache. Leaves: logits, EAGLE-3 features, new rows.
 Features are the residual stream entering three layers, low to high, without a norm
-(EAGLE-3; the layers are `config.feature_layers`).
+(EAGLE-3; the layers are `config.feature_layers`), or the last norm's output (Griffin).
 """
 
 import jax
@@ -112,7 +112,8 @@ def forward(
       cache: what was committed before; every token sees all of it. None = nothing.
 
     Returns:
-      Logits [T, X] in f32, features [T, 3 * E] in the weights' dtype, and this pass's rows.
+      Logits [T, X] in f32, features [T, 3 * E] (Griffin: [T, E]) in the weights' dtype, and this
+      pass's rows.
     """
     hidden_TE = jnp.take(params.embedding, tokens_T, axis=0)
     rope = layers.rope_tables(positions_T, config.head_dim, config.rope_theta, config.rope_scaling)
@@ -127,6 +128,7 @@ def forward(
     if len(params.layers) in config.feature_layers:
         features.append(hidden_TE)
     hidden_TE = layers.rms_norm(hidden_TE, params.norm, config.rms_norm_eps)
+    features = features or [hidden_TE]
     head = params.embedding.T if params.head is None else params.head
     logits_TX = layers.linear(hidden_TE, head, jnp.float32)
     return logits_TX, jnp.concatenate(features, axis=-1), Rows(tuple(keys), tuple(values))

@@ -8,7 +8,7 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -175,27 +175,54 @@ def _read_index(folder: Path, name: str) -> dict[str, str]:
     return index
 
 
-def write_folder(folder: Path, config: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-    """Writes config.json and the tensors in shards of at most SHARD_BYTES, with an index."""
+def write_folder(
+    folder: Path,
+    config: dict[str, Any],
+    tensors: dict[str, np.ndarray] | Iterable[tuple[str, np.ndarray]],
+    shard_bytes: int | None = None,
+    always_index: bool = False,
+) -> None:
+    """Writes config.json and the tensors in shards, one shard in memory at a time.
+
+    Args:
+      shard_bytes: most bytes of a shard, one tensor may be larger; None = SHARD_BYTES.
+      always_index: also of a single shard.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in [*folder.glob("model*.safetensors"), folder / INDEX]:
+    for stale in [*folder.glob("model*.safetensors*"), folder / INDEX]:
         stale.unlink(missing_ok=True)  # an older index would hide what is written now
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    shards: list[dict[str, np.ndarray]] = [{}]
-    for name, tensor in tensors.items():
-        filled = sum(other.nbytes for other in shards[-1].values())
-        if shards[-1] and filled + tensor.nbytes > SHARD_BYTES:
-            shards.append({})
-        shards[-1][name] = np.ascontiguousarray(tensor)
-    if len(shards) == 1:
-        save_file(shards[0], folder / SINGLE, metadata={"format": "pt"})
+    shards, total = [], 0
+    named = tensors.items() if isinstance(tensors, dict) else tensors
+    for shard in _shards(named, shard_bytes or SHARD_BYTES):
+        save_file(shard, folder / f"{SINGLE}.part{len(shards)}", metadata={"format": "pt"})
+        shards.append(list(shard))
+        total += sum(tensor.nbytes for tensor in shard.values())
+    if len(shards) == 1 and not always_index:
+        (folder / f"{SINGLE}.part0").rename(folder / SINGLE)
         return
-    files = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
-    for file, shard in zip(files, shards, strict=True):
-        save_file(shard, folder / file, metadata={"format": "pt"})
-    weight_map = {name: file for file, shard in zip(files, shards, strict=True) for name in shard}
-    total = {"total_size": sum(tensor.nbytes for tensor in tensors.values())}
-    (folder / INDEX).write_text(json.dumps({"metadata": total, "weight_map": weight_map}, indent=1))
+    weight_map = {}
+    for number, names in enumerate(shards):
+        file = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
+        (folder / f"{SINGLE}.part{number}").rename(folder / file)
+        weight_map |= dict.fromkeys(names, file)
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / INDEX).write_text(json.dumps(index, indent=1))
+
+
+def _shards(
+    tensors: Iterable[tuple[str, np.ndarray]], most_bytes: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """The tensors in order, in groups of at most so many bytes or of one."""
+    shard: dict[str, np.ndarray] = {}
+    filled = 0
+    for name, tensor in tensors:
+        if shard and filled + tensor.nbytes > most_bytes:
+            yield shard
+            shard, filled = {}, 0
+        shard[name] = np.ascontiguousarray(tensor)
+        filled += tensor.nbytes
+    yield shard
 
 
 def fingerprint(*folders: Path) -> str:

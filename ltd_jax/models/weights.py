@@ -3,6 +3,7 @@
 Hugging Face stores linear maps as [out, in]; ours are [in, out] (see layers.py).
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ltd_jax.config import DraftConfig, TargetConfig
+from ltd_jax.config import RopeScaling, TargetConfig
 from ltd_jax.errors import UserError
+from ltd_jax.model_config import AnyDraftConfig
 from ltd_jax.models.hub_config import target_config
 from ltd_jax.models.loader import Loader, Split
 from ltd_jax.models.target import LayerParams, TargetParams
-from ltd_jax.models.tensor_files import TensorFolder, write_folder
+from ltd_jax.models.tensor_files import SHARD_BYTES, TensorFolder, write_folder
 
 LAYER_NAMES = {
     "input_norm": "input_layernorm",
@@ -84,7 +86,9 @@ def load_fields(
     return found
 
 
-def layer_shapes(config: TargetConfig | DraftConfig, inputs: int = 1) -> dict[str, tuple[int, ...]]:
+def layer_shapes(
+    config: TargetConfig | AnyDraftConfig, inputs: int = 1
+) -> dict[str, tuple[int, ...]]:
     """[out, in] of every linear map, [size] of every norm; q, k, v read `inputs` times E."""
     E, F = config.hidden_size, config.intermediate_size
     query, kv = config.head_count * config.head_dim, config.kv_head_count * config.head_dim
@@ -101,47 +105,91 @@ def layer_shapes(config: TargetConfig | DraftConfig, inputs: int = 1) -> dict[st
     }
 
 
-def save_target(folder: Path, config: TargetConfig, params: TargetParams, dtype: Any) -> None:
-    """Writes a Llama folder that other stacks load too; UserError for other families."""
-    if config.attention_bias or config.qk_norm or config.rope_scaling:
-        raise UserError("Only plain Llama targets can be written.")
-    tensors = {
-        "model.embed_tokens.weight": np.asarray(params.embedding, dtype),
-        "model.norm.weight": np.asarray(params.norm, dtype),
+def save_target(
+    folder: Path,
+    config: TargetConfig,
+    params: TargetParams,
+    dtype: Any,
+    fields: dict[str, Any] | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    always_index: bool = False,
+) -> None:
+    """Writes a target folder that transformers and EAGLE-3 stacks load too.
+
+    Args:
+      fields: more of config.json, such as special tokens.
+      shard_bytes: most bytes of a file; one tensor may be larger.
+      always_index: also of a single file, without which EAGLE's own code finds no embedding.
+    """
+    own = shared_fields(config, dtype, fields) | _family_fields(config)
+    own |= {
+        "num_hidden_layers": config.layer_count,
+        "tie_word_embeddings": config.tie_embeddings,
     }
+    tensors = target_tensors(config, params, dtype)
+    write_folder(folder, own, tensors, shard_bytes, always_index)
+
+
+def target_tensors(
+    config: TargetConfig, params: TargetParams, dtype: Any
+) -> Iterator[tuple[str, np.ndarray]]:
+    """All tensors of a target by their Hugging Face name, one at a time."""
+    yield "model.embed_tokens.weight", np.asarray(params.embedding, dtype)
+    names = dict(LAYER_NAMES)
+    if config.qk_norm:
+        names |= {f"{x}_norm": f"self_attn.{x}_norm" for x in "qk"}
     for index, layer in enumerate(params.layers):
-        for field, name in LAYER_NAMES.items():
-            tensors[f"model.layers.{index}.{name}.weight"] = stored(getattr(layer, field), dtype)
+        for field, name in names.items():
+            tensor = stored(getattr(layer, field), dtype)
+            yield f"model.layers.{index}.{name}.weight", tensor
+        for x in "qkv" if config.attention_bias else "":
+            bias = stored(getattr(layer, f"{x}_bias"), dtype)
+            yield f"model.layers.{index}.self_attn.{x}_proj.bias", bias
+    yield "model.norm.weight", np.asarray(params.norm, dtype)
     if params.head is not None:
-        tensors["lm_head.weight"] = stored(params.head, dtype)
-    write_folder(
-        folder,
-        shared_fields(config, dtype)
+        yield "lm_head.weight", stored(params.head, dtype)
+
+
+def _family_fields(config: TargetConfig) -> dict[str, Any]:
+    """The architecture that has this config's biases and norms."""
+    if config.attention_bias and config.qk_norm:
+        raise UserError("No known family has both attention biases and q/k norms.")
+    family = "Qwen2" if config.attention_bias else "Qwen3" if config.qk_norm else "Llama"
+    return {"architectures": [f"{family}ForCausalLM"], "model_type": family.lower()}
+
+
+def shared_fields(
+    config: TargetConfig | AnyDraftConfig, dtype: Any, others: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What config.json says of targets and drafts alike, over `others` that we do not read."""
+    return (
+        {"max_position_embeddings": 2048}
+        | (others or {})
         | {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "num_hidden_layers": config.layer_count,
-            "tie_word_embeddings": config.tie_embeddings,
-            "bos_token_id": 0,
-            "eos_token_id": 0,
-        },
-        tensors,
+            "vocab_size": config.vocab_size,
+            "hidden_size": config.hidden_size,
+            "intermediate_size": config.intermediate_size,
+            "num_attention_heads": config.head_count,
+            "num_key_value_heads": config.kv_head_count,
+            "head_dim": config.head_dim,
+            "hidden_act": "silu",
+            "rms_norm_eps": config.rms_norm_eps,
+            "rope_theta": config.rope_theta,
+            "rope_scaling": _scaling_fields(config.rope_scaling),
+            "torch_dtype": np.dtype(dtype).name,
+        }
     )
 
 
-def shared_fields(config: TargetConfig | DraftConfig, dtype: Any) -> dict[str, Any]:
+def _scaling_fields(scaling: RopeScaling | None) -> dict[str, Any] | None:
+    if scaling is None:
+        return None
     return {
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_attention_heads": config.head_count,
-        "num_key_value_heads": config.kv_head_count,
-        "head_dim": config.head_dim,
-        "hidden_act": "silu",
-        "rms_norm_eps": config.rms_norm_eps,
-        "rope_theta": config.rope_theta,
-        "max_position_embeddings": 2048,
-        "torch_dtype": np.dtype(dtype).name,
+        "rope_type": "llama3",
+        "factor": scaling.factor,
+        "low_freq_factor": scaling.low_frequency_factor,
+        "high_freq_factor": scaling.high_frequency_factor,
+        "original_max_position_embeddings": scaling.original_context,
     }
 
 

@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltd_jax import prompts
-from ltd_jax.config import CycleConfig, PairConfig
+from ltd_jax.config import CycleConfig, GriffinConfig, PairConfig
 from ltd_jax.cycle import prefill
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.decoding import generate
 from ltd_jax.errors import UserError
-from ltd_jax.models import draft, draft_config, hub_config, target
+from ltd_jax.models import draft, hub_config, target
+from ltd_jax.models import draft_folder as draft_folders
 from ltd_jax.policies import controller
 
 PROBE = "def add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return"
@@ -50,14 +51,15 @@ def settings_of(
     feature_layers: tuple[int, int, int] | None,
     rope_theta: float | None,
 ) -> tuple[PairConfig, tuple[str, ...]]:
-    """The pair's settings and how they were read, from the two config.json alone.
+    """The pair's settings and how they were read, from the two config.json and tensors' names.
 
     Raises:
       UserError: a field is missing or wrong, or the two are not a pair.
     """
     config = hub_config.target_config(target_folder)
-    found = draft_config.draft_settings(draft_folder, config, rope_theta)
-    layers = feature_layers or found.feature_layers or config.feature_layers
+    found = draft_folders.settings_of(draft_folder, config, rope_theta)
+    named = found.feature_layers
+    layers = feature_layers or (config.feature_layers if named is None else named)
     try:
         config = dataclasses.replace(config, feature_layers=layers)
         return PairConfig(config, found.config, cycle), found.remarks
@@ -73,10 +75,13 @@ def memory_of(pair: PairConfig, dtype: jnp.dtype) -> Memory:
     shape = (pair.draft.vocab_size, pair.draft.hidden_size)
     shares = weights.embedding.shape == shape  # the draft's embedding is the target's
     own = jax.eval_shape(
-        lambda embedding, tokens: draft.init(key, pair.draft, embedding, tokens),
+        lambda *given: draft.init(key, pair.draft, *given),
         jax.ShapeDtypeStruct(shape, dtype),
         tokens,
+        weights.head,
     )
+    if isinstance(pair.draft, GriffinConfig):
+        own = own.replace(head=None)  # the target's
     state = jax.eval_shape(lambda: prefill.empty_state(pair, controller.constant(), dtype))
     return Memory(
         target=_bytes(weights),

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltd_jax.config import DraftConfig, TargetConfig
-from ltd_jax.models import draft, layers, target
-from ltd_jax.models.draft import DraftParams
+from ltd_jax.models import eagle3, layers, target
+from ltd_jax.models.eagle3 import Eagle3Params
 from ltd_jax.models.target import TargetParams
 from ltd_jax.pretrain import trainer
 from ltd_jax.pretrain.trainer import TrainConfig
@@ -34,7 +34,7 @@ def frequent_tokens(streams: list[np.ndarray], config: DraftConfig) -> jax.Array
 
 
 def loss(
-    params: DraftParams,
+    params: Eagle3Params,
     config: DraftConfig,
     target_params: TargetParams,
     target_config: TargetConfig,
@@ -54,7 +54,7 @@ def loss(
 
 
 def unrolled_loss(
-    params: DraftParams,
+    params: Eagle3Params,
     config: DraftConfig,
     tokens_T: jax.Array,
     feature_TE: jax.Array,
@@ -62,20 +62,20 @@ def unrolled_loss(
 ) -> jax.Array:
     """The loss of one text of T tokens: mean over steps, weighted by STEP_DISCOUNT ** step."""
     rows = tokens_T.shape[0] - 1 - UNROLL
-    hidden_TE = draft.fuse(params, config, feature_TE[:rows])
+    hidden_TE = eagle3.fuse(params, config, feature_TE[:rows])
     keys: list[jax.Array] = []
     values: list[jax.Array] = []
     total, weights = jnp.float32(0), 0.0
     for step in range(UNROLL):
         tokens = jax.lax.dynamic_slice_in_dim(tokens_T, 1 + step, rows)
         positions_T = jnp.arange(rows) + step
-        query_THC, key_TKC, value_TKC = draft.project(
+        query_THC, key_TKC, value_TKC = eagle3.project(
             params, config, tokens, hidden_TE, positions_T
         )
         keys.append(key_TKC)
         values.append(value_TKC)
         mixed_TE = chain_attention(query_THC, keys, values)
-        hidden_TE = draft.finish(params, config, hidden_TE, mixed_TE)
+        hidden_TE = eagle3.finish(params, config, hidden_TE, mixed_TE)
         wanted_TX = jax.lax.dynamic_slice_in_dim(logits_TX, 1 + step, rows)
         total += STEP_DISCOUNT**step * _step_loss(params, config, hidden_TE, wanted_TX)
         weights += STEP_DISCOUNT**step
@@ -107,12 +107,12 @@ def chain_attention(
 
 
 def _step_loss(
-    params: DraftParams, config: DraftConfig, hidden_TE: jax.Array, wanted_TX: jax.Array
+    params: Eagle3Params, config: DraftConfig, hidden_TE: jax.Array, wanted_TX: jax.Array
 ) -> jax.Array:
     """Soft cross-entropy on the draft's vocabulary, where the target's choice lies in it."""
     wanted_TY = jnp.take(wanted_TX, params.target_token, axis=1)
     known_T = jnp.max(wanted_TY, axis=1) >= jnp.max(wanted_TX, axis=1)
-    log_prob_TY = jax.nn.log_softmax(draft.logits(params, config, hidden_TE), axis=-1)
+    log_prob_TY = jax.nn.log_softmax(eagle3.logits(params, config, hidden_TE), axis=-1)
     cross_T = -jnp.sum(jax.nn.softmax(wanted_TY, axis=-1) * log_prob_TY, axis=-1)
     return jnp.sum(cross_T * known_T) / jnp.maximum(jnp.sum(known_T), 1)
 
@@ -128,14 +128,14 @@ def mixed_batch(
 
 
 def train_draft(
-    start: DraftParams,
+    start: Eagle3Params,
     config: DraftConfig,
     target_config: TargetConfig,
     target_params: TargetParams,
     train: TrainConfig,
     batch: Callable[[int], np.ndarray],
     folder: Path,
-) -> DraftParams:
+) -> Eagle3Params:
     """Trains or resumes; the target, its embedding and the vocabulary map stay as they are.
 
     Args:
@@ -145,7 +145,7 @@ def train_draft(
     folder.mkdir(parents=True, exist_ok=True)
     frozen = {"embedding": target_params.embedding, "target_token": start.target_token}
 
-    def mean_loss(params: DraftParams, batch_BT: jax.Array) -> jax.Array:
+    def mean_loss(params: Eagle3Params, batch_BT: jax.Array) -> jax.Array:
         return loss(params.replace(**frozen), config, target_params, target_config, batch_BT)
 
     params = trainer.train(

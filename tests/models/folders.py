@@ -9,7 +9,7 @@ import numpy as np
 
 from ltd_jax.config import DraftConfig, TargetConfig
 from ltd_jax.models import draft, target
-from ltd_jax.models.draft import DraftParams
+from ltd_jax.models.eagle3 import Eagle3Params
 from ltd_jax.models.target import TargetParams
 
 TARGET = TargetConfig(
@@ -40,7 +40,7 @@ def target_params(config: TargetConfig = TARGET, dtype=jnp.float32) -> TargetPar
     return _random(jax.eval_shape(lambda: target.init(jax.random.key(0), config, dtype)))
 
 
-def draft_params(config: DraftConfig = DRAFT, dtype=jnp.float32, tokens=TOKENS) -> DraftParams:
+def draft_params(config: DraftConfig = DRAFT, dtype=jnp.float32, tokens=TOKENS) -> Eagle3Params:
     """Random weights around a vocabulary map."""
     embedding = jnp.zeros((config.vocab_size, config.hidden_size), dtype)
     init = lambda: draft.init(jax.random.key(0), config, embedding, jnp.asarray(tokens))

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ltd_jax.config import RopeScaling
-from ltd_jax.models import draft, draft_config, draft_folder, tensor_files
+from ltd_jax.models import draft, draft_config, draft_folder, eagle3, tensor_files
 from tests.models.folders import DRAFT, TARGET, draft_params, edit
 from tests.models.refusal import refusal
 from tests.models.test_hub_config import LLAMA3
@@ -167,8 +167,8 @@ def test_switches_change_the_draft():
     fused, mixed = jnp.asarray(plain), jnp.zeros((4, 12))
     for name in ("norm_before_residual", "norm_output"):
         config = dataclasses.replace(DRAFT, **{name: True})
-        found = draft.finish(params, config, fused, mixed)
-        assert not np.allclose(found, draft.finish(params, DRAFT, fused, mixed))
+        found = eagle3.finish(params, config, fused, mixed)
+        assert not np.allclose(found, eagle3.finish(params, DRAFT, fused, mixed))
 
 
 def test_head_dim_is_that_of_the_weights(folder):

@@ -103,6 +103,7 @@ def test_llama3_rope_and_the_newer_place_of_theta(folder):
         ({"rope_scaling": {"type": "yarn"}}, ("rope_scaling", "yarn")),
         ({"rope_scaling": {"type": "llama3", "factor": 2}}, ("low_freq_factor",)),
         ({"rope_scaling": "llama3"}, ("rope_scaling",)),
+        ({"attention_bias": True}, ("attention_bias", "Qwen2")),
     ),
 )
 def test_target_settings_that_are_refused(folder, fields, words):

@@ -2,7 +2,14 @@
 
 import numpy as np
 
-from tests.oracle import draft, target, tree
+from ltd_jax.config import GriffinConfig
+from tests.oracle import draft, griffin, target, tree
+
+
+def reader_of(both, config, text, features):
+    """The draft behind a text whose last token is the root."""
+    kind = griffin if isinstance(config.draft, GriffinConfig) else draft
+    return kind.Reader(both.draft, config.draft, text, features)
 
 
 def tree_pass(weights, config, before, chosen):
@@ -19,7 +26,7 @@ def tree_pass(weights, config, before, chosen):
 def cycle(both, config, text, levels, size):
     """The text's next tokens (accepted ones, then the target's own) and the path's features."""
     features = target.read(both.target, config.target, text)[1]
-    reader = draft.Reader(both.draft, config.draft, text, features)
+    reader = reader_of(both, config, text, features)
     offsets = both.draft.target_token - np.arange(config.draft.draft_vocab_size)
     width = config.cycle.beam_width
     flat = tree.grow(reader, offsets, width, levels)

@@ -46,7 +46,7 @@ class Reader:
         self.weights, self.config = weights, config
         self.tokens, self.features = (
             list(text[1:]),
-            list(fuse(weights, config, features[: len(text) - 1])),
+            list(self.fuse(features[: len(text) - 1])),
         )
         self.chain = len(self.tokens)
         self.seen = [set(range(entry + 1)) for entry in range(self.chain)]
@@ -66,4 +66,13 @@ class Reader:
         count = len(self.tokens)
         visible = np.array([[one in seen for one in range(count)] for seen in self.seen])
         features, positions = np.array(self.features), np.array(self.positions)
+        return self.forward(features, positions, visible)
+
+    def fuse(self, features):
+        return fuse(self.weights, self.config, features)
+
+    def forward(self, features, positions, visible):
         return forward(self.weights, self.config, self.tokens, features, positions, visible)
+
+    def log_probs(self, output):
+        return log_probs(self.weights, self.config, output[None])[0]

@@ -16,9 +16,15 @@ def rotate(head, positions, theta):
     return np.concatenate([turned.real, turned.imag], axis=1)
 
 
+def mapped(rows, weights, name):
+    """Rows through a linear map, with its bias where there is one."""
+    bias = getattr(weights, f"{name}_bias", None)
+    return rows @ getattr(weights, name) + (0 if bias is None else bias)
+
+
 def attend(rows, weights, config, positions, visible):
     """Attention of all rows to the rows they see; each group of query heads shares one kv head."""
-    query, key, value = rows @ weights.q, rows @ weights.k, rows @ weights.v
+    query, key, value = (mapped(rows, weights, name) for name in "qkv")
     width, group = config.head_dim, config.head_count // config.kv_head_count
     heads = []
     for index in range(config.head_count):

@@ -6,7 +6,7 @@ from tests.oracle import layer
 
 
 def forward(weights, config, tokens, positions, visible):
-    """Logits [T, X] and features [T, 3E]: the streams entering layers 2, n // 2 and n - 3."""
+    """Logits [T, X] and features: the streams entering three layers, or the last norm's output."""
     stream, streams = weights.embedding[np.asarray(tokens)], []
     for one in weights.layers:
         streams.append(stream)
@@ -14,9 +14,11 @@ def forward(weights, config, tokens, positions, visible):
         stream = stream + layer.attend(rows, one, config, positions, visible)
         rows = layer.rms_norm(stream, one.post_attention_norm, config.rms_norm_eps)
         stream = stream + layer.feed_forward(rows, one)
-    count = len(streams)
-    features = np.concatenate([streams[i] for i in (2, count // 2, count - 3)], axis=1)
-    return layer.rms_norm(stream, weights.norm, config.rms_norm_eps) @ weights.head, features
+    streams.append(stream)
+    last = layer.rms_norm(stream, weights.norm, config.rms_norm_eps)
+    head = weights.embedding.T if weights.head is None else weights.head
+    features = [streams[index] for index in config.feature_layers] or [last]
+    return last @ head, np.concatenate(features, axis=1)
 
 
 def read(weights, config, text):

@@ -1,6 +1,6 @@
 """EAGLE's draft tree as its authors build it: one flat candidate list, parents by offset sums.
 
-`Reader`s come from oracle.draft. Candidates are numbered in the order in which they are made: W
+`Reader`s come from oracle.draft or oracle.griffin. Candidates are numbered as they are made: W
 children of the root, then W * W per round; groups of W share a parent; P holds each group's parent
 as a 1-based number, 0 for the root.
 """
@@ -8,8 +8,6 @@ as a 1-based number, 0 for the root.
 import dataclasses
 
 import numpy as np
-
-from tests.oracle import draft
 
 
 @dataclasses.dataclass
@@ -75,7 +73,7 @@ def grow(reader, offsets, width, levels):
 
 
 def _children(reader, offsets, output, width):
-    log_prob = draft.log_probs(reader.weights, reader.config, output[None])[0]
+    log_prob = reader.log_probs(output)
     best = top(log_prob, width)
     return [log_prob[one] for one in best], [int(one + offsets[one]) for one in best]
 

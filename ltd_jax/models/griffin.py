@@ -1,0 +1,135 @@
+"""The Griffin draft: a token corrects the feature twice, and two outputs are made of every row.
+
+From "GRIFFIN: Effective Token Alignment for Faster Speculative Decoding" (arXiv 2502.11018), used
+by the paper's Table 11. Enters: a token and the feature before it, either the target's last state
+(behind its last norm) or the draft's own last outputs. Leaves: two vectors side by side, the first
+for the target's own head, the second for the next level.
+
+    s = fuse([embedding, feature]) + bias                        token-guided fusion:
+    s = s + down(silu(up([n(norm(s)), n(embedding)])))           n = guide norm, of both
+    h = s + attention(s)                                         no norm before attention
+    y = [h, h] + feed_forward(norm(h))                           2E wide
+    log_probs = log_softmax(target's head(y[:E]))                without another norm
+    feature of the next level = y[E:]
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from ltd_jax.config import GriffinConfig
+from ltd_jax.models import layers
+
+
+@struct.dataclass
+class GriffinParams:
+    """Weights of the draft; linear maps are [in, out]; E is the target's width."""
+
+    embedding: jax.Array  # [X, E], the target's
+    fuse: jax.Array  # [2E, E]
+    fuse_bias: jax.Array  # [E]
+    fuse_norm: jax.Array  # [E], of the fused stream
+    guide_norm: jax.Array  # [E], of the fused stream once more, and of the embedding
+    guide_up: jax.Array  # [2E, F]
+    guide_down: jax.Array  # [F, E]
+    q: jax.Array  # [E, H * C]
+    k: jax.Array  # [E, K * C]
+    v: jax.Array  # [E, K * C]
+    o: jax.Array  # [H * C, E]
+    post_attention_norm: jax.Array  # [E]
+    gate: jax.Array  # [E, F]
+    up: jax.Array  # [E, F]
+    down: jax.Array  # [F, 2E]
+    head: jax.Array | None  # [E, X], the target's; None = tied to the embedding
+    target_token: jax.Array  # i32 [X], every token is its own
+    q_bias: jax.Array | None = None  # [H * C]
+    k_bias: jax.Array | None = None  # [K * C]
+    v_bias: jax.Array | None = None  # [K * C]
+
+
+def init(
+    key: jax.Array, config: GriffinConfig, embedding: jax.Array, head: jax.Array | None
+) -> GriffinParams:
+    """Random weights around the target's embedding and head."""
+    E, F, dtype = config.hidden_size, config.intermediate_size, embedding.dtype
+    query, kv = config.head_count * config.head_dim, config.kv_head_count * config.head_dim
+    shapes = {
+        "fuse": (2 * E, E),
+        "guide_up": (2 * E, F),
+        "guide_down": (F, E),
+        "q": (E, query),
+        "k": (E, kv),
+        "v": (E, kv),
+        "o": (query, E),
+        "gate": (E, F),
+        "up": (E, F),
+        "down": (F, 2 * E),
+    }
+    keys = jax.random.split(key, len(shapes))
+    maps = {
+        name: (shape[0] ** -0.5 * jax.random.normal(one, shape)).astype(dtype)
+        for one, (name, shape) in zip(keys, shapes.items(), strict=True)
+    }
+    norms = dict.fromkeys(("fuse_norm", "guide_norm", "post_attention_norm"), jnp.ones((E,), dtype))
+    sizes = {"q_bias": query, "k_bias": kv, "v_bias": kv} if config.attention_bias else {}
+    biases = {name: jnp.zeros((size,), dtype) for name, size in ({"fuse_bias": E} | sizes).items()}
+    own = jnp.arange(config.vocab_size, dtype=jnp.int32)
+    return GriffinParams(
+        embedding=embedding, head=head, target_token=own, **maps, **norms, **biases
+    )
+
+
+def fuse(params: GriffinParams, config: GriffinConfig, features_TE: jax.Array) -> jax.Array:
+    """The target's last states [T, E] are the draft's features as they are."""
+    return features_TE
+
+
+def enter(
+    params: GriffinParams, config: GriffinConfig, tokens_T: jax.Array, features_TE: jax.Array
+) -> jax.Array:
+    """Token-guided fusion: the stream [T, E].
+
+    Args:
+      features_TE: target states [T, E], or outputs [T, 2E], of which the second half is read.
+    """
+    eps, E = config.rms_norm_eps, config.hidden_size
+    embedded_TE = jnp.take(params.embedding, tokens_T, axis=0)
+    pairs = jnp.concatenate([embedded_TE, features_TE[:, -E:]], axis=-1)
+    stream_TE = pairs @ params.fuse + params.fuse_bias[None]
+    normed_TE = layers.rms_norm(stream_TE, params.fuse_norm, eps)
+    guides = [layers.rms_norm(x, params.guide_norm, eps) for x in (normed_TE, embedded_TE)]
+    guided = jax.nn.silu(jnp.concatenate(guides, axis=-1) @ params.guide_up)
+    return stream_TE + guided @ params.guide_down
+
+
+def project(
+    params: GriffinParams,
+    config: GriffinConfig,
+    tokens_T: jax.Array,
+    stream_TE: jax.Array,
+    positions_T: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Rotated queries [T, H, C], rotated keys and values [T, K, C] of the stream itself."""
+    q, k, v = stream_TE @ params.q, stream_TE @ params.k, stream_TE @ params.v
+    if params.q_bias is not None:
+        q, k, v = q + params.q_bias[None], k + params.k_bias[None], v + params.v_bias[None]
+    q, k, v = (x.reshape(tokens_T.shape[0], -1, config.head_dim) for x in (q, k, v))
+    rope = layers.rope_tables(positions_T, config.head_dim, config.rope_theta, config.rope_scaling)
+    return layers.rotate(q, *rope), layers.rotate(k, *rope), v
+
+
+def finish(
+    params: GriffinParams, config: GriffinConfig, stream_TE: jax.Array, mixed_TE: jax.Array
+) -> jax.Array:
+    """Output projection, residual, feed-forward: both outputs side by side, [T, 2E]."""
+    hidden_TE = stream_TE + mixed_TE @ params.o
+    x_TE = layers.rms_norm(hidden_TE, params.post_attention_norm, config.rms_norm_eps)
+    twice = jnp.concatenate([hidden_TE, hidden_TE], axis=-1)
+    return twice + layers.feed_forward(x_TE, params.gate, params.up, params.down)
+
+
+def logits(params: GriffinParams, config: GriffinConfig, hidden: jax.Array) -> jax.Array:
+    """Logits [T, X] in f32 of outputs [T, 2E]: the target's head on the first half."""
+    head = params.embedding.T if params.head is None else params.head
+    first_TE = hidden[:, : config.hidden_size]
+    return jnp.dot(first_TE, head, preferred_element_type=jnp.float32)

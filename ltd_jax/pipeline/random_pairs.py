@@ -1,0 +1,106 @@
+"""Small random pairs of every known family: what losslessness is shown on without any weights.
+
+Their vocabulary is so small that an untrained draft proposes the target's choice often: cycles
+accept nothing, something and everything, so that every part of the cycle decides what is said.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ltd_jax.config import (
+    CycleConfig,
+    DraftConfig,
+    GriffinConfig,
+    PairConfig,
+    RopeScaling,
+    TargetConfig,
+)
+from ltd_jax.cycle.pair import Pair, PairParams
+from ltd_jax.models import draft, target
+
+CYCLE = CycleConfig(beam_width=4, max_levels=4, sizes=(0, 1, 4, 10), context=256, prefill_chunk=16)
+DRAFT_TOKENS = 8  # of an EAGLE-3 draft with d2t
+LLAMA = TargetConfig(
+    vocab_size=12,
+    hidden_size=32,
+    intermediate_size=48,
+    layer_count=4,
+    head_count=4,
+    kv_head_count=2,
+    head_dim=8,
+    feature_layers=(1, 2, 3),
+)
+SCALED = {"rope_theta": 5e5, "rope_scaling": RopeScaling(8.0, 1.0, 4.0, 64)}
+QWEN2 = {"attention_bias": True, "rms_norm_eps": 1e-6, "rope_theta": 1e6}
+QWEN3 = {"qk_norm": True, "head_dim": 12, "rms_norm_eps": 1e-6, "rope_theta": 1e6}
+FAMILIES = {
+    "llama-1": dataclasses.replace(LLAMA, kv_head_count=4, rms_norm_eps=1e-6),
+    "llama-2": LLAMA,
+    "llama-3": dataclasses.replace(LLAMA, rope_theta=5e5),
+    "llama-3.1": dataclasses.replace(LLAMA, **SCALED),
+    "llama-3.2, tied": dataclasses.replace(LLAMA, tie_embeddings=True, **SCALED),
+    "vicuna": dataclasses.replace(LLAMA, kv_head_count=4, rms_norm_eps=1e-6),
+    "qwen2": dataclasses.replace(LLAMA, **QWEN2),
+    "qwen2.5, tied": dataclasses.replace(LLAMA, tie_embeddings=True, **QWEN2),
+    "qwen3": dataclasses.replace(LLAMA, **QWEN3),
+    "qwen3, tied": dataclasses.replace(LLAMA, tie_embeddings=True, **QWEN3),
+    "llama-3 with griffin": dataclasses.replace(LLAMA, rope_theta=5e5, feature_layers=()),
+}
+ALL_TOKENS = ("llama-1", "vicuna")  # families whose drafts have no d2t
+
+
+def draft_config(family: str) -> DraftConfig | GriffinConfig:
+    """The draft of a family: the published one's kind, as wide as the target."""
+    config = FAMILIES[family]
+    shared = {"intermediate_size": 48, "head_count": 4, "head_dim": 8}
+    if not config.feature_layers:
+        return GriffinConfig(config.vocab_size, config.hidden_size, kv_head_count=4, **shared)
+    return DraftConfig(
+        vocab_size=config.vocab_size,
+        draft_vocab_size=config.vocab_size if family in ALL_TOKENS else DRAFT_TOKENS,
+        hidden_size=config.hidden_size,
+        target_hidden_size=config.hidden_size,
+        kv_head_count=config.kv_head_count,
+        **shared,
+    )
+
+
+def pair(family: str, seed: int = 0, cycle: CycleConfig | None = None) -> Pair:
+    """A family's pair in f32; the draft shares the target's embedding, as published drafts do."""
+    config = PairConfig(FAMILIES[family], draft_config(family), cycle or CYCLE)
+    random, key = np.random.default_rng(seed), jax.random.key(0)
+    teacher = _filled(random, jax.eval_shape(lambda: target.init(key, config.target)))
+    chosen = np.sort(random.permutation(config.target.vocab_size)[: config.draft.draft_vocab_size])
+    token = jnp.asarray(chosen, jnp.int32)
+    student = jax.eval_shape(
+        lambda: draft.init(key, config.draft, teacher.embedding, token, teacher.head)
+    )
+    student = _filled(random, student).replace(embedding=teacher.embedding, target_token=token)
+    if isinstance(config.draft, GriffinConfig):
+        student = student.replace(head=teacher.head)
+    names = (f"random {family}", "random draft")
+    return Pair(config, PairParams(teacher, student), jnp.float32, names=names)
+
+
+def prompts(family: str, count: int, seed: int = 0) -> list[np.ndarray]:
+    """Random prompts of 1 to 24 tokens."""
+    random = np.random.default_rng(seed + 1)
+    draw = lambda: random.integers(0, FAMILIES[family].vocab_size, random.integers(1, 25))
+    return [draw().astype(np.int32) for _ in range(count)]
+
+
+def _filled(random: np.random.Generator, shapes):
+    """Matrices that keep a row's size, embedding rows of size 1 per channel, vectors around 1."""
+
+    def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        if len(leaf.shape) == 1:
+            return jnp.asarray(1 + 0.3 * random.normal(size=leaf.shape), jnp.float32)
+        scale = leaf.shape[0] ** -0.5
+        return jnp.asarray(scale * random.normal(size=leaf.shape), jnp.float32)
+
+    filled = jax.tree.map(draw, shapes)
+    embedding = jnp.asarray(random.normal(size=shapes.embedding.shape), jnp.float32)
+    return filled.replace(embedding=embedding)

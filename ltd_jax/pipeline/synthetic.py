@@ -1,0 +1,98 @@
+"""A target folder of any size with random weights, and the memory that loading one takes.
+
+`python -m ltd_jax.pipeline.synthetic FOLDER DTYPE` loads a folder and prints one JSON object; a
+process of its own, because the peak of resident memory is a process's and never falls.
+"""
+
+import dataclasses
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+
+from ltd_jax.config import TargetConfig
+from ltd_jax.models import target, weights
+
+# Llama-3's proportions at a quarter of the width; layers are added up to the wanted size.
+SHAPE = TargetConfig(
+    vocab_size=64128,
+    hidden_size=1024,
+    intermediate_size=3584,
+    layer_count=7,
+    head_count=8,
+    kv_head_count=2,
+    head_dim=128,
+    rope_theta=500_000.0,
+)
+SHARD_BYTES = 2**29
+
+
+def write_target(folder: Path, wanted_bytes: float) -> int:
+    """Writes a bf16 target of at least `wanted_bytes` in shards; returns the bytes written.
+
+    One random tensor is drawn for every shape, so that writing needs little memory and time.
+    """
+    base, one = (_bytes(dataclasses.replace(SHAPE, layer_count=count)) for count in (7, 8))
+    layers = 7 + max(0, -int((base - wanted_bytes) // (one - base)))
+    config = dataclasses.replace(SHAPE, layer_count=layers, feature_layers=(0, 0, 0))
+    params = jax.tree.map(_Drawn(), _shapes(config))
+    weights.save_target(folder, config, params, ml_dtypes.bfloat16, shard_bytes=SHARD_BYTES)
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+class _Drawn:
+    """Random arrays by shape, each drawn once."""
+
+    def __init__(self) -> None:
+        self.random = np.random.default_rng(0)
+        self.by_shape: dict[tuple[int, ...], np.ndarray] = {}
+
+    def __call__(self, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        if leaf.shape not in self.by_shape:
+            drawn = self.random.standard_normal(leaf.shape, np.float32)
+            self.by_shape[leaf.shape] = drawn.astype(ml_dtypes.bfloat16)
+        return self.by_shape[leaf.shape]
+
+
+def _shapes(config: TargetConfig) -> Any:
+    return jax.eval_shape(lambda: target.init(jax.random.key(0), config, jnp.bfloat16))
+
+
+def _bytes(config: TargetConfig) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(_shapes(config)))
+
+
+def load_and_measure(folder: Path, dtype: str) -> dict[str, Any]:
+    """Loads a target; bytes of its arrays, of the peak above them and of its largest tensor.
+
+    What the process holds before (the interpreter, XLA, one compiled check) is not counted.
+    """
+    jnp.isfinite(jnp.ones((8, 8), dtype)).all().block_until_ready()
+    before, started = peak_bytes(), time.perf_counter()
+    params = jax.block_until_ready(weights.load_target(folder, jnp.dtype(dtype))[1])
+    sizes = [leaf.nbytes for leaf in jax.tree.leaves(params)]
+    above = peak_bytes() - before - sum(sizes)
+    return {
+        "arrays_bytes": sum(sizes),
+        "largest_bytes": max(sizes),
+        "above_bytes": above,
+        "times_largest": above / max(sizes),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def peak_bytes() -> int:
+    """The most resident memory that this process ever had."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+if __name__ == "__main__":
+    print(json.dumps(load_and_measure(Path(sys.argv[1]), sys.argv[2])))

@@ -1,0 +1,40 @@
+"""The embedded target says what transformers says of its folder (see golden/make_embedded.py)."""
+
+import json
+
+import numpy as np
+
+from ltd_jax import prompts
+from ltd_jax.config import CycleConfig
+from ltd_jax.cycle import pair as pairs
+from ltd_jax.decoding import generate
+from ltd_jax.policies import controller
+from tests.models.golden import families
+
+ROWS = json.loads((families.GOLDEN.parent / "embedded.json").read_text())["rows"]
+CYCLE = CycleConfig(beam_width=4, max_levels=3, sizes=(6,), context=128, prefill_chunk=48)
+
+
+def test_decoding_the_embedded_pair_gives_the_text_of_transformers():
+    pair = pairs.load(CYCLE)
+    setting = controller.constant_params(3, 6, CYCLE)
+    tokenizer, accepted = prompts.load_tokenizer(pair.folder), []
+    for row in ROWS:
+        prompt_T, wanted = np.array(row["prompt"]), row["tokens"]
+        bursts = list(
+            generate.speculative_bursts(
+                pair, controller.constant(), setting, prompt_T, families.NEW_TOKENS
+            )
+        )
+        found = [token for burst in bursts for token in burst.tokens]
+        stops = [place for place, token in enumerate(wanted) if token in pair.stop_tokens]
+        assert found == wanted[: stops[0] + 1 if stops else None]
+        assert tokenizer.decode(wanted) == row["text"]
+        accepted += [burst.accepted for burst in bursts[1:]]
+    assert np.mean(accepted) > 0.5
+
+
+def test_the_golden_texts_are_long_and_varied():
+    assert len(ROWS) == 8
+    assert all(len(row["tokens"]) == families.NEW_TOKENS for row in ROWS)
+    assert len({tuple(row["tokens"]) for row in ROWS}) == 8

@@ -1,0 +1,49 @@
+"""Losslessness on random pairs of every family; `experiments.check_lossless` does 2,000 tokens."""
+
+import json
+import sys
+
+import pytest
+
+from experiments import check_lossless
+from ltd_jax.config import CycleConfig
+from ltd_jax.decoding import generate
+from ltd_jax.decoding.generate import Burst
+from ltd_jax.pipeline import promise, random_pairs
+
+CYCLE = CycleConfig(beam_width=4, max_levels=3, sizes=(4,), context=96, prefill_chunk=8)
+CHECKED = ("llama-3.2, tied", "qwen2", "qwen3, tied", "llama-3 with griffin")
+
+
+@pytest.mark.parametrize("family", CHECKED)
+def test_speculative_is_plain(family):
+    pair = random_pairs.pair(family, cycle=CYCLE)
+    kept = promise.check(pair, random_pairs.prompts(family, 4), 70, 280)
+    assert kept.tokens == 280 and kept.mismatches == kept.near_ties == 0
+    assert kept.accepting > 0.15 and kept.accepted_mean > 0.15
+
+
+def test_a_broken_promise_is_seen(monkeypatch):
+    """A plain text of which one token was changed."""
+    honest = generate.plain_bursts
+
+    def changed(pair, prompt_T, new_tokens):
+        for place, burst in enumerate(honest(pair, prompt_T, new_tokens)):
+            wrong = (burst.tokens[0] + 1) % pair.config.target.vocab_size
+            yield Burst((wrong,)) if place == 50 else burst
+
+    monkeypatch.setattr(generate, "plain_bursts", changed)
+    pair = random_pairs.pair(CHECKED[0], cycle=CYCLE)
+    kept = promise.check(pair, random_pairs.prompts(CHECKED[0], 1), 70, 70)
+    assert (kept.tokens, kept.mismatches) == (50, 1)
+
+
+def test_the_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(random_pairs, "CYCLE", CYCLE)
+    flags = ["--families", "qwen3, tied", "--tokens", "60", "--new-tokens", "30"]
+    monkeypatch.setattr(sys, "argv", ["check_lossless", *flags, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        check_lossless.main()
+    assert ended.value.code == 0
+    rows = json.loads((tmp_path / "lossless.json").read_text())["pairs"]
+    assert rows["qwen3, tied"]["tokens"] == 60 and rows["qwen3, tied"]["mismatches"] == 0
