@@ -2,6 +2,8 @@
 
     python -m experiments.train_policies --out runs/me --target DIR --draft DIR --questions DIR
 
+    python -m experiments.train_policies --out runs/a100 --latency a100-vicuna-13b-paper
+
 Uses what record_traces and profile_latency left in OUT, does what is missing, and writes
 OUT/policies. Stopped at any point, the same command goes on.
 """
@@ -26,6 +28,7 @@ class Config(PairFlags):
     """Settings of all stages."""
 
     out: Path = Path("runs/embedded")
+    latency: str | None = None  # a shipped latency table or a file; None = measure this device
     asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags()
     cycle: CycleConfig = EMBEDDED_CYCLE
     policy: PolicyConfig = EMBEDDED_POLICY
@@ -38,7 +41,7 @@ def main() -> None:
     command.writable(config.out)
     console = Console()
     pair = command.load_pair(config, config.cycle)
-    trained = training.train(pair, config, console)
+    trained = training.train(pair, config, console, config.latency)
     cost = trained.learning
     console.print(
         f"{cost['decisions']:,} decisions in {cost['seconds']:.0f} s; policies in "
