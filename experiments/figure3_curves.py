@@ -11,7 +11,6 @@ import time
 from typing import Any
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -47,7 +46,7 @@ def row_of(here: Ground, points: tuple[Point, ...]) -> dict[str, Any]:
 
 
 def main() -> None:
-    config, console, started = tyro.cli(StudyFlags), Console(), time.monotonic()
+    config, console, started = study.parse(StudyFlags), Console(), time.monotonic()
     here = study.stand(config, console)
     found = rows(here, config, console)
     shown = Table(title="Validation over the best constant")

@@ -12,7 +12,6 @@ import time
 from typing import Any
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -50,7 +49,7 @@ def rows(here: Ground, config: StudyFlags, console: Console) -> list[dict[str, A
 
 
 def main() -> None:
-    config, console, started = tyro.cli(StudyFlags), Console(), time.monotonic()
+    config, console, started = study.parse(StudyFlags), Console(), time.monotonic()
     here = study.stand(config, console)
     found = rows(here, config, console)
     papers = [each._asdict() for each in paper.FIGURE6]

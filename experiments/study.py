@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tyro
 from rich.console import Console
@@ -14,6 +14,7 @@ from experiments import command
 from experiments.command import PairFlags
 from ltd_jax import provenance
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
+from ltd_jax.errors import UserError
 from ltd_jax.pipeline import studies
 from ltd_jax.pipeline.questions import QuestionFlags
 from ltd_jax.pipeline.studies import Ground
@@ -44,6 +45,21 @@ class StudyFlags(PairFlags):
     def folder(self) -> Path:
         """Where results go."""
         return self.out / "results" if self.results is None else self.results
+
+
+Flags = TypeVar("Flags", bound=StudyFlags)
+
+
+def parse(flags: type[Flags]) -> Flags:
+    """The command line of an experiment.
+
+    Raises:
+      UserError: a value cannot be.
+    """
+    try:
+        return tyro.cli(flags)
+    except ValueError as error:  # what a config says about its own fields
+        raise UserError(str(error)) from error
 
 
 def stand(config: StudyFlags, console: Console) -> Ground:

@@ -10,7 +10,6 @@ setting. The paper's rewards: accepted tokens, time, throughput (its own, "paper
 import dataclasses
 import time
 
-import tyro
 from rich.console import Console
 
 from experiments import command, study
@@ -49,7 +48,7 @@ def rows(here: Ground, config: Config, console: Console) -> list[Row]:
 
 
 def main() -> None:
-    config, console, started = tyro.cli(Config), Console(), time.monotonic()
+    config, console, started = study.parse(Config), Console(), time.monotonic()
     here = study.stand(config, console)
     found = rows(here, config, console)
     console.print(beside.table("Rewards of the size policy", found, [paper.TABLE2]))

@@ -9,7 +9,6 @@ learned alone. LTD: after the alternation. In the paper the alternation adds 3 %
 
 import time
 
-import tyro
 from rich.console import Console
 
 from experiments import command, study
@@ -53,7 +52,7 @@ def rows(here: Ground, config: StudyFlags, console: Console) -> list[Row]:
 
 
 def main() -> None:
-    config, console, started = tyro.cli(StudyFlags), Console(), time.monotonic()
+    config, console, started = study.parse(StudyFlags), Console(), time.monotonic()
     here = study.stand(config, console)
     found = rows(here, config, console)
     console.print(beside.table("Components", found, [paper.TABLE4]))

@@ -8,7 +8,6 @@ iter3 the size policy. In the paper most is gained by the second or third turn.
 
 import time
 
-import tyro
 from rich.console import Console
 
 from experiments import command, study
@@ -46,7 +45,7 @@ def rows(here: Ground, config: StudyFlags, console: Console) -> list[Row]:
 
 
 def main() -> None:
-    config, console, started = tyro.cli(StudyFlags), Console(), time.monotonic()
+    config, console, started = study.parse(StudyFlags), Console(), time.monotonic()
     here = study.stand(config, console)
     found = rows(here, config, console)
     console.print(beside.table("Iterations", found, [paper.TABLE7, paper.TABLE8]))

@@ -11,7 +11,6 @@ import time
 from typing import Any
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -53,7 +52,7 @@ def rows(here: Ground, config: StudyFlags, console: Console) -> list[dict[str, A
 
 
 def main() -> None:
-    config, console, started = tyro.cli(StudyFlags), Console(), time.monotonic()
+    config, console, started = study.parse(StudyFlags), Console(), time.monotonic()
     here = study.stand(config, console)
     found = rows(here, config, console)
     shown = Table(title="The policies' own time, per text", caption=here.origin["device"])

@@ -143,3 +143,9 @@ STUDY_LEARNING = LearningConfig(
     reward="renewal",
     validate_every=5,
 )  # the paper's schedule in a size that five seeds of it take minutes on two cores
+RETARGET_LEARNING = dataclasses.replace(
+    STUDY_LEARNING,
+    size=dataclasses.replace(STUDY_LEARNING.size, total_steps=100_000),
+    depth=dataclasses.replace(STUDY_LEARNING.depth, total_steps=200_000),
+    alternations=1,
+)  # many tables and seeds: seconds each

@@ -8,6 +8,7 @@ import pytest
 from experiments import (
     figure3_curves,
     figure6_interaction,
+    retarget,
     table2_rewards,
     table4_components,
     table7_8_iterations,
@@ -118,3 +119,21 @@ def test_interaction(result, out):
         assert 0 <= row["levels_entropy"] <= np.log(study_folder.CYCLE.max_levels) + 1e-9
     assert found["paper"] == [each._asdict() for each in paper.FIGURE6]
     assert (out / "results" / "figure6_interaction.png").exists()
+
+
+def test_retarget(result, out):
+    name = "a100-vicuna-13b-paper"
+    found, printed = result(retarget, "--seeds", "1", "--tables", name)
+    ratio = {(row["made"], row["made_for"], row["run_on"]): row for row in found["rows"]}
+    both = ("here", name)
+    assert {key for key in ratio if key[0] == "policies"} == {
+        ("policies", one, other) for one in both for other in both
+    }
+    for table in both:
+        assert ratio["constant", table, table]["ratio"] == 1
+        assert ratio["policies", table, table]["seconds"] > 0
+        assert ratio["observing", table, table]["ratio"] > 0
+    moved, stayed = (ratio["policies", "here", other]["ratio"] for other in (name, "here"))
+    assert moved != stayed
+    assert f"observing, not {name}"[:12] in printed
+    assert (out / "results" / "retarget.png").read_bytes().startswith(b"\x89PNG")
