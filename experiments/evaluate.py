@@ -42,7 +42,8 @@ def main() -> None:
     pair = command.load_pair(config, trained.policies.cycle)
     stages.must_fit(trained.table, config.policies.parent / "latency.json", pair)
     here = provenance.device_name()
-    saved.check(trained.policies, pair.fingerprint, here, config.allow_other_hardware)
+    other = config.allow_other_hardware
+    saved.check(trained.policies, pair.fingerprint, here, other, config.dtype)
     split = config.split or ("test" if config.asked.questions is None else "all")
     found = results.evaluate(pair, trained, config, split, console)
     page = report.write(found.report, found.figures, config.out)

@@ -2,6 +2,8 @@
 
     python -m experiments.train_policies --out runs/me --target DIR --draft DIR --questions DIR
 
+    python -m experiments.train_policies --out runs/a100 --latency a100-vicuna-13b-paper
+
 Uses what record_traces and profile_latency left in OUT, does what is missing, and writes
 OUT/policies. Stopped at any point, the same command goes on. `--json` prints one object.
 """
@@ -27,6 +29,7 @@ class Config(PairFlags):
     """Settings of all stages."""
 
     out: Path = Path("runs/embedded")
+    latency: str | None = None  # a shipped latency table or a file; None = measure this device
     asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags()
     cycle: CycleConfig = EMBEDDED_CYCLE
     policy: PolicyConfig = EMBEDDED_POLICY
@@ -39,7 +42,8 @@ def main() -> None:
     config = command.parse(lambda preset: Config(**command.stage_settings(preset)))
     command.writable(config.out)
     console = Console(stderr=config.json)
-    trained = training.train(command.load_pair(config, config.cycle), config, console)
+    pair = command.load_pair(config, config.cycle)
+    trained = training.train(pair, config, console, config.latency)
     found = {
         "policies": str(trained.policies.folder),
         "best_constant": trained.best._asdict(),

@@ -172,3 +172,21 @@ def eagle3_draft(target: TargetConfig, draft_vocab_size: int = 32000) -> DraftCo
         head_dim=target.head_dim,
         rms_norm_eps=target.rms_norm_eps,
     )
+
+
+STUDY_LEARNING = LearningConfig(
+    size=PPOConfig(
+        total_steps=200_000, environments=128, rollout=8192, minibatch=1024, epochs=4, gamma=0.9
+    ),
+    depth=PPOConfig(
+        total_steps=400_000, environments=256, rollout=16384, minibatch=2048, epochs=4, gamma=0.999
+    ),
+    reward="renewal",
+    validate_every=5,
+)  # the paper's schedule in a size that five seeds of it take minutes on two cores
+RETARGET_LEARNING = dataclasses.replace(
+    STUDY_LEARNING,
+    size=dataclasses.replace(STUDY_LEARNING.size, total_steps=100_000),
+    depth=dataclasses.replace(STUDY_LEARNING.depth, total_steps=200_000),
+    alternations=1,
+)  # many tables and seeds: seconds each

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
 from ltd_jax import presets, provenance
 from ltd_jax.config import CycleConfig
 from ltd_jax.cycle.pair import Pair
@@ -100,7 +102,8 @@ def method(named: Named, pair: Pair, other_device: bool = False) -> Method:
     if policies is None:
         setting = controller.constant_params(named.levels, named.size, cycle)
         return Method(named.name, controller.constant(), setting)
-    saved.check(policies, pair.fingerprint, provenance.device_name(), other_device)
+    dtype = jnp.dtype(pair.dtype).name
+    saved.check(policies, pair.fingerprint, provenance.device_name(), other_device, dtype)
     return Method(named.name, networks.learned(cycle, policies.widths), policies.params)
 
 

@@ -81,10 +81,12 @@ def train(
     folder: Path | None = None,
     provenance: dict[str, Any] | None = None,
     progress: Callable[[Point, float], None] = lambda point, share: None,
+    last: str | None = None,
 ) -> Learned:
     """Trains both policies, or goes on where the folder's checkpoints end, bit for bit.
 
     Args:
+      last: stage to end with, where the others are not wanted; None = run all.
       folder: for checkpoints, one folder per stage; None = leave none.
       provenance: what the checkpoints say about themselves, JSON.
       progress: called with every new point and the share of all decisions made so far.
@@ -111,6 +113,8 @@ def train(
         frozen = lesson.data.other_params
         by_stage[turn.name] = frozen.replace(**{turn.policy: state.best.actor})
         curves += points
+        if turn.name == last:
+            break
     return Learned(best, by_stage, curves)
 
 

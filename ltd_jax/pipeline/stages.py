@@ -22,7 +22,7 @@ from ltd_jax.errors import UserError
 from ltd_jax.learning import coadapt
 from ltd_jax.pipeline import questions
 from ltd_jax.pipeline.questions import QuestionFlags, Split
-from ltd_jax.replay import latency, measure, optimum, record
+from ltd_jax.replay import latency, measure, optimum, record, shipped
 from ltd_jax.replay import trace as traces
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.trace import Trace
@@ -136,6 +136,27 @@ def must_fit(table: LatencyTable, path: Path, pair: Pair) -> None:
             f"device and not for {provenance.device_name()}.",
             stacklevel=2,
         )
+
+
+def named_table(
+    pair: Pair, settings: Measuring, name: str | None, console: Console
+) -> LatencyTable:
+    """The table of a shipped name or a file, fitted to the pair's cycle; None = `table_of`."""
+    if name is None:
+        return table_of(pair, settings, console)
+    return shipped.fit(shipped.find(name), pair.config.cycle)
+
+
+def kept_table(pair: Pair, settings: Measuring, name: str, console: Console) -> LatencyTable:
+    """`named_table`, kept as the folder's own, so that what is trained for it lies beside it."""
+    path = settings.out / "latency.json"
+    table = named_table(pair, settings, name, console)
+    if path.exists():
+        there, here = latency.load(path), latency.fingerprint(table)
+        must_equal(path, "latency table", latency.fingerprint(there), here)
+    else:
+        latency.save(table, path)
+    return table
 
 
 def learned_by(

@@ -33,11 +33,20 @@ class Trained(NamedTuple):
     validation: Replay | None = None  # likewise
 
 
-def train(pair: Pair, settings: Settings, console: Console) -> Trained:
-    """Trains policies for a pair and this device; whatever is found done in the folder is read."""
+def train(
+    pair: Pair, settings: Settings, console: Console, latencies: str | None = None
+) -> Trained:
+    """Trains policies for a pair and a device; whatever is found done in the folder is read.
+
+    Args:
+      latencies: a shipped table's name or a file; None = this device, measured.
+    """
     cycle, folder = pair.config.cycle, settings.out / "policies"
     traces = [stages.trace_of(pair, split, settings, console) for split in ("train", "validation")]
-    table = stages.table_of(pair, settings, console)
+    if latencies is None:
+        table = stages.table_of(pair, settings, console)
+    else:
+        table = stages.kept_table(pair, settings, latencies, console)
     lessons = coadapt.Replays(*[cycles.build(trace, table, cycle) for trace in traces])
     best = optimum.best_constant(lessons.validation, cycle)
     console.print(f"best constant on validation: levels {best.levels}, size {best.size}")
@@ -45,6 +54,7 @@ def train(pair: Pair, settings: Settings, console: Console) -> Trained:
         "fingerprint": pair.fingerprint,
         "latency": latency.fingerprint(table),
         "device": table.provenance["device"],
+        "dtype": table.provenance["dtype"],
     }
     learned = stages.learned_by(pair, lessons, best, origin, settings, console)
     learning = cost_of(learned, traces)

@@ -40,8 +40,8 @@ def save(
     """Writes the actors.
 
     Args:
-      provenance: must hold "fingerprint" (of the weights), "latency" (the table's fingerprint) and
-        "device" (that the table was measured on).
+      provenance: must hold "fingerprint" (of the weights), "latency" (the table's fingerprint),
+        "device" and "dtype" (that the table was measured with).
     """
     shapes = {"cycle": dataclasses.asdict(config), "policy": dataclasses.asdict(widths)}
     with checkpoint.manager(folder) as checkpoints:
@@ -76,12 +76,20 @@ def load(folder: Path) -> SavedPolicies:
     return SavedPolicies(folder, found.state, cycle, widths, found.provenance)
 
 
-def check(policies: SavedPolicies, fingerprint: str, device: str, other_device: bool) -> None:
-    """Raises UserError unless the policies belong to a pair and a device.
+def check(
+    policies: SavedPolicies,
+    fingerprint: str,
+    device: str,
+    other_device: bool,
+    dtype: str | None = None,
+) -> None:
+    """Raises UserError unless the policies belong to a pair and to how it runs here.
 
     Args:
       fingerprint: of the pair's weights.
-      other_device: only warn where the device is another one.
+      other_device: only warn where the latency table behind the policies is of another device, or
+        of the same one with another dtype.
+      dtype: of the weights here; None = do not compare.
     """
     trained = policies.provenance
     if trained.get("fingerprint") != fingerprint:
@@ -89,15 +97,16 @@ def check(policies: SavedPolicies, fingerprint: str, device: str, other_device: 
             f"The policies in {policies.folder} were trained for pair "
             f"{trained.get('fingerprint')}, not {fingerprint}; train them again for this one."
         )
-    if trained.get("device") == device:
+    there, here = str(trained.get("device")), device
+    if there == here and dtype is not None and trained.get("dtype") not in (None, dtype):
+        there, here = f"{there} in {trained['dtype']}", f"{here} in {dtype}"
+    if there == here:
         return
-    sentence = (
-        f"The policies in {policies.folder} were trained for {trained.get('device')}, not {device}"
-    )
+    sentence = f"The policies in {policies.folder} were trained for {there}, not {here}"
     if not other_device:
         raise UserError(
-            f"{sentence}; measure and train here, or give --allow-other-hardware to decode with a "
-            "choice that may be slow."
+            f"{sentence}; their latency table is {trained.get('latency')}: measure and train here, "
+            "or give --allow-other-hardware to decode with a choice that may be slow."
         )
     warnings.warn(f"{sentence}; their choices may be slow here.", stacklevel=2)
 

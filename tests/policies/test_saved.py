@@ -59,3 +59,14 @@ def test_another_version_is_named(tmp_path):
         checkpoint.save(checkpoints, 1, params, ORIGIN | {"cycle": {"width": 3}, "policy": {}})
     with pytest.raises(UserError, match="of another version .*; train them again"):
         saved.load(tmp_path)
+
+
+def test_another_dtype_is_other_hardware(tmp_path):
+    params = networks.init_learned(jax.random.key(1), CYCLE, WIDTHS)
+    saved.save(tmp_path, params, CYCLE, WIDTHS, ORIGIN | {"dtype": "float32"})
+    found = saved.load(tmp_path)
+    saved.check(found, "pair-1", "a machine", False, "float32")
+    with pytest.raises(UserError, match="a machine in float32, not a machine in bfloat16"):
+        saved.check(found, "pair-1", "a machine", False, "bfloat16")
+    with pytest.warns(UserWarning, match="in float32, not a machine in bfloat16"):
+        saved.check(found, "pair-1", "a machine", True, "bfloat16")

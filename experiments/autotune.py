@@ -1,0 +1,66 @@
+"""Find out what pays for a pair on this device, and write it down for generate and evaluate.
+
+    python -m experiments.autotune --out runs/tuned                    under 3 minutes on 2 cores
+    python -m experiments.autotune --target DIR --draft DIR --questions DIR --out runs/tuned
+    python -m experiments.generate --settings runs/tuned/settings.json --prompt "..."
+
+Records a few texts, measures the device, learns, and says in plain words: the best constant setting
+and what it gives over EAGLE-3's default, what learned policies add, what an optimum would add, and
+whether speculation pays at all at this length of context. OUT gets advice.json, advice.png and
+settings.json, and all that train_policies leaves. Stopped at any point, the same command goes on.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from experiments import command
+from experiments.command import PairFlags
+from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
+from ltd_jax.errors import UserError
+from ltd_jax.pipeline import autotune
+from ltd_jax.pipeline.questions import QuestionFlags
+from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY, STUDY_LEARNING
+from ltd_jax.replay.measure import MeasureConfig
+from ltd_jax.replay.trace import replacing
+from ltd_jax.report import advice
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(PairFlags):
+    """How much to record, to measure and to learn."""
+
+    out: Path = Path("runs/tuned")
+    asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags(prompts=6, new_tokens=64)
+    live_prompts: int = 3  # per task, decoded live at the end; 0 = none
+    cycle: CycleConfig = EMBEDDED_CYCLE
+    policy: PolicyConfig = EMBEDDED_POLICY
+    learning: LearningConfig = dataclasses.replace(STUDY_LEARNING, alternations=1)
+    measure: MeasureConfig = MeasureConfig(visits=3, policy_visits=30)
+    json: bool = False  # print advice.json alone
+
+
+def main() -> None:
+    config = tyro.cli(Config)
+    if config.live_prompts < 0:
+        raise UserError(f"--live-prompts is {config.live_prompts} but must not be negative.")
+    command.writable(config.out)
+    console = Console(stderr=config.json)
+    pair = command.load_pair(config, config.cycle)
+    found = autotune.advise(pair, config, config.live_prompts, console)
+    text, picture = json.dumps(found, indent=1), advice.picture(found)
+    for name, content in (("advice.json", text.encode() + b"\n"), ("advice.png", picture)):
+        with replacing(config.out / name) as temporary:
+            temporary.write_bytes(content)
+    for sentence in advice.sentences(found):
+        console.print(sentence, highlight=False)
+    console.print(f"{config.out / 'settings.json'} says so to generate and evaluate (--settings).")
+    if config.json:
+        print(text)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,105 @@
+"""What the experiments on learning share: their flags, what they stand on, where results go."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+from rich.console import Console
+
+from experiments import command
+from experiments.command import PairFlags
+from ltd_jax import provenance
+from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
+from ltd_jax.errors import UserError
+from ltd_jax.pipeline import studies
+from ltd_jax.pipeline.questions import QuestionFlags
+from ltd_jax.pipeline.studies import Ground
+from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY, STUDY_LEARNING
+from ltd_jax.replay.measure import MeasureConfig
+from ltd_jax.replay.trace import replacing
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyFlags(PairFlags):
+    """One --out feeds all experiments: what is recorded or trained there is found again."""
+
+    out: Path = Path("runs/embedded")
+    results: Path | None = None  # folder of the numbers and pictures; None = OUT/results
+    latency: str | None = None  # a shipped latency table or a file; None = measure this device
+    seeds: int = 5
+    asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags()
+    cycle: CycleConfig = EMBEDDED_CYCLE
+    policy: PolicyConfig = EMBEDDED_POLICY
+    learning: LearningConfig = STUDY_LEARNING
+    measure: MeasureConfig = MeasureConfig()
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ValueError(f"--seeds is {self.seeds} but must be at least 1.")
+
+    @property
+    def folder(self) -> Path:
+        """Where results go."""
+        return self.out / "results" if self.results is None else self.results
+
+
+Flags = TypeVar("Flags", bound=StudyFlags)
+
+
+def parse(flags: type[Flags]) -> Flags:
+    """The command line of an experiment.
+
+    Raises:
+      UserError: a value cannot be.
+    """
+    try:
+        return tyro.cli(flags)
+    except ValueError as error:  # what a config says about its own fields
+        raise UserError(str(error)) from error
+
+
+def stand(config: StudyFlags, console: Console) -> Ground:
+    """Records and measures what is missing."""
+    command.writable(config.out)
+    command.writable(config.folder)
+    pair = command.load_pair(config, config.cycle)
+    return studies.ground(pair, config, config.latency, console)
+
+
+def write(
+    config: StudyFlags,
+    name: str,
+    here: Ground,
+    rows: Sequence[Any],
+    paper: Sequence[Any],
+    started: float,
+    picture: bytes | None = None,
+) -> Path:
+    """Writes NAME.json, and NAME.png where there is a picture; returns the JSON's path.
+
+    Args:
+      started: `time.monotonic()` when the experiment began.
+    """
+    path = config.folder / f"{name}.json"
+    document = {
+        "schema": 1,
+        "experiment": name,
+        "environment": provenance.environment(config.dtype),
+        "ground": here.origin,
+        "best_constant": here.best._asdict(),
+        "seeds": config.seeds,
+        "rows": list(rows),
+        "paper": list(paper),
+        "seconds": time.monotonic() - started,
+    }
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    if picture is not None:
+        with replacing(path.with_suffix(".png")) as temporary:
+            temporary.write_bytes(picture)
+    print(f"Results: {path}")
+    return path

@@ -1,0 +1,160 @@
+"""Policies on other hardware: as they were trained, trained again, or made to see what things cost.
+
+Every table is the device of one study on the same recorded texts. All numbers are throughput on the
+test texts relative to the best constant setting of the table that is decoded under.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+from rich.console import Console
+
+from ltd_jax.learning import tables as many_tables
+from ltd_jax.learning.stage import Point
+from ltd_jax.pipeline import scores, stages, studies
+from ltd_jax.pipeline.stages import Settings
+from ltd_jax.pipeline.studies import Ground
+from ltd_jax.policies import observing
+from ltd_jax.policies.observing import ObservingParams
+from ltd_jax.replay import latency, optimum, retime, shipped, synthetic_tables, tables
+from ltd_jax.replay.latency import LatencyTable
+
+HERE = "here"  # the name of the study's own table
+SYNTHETIC = 64  # tables that an observing policy learns on
+
+
+class Cell(TypedDict):
+    """Something made for one table, under another one."""
+
+    made: str  # "policies", "constant" or "observing"
+    made_for: str  # a table's name; of "observing" the tables that it did not see, "-" for none
+    run_on: str
+    ratio: float  # throughput over run_on's best constant, mean over seeds
+    low: float
+    high: float
+    seconds: float | None  # of training, mean over seeds
+
+
+def grounds(here: Ground, names: tuple[str, ...]) -> dict[str, Ground]:
+    """The same texts under every table, by name; `here` comes first under its own."""
+    found = {HERE: here}
+    for name in names:
+        found[name] = under(here, shipped.fit(shipped.find(name), here.cycle))
+    return found
+
+
+def under(here: Ground, table: LatencyTable) -> Ground:
+    """A study's texts under another table."""
+    replays = {
+        name: retime.retimed(getattr(here, name), table, here.cycle)
+        for name in ("train", "validation", "test")
+    }
+    identity = {
+        "latency": latency.fingerprint(table),
+        "device": table.provenance["device"],
+        "dtype": table.provenance["dtype"],
+    }
+    best = optimum.best_constant(replays["validation"], here.cycle)
+    return here._replace(table=table, best=best, origin=here.origin | identity, **replays)
+
+
+def moved(every: dict[str, Ground], settings: Settings, seeds: int, console: Console) -> list[Cell]:
+    """Policies of every table under every table; on the diagonal they are the retrained ones."""
+    cells = []
+    for name, ground in every.items():
+        learned = [studies.learn(ground, settings, seed, console) for seed in range(seeds)]
+        seconds = float(np.mean([training_seconds(each.curves) for each in learned]))
+        for other, target in every.items():
+            ratios = [
+                scores.of_policies(target, each.params).tokens_per_second / best_rate(target)
+                for each in learned
+            ]
+            cells.append(cell("policies", name, other, ratios, seconds))
+    return cells
+
+
+def constants(every: dict[str, Ground]) -> list[Cell]:
+    """The best constant setting of every table under every table."""
+    return [
+        cell("constant", name, other, [rate_of_constant(target, ground) / best_rate(target)], None)
+        for name, ground in every.items()
+        for other, target in every.items()
+    ]
+
+
+def observed(
+    every: dict[str, Ground], settings: Settings, seeds: int, console: Console
+) -> list[Cell]:
+    """For every table an observing policy that learned from the others' range, and not from it."""
+    return [
+        cell("observing", name, name, *_observing_ratios(every, name, settings, seeds, console))
+        for name in every
+    ]
+
+
+def _observing_ratios(
+    every: dict[str, Ground], unseen: str, settings: Settings, seeds: int, console: Console
+) -> tuple[list[float], float]:
+    """Ratios by seed under the unseen table, and the mean seconds of a training."""
+    target = every[unseen]
+    known = [ground.table for name, ground in every.items() if name != unseen]
+    drawn = synthetic_tables.draw(known, target.cycle, SYNTHETIC, seed=0)
+    trained = []
+    for seed in range(seeds):
+        learning = dataclasses.replace(settings.learning, seed=seed)
+        folder = settings.out / "studies" / "observing" / target.origin["latency"] / f"seed-{seed}"
+        with stages.bar(console, f"not {unseen}, seed {seed}") as advance:
+            trained.append(
+                many_tables.train(
+                    target.lessons,
+                    drawn,
+                    target.cycle,
+                    target.policy,
+                    learning,
+                    folder=folder,
+                    progress=lambda point, share, advance=advance: advance(share),
+                )
+            )
+    ratios = [of_observing(target, each.params) / best_rate(target) for each in trained]
+    return ratios, float(np.mean([training_seconds(each.curves) for each in trained]))
+
+
+def of_observing(target: Ground, params: ObservingParams) -> float:
+    """Tokens per second of an observing policy that sees the table it runs under."""
+    seeing = params.replace(cost=tables.costs_of(target.table))
+    controller = observing.observing(target.cycle, target.policy)
+    found = scores.of_learned(target, controller, seeing, depth=True, size=True)
+    return found.tokens_per_second
+
+
+def best_rate(ground: Ground) -> float:
+    """Tokens per second of a table's best constant setting."""
+    return rate_of_constant(ground, ground)
+
+
+def rate_of_constant(target: Ground, chosen_for: Ground) -> float:
+    """Tokens per second under one table of the best constant setting of another."""
+    best = chosen_for.best
+    return scores.of_constant(target, best.levels, best.size).tokens_per_second
+
+
+def training_seconds(curves: Sequence[Point]) -> float:
+    """Of all stages."""
+    last = {point.stage: point.seconds for point in curves}
+    return sum(last.values())
+
+
+def cell(made: str, made_for: str, run_on: str, ratios: list[float], seconds: float | None) -> Cell:
+    """One cell from the ratios of all seeds."""
+    ratio, low, high = scores.over_seeds(ratios)
+    return Cell(
+        made=made,
+        made_for=made_for,
+        run_on=run_on,
+        ratio=ratio,
+        low=low,
+        high=high,
+        seconds=seconds,
+    )

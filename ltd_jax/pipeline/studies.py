@@ -1,0 +1,117 @@
+"""What the experiments on learning share: recorded texts under a table, and trainings.
+
+One output folder feeds all experiments: traces and this device's table are recorded once, and every
+training is kept under OUT/studies/TABLE/REWARD/seed-N, so that an experiment finds what another one
+trained. Settings and checkpoints are chosen on the validation texts, numbers are of the test texts.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from ltd_jax import presets
+from ltd_jax.config import CycleConfig, PolicyConfig, Reward
+from ltd_jax.cycle.pair import ASSETS, Pair
+from ltd_jax.learning import coadapt
+from ltd_jax.learning.coadapt import Learned
+from ltd_jax.pipeline import stages
+from ltd_jax.pipeline.stages import Settings
+from ltd_jax.replay import cycles, latency, optimum
+from ltd_jax.replay.cycles import Replay
+from ltd_jax.replay.latency import LatencyTable
+from ltd_jax.replay.optimum import BestConstant
+
+
+class Ground(NamedTuple):
+    """What a study stands on."""
+
+    cycle: CycleConfig
+    policy: PolicyConfig
+    table: LatencyTable
+    train: Replay
+    validation: Replay
+    test: Replay
+    tasks: tuple[str, ...]
+    best: BestConstant  # of the validation texts
+    eagle3: tuple[int, int]  # EAGLE-3's fixed levels and size, as near as the cycle has them
+    origin: dict[str, Any]  # fingerprints of pair and table, device
+
+    @property
+    def lessons(self) -> coadapt.Replays:
+        """What is learned from."""
+        return coadapt.Replays(self.train, self.validation)
+
+
+def ground(pair: Pair, settings: Settings, latencies: str | None, console: Console) -> Ground:
+    """Records and measures, or reads what was recorded and measured before.
+
+    Args:
+      latencies: a shipped table's name or a file; None = this device.
+    """
+    splits = ("train", "validation", "test")
+    traces = [stages.trace_of(pair, split, settings, console) for split in splits]
+    table = stages.named_table(pair, settings, latencies, console)
+    cycle = pair.config.cycle
+    origin = {
+        "fingerprint": pair.fingerprint,
+        "pair": list(pair.names),
+        "latency": latency.fingerprint(table),
+        "device": table.provenance["device"],
+        "dtype": table.provenance["dtype"],
+    }
+    replays = [cycles.build(trace, table, cycle) for trace in traces]
+    return Ground(
+        cycle=cycle,
+        policy=settings.policy,
+        table=table,
+        train=replays[0],
+        validation=replays[1],
+        test=replays[2],
+        tasks=tuple(traces[2].provenance["tasks"]),
+        best=optimum.best_constant(replays[1], cycle),
+        eagle3=eagle3(cycle, embedded=pair.folder == ASSETS / "target"),
+        origin=origin,
+    )
+
+
+def learn(
+    here: Ground,
+    settings: Settings,
+    seed: int,
+    console: Console,
+    *,
+    reward: Reward | None = None,
+    last: str | None = None,
+) -> Learned:
+    """The paper's schedule with one seed, or as much of it as was not done before.
+
+    Args:
+      reward: None = the settings' own.
+      last: stage to end with; None = the whole schedule.
+    """
+    learning = dataclasses.replace(
+        settings.learning,
+        reward=reward or settings.learning.reward,
+        depth_stage_size=here.best.size,
+        seed=seed,
+    )
+    folder = settings.out / "studies" / here.origin["latency"] / learning.reward / f"seed-{seed}"
+    with stages.bar(console, f"{learning.reward} reward, seed {seed}") as advance:
+        return coadapt.train(
+            here.lessons,
+            here.cycle,
+            here.policy,
+            learning,
+            folder=folder,
+            provenance=here.origin,
+            progress=lambda point, share: advance(share),
+            last=last,
+        )
+
+
+def eagle3(cycle: CycleConfig, *, embedded: bool) -> tuple[int, int]:
+    """The nearest that a cycle has to EAGLE-3's fixed setting (embedded pair's or paper's)."""
+    own = (presets.EAGLE3_LEVELS, presets.EAGLE3_SIZE)
+    levels, size = own if embedded else presets.PAPER_EAGLE3
+    return min(levels, cycle.max_levels), min(cycle.sizes, key=lambda each: abs(each - size))

@@ -1,0 +1,67 @@
+"""Single cycles beside the totals of the same controller, and replays under other tables."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ltd_jax.config import CycleConfig
+from ltd_jax.errors import UserError
+from ltd_jax.policies import controller
+from ltd_jax.replay import cycles, optimum, retime, walk
+from tests.replay import synthetic
+
+CONFIG = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 1, 2, 4, 8), context=64)
+
+
+@pytest.fixture(scope="module")
+def replay():
+    trace = synthetic.trace(CONFIG, text_tokens=(24, 17, 20), agreement=0.9)
+    return cycles.build(trace, synthetic.table(CONFIG), CONFIG)
+
+
+def same_totals(found, expected):
+    for name in ("committed", "seconds", "cycles", "levels", "size"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-5)
+
+
+def test_a_walk_has_the_cycles_that_a_run_sums_up(replay):
+    surest = lambda score: jnp.max(score)  # log-probability
+    changing = controller.constant()._replace(
+        keep_drafting=lambda params, state, view: surest(view.score) > params,
+        choose_size=lambda params, state, view: view.levels + (surest(view.score[0]) > params),
+    )
+    found = walk.walk(replay, CONFIG, changing, jnp.float32(-0.5))
+    expected = cycles.run(replay, CONFIG, changing, jnp.float32(-0.5), learned=False)
+    same_totals(walk.totals(replay, CONFIG, found), expected)
+    assert len(np.unique(found.size)) > 1 and len(np.unique(found.levels)) > 1
+    assert found.position[0] == 0 and set(np.asarray(replay.first)) <= set(found.position)
+
+
+def test_following_the_optimum_takes_its_time(replay):
+    best = optimum.dynamic_programme(replay)
+    totals = walk.totals(replay, CONFIG, walk.follow(replay, best.levels, best.size))
+    rate = float(cycles.throughput(totals))
+    assert rate == pytest.approx(best.tokens_per_second, rel=1e-5)
+
+
+def test_a_controller_with_a_state_is_refused(replay):
+    counting = controller.constant()._replace(init=lambda: np.int32(0))
+    with pytest.raises(ValueError, match="with a state"):
+        walk.walk(replay, CONFIG, counting, ())
+
+
+def test_entropy_of_choices():
+    assert walk.entropy(np.array([3, 3, 3])) == 0
+    assert walk.entropy(np.array([1, 2, 1, 2])) == pytest.approx(np.log(2))
+
+
+def test_retimed_is_as_if_built_with_the_other_table(replay):
+    trace = synthetic.trace(CONFIG, text_tokens=(24, 17, 20), agreement=0.9)
+    table = synthetic.table(CONFIG, seed=5, contexts=(4, 20, 60))
+    found, built = retime.retimed(replay, table, CONFIG), cycles.build(trace, table, CONFIG)
+    jax.tree.map(np.testing.assert_array_equal, found, built)
+    assert found.score is replay.score
+    other = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 2), context=64)
+    with pytest.raises(UserError, match="fit the table"):
+        retime.retimed(replay, table, other)

@@ -1,0 +1,58 @@
+"""An output folder in which everything is recorded already: synthetic texts of the embedded pair.
+
+The experiments find them as if they had been recorded for the embedded questions, so only the
+experiments themselves run, in a size of seconds.
+"""
+
+import sys
+from pathlib import Path
+
+from experiments import command
+from experiments.command import PairFlags
+from ltd_jax.config import CycleConfig
+from ltd_jax.pipeline import questions
+from ltd_jax.pipeline.questions import QuestionFlags
+from ltd_jax.replay import latency
+from ltd_jax.replay import trace as traces
+from tests.replay import synthetic
+
+CYCLE = CycleConfig(beam_width=2, max_levels=4, sizes=(0, 1, 2, 4, 8))
+ASKED = QuestionFlags(prompts=1, new_tokens=24)
+TEXTS = (24, 17, 20, 22)
+TASKS = ["code", "tests", "docs", "tables"]
+TEN_WORDS = "--{0}.total-steps 512 --{0}.environments 32 --{0}.rollout 256 --{0}.minibatch 64"
+ARGUMENTS = (
+    "--seeds 2 --prompts 1 --new-tokens 24 --cycle.beam-width 2 --cycle.max-levels 4 "
+    "--cycle.sizes 0 1 2 4 8 --cycle.context 512 "
+    "--policy.size-actor 8 --policy.size-critic 8 --policy.depth-actor 8 --policy.depth-critic 8 "
+    f"{TEN_WORDS.format('learning.size')} --learning.size.epochs 2 "
+    f"{TEN_WORDS.format('learning.depth')} --learning.depth.epochs 2 "
+    "--learning.alternations 1 --learning.validate-every 1"
+).split()
+
+
+def make(out: Path) -> Path:
+    """Writes the three traces and a latency table; returns the folder."""
+    pair = command.load_pair(PairFlags(), CYCLE)
+    for seed, split in enumerate(("train", "validation", "test")):
+        found = questions.ask(pair, ASKED, split, out).prompts
+        made = synthetic.trace(CYCLE, seed=seed, text_tokens=TEXTS, agreement=0.9)
+        made.task[:] = made.text
+        made.provenance.update(
+            tasks=TASKS,
+            fingerprint=pair.fingerprint,
+            prompts=questions.digest_of(found),
+            new_tokens=ASKED.new_tokens,
+            seconds=1.0,
+        )
+        traces.save(made, out / "traces" / f"{split}.npz")
+    table = synthetic.table(CYCLE)
+    table.provenance.update(fingerprint=pair.fingerprint)
+    latency.save(table, out / "latency.json")
+    return out
+
+
+def run(module, monkeypatch, *arguments: str) -> None:
+    """A command's main, in this process."""
+    monkeypatch.setattr(sys, "argv", [module.__name__, *arguments])
+    module.main()
