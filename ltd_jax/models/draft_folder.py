@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from ltd_jax.config import GriffinConfig, TargetConfig
 from ltd_jax.errors import UserError
 from ltd_jax.model_config import AnyDraftConfig
-from ltd_jax.models import draft_config, eagle3_folder, griffin_folder, weights
+from ltd_jax.models import draft_config, eagle3_folder, griffin_folder, hub_config, weights
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.draft_config import DraftSettings
 from ltd_jax.models.loader import Loader
@@ -117,6 +117,7 @@ def with_head_dim(settings: DraftSettings, files: TensorFolder) -> DraftSettings
     rows = files.shape(QUERY)[0]
     head_dim = rows // config.head_count
     if rows == config.head_dim * config.head_count:
+        hub_config.even_head_dim(files.folder / "config.json", head_dim)
         return settings
     if head_dim * config.head_count != rows:
         raise UserError(

@@ -34,9 +34,11 @@ def target_config(folder: Path) -> TargetConfig:
             f"{settings.path} asks for attention_bias, which is known of Qwen2 only (other "
             "families then have one behind attention, too)."
         )
+    shared = settings.shared()
+    even_head_dim(settings.path, shared["head_dim"])
     try:
         return TargetConfig(
-            **settings.shared(),
+            **shared,
             layer_count=settings.whole("num_hidden_layers"),
             rope_scaling=settings.rope_scaling(),
             tie_embeddings=bool(settings.fields.get("tie_word_embeddings", False)),
@@ -45,6 +47,14 @@ def target_config(folder: Path) -> TargetConfig:
         )
     except ValueError as error:
         raise settings.wrong(error) from error
+
+
+def even_head_dim(path: Path, head_dim: int) -> None:
+    """Raises UserError for an odd head_dim."""
+    if head_dim % 2:
+        raise UserError(
+            f"{path} makes head_dim {head_dim}; rotary embedding turns channels in pairs."
+        )
 
 
 class Settings:
@@ -69,18 +79,13 @@ class Settings:
                 f"({quantised.get('quant_method', 'quantization_config')}); give the unquantised "
                 "model."
             )
-        head_dim = self.whole("head_dim", max(hidden // heads, 1))
-        if head_dim % 2:
-            raise UserError(
-                f"{self.path} makes head_dim {head_dim}; rotary embedding turns channels in pairs."
-            )
         return {
             "vocab_size": self.whole("vocab_size"),
             "hidden_size": hidden,
             "intermediate_size": self.whole("intermediate_size"),
             "head_count": heads,
             "kv_head_count": self.whole("num_key_value_heads", heads),
-            "head_dim": head_dim,
+            "head_dim": self.whole("head_dim", max(hidden // heads, 1)),
             "rms_norm_eps": self.number(self.fields, "rms_norm_eps", 1e-6),
             "rope_theta": self.rope_theta(),
         }
