@@ -45,7 +45,7 @@ class Config:
 
 def settings(config: Config) -> quickstart.Config:
     """A training of seconds that still has every stage."""
-    small = quickstart.smoke(quickstart.Config(out=config.out))
+    small = quickstart.smoke(command.resolved(quickstart.Config(out=config.out, smoke=True)))
     longer = lambda ppo: dataclasses.replace(ppo, total_steps=config.updates * ppo.rollout)
     sizes: dict[str, PPOConfig] = {
         name: longer(getattr(small.learning, name)) for name in ("size", "depth")

@@ -171,12 +171,13 @@ def _read(path: Path | None, name: str, width: int, actions: int) -> Policy | No
 def _keep_drafting(
     config: CycleConfig, setting: Setting, params: Params, state: tuple[()], view: LevelView
 ) -> jax.Array:
-    if setting.depth is None:
+    activation = setting.depth
+    if activation is None:
         return view.levels < setting.fixed_levels
 
     def ask() -> jax.Array:
         seen_O = depth_observation(view.score, view.levels, view.length, setting.constant_length)
-        return jnp.argmax(logits(params.depth, setting.depth, seen_O)) == 1
+        return jnp.argmax(logits(params.depth, activation, seen_O)) == 1
 
     asked = jnp.isin(view.levels, jnp.array([levels_of(rounds) for rounds in DECISION_ROUNDS]))
     go_on = jax.lax.cond(asked, ask, lambda: jnp.bool_(True))
