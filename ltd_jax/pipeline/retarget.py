@@ -17,7 +17,7 @@ from ltd_jax.pipeline import scores, stages, studies
 from ltd_jax.pipeline.stages import Settings
 from ltd_jax.pipeline.studies import Ground
 from ltd_jax.policies import observing
-from ltd_jax.policies.observing import ObservingParams
+from ltd_jax.policies.networks import LearnedParams
 from ltd_jax.replay import latency, optimum, retime, shipped, synthetic_tables, tables
 from ltd_jax.replay.latency import LatencyTable
 
@@ -121,12 +121,10 @@ def _observing_ratios(
     return ratios, float(np.mean([training_seconds(each.curves) for each in trained]))
 
 
-def of_observing(target: Ground, params: ObservingParams) -> float:
-    """Tokens per second of an observing policy that sees the table it runs under."""
-    seeing = params.replace(cost=tables.costs_of(target.table))
-    controller = observing.observing(target.cycle, target.policy)
-    found = scores.of_learned(target, controller, seeing, depth=True, size=True)
-    return found.tokens_per_second
+def of_observing(target: Ground, params: LearnedParams) -> float:
+    """Tokens per second of observing policies that see the table they run under."""
+    seeing = observing.specialised(params, tables.costs_of(target.table))
+    return scores.of_policies(target, seeing).tokens_per_second
 
 
 def best_rate(ground: Ground) -> float:
