@@ -12,7 +12,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -132,7 +132,7 @@ def _learner(
 ) -> Learner:
     both = networks.learned(config, widths)
     if turn.policy == "size":
-        levels = "random" if turn.alone else both
+        levels: Controller | Literal["random"] = "random" if turn.alone else both
         inner = environment.size_environment(config, learning.reward, levels)
         judged = networks.learned_size(config, widths, _half(config)) if turn.alone else both
         settings, actor, critic = learning.size, widths.size_actor, widths.size_critic

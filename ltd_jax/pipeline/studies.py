@@ -16,11 +16,14 @@ from ltd_jax.cycle.pair import Pair
 from ltd_jax.learning import coadapt
 from ltd_jax.learning.coadapt import Learned
 from ltd_jax.pipeline import stages
+from ltd_jax.pipeline.questions import Split
 from ltd_jax.pipeline.stages import Settings
 from ltd_jax.replay import cycles, latency, optimum
 from ltd_jax.replay.cycles import Replay
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.optimum import BestConstant
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 class Ground(NamedTuple):
@@ -49,8 +52,7 @@ def ground(pair: Pair, settings: Settings, latencies: str | None, console: Conso
     Args:
       latencies: a shipped table's name or a file; None = this device.
     """
-    splits = ("train", "validation", "test")
-    traces = [stages.trace_of(pair, split, settings, console) for split in splits]
+    traces = [stages.trace_of(pair, split, settings, console) for split in SPLITS]
     table = stages.named_table(pair, settings, latencies, console)
     cycle = pair.config.cycle
     origin = {

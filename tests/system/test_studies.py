@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import (
+    all_tables,
     autotune,
     figure3_curves,
     figure6_interaction,
@@ -162,3 +163,12 @@ def test_autotune(out, monkeypatch, capsys):
     if found["chosen"] == "ltd":
         assert saved.load(settings.policies).cycle.sizes == study_folder.CYCLE.sizes
     assert (out / "advice.png").exists()
+
+
+def test_one_command_runs_them_all(monkeypatch, capsys):
+    ran = []
+    for module in all_tables.EXPERIMENTS:
+        monkeypatch.setattr(module, "main", lambda name=module.__name__: ran.append(name))
+    all_tables.main()
+    assert ran == [module.__name__ for module in all_tables.EXPERIMENTS]
+    assert f"[{len(ran)}/{len(ran)}] Policies on other hardware" in capsys.readouterr().err
