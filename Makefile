@@ -5,10 +5,14 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/installed
 
-.PHONY: quickstart test
+.PHONY: quickstart tables test
 
 quickstart: $(INSTALLED)
 	$(VENV)/bin/python -m experiments.quickstart --out runs/quickstart
+
+tables: $(INSTALLED)
+	$(VENV)/bin/python -m experiments.all_tables --out runs/embedded \
+	  --results experiments/results/embedded-cpu
 
 test: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile

@@ -17,7 +17,7 @@ from rich.console import Console
 from experiments import command
 from experiments.command import PairFlags
 from ltd_jax import prompts, provenance, report
-from ltd_jax.pipeline import answers, results, stages, training
+from ltd_jax.pipeline import answers, results, settings_file, stages, training
 from ltd_jax.pipeline.questions import QuestionFlags, Split
 from ltd_jax.policies import saved
 
@@ -27,6 +27,7 @@ class Config(PairFlags):
     """What to decode, with which policies."""
 
     policies: Path = Path("runs/embedded/policies")
+    settings: Path | None = None  # file of autotune; the policies beside it are taken
     out: Path = Path("runs/evaluation")
     split: Split | None = None  # None = all of --questions, or the embedded test questions
     asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags()
@@ -38,11 +39,14 @@ def main() -> None:
     config = command.parse(lambda preset: Config())
     command.writable(config.out)
     console = Console(stderr=config.json)
-    trained = training.load(config.policies)
+    tuned = None if config.settings is None else settings_file.load(config.settings)
+    folder = config.policies if tuned is None else tuned.folder / "policies"
+    trained = training.load(folder)
     pair = command.load_pair(config, trained.policies.cycle)
-    stages.must_fit(trained.table, config.policies.parent / "latency.json", pair)
-    here = provenance.device_name()
-    other = config.allow_other_hardware
+    stages.must_fit(trained.table, folder.parent / "latency.json", pair)
+    here, other = provenance.device_name(), config.allow_other_hardware
+    if tuned is not None:
+        settings_file.check_here(tuned, pair, other)
     saved.check(trained.policies, pair.fingerprint, here, other, config.dtype)
     split = config.split or ("test" if config.asked.questions is None else "all")
     found = results.evaluate(pair, trained, config, split, console)

@@ -3,6 +3,7 @@
     python -m experiments.generate --prompt "def read_lines(path):"
     python -m experiments.generate --prompt "..." --controller constant:levels=2,size=4
     python -m experiments.generate --prompt "..." --controller ltd --policies runs/me/policies
+    python -m experiments.generate --prompt "..." --settings runs/tuned/settings.json
     python -m experiments.generate --target DIR --draft DIR --chat
 
 Controllers: autoregressive, constant:levels=6,size=24, eagle3, ltd. `--prompt-ids 1,2,3` needs no
@@ -27,6 +28,7 @@ from ltd_jax.decoding import named
 from ltd_jax.decoding.benchmark import Method
 from ltd_jax.decoding.stream import TextStream
 from ltd_jax.errors import UserError
+from ltd_jax.pipeline import settings_file
 
 WARM_UP_TOKENS = 2
 
@@ -41,7 +43,8 @@ class Config(PairFlags):
     style: Style = "auto"  # how a prompt is put to the target
     controller: str = "eagle3"
     policies: Path | None = None  # folder of trained policies, for ltd
-    allow_other_hardware: bool = False  # use policies that were trained for another device
+    settings: Path | None = None  # file of autotune; it says --controller and --policies
+    allow_other_hardware: bool = False  # use what was trained or tuned for another device
     context: int | None = None  # most tokens of prompt and answer
     new_tokens: int = 128
     json: bool = False
@@ -55,9 +58,15 @@ def main() -> None:
         raise UserError(f"--new-tokens is {config.new_tokens} but must be at least 1.")
     if config.chat and config.json:
         raise UserError("--json prints one answer; leave it out with --chat.")
+    tuned = None if config.settings is None else settings_file.load(config.settings)
+    if tuned is not None:
+        config = dataclasses.replace(config, controller=tuned.controller, policies=tuned.policies)
     asked = named.parse(config.controller, config.target, config.policies)
-    cycle = named.cycle_for(asked, config.target, config.context)
+    base = None if tuned is None else tuned.cycle
+    cycle = named.cycle_for(asked, config.target, config.context, base)
     pair = command.load_pair(config, cycle)
+    if tuned is not None:
+        settings_file.check_here(tuned, pair, config.allow_other_hardware)
     method = named.method(asked, pair, config.allow_other_hardware)
     command.say(f"controller {method.name}; {cycle}")
     if config.prompt_ids is not None:

@@ -12,9 +12,8 @@ from rich.console import Console
 
 from experiments import command
 from experiments.command import PairFlags
-from ltd_jax import provenance
+from ltd_jax import presets, provenance
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
-from ltd_jax.errors import UserError
 from ltd_jax.pipeline import studies
 from ltd_jax.pipeline.questions import QuestionFlags
 from ltd_jax.pipeline.studies import Ground
@@ -51,15 +50,14 @@ Flags = TypeVar("Flags", bound=StudyFlags)
 
 
 def parse(flags: type[Flags]) -> Flags:
-    """The command line of an experiment.
-
-    Raises:
-      UserError: a value cannot be.
-    """
-    try:
-        return tyro.cli(flags)
-    except ValueError as error:  # what a config says about its own fields
-        raise UserError(str(error)) from error
+    """The command line of an experiment; for another pair it starts from that pair's preset."""
+    return command.parse(
+        lambda preset: (
+            flags()
+            if preset is presets.EMBEDDED
+            else flags(**command.stage_settings(preset) | {"learning": flags.learning})
+        )
+    )
 
 
 def stand(config: StudyFlags, console: Console) -> Ground:

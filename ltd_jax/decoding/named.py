@@ -58,8 +58,13 @@ def parse(name: str, target: Path, policies: Path | None) -> Named:
     return Named(name, int(found[1]), int(found[2]))
 
 
-def cycle_for(named: Named, target: Path, context: int | None) -> CycleConfig:
+def cycle_for(
+    named: Named, target: Path, context: int | None, base: CycleConfig | None = None
+) -> CycleConfig:
     """The smallest cycle that serves a method: only what it can choose is compiled.
+
+    Args:
+      base: what the method does not say, such as the beam width; None = the target's preset.
 
     Raises:
       UserError: the policies were trained for another context, or the setting is impossible.
@@ -72,7 +77,7 @@ def cycle_for(named: Named, target: Path, context: int | None) -> CycleConfig:
                 f"{own.context}; leave out --context or train them for {context}."
             )
         return own
-    base = presets.of(target).cycle
+    base = base or presets.of(target).cycle
     if named.published is not None:
         base = sb3.smallest_cycle(named.published[0], base)
         return base if context is None else dataclasses.replace(base, context=context)

@@ -83,10 +83,9 @@ def train(
     progress: Callable[[Point, float], None] = lambda point, share: None,
     last: str | None = None,
 ) -> Learned:
-    """Trains both policies, or goes on where the folder's checkpoints end, bit for bit.
+    """Trains both policies up to the stage `last`, or goes on from checkpoints, bit for bit.
 
     Args:
-      last: stage to end with, where the others are not wanted; None = run all.
       folder: for checkpoints, one folder per stage; None = leave none.
       provenance: what the checkpoints say about themselves, JSON.
       progress: called with every new point and the share of all decisions made so far.
@@ -101,7 +100,7 @@ def train(
     best = PolicyParams(depth=None, size=None)
     by_stage: dict[str, LearnedParams] = {}
     curves: list[Point] = []
-    for index, turn in enumerate(turns(learning)):
+    for index, turn in enumerate(turns(learning, last)):
         lesson = _stage(course, index, turn, best)
         state, points = stage.run(
             lesson,
@@ -110,19 +109,18 @@ def train(
             report=functools.partial(_report, progress, learning, index),
         )
         best = best.replace(**{turn.policy: state.best})
-        frozen = lesson.data.other_params
-        by_stage[turn.name] = frozen.replace(**{turn.policy: state.best.actor})
+        by_stage[turn.name] = lesson.data.other_params.replace(**{turn.policy: state.best.actor})
         curves += points
-        if turn.name == last:
-            break
     return Learned(best, by_stage, curves)
 
 
-def turns(learning: LearningConfig) -> list[Turn]:
-    """The order of learning, without running it."""
+def turns(learning: LearningConfig, last: str | None = None) -> list[Turn]:
+    """The order of learning, without running it; up to the turn `last`, None = all."""
     alone = [Turn("size-alone", "size", True), Turn("depth-alone", "depth", True)]
     numbered = zip(range(1, learning.alternations + 1), itertools.cycle(("size", "depth")))
-    return alone + [Turn(f"iter{number}-{policy}", policy, False) for number, policy in numbered]
+    every = alone + [Turn(f"iter{number}-{policy}", policy, False) for number, policy in numbered]
+    names = [turn.name for turn in every]
+    return every if last is None else every[: names.index(last) + 1]
 
 
 def nearest_size(config: CycleConfig, size: int) -> int:

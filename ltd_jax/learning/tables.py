@@ -12,7 +12,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,9 @@ from ltd_jax.learning import stage
 from ltd_jax.learning.coadapt import Policy, Replays
 from ltd_jax.learning.ppo import Learner
 from ltd_jax.learning.stage import Point, Stage
-from ltd_jax.policies import observing
+from ltd_jax.policies import networks
 from ltd_jax.policies.controller import Controller
-from ltd_jax.policies.networks import PolicyParams
-from ltd_jax.policies.observing import ObservingParams
+from ltd_jax.policies.networks import LearnedParams, PolicyParams
 from ltd_jax.replay import environment, latency, tables
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.tables import TablesData
@@ -44,7 +43,7 @@ class Turn(NamedTuple):
 class Observing(NamedTuple):
     """What a training gave."""
 
-    params: ObservingParams  # with the first table's costs; put those of the table at hand
+    params: LearnedParams  # of observing policies; see policies.observing.specialised
     curves: list[Point]
 
 
@@ -82,15 +81,7 @@ def train(
     best = PolicyParams(depth=None, size=None)
     curves: list[Point] = []
     for index, turn in enumerate(TURNS):
-        lesson = Stage(
-            name=turn.name,
-            learner=_learner(turn, config, widths, dataclasses.replace(learning, seed=0)),
-            data=_against(data, best),
-            validation=_against(validation, best),
-            key=jax.random.fold_in(jax.random.key(learning.seed), index),
-            throughput=jnp.float32(1.0),
-            params=getattr(best, turn.policy),
-        )
+        lesson = _lesson(index, turn, best, (data, validation), config, widths, learning)
         state, points = stage.run(
             lesson,
             folder=None if folder is None else folder / turn.name,
@@ -99,8 +90,30 @@ def train(
         )
         best = best.replace(**{turn.policy: state.best})
         curves += points
-    params = ObservingParams(depth=best.depth.actor, size=best.size.actor, cost=data.cost[0])
-    return Observing(params, curves)
+    return Observing(best.learned, curves)
+
+
+def _lesson(
+    index: int,
+    turn: Turn,
+    best: PolicyParams,
+    data: tuple[TablesData, TablesData],
+    config: CycleConfig,
+    widths: PolicyConfig,
+    learning: LearningConfig,
+) -> Stage:
+    """One turn; `data` is to learn and to validate on."""
+    unseeded = dataclasses.replace(learning, seed=0)  # every seed finds the same compiled learner
+    train, validation = (_against(each, best) for each in data)
+    return Stage(
+        name=turn.name,
+        learner=_learner(turn, config, widths, unseeded),
+        data=train,
+        validation=validation,
+        key=jax.random.fold_in(jax.random.key(learning.seed), index),
+        throughput=jnp.float32(1.0),
+        params=getattr(best, turn.policy),
+    )
 
 
 def _against(data: TablesData, best: PolicyParams) -> TablesData:
@@ -117,11 +130,11 @@ def _against(data: TablesData, best: PolicyParams) -> TablesData:
 def _learner(
     turn: Turn, config: CycleConfig, widths: PolicyConfig, learning: LearningConfig
 ) -> Learner:
-    both = observing.observing(config, widths)
+    both = networks.learned(config, widths)
     if turn.policy == "size":
-        levels = "random" if turn.alone else both
+        levels: Controller | Literal["random"] = "random" if turn.alone else both
         inner = environment.size_environment(config, learning.reward, levels)
-        judged = observing.observing(config, widths, _half(config)) if turn.alone else both
+        judged = networks.learned_size(config, widths, _half(config)) if turn.alone else both
         settings, actor, critic = learning.size, widths.size_actor, widths.size_critic
     else:
         inner = environment.depth_environment(config, learning.reward, both)

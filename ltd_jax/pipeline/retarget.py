@@ -5,7 +5,8 @@ test texts relative to the best constant setting of the table that is decoded un
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -17,7 +18,7 @@ from ltd_jax.pipeline import scores, stages, studies
 from ltd_jax.pipeline.stages import Settings
 from ltd_jax.pipeline.studies import Ground
 from ltd_jax.policies import observing
-from ltd_jax.policies.observing import ObservingParams
+from ltd_jax.policies.networks import LearnedParams
 from ltd_jax.replay import latency, optimum, retime, shipped, synthetic_tables, tables
 from ltd_jax.replay.latency import LatencyTable
 
@@ -47,17 +48,23 @@ def grounds(here: Ground, names: tuple[str, ...]) -> dict[str, Ground]:
 
 def under(here: Ground, table: LatencyTable) -> Ground:
     """A study's texts under another table."""
-    replays = {
-        name: retime.retimed(getattr(here, name), table, here.cycle)
-        for name in ("train", "validation", "test")
-    }
+    train, validation, test = (
+        retime.retimed(replay, table, here.cycle)
+        for replay in (here.train, here.validation, here.test)
+    )
     identity = {
         "latency": latency.fingerprint(table),
         "device": table.provenance["device"],
         "dtype": table.provenance["dtype"],
     }
-    best = optimum.best_constant(replays["validation"], here.cycle)
-    return here._replace(table=table, best=best, origin=here.origin | identity, **replays)
+    return here._replace(
+        table=table,
+        train=train,
+        validation=validation,
+        test=test,
+        best=optimum.best_constant(validation, here.cycle),
+        origin=here.origin | identity,
+    )
 
 
 def moved(every: dict[str, Ground], settings: Settings, seeds: int, console: Console) -> list[Cell]:
@@ -106,6 +113,7 @@ def _observing_ratios(
         learning = dataclasses.replace(settings.learning, seed=seed)
         folder = settings.out / "studies" / "observing" / target.origin["latency"] / f"seed-{seed}"
         with stages.bar(console, f"not {unseen}, seed {seed}") as advance:
+            progress = functools.partial(_advance, advance)
             trained.append(
                 many_tables.train(
                     target.lessons,
@@ -114,19 +122,21 @@ def _observing_ratios(
                     target.policy,
                     learning,
                     folder=folder,
-                    progress=lambda point, share, advance=advance: advance(share),
+                    progress=progress,
                 )
             )
     ratios = [of_observing(target, each.params) / best_rate(target) for each in trained]
     return ratios, float(np.mean([training_seconds(each.curves) for each in trained]))
 
 
-def of_observing(target: Ground, params: ObservingParams) -> float:
-    """Tokens per second of an observing policy that sees the table it runs under."""
-    seeing = params.replace(cost=tables.costs_of(target.table))
-    controller = observing.observing(target.cycle, target.policy)
-    found = scores.of_learned(target, controller, seeing, depth=True, size=True)
-    return found.tokens_per_second
+def _advance(advance: Callable[[float], None], point: Point, share: float) -> None:
+    advance(share)
+
+
+def of_observing(target: Ground, params: LearnedParams) -> float:
+    """Tokens per second of observing policies that see the table they run under."""
+    seeing = observing.specialised(params, tables.costs_of(target.table))
+    return scores.of_policies(target, seeing).tokens_per_second
 
 
 def best_rate(ground: Ground) -> float:

@@ -14,7 +14,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+
+from ltd_jax import provenance
 from ltd_jax.config import CycleConfig
+from ltd_jax.cycle.pair import Pair
 from ltd_jax.errors import UserError
 from ltd_jax.replay.trace import replacing
 
@@ -108,3 +112,9 @@ def check(
             "with a choice that may be slow."
         )
     warnings.warn(f"{sentence}; its choice may be slow here.", stacklevel=2)
+
+
+def check_here(settings: DecodeSettings, pair: Pair, other_device: bool) -> None:
+    """`check` for a loaded pair on this machine."""
+    dtype = jnp.dtype(pair.dtype).name
+    check(settings, pair.fingerprint, provenance.device_name(), dtype, other_device)

@@ -126,6 +126,11 @@ def table_of(pair: Pair, settings: Measuring, console: Console) -> LatencyTable:
 def must_fit(table: LatencyTable, path: Path, pair: Pair) -> None:
     """Raises UserError unless a table is of this pair and its cycle; warns of another device."""
     cycle, origin = pair.config.cycle, table.provenance
+    if "fingerprint" not in origin:
+        raise UserError(
+            f"{path} is the table of {origin.get('device')}, not measured with this pair; give "
+            "another --out or delete it."
+        )
     must_equal(path, "fingerprint", origin.get("fingerprint"), pair.fingerprint)
     must_equal(path, "dtype", origin.get("dtype"), jnp.dtype(pair.dtype).name)
     must_equal(path, "sizes", table.sizes, cycle.sizes)

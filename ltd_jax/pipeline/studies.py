@@ -12,15 +12,18 @@ from rich.console import Console
 
 from ltd_jax import presets
 from ltd_jax.config import CycleConfig, PolicyConfig, Reward
-from ltd_jax.cycle.pair import ASSETS, Pair
+from ltd_jax.cycle.pair import Pair
 from ltd_jax.learning import coadapt
 from ltd_jax.learning.coadapt import Learned
 from ltd_jax.pipeline import stages
+from ltd_jax.pipeline.questions import Split
 from ltd_jax.pipeline.stages import Settings
 from ltd_jax.replay import cycles, latency, optimum
 from ltd_jax.replay.cycles import Replay
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.optimum import BestConstant
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 class Ground(NamedTuple):
@@ -49,8 +52,7 @@ def ground(pair: Pair, settings: Settings, latencies: str | None, console: Conso
     Args:
       latencies: a shipped table's name or a file; None = this device.
     """
-    splits = ("train", "validation", "test")
-    traces = [stages.trace_of(pair, split, settings, console) for split in splits]
+    traces = [stages.trace_of(pair, split, settings, console) for split in SPLITS]
     table = stages.named_table(pair, settings, latencies, console)
     cycle = pair.config.cycle
     origin = {
@@ -70,7 +72,7 @@ def ground(pair: Pair, settings: Settings, latencies: str | None, console: Conso
         test=replays[2],
         tasks=tuple(traces[2].provenance["tasks"]),
         best=optimum.best_constant(replays[1], cycle),
-        eagle3=eagle3(cycle, embedded=pair.folder == ASSETS / "target"),
+        eagle3=nearest(cycle, *presets.of(pair.folder).eagle3),
         origin=origin,
     )
 
@@ -110,8 +112,6 @@ def learn(
         )
 
 
-def eagle3(cycle: CycleConfig, *, embedded: bool) -> tuple[int, int]:
-    """The nearest that a cycle has to EAGLE-3's fixed setting (embedded pair's or paper's)."""
-    own = (presets.EAGLE3_LEVELS, presets.EAGLE3_SIZE)
-    levels, size = own if embedded else presets.PAPER_EAGLE3
+def nearest(cycle: CycleConfig, levels: int, size: int) -> tuple[int, int]:
+    """The nearest that a cycle has to some levels and size."""
     return min(levels, cycle.max_levels), min(cycle.sizes, key=lambda each: abs(each - size))

@@ -1,31 +1,19 @@
 """Policies that also see what things cost: one pair of networks for all hardware.
 
-The ordinary policies are right for one latency table only. These see a few numbers of the table
-beside everything else, so they can be trained on many tables and run on one they never saw.
+The ordinary policies are right for one latency table only. The networks here have a few more
+inputs, numbers of the table, so they can be trained on many tables and serve one they never saw. A
+table does not change while it is decoded under, so its numbers are folded into the first layer:
+what decodes are ordinary policies of ordinary cost.
 """
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from ltd_jax.config import CycleConfig, PolicyConfig
-from ltd_jax.cycle import observe
-from ltd_jax.policies import networks
-from ltd_jax.policies.controller import Controller, LevelView, TreeView
+from ltd_jax.policies.networks import LearnedParams
 
 COST_COUNT = 6
-
-
-@struct.dataclass(kw_only=True)
-class ObservingParams:
-    """What the `observing` controller decides with."""
-
-    depth: Any  # Linen variables of the depth policy's `Actor`
-    size: Any  # Linen variables of the size policy's `Actor`
-    cost: jax.Array  # [COST_COUNT] f32, `costs` of the table at hand
 
 
 def costs(
@@ -55,37 +43,22 @@ def costs(
     return (steps / (1 + steps)).astype(jnp.float32)
 
 
-@functools.cache
-def observing(config: CycleConfig, policy: PolicyConfig, levels: int | None = None) -> Controller:
-    """Both policies as a controller, likeliest choice each; params are `ObservingParams`.
-
-    Equal arguments give the same object, so that what was compiled with it is found again.
-
-    Args:
-      levels: draft so many in every cycle and do not ask the depth policy; None = ask it.
-    """
-    depth, size = networks.depth_actor(policy), networks.size_actor(config, policy)
-
-    def keep_drafting(params: ObservingParams, state: tuple[()], view: LevelView) -> jax.Array:
-        if levels is not None:
-            return view.levels < levels
-        seen_O = observe.depth_observation(view.score, view.levels, view.length, config)
-        go_on = jnp.argmax(depth.apply(params.depth, with_costs(seen_O, params.cost))) == 1
-        return go_on & (view.levels < config.max_levels)
-
-    def choose_size(params: ObservingParams, state: tuple[()], view: TreeView) -> jax.Array:
-        seen_O = observe.size_observation(view.score, view.levels, view.length, config)
-        logits_A = size.apply(params.size, with_costs(seen_O, params.cost))
-        return jnp.argmax(logits_A).astype(jnp.int32)
-
-    return Controller(
-        init=lambda: (),
-        keep_drafting=keep_drafting,
-        choose_size=choose_size,
-        update=lambda state, outcome: state,
-    )
-
-
 def with_costs(observation_O: jax.Array, cost: jax.Array) -> jax.Array:
-    """The observation followed by the costs."""
+    """What an observing network reads: the ordinary observation, then the costs."""
     return jnp.concatenate([observation_O, cost])
+
+
+def specialised(params: LearnedParams, cost: jax.Array) -> LearnedParams:
+    """Ordinary policies that choose as observing ones do under a table with these costs."""
+    return LearnedParams(depth=_folded(params.depth, cost), size=_folded(params.size, cost))
+
+
+def _folded(actor: Any, cost: jax.Array) -> Any:
+    """The network without its last inputs, which are always `cost`; None stays None."""
+    if actor is None:
+        return None
+    first = actor["params"]["Dense_0"]
+    kernel = first["kernel"]
+    own = kernel.shape[0] - len(cost)
+    layer = {"kernel": kernel[:own], "bias": first["bias"] + cost @ kernel[own:]}
+    return {**actor, "params": {**actor["params"], "Dense_0": layer}}

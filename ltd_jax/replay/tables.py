@@ -18,7 +18,7 @@ from flax import struct
 from ltd_jax.config import CycleConfig
 from ltd_jax.policies import observing
 from ltd_jax.policies.controller import Controller
-from ltd_jax.policies.observing import ObservingParams
+from ltd_jax.policies.networks import LearnedParams
 from ltd_jax.replay import cycles, optimum, retime
 from ltd_jax.replay.cycles import Replay
 from ltd_jax.replay.environment import Environment, ReplayData, Step
@@ -29,7 +29,7 @@ from ltd_jax.replay.latency import LatencyTable
 class TablesData:
     """What the environments read; K tables."""
 
-    data: ReplayData  # under any of them
+    data: ReplayData  # under any of them; the other policy is an observing one
     seconds: jax.Array  # [K, contexts, D, V] f32 of a whole cycle, in units of the table
     depth_seconds: jax.Array  # [K] f32
     size_seconds: jax.Array  # [K] f32
@@ -58,7 +58,7 @@ def stack(replay: Replay, tables: Sequence[LatencyTable], config: CycleConfig) -
     fields = ("seconds", "depth_seconds", "size_seconds", "plain_seconds")
     stacked = {name: jnp.stack([getattr(each, name) for each in times]) for name in fields}
     cost = jnp.stack([costs_of(each) for each in scaled])
-    data = ReplayData(times[0], ObservingParams(depth=None, size=None, cost=cost[0]), _ONE)
+    data = ReplayData(times[0], LearnedParams(depth=None, size=None), _ONE)
     return TablesData(data=data, cost=cost, **stacked)
 
 
@@ -92,7 +92,7 @@ def at(tables: TablesData, index: jax.Array) -> ReplayData:
         size_seconds=tables.size_seconds[index],
         plain_seconds=tables.plain_seconds[index],
     )
-    other = tables.data.other_params.replace(cost=tables.cost[index])
+    other = observing.specialised(tables.data.other_params, tables.cost[index])
     return tables.data.replace(replay=replay, other_params=other)
 
 
@@ -129,13 +129,17 @@ def _draw(tables: TablesData, key: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames=("config", "controller"))
 def ratios(
-    tables: TablesData, config: CycleConfig, controller: Controller, params: ObservingParams
+    tables: TablesData, config: CycleConfig, controller: Controller, params: LearnedParams
 ) -> jax.Array:
-    """Throughput of a controller over the best constant, under every table: f32 [K]."""
+    """Throughput of observing policies over the best constant, under every table: f32 [K].
+
+    Args:
+      controller: one of `networks.learned` and its kin.
+    """
 
     def ratio(index: jax.Array) -> jax.Array:
         data = at(tables, index)
-        seeing = params.replace(cost=tables.cost[index])
+        seeing = observing.specialised(params, tables.cost[index])
         totals = cycles.run(data.replay, config, controller, seeing, learned=True)
         return cycles.throughput(totals)
 

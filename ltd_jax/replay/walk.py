@@ -1,7 +1,6 @@
 """The single cycles of a controller along replayed texts: where it stands and what it chooses.
 
-`cycles.run` gives totals; here are the cycles behind them, for pictures of what policies do. Only
-for controllers without a state: what they choose at a position does not depend on the way to it.
+`cycles.run` gives totals; here are the cycles behind them, for pictures of what policies do.
 """
 
 import functools
@@ -12,31 +11,33 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltd_jax.config import CycleConfig
-from ltd_jax.policies.controller import Controller
+from ltd_jax.policies.controller import Controller, Outcome
 from ltd_jax.replay import cycles
 from ltd_jax.replay.cycles import Replay, Totals
 
-CHUNK = 256  # positions whose observations are in memory together
+OVER = -1
 
 
 class Cycles(NamedTuple):
-    """All cycles of all texts, in order; i32 [cycles] each, numpy on the host."""
+    """All cycles of all texts, in order; i32 [cycles] each."""
 
-    position: np.ndarray
-    levels: np.ndarray
-    size: np.ndarray  # index into config.sizes
-    accepted: np.ndarray
+    position: Any
+    levels: Any
+    size: Any  # index into config.sizes
+    accepted: Any
+
+
+class _Place(NamedTuple):
+    position: jax.Array
+    over: jax.Array
+    state: Any  # the controller's
 
 
 def walk(replay: Replay, config: CycleConfig, controller: Controller, params: Any) -> Cycles:
-    """Every text from its first position to its end.
-
-    Raises:
-      ValueError: the controller has a state.
-    """
-    if jax.tree.leaves(controller.init()):
-        raise ValueError("A controller with a state chooses by its past; use cycles.run.")
-    return follow(replay, *map(np.asarray, choices(replay, config, controller, params)))
+    """Every text from its first position to its end."""
+    steps = int(np.asarray(replay.remaining).max())  # every cycle commits a token
+    found = jax.device_get(_walk(replay, controller, params, steps))
+    return Cycles(*(part[found.position >= 0] for part in found))
 
 
 def follow(replay: Replay, levels_P: np.ndarray, size_P: np.ndarray) -> Cycles:
@@ -73,19 +74,25 @@ def _outcomes(
     return jax.vmap(outcome)(position_C, levels_C, size_C)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "controller"))
-def choices(
-    replay: Replay, config: CycleConfig, controller: Controller, params: Any
-) -> tuple[jax.Array, jax.Array]:
-    """What a controller in its first state chooses at every position: levels [P], size [P] i32."""
+@functools.partial(jax.jit, static_argnames=("controller", "steps"))
+def _walk(replay: Replay, controller: Controller, params: Any, steps: int) -> Cycles:
+    """Fields [texts, steps]; position -1 = the text is over."""
 
-    def choose(position: jax.Array) -> tuple[jax.Array, jax.Array]:
-        state = controller.init()
-        levels = cycles.choose_levels(replay, position, controller, params, state)
-        return levels, cycles.choose_size(replay, position, levels, controller, params, state)
+    def cycle(carry: _Place, _: None) -> tuple[_Place, Cycles]:
+        position = carry.position
+        levels = cycles.choose_levels(replay, position, controller, params, carry.state)
+        size = cycles.choose_size(replay, position, levels, controller, params, carry.state)
+        result = cycles.outcome(replay, position, levels, size, learned=False)
+        state = controller.update(carry.state, Outcome(levels, size, result.accepted))
+        found = Cycles(jnp.where(carry.over, OVER, position), levels, size, result.accepted)
+        after = jnp.where(result.over, position, result.next_position)
+        return _Place(after, carry.over | result.over, state), found
 
-    count = replay.remaining.shape[0]
-    return jax.lax.map(choose, jnp.arange(count), batch_size=min(CHUNK, count))
+    def text(first: jax.Array) -> Cycles:
+        start = _Place(first, jnp.bool_(False), controller.init())
+        return jax.lax.scan(cycle, start, None, length=steps)[1]
+
+    return jax.vmap(text)(replay.first)
 
 
 def entropy(values: np.ndarray) -> float:

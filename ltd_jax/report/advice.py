@@ -121,8 +121,9 @@ def picture(advice: Advice) -> bytes:
             fontsize=canvas.MEDIUM,
             color=palette.TEXT,
         )
-        if each["live_low"] is not None and each["live_high"] is not None:
-            ends = [plain["tokens_per_second"] * each[end] for end in ("live_low", "live_high")]
+        low, high = each["live_low"], each["live_high"]
+        if low is not None and high is not None:
+            ends = [plain["tokens_per_second"] * end for end in (low, high)]
             axes.plot(ends, [place, place], color=palette.TEXT, linewidth=3)
     canvas.tidy(axes, x="tokens per second by replay (black: live, 95 %)", y="", grid="x")
     axes.set_yticks(range(len(methods)), [NAMES[each["method"]] for each in methods])

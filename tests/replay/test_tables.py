@@ -7,7 +7,7 @@ import pytest
 
 from ltd_jax.config import CycleConfig, PolicyConfig
 from ltd_jax.policies import controller, networks, observing
-from ltd_jax.policies.observing import ObservingParams
+from ltd_jax.policies.networks import LearnedParams
 from ltd_jax.replay import cycles, environment, optimum, retime, synthetic_tables, tables
 from tests.replay import synthetic
 
@@ -31,51 +31,67 @@ def test_a_step_is_that_of_its_table(replay, two):
     inner = environment.size_environment(CONFIG, "renewal", "random")
     outer = tables.over_tables(inner)
     step, alone = jax.jit(outer.step), jax.jit(inner.step)
+    key = jax.random.key(5)
     for index in (0, 1):
-        key = jax.random.key(index)
-        place = environment.Place(jnp.int32(3), jnp.int32(2))
+        only = tables.at(stacked, jnp.int32(index))
+        place = inner.reset(only, key)
         done = step(stacked, tables.TablePlace(jnp.int32(index), place), jnp.int32(4), key)
-        only = alone(tables.at(stacked, index), place, jnp.int32(4), jax.random.split(key)[1])
-        assert (done.reward, done.committed, done.seconds) == (
-            only.reward,
-            only.committed,
-            only.seconds,
-        )
-        assert int(done.state.table) == index  # the text goes on
+        expected = alone(only, place, jnp.int32(4), jax.random.split(key)[1])
+        for name in ("reward", "committed", "seconds", "terminated"):
+            assert getattr(done, name) == getattr(expected, name)
         seen = outer.observe(stacked, done.state)
         assert seen.shape == (outer.observation_width,) == done.next_observation.shape
-        np.testing.assert_array_equal(seen[-observing.COST_COUNT :], stacked.cost[index])
+        cost = stacked.cost[int(done.state.table)]
+        np.testing.assert_array_equal(seen[-observing.COST_COUNT :], cost)
 
 
 def test_the_table_changes_where_an_episode_ends(replay, two):
     stacked = tables.stack(replay, two, CONFIG)
     outer = tables.over_tables(environment.depth_environment(CONFIG, "renewal", 1))
-    place = tables.TablePlace(jnp.int32(0), environment.Place(jnp.int32(3), jnp.int32(1)))
+    start = outer.reset(stacked, jax.random.key(1))
     keys = jax.random.split(jax.random.key(0), 32)
-    after = lambda action: jax.jit(jax.vmap(outer.step, (None, None, None, 0)))(
-        stacked, place, jnp.int32(action), keys
-    )
-    assert set(np.asarray(after(0).state.table).tolist()) == {0, 1}  # a stop ends the episode
-    assert set(np.asarray(after(1).state.table).tolist()) == {0}
+    step = jax.jit(jax.vmap(outer.step, (None, None, None, 0)))
+    after = lambda action: step(stacked, start, jnp.int32(action), keys).state.table
+    assert set(np.asarray(after(0)).tolist()) == {0, 1}  # a stop ends the episode
+    assert set(np.asarray(after(1)).tolist()) == {int(start.table)}
 
 
-def test_a_best_constant_has_ratio_one_under_every_table(replay, two):
+def test_a_best_constant_gives_one_token_per_unit_of_time(replay, two):
     stacked = tables.stack(replay, two, CONFIG)
     for index, table in enumerate(two):
         best = optimum.best_constant(retime.retimed(replay, table, CONFIG), CONFIG)
         setting = controller.constant_params(best.levels, best.size, CONFIG)
-        scaled = tables.at(stacked, index).replay
+        scaled = tables.at(stacked, jnp.int32(index)).replay
         totals = cycles.run(scaled, CONFIG, controller.constant(), setting, learned=False)
         assert float(cycles.throughput(totals)) == pytest.approx(1, rel=1e-5)
-    params = networks.init_learned(jax.random.key(0), CONFIG, WIDTHS)
-    wide = jax.tree.map(lambda leaf: leaf, params)
-    grown = [_with_cost_inputs(actor) for actor in (wide.depth, wide.size)]
-    seeing = ObservingParams(depth=grown[0], size=grown[1], cost=stacked.cost[0])
-    found = tables.ratios(stacked, CONFIG, observing.observing(CONFIG, WIDTHS), seeing)
-    learned = networks.learned(CONFIG, WIDTHS)  # the same choices: the costs have weight 0
-    for index in (0, 1):
-        scaled = tables.at(stacked, index).replay
-        totals = cycles.run(scaled, CONFIG, learned, params, learned=True)
+
+
+def test_specialised_policies_choose_as_the_observing_ones(two):
+    cost = tables.costs_of(two[0])
+    actor = networks.size_actor(CONFIG, WIDTHS)
+    observation = jax.random.uniform(jax.random.key(1), (7,))
+    wide = actor.init(jax.random.key(0), observing.with_costs(observation, cost))
+    folded = observing.specialised(LearnedParams(depth=None, size=wide), cost)
+    np.testing.assert_allclose(
+        actor.apply(folded.size, observation),
+        actor.apply(wide, observing.with_costs(observation, cost)),
+        rtol=1e-5,
+        atol=1e-7,
+    )
+    assert folded.depth is None
+
+
+def test_ratios_are_throughputs_under_every_table(replay, two):
+    stacked = tables.stack(replay, two, CONFIG)
+    narrow = networks.init_learned(jax.random.key(0), CONFIG, WIDTHS)
+    grown = LearnedParams(
+        depth=_with_cost_inputs(narrow.depth), size=_with_cost_inputs(narrow.size)
+    )
+    learned = networks.learned(CONFIG, WIDTHS)
+    found = tables.ratios(stacked, CONFIG, learned, grown)
+    for index in (0, 1):  # the costs have weight 0: the same choices
+        scaled = tables.at(stacked, jnp.int32(index)).replay
+        totals = cycles.run(scaled, CONFIG, learned, narrow, learned=True)
         assert float(found[index]) == pytest.approx(float(cycles.throughput(totals)), rel=1e-5)
 
 

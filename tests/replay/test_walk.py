@@ -45,10 +45,20 @@ def test_following_the_optimum_takes_its_time(replay):
     assert rate == pytest.approx(best.tokens_per_second, rel=1e-5)
 
 
-def test_a_controller_with_a_state_is_refused(replay):
-    counting = controller.constant()._replace(init=lambda: np.int32(0))
-    with pytest.raises(ValueError, match="with a state"):
-        walk.walk(replay, CONFIG, counting, ())
+def test_a_controller_remembers_along_a_text(replay):
+    counting = controller.constant()._replace(
+        init=lambda: jnp.int32(0),
+        keep_drafting=lambda params, state, view: view.levels < 1 + state % 3,
+        choose_size=lambda params, state, view: view.levels,
+        update=lambda state, outcome: state + 1,
+    )
+    found = walk.walk(replay, CONFIG, counting, ())
+    first = np.isin(found.position, np.asarray(replay.first))
+    text = np.cumsum(first) - 1
+    turn = np.arange(len(text)) - np.flatnonzero(first)[text]
+    np.testing.assert_array_equal(found.levels, 1 + turn % 3)
+    expected = cycles.run(replay, CONFIG, counting, (), learned=False)
+    same_totals(walk.totals(replay, CONFIG, found), expected)
 
 
 def test_entropy_of_choices():

@@ -33,7 +33,7 @@ ARGUMENTS = (
 
 def make(out: Path) -> Path:
     """Writes the three traces and a latency table; returns the folder."""
-    pair = command.load_pair(PairFlags(), CYCLE)
+    pair = command.load_pair(PairFlags(dtype="float32"), CYCLE)
     for seed, split in enumerate(("train", "validation", "test")):
         found = questions.ask(pair, ASKED, split, out).prompts
         made = synthetic.trace(CYCLE, seed=seed, text_tokens=TEXTS, agreement=0.9)
@@ -43,6 +43,7 @@ def make(out: Path) -> Path:
             fingerprint=pair.fingerprint,
             prompts=questions.digest_of(found),
             new_tokens=ASKED.new_tokens,
+            dtype="float32",
             seconds=1.0,
         )
         traces.save(made, out / "traces" / f"{split}.npz")

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from experiments import (
+    all_tables,
+    autotune,
     figure3_curves,
     figure6_interaction,
     retarget,
@@ -14,6 +16,9 @@ from experiments import (
     table7_8_iterations,
     table9_overhead,
 )
+from ltd_jax.pipeline import autotune as autotune_library
+from ltd_jax.pipeline import settings_file
+from ltd_jax.policies import saved
 from ltd_jax.report import paper
 from tests.system import study_folder
 
@@ -137,3 +142,33 @@ def test_retarget(result, out):
     assert moved != stayed
     assert f"observing, not {name}"[:12] in printed
     assert (out / "results" / "retarget.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_autotune(out, monkeypatch, capsys):
+    flags = study_folder.ARGUMENTS[2:]  # it has no --seeds
+    study_folder.run(autotune, monkeypatch, "--out", str(out), "--live-prompts", "0", *flags)
+    found = json.loads((out / "advice.json").read_text())
+    rate = {row["method"]: row["tokens_per_second"] for row in found["methods"]}
+    assert list(rate) == ["autoregressive", "eagle3", "best_constant", "ltd", "optimum"]
+    assert rate["optimum"] >= max(rate.values())
+    assert found["chosen"] == max(autotune_library.CANDIDATES, key=rate.get)
+    assert [row["context"] for row in found["contexts"]] == [8, 32]
+    for row in found["contexts"]:  # the synthetic table: larger contexts cost more, all alike
+        assert row["speedup"] == pytest.approx(found["contexts"][0]["speedup"], rel=0.3)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "The best constant setting here is" in printed and "Use: " in printed
+    settings = settings_file.load(out / "settings.json")
+    assert (settings.cycle.sizes, settings.device) == (study_folder.CYCLE.sizes, "synthetic")
+    assert settings.latency == found["ground"]["latency"]
+    if found["chosen"] == "ltd":
+        assert saved.load(settings.policies).cycle.sizes == study_folder.CYCLE.sizes
+    assert (out / "advice.png").exists()
+
+
+def test_one_command_runs_them_all(monkeypatch, capsys):
+    ran = []
+    for module in all_tables.EXPERIMENTS:
+        monkeypatch.setattr(module, "main", lambda name=module.__name__: ran.append(name))
+    all_tables.main()
+    assert ran == [module.__name__ for module in all_tables.EXPERIMENTS]
+    assert f"[{len(ran)}/{len(ran)}] Policies on other hardware" in capsys.readouterr().err
