@@ -69,18 +69,13 @@ class Settings:
                 f"({quantised.get('quant_method', 'quantization_config')}); give the unquantised "
                 "model."
             )
-        head_dim = self.whole("head_dim", max(hidden // heads, 1))
-        if head_dim % 2:
-            raise UserError(
-                f"{self.path} makes head_dim {head_dim}; rotary embedding turns channels in pairs."
-            )
         return {
             "vocab_size": self.whole("vocab_size"),
             "hidden_size": hidden,
             "intermediate_size": self.whole("intermediate_size"),
             "head_count": heads,
             "kv_head_count": self.whole("num_key_value_heads", heads),
-            "head_dim": head_dim,
+            "head_dim": self.whole("head_dim", max(hidden // heads, 1)),
             "rms_norm_eps": self.number(self.fields, "rms_norm_eps", 1e-6),
             "rope_theta": self.rope_theta(),
         }
