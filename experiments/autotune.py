@@ -23,7 +23,7 @@ from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
 from ltd_jax.errors import UserError
 from ltd_jax.pipeline import autotune
 from ltd_jax.pipeline.questions import QuestionFlags
-from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY, STUDY_LEARNING
+from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY, STUDY_LEARNING, Preset
 from ltd_jax.replay.measure import MeasureConfig
 from ltd_jax.replay.trace import replacing
 from ltd_jax.report import advice
@@ -43,8 +43,14 @@ class Config(PairFlags):
     json: bool = False  # print advice.json alone
 
 
+def start(preset: Preset) -> Config:
+    """The settings for a preset."""
+    measure = MeasureConfig(contexts=preset.contexts, visits=3, policy_visits=30)
+    return Config(cycle=preset.cycle, policy=preset.policy, measure=measure)
+
+
 def main() -> None:
-    config = tyro.cli(Config)
+    config = command.parse(start)
     if config.live_prompts < 0:
         raise UserError(f"--live-prompts is {config.live_prompts} but must not be negative.")
     command.writable(config.out)

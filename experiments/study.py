@@ -14,7 +14,6 @@ from experiments import command
 from experiments.command import PairFlags
 from ltd_jax import provenance
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
-from ltd_jax.errors import UserError
 from ltd_jax.pipeline import studies
 from ltd_jax.pipeline.questions import QuestionFlags
 from ltd_jax.pipeline.studies import Ground
@@ -56,10 +55,13 @@ def parse(flags: type[Flags]) -> Flags:
     Raises:
       UserError: a value cannot be.
     """
-    try:
-        return tyro.cli(flags)
-    except ValueError as error:  # what a config says about its own fields
-        raise UserError(str(error)) from error
+    return command.parse(
+        lambda preset: flags(
+            cycle=preset.cycle,
+            policy=preset.policy,
+            measure=MeasureConfig(contexts=preset.contexts),
+        )
+    )
 
 
 def stand(config: StudyFlags, console: Console) -> Ground:

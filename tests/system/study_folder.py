@@ -43,6 +43,7 @@ def make(out: Path) -> Path:
             fingerprint=pair.fingerprint,
             prompts=questions.digest_of(found),
             new_tokens=ASKED.new_tokens,
+            dtype="float32",
             seconds=1.0,
         )
         traces.save(made, out / "traces" / f"{split}.npz")
