@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import tyro
 
 from experiments import command
 from experiments.command import PairFlags
@@ -38,7 +37,7 @@ class Config(PairFlags):
 
 
 def main() -> None:
-    config = tyro.cli(Config)
+    config = command.parse(lambda preset: Config())
     command.writable(config.out)
     found = {}
     for name in names(config):

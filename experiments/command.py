@@ -99,6 +99,7 @@ def described(config: Any) -> Iterator[str]:
 
 def load_pair(flags: PairFlags, cycle: CycleConfig) -> Pair:
     """The pair that the flags name; says on stderr what was found and how it was read."""
+    flags = resolved(flags)
     pair = pairs.load(
         cycle,
         flags.target,

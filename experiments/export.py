@@ -12,8 +12,6 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from experiments import command
 from experiments.command import PairFlags
 from ltd_jax.errors import UserError
@@ -33,7 +31,7 @@ class Config(PairFlags):
 
 
 def main() -> None:
-    config = tyro.cli(Config)
+    config = command.parse(lambda preset: Config())
     if config.shard_gigabytes <= 0:
         raise UserError(f"--shard-gigabytes is {config.shard_gigabytes} but must be above 0.")
     folders = config.out / "target", config.out / "draft"

@@ -35,7 +35,7 @@ def empty(config: CycleConfig) -> DraftTree:
 
 def write_level(
     tree: DraftTree,
-    level: jax.Array,
+    level: jax.Array | int,
     score_WW: jax.Array,
     token_WW: jax.Array,
     parent_W: jax.Array,

@@ -88,6 +88,8 @@ def interleaved(
       skip: prompts that were measured before.
       done: called with the runs of each prompt, all methods together.
     """
+    if skip >= set(range(len(prompts))):
+        return []
     for method in methods:
         decode(pair, method, prompts[0], 0, min(new_tokens, 32))  # compile and warm up
     runs = []

@@ -192,7 +192,8 @@ def write_folder(
     for stale in [*folder.glob("model*.safetensors*"), folder / INDEX]:
         stale.unlink(missing_ok=True)  # an older index would hide what is written now
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    shards, total = [], 0
+    shards: list[list[str]] = []
+    total = 0
     named = tensors.items() if isinstance(tensors, dict) else tensors
     for shard in _shards(named, shard_bytes or SHARD_BYTES):
         save_file(shard, folder / f"{SINGLE}.part{len(shards)}", metadata={"format": "pt"})
@@ -201,7 +202,7 @@ def write_folder(
     if len(shards) == 1 and not always_index:
         (folder / f"{SINGLE}.part0").rename(folder / SINGLE)
         return
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, names in enumerate(shards):
         file = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
         (folder / f"{SINGLE}.part{number}").rename(folder / file)

@@ -81,8 +81,10 @@ def load_fields(
     for field, name in LAYER_NAMES.items():
         shape, name = shapes[field], f"{prefix}{name}.weight"
         split: Split = "in" if field in ("o", "down") else "out"
-        linear = len(shape) == 2
-        found[field] = loader.linear(name, *shape, split) if linear else loader.vector(name, *shape)
+        if len(shape) == 2:
+            found[field] = loader.linear(name, shape[0], shape[1], split)
+        else:
+            found[field] = loader.vector(name, shape[0])
     return found
 
 

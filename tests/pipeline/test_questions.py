@@ -59,6 +59,11 @@ def test_answers_are_written_once(pair, folder, tmp_path, monkeypatch):
     monkeypatch.delattr(questions.record, "greedy_texts")
     after = questions.ask(pair, flags, "all", tmp_path / "out")
     assert questions.digest_of(before.prompts) == questions.digest_of(after.prompts)
+    (path,) = (tmp_path / "out").glob("answers-*.json")
+    for content in ("{", "[1, 2]", '["one"]', "{}"):
+        path.write_text(content)
+        with pytest.raises(UserError, match=f"{path.name} is damaged"):
+            questions.ask(pair, flags, "all", tmp_path / "out")
 
 
 def test_files_without_splits_are_split_by_question(folder):

@@ -148,7 +148,7 @@ BROKEN = {
     "eps is a text": (field("target", rms_norm_eps="small"), ["config.json", "rms_norm_eps"]),
     "RoPE base is negative": (field("target", rope_theta=-1.0), ["config.json", "rope_theta"]),
     "heads and kv heads": (field("target", num_key_value_heads=3), ["config.json", "kv_head"]),
-    "odd head_dim": (field("target", head_dim=3), ["config.json", "head_dim 3"]),
+    "another head_dim": (field("target", head_dim=6), [FIRST, "q_proj", "[24, 12]"]),
     "few layers": (field("target", num_hidden_layers=3), ["config.json", "3 layers"]),
     "another activation": (field("target", hidden_act="gelu"), ["config.json", "gelu"]),
     "unknown scaling": (
