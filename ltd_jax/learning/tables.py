@@ -18,13 +18,14 @@ import jax
 import jax.numpy as jnp
 
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
-from ltd_jax.learning import stage
-from ltd_jax.learning.coadapt import Policy, Replays
+from ltd_jax.learning import ppo, stage
+from ltd_jax.learning.coadapt import Policy
+from ltd_jax.learning.course import Replays
 from ltd_jax.learning.ppo import Learner
 from ltd_jax.learning.stage import Point, Stage
 from ltd_jax.policies import observing
 from ltd_jax.policies.controller import Controller
-from ltd_jax.policies.networks import PolicyParams
+from ltd_jax.policies.networks import ActorCritic, PolicyParams
 from ltd_jax.policies.observing import ObservingParams
 from ltd_jax.replay import environment, latency, tables
 from ltd_jax.replay.latency import LatencyTable
@@ -82,14 +83,12 @@ def train(
     best = PolicyParams(depth=None, size=None)
     curves: list[Point] = []
     for index, turn in enumerate(TURNS):
-        lesson = Stage(
-            name=turn.name,
-            learner=_learner(turn, config, widths, dataclasses.replace(learning, seed=0)),
-            data=_against(data, best),
-            validation=_against(validation, best),
-            key=jax.random.fold_in(jax.random.key(learning.seed), index),
-            throughput=jnp.float32(1.0),
-            params=getattr(best, turn.policy),
+        lesson = _stage(
+            turn.name,
+            _learner(turn, config, widths, dataclasses.replace(learning, seed=0)),
+            (_against(data, best), _against(validation, best)),
+            jax.random.fold_in(jax.random.key(learning.seed), index),
+            getattr(best, turn.policy),
         )
         state, points = stage.run(
             lesson,
@@ -101,6 +100,26 @@ def train(
         curves += points
     params = ObservingParams(depth=best.depth.actor, size=best.size.actor, cost=data.cost[0])
     return Observing(params, curves)
+
+
+def _stage(
+    name: str,
+    learner: Learner,
+    lessons: tuple[TablesData, TablesData],
+    key: jax.Array,
+    params: ActorCritic | None,
+) -> Stage:
+    """One policy's turn on the tables to train and to validate on."""
+    data, validation = lessons
+    start = functools.partial(ppo.init, throughput=jnp.float32(1.0), params=params)
+    return Stage(
+        name=name,
+        start=lambda: start(learner, key, data, validation),
+        advance=lambda state: ppo.run_updates(
+            learner, state, data, validation, learner.validate_every
+        ),
+        updates=learner.config.updates,
+    )
 
 
 def _against(data: TablesData, best: PolicyParams) -> TablesData:
@@ -117,14 +136,14 @@ def _against(data: TablesData, best: PolicyParams) -> TablesData:
 def _learner(
     turn: Turn, config: CycleConfig, widths: PolicyConfig, learning: LearningConfig
 ) -> Learner:
-    both = observing.observing(config, widths)
+    both, seen = observing.observing(config, widths), widths.observation
     if turn.policy == "size":
         levels = "random" if turn.alone else both
-        inner = environment.size_environment(config, learning.reward, levels)
+        inner = environment.size_environment(config, learning.reward, levels, seen)
         judged = observing.observing(config, widths, _half(config)) if turn.alone else both
         settings, actor, critic = learning.size, widths.size_actor, widths.size_critic
     else:
-        inner = environment.depth_environment(config, learning.reward, both)
+        inner = environment.depth_environment(config, learning.reward, both, seen)
         judged, settings = both, learning.depth
         actor, critic = widths.depth_actor, widths.depth_critic
     world, validate = tables.over_tables(inner), functools.partial(_validate, turn, config, judged)
@@ -151,7 +170,7 @@ def _with_throughput(data: TablesData, throughput: jax.Array) -> TablesData:
 def _report(
     progress: Callable[[Point, float], None], lesson: Stage, index: int, point: Point
 ) -> None:
-    share = point.update / lesson.learner.config.updates
+    share = point.update / lesson.updates
     progress(point, (index + share) / len(TURNS))
 
 

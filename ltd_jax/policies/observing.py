@@ -14,7 +14,7 @@ from flax import struct
 from ltd_jax.config import CycleConfig, PolicyConfig
 from ltd_jax.cycle import observe
 from ltd_jax.policies import networks
-from ltd_jax.policies.controller import Controller, LevelView, TreeView
+from ltd_jax.policies.controller import Controller, LevelView, Outcome, TreeView
 
 COST_COUNT = 6
 
@@ -65,24 +65,28 @@ def observing(config: CycleConfig, policy: PolicyConfig, levels: int | None = No
       levels: draft so many in every cycle and do not ask the depth policy; None = ask it.
     """
     depth, size = networks.depth_actor(policy), networks.size_actor(config, policy)
+    seen = policy.observation
 
-    def keep_drafting(params: ObservingParams, state: tuple[()], view: LevelView) -> jax.Array:
+    def keep_drafting(params: ObservingParams, memory: jax.Array, view: LevelView) -> jax.Array:
         if levels is not None:
             return view.levels < levels
-        seen_O = observe.depth_observation(view.score, view.levels, view.length, config)
+        seen_O = observe.depth_observation(view, memory, config, seen)
         go_on = jnp.argmax(depth.apply(params.depth, with_costs(seen_O, params.cost))) == 1
         return go_on & (view.levels < config.max_levels)
 
-    def choose_size(params: ObservingParams, state: tuple[()], view: TreeView) -> jax.Array:
-        seen_O = observe.size_observation(view.score, view.levels, view.length, config)
+    def choose_size(params: ObservingParams, memory: jax.Array, view: TreeView) -> jax.Array:
+        seen_O = observe.size_observation(view, memory, config, seen)
         logits_A = size.apply(params.size, with_costs(seen_O, params.cost))
         return jnp.argmax(logits_A).astype(jnp.int32)
 
+    def update(memory: jax.Array, outcome: Outcome) -> jax.Array:
+        return observe.remember(memory, outcome, config, seen)
+
     return Controller(
-        init=lambda: (),
+        init=lambda: observe.no_memory(seen),
         keep_drafting=keep_drafting,
         choose_size=choose_size,
-        update=lambda state, outcome: state,
+        update=update,
     )
 
 
