@@ -2,18 +2,23 @@
 
 All classes are hashable, so they may be static arguments of jitted functions. Variants are made
 with `dataclasses.replace`. Numbers of the paper carry their section or table in a comment; named
-instances are in presets.py, the models' classes in model_config.py.
+instances are in presets.py. The models' classes stand in model_config.py, the learning settings in
+learning_config.py; both are names of this module, too.
 """
 
 import dataclasses
-from typing import Literal
 
+from ltd_jax.learning_config import ExactConfig as ExactConfig
+from ltd_jax.learning_config import Learning as Learning
+from ltd_jax.learning_config import LearningConfig as LearningConfig
+from ltd_jax.learning_config import ObservationConfig as ObservationConfig
+from ltd_jax.learning_config import PolicyConfig as PolicyConfig
+from ltd_jax.learning_config import PPOConfig as PPOConfig
+from ltd_jax.learning_config import Reward as Reward
 from ltd_jax.model_config import AnyDraftConfig, TargetConfig
 from ltd_jax.model_config import DraftConfig as DraftConfig
 from ltd_jax.model_config import GriffinConfig as GriffinConfig
 from ltd_jax.model_config import RopeScaling as RopeScaling
-
-Reward = Literal["paper", "renewal", "accepted", "time"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,60 +105,3 @@ class PairConfig:
                 f"beam_width {self.cycle.beam_width} is larger than the draft's vocabulary of "
                 f"{self.draft.draft_vocab_size}."
             )
-
-
-@dataclasses.dataclass(frozen=True)
-class PolicyConfig:
-    """Widths of the two policies' actors and critics (ReLU, paper A.2)."""
-
-    size_actor: tuple[int, ...] = (1024, 256)
-    size_critic: tuple[int, ...] = (1024, 256)
-    depth_actor: tuple[int, ...] = (1024,)
-    depth_critic: tuple[int, ...] = (1024, 256)
-
-
-@dataclasses.dataclass(frozen=True)
-class PPOConfig:
-    """Proximal policy optimisation; defaults are the paper's (A.3) or Stable-Baselines3's."""
-
-    total_steps: int = 100_000
-    environments: int = 16
-    rollout: int = 2048  # decisions per update, over all environments (A.3)
-    minibatch: int = 256  # A.3
-    epochs: int = 20  # A.3
-    learning_rate: float = 1e-3  # A.3
-    warmup: float = 0.01  # share of total_steps with rising rate, then linear decay to 0 (A.3)
-    gamma: float = 0.9  # size 0.9, depth 0.999 (A.3)
-    gae_lambda: float = 0.95
-    clip: float = 0.2
-    entropy: float = 0.01  # A.3
-    value: float = 0.5
-    max_gradient_norm: float = 0.5
-    adam_eps: float = 1e-5
-
-    def __post_init__(self) -> None:
-        if self.rollout % self.environments or self.rollout % self.minibatch:
-            raise ValueError(
-                f"rollout {self.rollout} must be a multiple of environments {self.environments} "
-                f"and of minibatch {self.minibatch}."
-            )
-        if self.minibatch < 2:
-            raise ValueError("minibatch must be >= 2: advantages are normalised within it.")
-
-    @property
-    def updates(self) -> int:
-        """Updates of a whole training: as many rollouts as cover total_steps."""
-        return -(-self.total_steps // self.rollout)
-
-
-@dataclasses.dataclass(frozen=True)
-class LearningConfig:
-    """The paper's schedule (Sec. 4): each policy alone, then one at a time against the other."""
-
-    size: PPOConfig = PPOConfig(total_steps=100_000, gamma=0.9)
-    depth: PPOConfig = PPOConfig(total_steps=1_000_000, gamma=0.999)
-    alternations: int = 3  # Iter1 size, Iter2 depth, Iter3 size
-    depth_stage_size: int = 60  # verified nodes while the depth policy learns alone
-    reward: Reward = "paper"
-    validate_every: int = 10  # PPO updates between two validations
-    seed: int = 0

@@ -1,56 +1,166 @@
-"""What the policies see (paper Eq. 3): tree probabilities, levels so far, context length.
+"""What the policies see (paper Eq. 3, Table 6): tree, levels so far, context length, recent cycles.
 
-The only place where observations are built: decoding, replay and learning call these functions.
-Scores enter as probabilities in [0, 1] (absent = 0) and scalars as shares of their limits, so that
-no network input saturates.
+The only place where observations are built: decoding, replay and learning call these functions. An
+observation is [view | memory]: what the tree shows now, and what the cycles before it gave. Scores
+enter as probabilities in [0, 1] (absent = 0) and scalars as shares of their limits, so that no
+network input saturates.
+
+    nodes     D * W * W (size) or W * W (depth) probabilities, as the paper has them
+    best      the highest of them, sorted, as square roots: most of them are small
+    expected  their running sum at every size > 0, as a share of D: tokens that the draft expects
+    entropy   nats e of the draft's distribution at every row, as e / (1 + e)
+    certainty nats e of the target's distribution that the root came from, as e / (1 + e)
+    hidden    the draft's output at the newest level's first row; the depth policy alone sees it
+    levels, length
+    recent    the memory, see `remember`
 """
 
 import jax
 import jax.numpy as jnp
 
-from ltd_jax.config import CycleConfig
+from ltd_jax.config import CycleConfig, ObservationConfig
+from ltd_jax.errors import UserError
+from ltd_jax.policies.controller import LevelView, Outcome, TreeView
+
+PAPER = ObservationConfig()
+MEMORY_DECAYS = (0.5, 0.8, 0.95)  # of a running mean per cycle
 
 
-def depth_width(config: CycleConfig) -> int:
+def depth_width(config: CycleConfig, observation: ObservationConfig = PAPER) -> int:
     """Length O of the depth policy's observation."""
-    return config.beam_width**2 + 2
+    rows = config.beam_width if observation.entropy else 0
+    return _width(config.beam_width**2, config, observation) + rows + observation.hidden
 
 
-def size_width(config: CycleConfig) -> int:
+def size_width(config: CycleConfig, observation: ObservationConfig = PAPER) -> int:
     """Length O of the size policy's observation."""
-    return config.node_count + 2
+    rows = config.max_levels * config.beam_width if observation.entropy else 0
+    return _width(config.node_count, config, observation) + rows
+
+
+def memory_width(observation: ObservationConfig) -> int:
+    """Length of the memory, 0 where nothing is remembered."""
+    return 2 * len(MEMORY_DECAYS) if observation.recent else 0
+
+
+def depth_view(
+    view: LevelView, config: CycleConfig, observation: ObservationConfig = PAPER
+) -> jax.Array:
+    """After a draft pass: what the newest level shows; f32 [depth_width - memory_width].
+
+    Raises:
+      UserError: the draft's outputs are to be seen and were not recorded.
+    """
+    seen_O = _view(jnp.exp(view.score), view, config, observation)
+    if not observation.hidden:
+        return seen_O
+    if view.hidden is None:
+        raise UserError("The trace holds no outputs of the draft; record it with hidden.")
+    return jnp.concatenate([seen_O, view.hidden[0, : observation.hidden].astype(jnp.float32)])
+
+
+def size_view(
+    view: TreeView, config: CycleConfig, observation: ObservationConfig = PAPER
+) -> jax.Array:
+    """After drafting: what the tree of `view.levels` levels shows; levels behind it are not read.
+
+    Returns:
+      f32 [size_width - memory_width], all in [0, 1] but `expected`, which W may exceed.
+    """
+    drafted = jnp.arange(config.max_levels)[:, None, None] < view.levels
+    return _view(jnp.where(drafted, jnp.exp(view.score), 0.0), view, config, observation)
 
 
 def depth_observation(
-    level_score_WW: jax.Array, levels: jax.Array, length: jax.Array, config: CycleConfig
+    view: LevelView,
+    memory: jax.Array,
+    config: CycleConfig,
+    observation: ObservationConfig = PAPER,
 ) -> jax.Array:
-    """After a draft pass: the newest level's probabilities, levels drafted, context length.
-
-    Args:
-      level_score_WW: f32 cumulative log-probabilities of the newest level, -inf = no node.
-      levels: i32 draft passes done in this cycle, >= 1.
-      length: i32 tokens whose target keys are cached.
-
-    Returns:
-      f32 [W * W + 2], all in [0, 1].
-    """
-    return _with_scalars(jnp.exp(level_score_WW), levels, length, config)
+    """What the depth policy sees, f32 [depth_width]; the memory is what `remember` gave."""
+    return jnp.concatenate([depth_view(view, config, observation), memory])
 
 
 def size_observation(
-    score_DWW: jax.Array, levels: jax.Array, length: jax.Array, config: CycleConfig
+    view: TreeView,
+    memory: jax.Array,
+    config: CycleConfig,
+    observation: ObservationConfig = PAPER,
 ) -> jax.Array:
-    """After drafting: all probabilities, levels drafted, context length; f32 [D * W * W + 2]."""
-    drafted = jnp.arange(config.max_levels)[:, None, None] < levels
-    probability = jnp.where(drafted, jnp.exp(score_DWW), 0.0)
-    return _with_scalars(probability, levels, length, config)
+    """What the size policy sees, f32 [size_width]; the memory is what `remember` gave."""
+    return jnp.concatenate([size_view(view, config, observation), memory])
 
 
-def _with_scalars(
-    probability: jax.Array, levels: jax.Array, length: jax.Array, config: CycleConfig
+def no_memory(observation: ObservationConfig) -> jax.Array:
+    """The memory at the start of a text: undecided."""
+    return jnp.full((memory_width(observation),), 0.5, jnp.float32)
+
+
+def remember(
+    memory: jax.Array, outcome: Outcome, config: CycleConfig, observation: ObservationConfig
 ) -> jax.Array:
-    scalars = jnp.stack([levels / config.max_levels, length / config.context])
-    return jnp.concatenate([probability.reshape(-1), scalars.astype(jnp.float32)])
+    """The memory behind a cycle: running means of [any token accepted, accepted / levels].
+
+    A cycle that verified no node says nothing about the draft and changes nothing.
+    """
+    if not observation.recent:
+        return memory
+    accepted = outcome.accepted.astype(jnp.float32)
+    seen_2 = jnp.stack([jnp.minimum(accepted, 1.0), accepted / outcome.levels])
+    decay_1 = jnp.asarray(MEMORY_DECAYS)[:, None]
+    old = memory.reshape(len(MEMORY_DECAYS), 2)
+    new = decay_1 * old + (1 - decay_1) * seen_2[None]
+    verified = jnp.asarray(config.sizes)[outcome.size] > 0
+    return jnp.where(verified, new.reshape(-1), memory)
+
+
+def _width(nodes: int, config: CycleConfig, observation: ObservationConfig) -> int:
+    parts = nodes if observation.nodes else 0
+    parts += min(observation.best, nodes)
+    parts += len(_counts(nodes, config)) if observation.expected else 0
+    scalars = observation.certainty + observation.levels + observation.length
+    return parts + scalars + memory_width(observation)
+
+
+def _view(
+    probability: jax.Array,
+    view: LevelView | TreeView,
+    config: CycleConfig,
+    observation: ObservationConfig,
+) -> jax.Array:
+    probability_N = probability.reshape(-1)
+    parts = [probability_N] if observation.nodes else []
+    if observation.best or observation.expected:
+        parts += _of_the_best(probability_N, config, observation)
+    parts += [_bounded(view.entropy.reshape(-1))] if observation.entropy else []
+    scalars = [_bounded(view.root_entropy)] if observation.certainty else []
+    scalars += [view.levels / config.max_levels] if observation.levels else []
+    scalars += [view.length / config.context] if observation.length else []
+    parts += [jnp.float32(scalar)[None] for scalar in scalars]
+    return jnp.concatenate([*parts, jnp.zeros((0,), jnp.float32)])
+
+
+def _bounded(entropy: jax.Array) -> jax.Array:
+    return entropy / (1 + entropy)
+
+
+def _of_the_best(
+    probability_N: jax.Array, config: CycleConfig, observation: ObservationConfig
+) -> list[jax.Array]:
+    nodes = probability_N.shape[0]
+    counts = _counts(nodes, config) if observation.expected else [0]
+    best = min(observation.best, nodes)
+    highest = jax.lax.top_k(probability_N, max(best, counts[-1]))[0]
+    parts = [jnp.sqrt(highest[:best])] if best else []
+    if observation.expected:
+        expected = jnp.cumsum(highest)[jnp.asarray(counts) - 1]
+        parts.append(expected / config.max_levels)
+    return parts
+
+
+def _counts(nodes: int, config: CycleConfig) -> list[int]:
+    """The sizes > 0 that so many nodes can fill."""
+    return [size for size in config.sizes if 0 < size <= nodes]
 
 
 def entropy(log_prob_X: jax.Array) -> jax.Array:

@@ -1,0 +1,50 @@
+"""Learning on the replay: the paper's order, both policies jointly, or with exact gradients."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
+from ltd_jax.errors import UserError
+from ltd_jax.learning import both, coadapt, exact, joint
+from ltd_jax.learning.course import Learned, Replays
+from ltd_jax.learning.stage import Point
+
+
+def train(
+    replays: Replays,
+    config: CycleConfig,
+    widths: PolicyConfig,
+    learning: LearningConfig,
+    *,
+    folder: Path | None = None,
+    provenance: dict[str, Any] | None = None,
+    progress: Callable[[Point, float], None] = lambda point, share: None,
+    mesh: Mesh | None = None,
+) -> Learned:
+    """Trains both policies as `learning.learning` says, or goes on from the folder's checkpoints.
+
+    Args:
+      folder: for checkpoints, one folder per stage; None = leave none.
+      provenance: what the checkpoints say about themselves, JSON.
+      progress: called with every new point and the share of the whole that is done.
+      mesh: of one axis, which the walks are spread over; None = one device.
+
+    Raises:
+      UserError: the folder holds a training with other settings or replays, or cannot be used; or
+        a mesh is given for the paper's order, which runs on one device.
+    """
+    told: dict[str, Any] = {
+        "folder": folder,
+        "provenance": provenance or {},
+        "progress": progress,
+    }
+    if learning.learning == "coadapt":
+        if mesh is not None:
+            raise UserError("Only joint and exact learning run over several devices; choose one.")
+        return coadapt.train(replays, config, widths, learning, **told)
+    made = joint.method if learning.learning == "joint" else exact.method
+    method = made(config, widths, learning, mesh)
+    return both.train(method, replays, seed=learning.seed, **told)

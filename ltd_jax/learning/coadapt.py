@@ -12,7 +12,6 @@ and the curves. With a folder every stage leaves checkpoints, and the same call 
 
 import dataclasses
 import functools
-import hashlib
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -20,26 +19,19 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
-from ltd_jax.learning import stage
+from ltd_jax.learning import course, ppo, stage
+from ltd_jax.learning.course import Learned, Replays
 from ltd_jax.learning.ppo import Learner
 from ltd_jax.learning.stage import Point, Stage
 from ltd_jax.policies import networks
 from ltd_jax.policies.controller import Controller
 from ltd_jax.policies.networks import LearnedParams, PolicyParams
 from ltd_jax.replay import environment, optimum
-from ltd_jax.replay.environment import Replay, ReplayData
+from ltd_jax.replay.environment import ReplayData
 
 Policy = Literal["size", "depth"]
-
-
-class Replays(NamedTuple):
-    """What to learn and to validate on."""
-
-    train: Replay
-    validation: Replay
 
 
 class Turn(NamedTuple):
@@ -48,20 +40,6 @@ class Turn(NamedTuple):
     name: str
     policy: Policy
     alone: bool  # or against the frozen other policy
-
-
-@dataclasses.dataclass(frozen=True)
-class Learned:
-    """What a training gave."""
-
-    policies: PolicyParams
-    stages: dict[str, LearnedParams]  # by stage: its policy and the other one (None = none yet)
-    curves: list[Point]
-
-    @property
-    def params(self) -> LearnedParams:
-        """For the controller `networks.learned`."""
-        return self.policies.learned
 
 
 class _Course(NamedTuple):
@@ -94,22 +72,22 @@ def train(
       UserError: the folder holds a training with other settings or replays, or cannot be used.
     """
     if folder is not None:
-        stage.claim(folder, _settings(replays, config, widths, learning))
+        stage.claim(folder, course.settings(replays, config, widths, learning))
     constant = optimum.best_constant(replays.train, config)
-    course = _Course(replays, config, widths, learning, constant)
+    whole = _Course(replays, config, widths, learning, constant)
     best = PolicyParams(depth=None, size=None)
     by_stage: dict[str, LearnedParams] = {}
     curves: list[Point] = []
     for index, turn in enumerate(turns(learning, last)):
-        lesson = _stage(course, index, turn, best)
+        frozen = _frozen(turn, best)
         state, points = stage.run(
-            lesson,
+            _stage(whole, index, turn, best, frozen),
             folder=None if folder is None else folder / turn.name,
             provenance=provenance or {},
             report=functools.partial(_report, progress, learning, index),
         )
         best = best.replace(**{turn.policy: state.best})
-        by_stage[turn.name] = lesson.data.other_params.replace(**{turn.policy: state.best.actor})
+        by_stage[turn.name] = frozen.replace(**{turn.policy: state.best.actor})
         curves += points
     return Learned(best, by_stage, curves)
 
@@ -128,23 +106,33 @@ def nearest_size(config: CycleConfig, size: int) -> int:
     return min(range(len(config.sizes)), key=lambda index: abs(config.sizes[index] - size))
 
 
-def _stage(course: _Course, index: int, turn: Turn, best: PolicyParams) -> Stage:
-    config, learning = course.config, course.learning
+def _frozen(turn: Turn, best: PolicyParams) -> LearnedParams:
+    """What the learning policy plays against; None = nothing learned."""
+    return LearnedParams(depth=None, size=None) if turn.alone else best.learned
+
+
+def _stage(
+    whole: _Course, index: int, turn: Turn, best: PolicyParams, frozen: LearnedParams
+) -> Stage:
+    config, learning = whole.config, whole.learning
     fixed = None
     if turn.alone:
         size = nearest_size(config, learning.depth_stage_size)
-        fixed = course.constant.levels if turn.policy == "size" else size
+        fixed = whole.constant.levels if turn.policy == "size" else size
     unseeded = dataclasses.replace(learning, seed=0)  # every seed finds the same compiled learner
-    frozen = LearnedParams(depth=None, size=None) if turn.alone else best.learned
-    rate = jnp.float32(course.constant.tokens_per_second)
+    learner = _learner(turn.policy, fixed, config, whole.widths, unseeded)
+    rate = jnp.float32(whole.constant.tokens_per_second)
+    data = ReplayData(whole.replays.train, frozen, rate)
+    validation = ReplayData(whole.replays.validation, frozen, rate)
+    key = jax.random.fold_in(jax.random.key(learning.seed), index)
+    start = getattr(best, turn.policy)
     return Stage(
         name=turn.name,
-        learner=_learner(turn.policy, fixed, config, course.widths, unseeded),
-        data=ReplayData(course.replays.train, frozen, rate),
-        validation=ReplayData(course.replays.validation, frozen, rate),
-        key=jax.random.fold_in(jax.random.key(learning.seed), index),
-        throughput=rate,
-        params=getattr(best, turn.policy),
+        start=lambda: ppo.init(learner, key, data, validation, throughput=rate, params=start),
+        advance=lambda state: ppo.run_updates(
+            learner, state, data, validation, learner.validate_every
+        ),
+        updates=learner.config.updates,
     )
 
 
@@ -165,12 +153,12 @@ def _learner(
     both = networks.learned(config, widths)
     if policy == "size":
         levels = both if fixed is None else "random"
-        world = environment.size_environment(config, learning.reward, levels)
+        world = environment.size_environment(config, learning.reward, levels, widths.observation)
         judged = both if fixed is None else networks.learned_size(config, widths, fixed)
         settings, actor, critic = learning.size, widths.size_actor, widths.size_critic
     else:
         size = both if fixed is None else fixed
-        world = environment.depth_environment(config, learning.reward, size)
+        world = environment.depth_environment(config, learning.reward, size, widths.observation)
         judged = both if fixed is None else networks.learned_depth(config, widths, fixed)
         settings, actor, critic = learning.depth, widths.depth_actor, widths.depth_critic
     validate = functools.partial(_validate, policy, config, judged)
@@ -196,23 +184,3 @@ def _report(
     settings = [getattr(learning, turn.policy) for turn in turns(learning)]
     decisions = [each.updates * each.rollout for each in settings]
     progress(point, (sum(decisions[:index]) + point.decisions) / sum(decisions))
-
-
-def _settings(
-    replays: Replays, config: CycleConfig, widths: PolicyConfig, learning: LearningConfig
-) -> dict[str, Any]:
-    """What a resumed training must have in common with its beginning."""
-    return {
-        "cycle": dataclasses.asdict(config),
-        "policy": dataclasses.asdict(widths),
-        "learning": dataclasses.asdict(learning),
-        "replay": dict(zip(Replays._fields, map(_fingerprint, replays), strict=True)),
-    }
-
-
-def _fingerprint(replay: Replay) -> str:
-    """12 hex characters over all but the scores, which `accepted` comes from."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(replay.replace(score=())):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()[:12]

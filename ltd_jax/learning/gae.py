@@ -10,6 +10,8 @@ end the episode: the advantage of the step after belongs to another one and does
     V behind    V1     0    cut2  last
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -57,3 +59,38 @@ def advantages(
         return advantage, advantage
 
     return jax.lax.scan(add, jnp.float32(0), (delta_T, carried_T), reverse=True)[1]
+
+
+def chained_advantages(
+    reward_T: jax.Array,
+    value_TD: jax.Array,
+    asked_TD: jax.Array,
+    over_T: jax.Array,
+    last_value: jax.Array,
+    gamma: float,
+    gae_lambda: float,
+) -> jax.Array:
+    """Advantages of chains of D decisions, of which the last gets the reward; f32 [T, D].
+
+    `gamma` discounts from one chain to the next only. A decision that was not asked is passed over:
+    what follows it counts for the one before, and its own advantage is 0.
+
+    Args:
+      asked_TD: bool; the last of a chain is always asked.
+      over_T: bool, no value behind this chain.
+      last_value: of the first decision after all chains.
+    """
+    last_TD = jnp.zeros_like(asked_TD).at[:, -1].set(True)
+    reward_TD = jnp.where(last_TD, reward_T[:, None], 0.0)
+    discount_TD = jnp.where(last_TD, gamma * (1.0 - over_T)[:, None], 1.0)
+
+    def add(behind: tuple[jax.Array, jax.Array], decision: tuple[jax.Array, ...]) -> Any:
+        next_value, later = behind
+        reward, discount, value, asked = decision
+        advantage = reward + discount * (next_value + gae_lambda * later) - value
+        passed = (jnp.where(asked, value, next_value), jnp.where(asked, advantage, later))
+        return passed, jnp.where(asked, advantage, 0.0)
+
+    steps = [leaf.reshape(-1) for leaf in (reward_TD, discount_TD, value_TD, asked_TD)]
+    start = (last_value, jnp.float32(0))
+    return jax.lax.scan(add, start, tuple(steps), reverse=True)[1].reshape(value_TD.shape)

@@ -67,11 +67,12 @@ class TrainState:
 class Metrics:
     """One row per update, each field f32 [updates]; nan where there is nothing to say."""
 
+    decisions: jax.Array  # made in this update
     reward: jax.Array  # mean per decision
     throughput: jax.Array  # committed / seconds of the rollout
     entropy: jax.Array  # nats
     policy_loss: jax.Array
-    value_loss: jax.Array
+    value_loss: jax.Array  # nan where no value is learned
     validation: jax.Array  # of the greedy policy; nan between validations
 
 
@@ -114,8 +115,12 @@ def init(
 
 
 def optimizer(learner: Learner) -> optax.GradientTransformation:
+    """The learner's `adam`."""
+    return adam(learner.config)
+
+
+def adam(config: PPOConfig) -> optax.GradientTransformation:
     """Adam with clipped gradients; the rate rises over the warm-up, then falls to zero (A.3)."""
-    config = learner.config
     steps = config.updates * config.epochs * (config.rollout // config.minibatch)
     warmup = max(1, round(config.warmup * steps))
     rate = optax.schedules.join_schedules(
@@ -174,6 +179,7 @@ def update(
     )
     state, validation_score = _validated(learner, state, validation)
     return state, Metrics(
+        decisions=jnp.float32(config.rollout),
         reward=decisions.reward.mean(),
         throughput=throughput,
         entropy=losses.entropy,

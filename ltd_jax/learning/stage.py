@@ -1,7 +1,7 @@
-"""One stage of learning that can be killed: PPO updates in chunks, a checkpoint after each.
+"""One stage of learning that can be killed: updates in chunks, a checkpoint after each.
 
-In: a learner, how its training starts, what it reads, a folder or None. Out: the last state and the
-learning curve. A stage that is found finished in its folder is only read.
+In: how a training starts and goes on, a folder or None. Out: the last state and the learning curve.
+A stage that is found finished in its folder is only read.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -19,9 +19,7 @@ from flax import traverse_util
 
 from ltd_jax import checkpoint
 from ltd_jax.errors import UserError
-from ltd_jax.learning import ppo
-from ltd_jax.learning.ppo import Learner, Metrics, TrainState
-from ltd_jax.policies.networks import ActorCritic
+from ltd_jax.learning.ppo import Metrics
 from ltd_jax.replay.trace import replacing
 
 _SETTINGS = "settings.json"
@@ -44,27 +42,22 @@ class Point:
     validation: float  # tokens per second of the greedy policy
 
 
+class State(Protocol):
+    """What a stage reads of a training's state."""
+
+    @property
+    def update(self) -> Any: ...  # i32 [] updates done
+    @property
+    def best_validation(self) -> Any: ...  # f32 [] tokens per second
+
+
 class Stage(NamedTuple):
-    """What learns, from what, and from where on."""
+    """How a training starts and goes on."""
 
     name: str
-    learner: Learner
-    data: Any  # what the environment reads
-    validation: Any  # what `learner.validate` reads
-    key: jax.Array
-    throughput: jax.Array  # f32 [] tokens per second to start from
-    params: ActorCritic | None  # policy to go on from, None = a random one
-
-    def start(self) -> TrainState:
-        """The state before the first update."""
-        return ppo.init(
-            self.learner,
-            self.key,
-            self.data,
-            self.validation,
-            throughput=self.throughput,
-            params=self.params,
-        )
+    start: Callable[[], Any]  # -> State before the first update
+    advance: Callable[[Any], tuple[Any, Metrics]]  # to the next validation
+    updates: int  # of the whole training
 
 
 def run(
@@ -73,8 +66,8 @@ def run(
     folder: Path | None,
     provenance: dict[str, Any],
     report: Callable[[Point], None],
-) -> tuple[TrainState, list[Point]]:
-    """Runs (or goes on with) a stage to its end, `learner.validate_every` updates at a time.
+) -> tuple[Any, list[Point]]:
+    """Runs (or goes on with) a stage to its end, from validation to validation.
 
     SIGINT and SIGTERM are obeyed when the updates under way are done and saved.
 
@@ -88,7 +81,7 @@ def run(
     """
     with _checkpoints(folder) as checkpoints:
         state, points = _begin(stage, checkpoints, report)
-        while int(state.update) < stage.learner.config.updates:
+        while int(state.update) < stage.updates:
             with checkpoint.uninterrupted():
                 state, points = _advance(stage, state, points)
                 if checkpoints is not None:
@@ -136,7 +129,7 @@ def _begin(
     stage: Stage,
     checkpoints: ocp.CheckpointManager | None,
     report: Callable[[Point], None],
-) -> tuple[TrainState, list[Point]]:
+) -> tuple[Any, list[Point]]:
     if checkpoints is not None:
         restored = checkpoint.restore(checkpoints, jax.eval_shape(stage.start))
         if restored is not None:
@@ -150,20 +143,16 @@ def _begin(
     return state, [point]
 
 
-def _advance(
-    stage: Stage, state: TrainState, points: list[Point]
-) -> tuple[TrainState, list[Point]]:
+def _advance(stage: Stage, state: Any, points: list[Point]) -> tuple[Any, list[Point]]:
     """The updates up to the next validation, and the curve with its point."""
-    began, learner = time.monotonic(), stage.learner
-    state, metrics = ppo.run_updates(
-        learner, state, stage.data, stage.validation, learner.validate_every
-    )
-    return state, [*points, _point(points[-1], state, metrics, learner, began)]
+    began = time.monotonic()
+    state, metrics = stage.advance(state)
+    return state, [*points, _point(points[-1], state, metrics, began)]
 
 
 def _save(
     checkpoints: ocp.CheckpointManager,
-    state: TrainState,
+    state: Any,
     points: list[Point],
     provenance: dict[str, Any],
 ) -> None:
@@ -173,20 +162,22 @@ def _save(
     checkpoint.save(checkpoints, newest.update, state, record, metrics)
 
 
-def _point(
-    before: Point, state: TrainState, metrics: Metrics, learner: Learner, began: float
-) -> Point:
+def _point(before: Point, state: State, metrics: Metrics, began: float) -> Point:
     update = int(state.update)
     done = jax.tree.map(lambda leaf: np.asarray(leaf)[: update - before.update], metrics)
     return Point(
         stage=before.stage,
         update=update,
-        decisions=update * learner.config.rollout,
+        decisions=before.decisions + int(done.decisions.sum()),
         seconds=before.seconds + time.monotonic() - began,
         reward=float(done.reward.mean()),
         throughput=float(done.throughput.mean()),
         entropy=float(done.entropy.mean()),
         policy_loss=float(done.policy_loss.mean()),
-        value_loss=float(done.value_loss.mean()),
+        value_loss=_number(done.value_loss.mean()),
         validation=float(done.validation[-1]),
     )
+
+
+def _number(value: Any) -> float | None:
+    return None if np.isnan(value) else float(value)

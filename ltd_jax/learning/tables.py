@@ -18,13 +18,14 @@ import jax
 import jax.numpy as jnp
 
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
-from ltd_jax.learning import stage
-from ltd_jax.learning.coadapt import Policy, Replays
+from ltd_jax.learning import ppo, stage
+from ltd_jax.learning.coadapt import Policy
+from ltd_jax.learning.course import Replays
 from ltd_jax.learning.ppo import Learner
 from ltd_jax.learning.stage import Point, Stage
 from ltd_jax.policies import networks
 from ltd_jax.policies.controller import Controller
-from ltd_jax.policies.networks import LearnedParams, PolicyParams
+from ltd_jax.policies.networks import ActorCritic, LearnedParams, PolicyParams
 from ltd_jax.replay import environment, latency, tables
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.tables import TablesData
@@ -81,7 +82,13 @@ def train(
     best = PolicyParams(depth=None, size=None)
     curves: list[Point] = []
     for index, turn in enumerate(TURNS):
-        lesson = _lesson(index, turn, best, (data, validation), config, widths, learning)
+        lesson = _stage(
+            turn.name,
+            _learner(turn, config, widths, dataclasses.replace(learning, seed=0)),
+            (_against(data, best), _against(validation, best)),
+            jax.random.fold_in(jax.random.key(learning.seed), index),
+            getattr(best, turn.policy),
+        )
         state, points = stage.run(
             lesson,
             folder=None if folder is None else folder / turn.name,
@@ -93,26 +100,23 @@ def train(
     return Observing(best.learned, curves)
 
 
-def _lesson(
-    index: int,
-    turn: Turn,
-    best: PolicyParams,
-    data: tuple[TablesData, TablesData],
-    config: CycleConfig,
-    widths: PolicyConfig,
-    learning: LearningConfig,
+def _stage(
+    name: str,
+    learner: Learner,
+    lessons: tuple[TablesData, TablesData],
+    key: jax.Array,
+    params: ActorCritic | None,
 ) -> Stage:
-    """One turn; `data` is to learn and to validate on."""
-    unseeded = dataclasses.replace(learning, seed=0)  # every seed finds the same compiled learner
-    train, validation = (_against(each, best) for each in data)
+    """One policy's turn on the tables to train and to validate on."""
+    data, validation = lessons
+    start = functools.partial(ppo.init, throughput=jnp.float32(1.0), params=params)
     return Stage(
-        name=turn.name,
-        learner=_learner(turn, config, widths, unseeded),
-        data=train,
-        validation=validation,
-        key=jax.random.fold_in(jax.random.key(learning.seed), index),
-        throughput=jnp.float32(1.0),
-        params=getattr(best, turn.policy),
+        name=name,
+        start=lambda: start(learner, key, data, validation),
+        advance=lambda state: ppo.run_updates(
+            learner, state, data, validation, learner.validate_every
+        ),
+        updates=learner.config.updates,
     )
 
 
@@ -130,14 +134,14 @@ def _against(data: TablesData, best: PolicyParams) -> TablesData:
 def _learner(
     turn: Turn, config: CycleConfig, widths: PolicyConfig, learning: LearningConfig
 ) -> Learner:
-    both = networks.learned(config, widths)
+    both, seen = networks.learned(config, widths), widths.observation
     if turn.policy == "size":
         levels: Controller | Literal["random"] = "random" if turn.alone else both
-        inner = environment.size_environment(config, learning.reward, levels)
+        inner = environment.size_environment(config, learning.reward, levels, seen)
         judged = networks.learned_size(config, widths, _half(config)) if turn.alone else both
         settings, actor, critic = learning.size, widths.size_actor, widths.size_critic
     else:
-        inner = environment.depth_environment(config, learning.reward, both)
+        inner = environment.depth_environment(config, learning.reward, both, seen)
         judged, settings = both, learning.depth
         actor, critic = widths.depth_actor, widths.depth_critic
     world, validate = tables.over_tables(inner), functools.partial(_validate, turn, config, judged)
@@ -164,7 +168,7 @@ def _with_throughput(data: TablesData, throughput: jax.Array) -> TablesData:
 def _report(
     progress: Callable[[Point, float], None], lesson: Stage, index: int, point: Point
 ) -> None:
-    share = point.update / lesson.learner.config.updates
+    share = point.update / lesson.updates
     progress(point, (index + share) / len(TURNS))
 
 

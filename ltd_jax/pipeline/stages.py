@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ltd_jax import provenance
+from ltd_jax import learning, provenance
 from ltd_jax.config import LearningConfig, PolicyConfig
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.errors import UserError
-from ltd_jax.learning import coadapt
+from ltd_jax.learning.course import Learned, Replays
 from ltd_jax.pipeline import questions
 from ltd_jax.pipeline.questions import QuestionFlags, Split
 from ltd_jax.replay import latency, measure, optimum, record, shipped
@@ -166,20 +166,20 @@ def kept_table(pair: Pair, settings: Measuring, name: str, console: Console) -> 
 
 def learned_by(
     pair: Pair,
-    replays: coadapt.Replays,
+    replays: Replays,
     best: optimum.BestConstant,
     origin: dict[str, Any],
     settings: Settings,
     console: Console,
-) -> coadapt.Learned:
+) -> Learned:
     """Trains both policies, or goes on training them."""
-    learning = dataclasses.replace(settings.learning, depth_stage_size=best.size)
+    taught = dataclasses.replace(settings.learning, depth_stage_size=best.size)
     with bar(console, "train policies") as advance:
-        return coadapt.train(
+        return learning.train(
             replays,
             pair.config.cycle,
             settings.policy,
-            learning,
+            taught,
             folder=settings.out / "learning",
             provenance=origin,
             progress=lambda point, share: advance(share),

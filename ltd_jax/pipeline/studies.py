@@ -14,7 +14,7 @@ from ltd_jax import presets
 from ltd_jax.config import CycleConfig, PolicyConfig, Reward
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.learning import coadapt
-from ltd_jax.learning.coadapt import Learned
+from ltd_jax.learning.course import Learned, Replays
 from ltd_jax.pipeline import stages
 from ltd_jax.pipeline.questions import Split
 from ltd_jax.pipeline.stages import Settings
@@ -41,9 +41,9 @@ class Ground(NamedTuple):
     origin: dict[str, Any]  # fingerprints of pair and table, device
 
     @property
-    def lessons(self) -> coadapt.Replays:
+    def lessons(self) -> Replays:
         """What is learned from."""
-        return coadapt.Replays(self.train, self.validation)
+        return Replays(self.train, self.validation)
 
 
 def ground(pair: Pair, settings: Settings, latencies: str | None, console: Console) -> Ground:

@@ -8,8 +8,7 @@ from rich.console import Console
 
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.errors import UserError
-from ltd_jax.learning import coadapt
-from ltd_jax.learning.coadapt import Learned
+from ltd_jax.learning.course import Learned, Replays
 from ltd_jax.learning.stage import Point
 from ltd_jax.pipeline import stages
 from ltd_jax.pipeline.stages import Settings
@@ -47,7 +46,7 @@ def train(
         table = stages.table_of(pair, settings, console)
     else:
         table = stages.kept_table(pair, settings, latencies, console)
-    lessons = coadapt.Replays(*[cycles.build(trace, table, cycle) for trace in traces])
+    lessons = Replays(*[cycles.build(trace, table, cycle) for trace in traces])
     best = optimum.best_constant(lessons.validation, cycle)
     console.print(f"best constant on validation: levels {best.levels}, size {best.size}")
     origin = {

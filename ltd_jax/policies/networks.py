@@ -15,7 +15,7 @@ from flax import struct
 
 from ltd_jax.config import CycleConfig, PolicyConfig
 from ltd_jax.cycle import observe
-from ltd_jax.policies.controller import Controller, LevelView, TreeView
+from ltd_jax.policies.controller import Controller, LevelView, Outcome, TreeView
 
 DEPTH_ACTIONS = 2  # 0 = stop and verify, 1 = draft another level
 
@@ -88,22 +88,25 @@ def learned(config: CycleConfig, policy: PolicyConfig) -> Controller:
 
     Equal configs give the same object, so that what was compiled with it is found again.
     """
-    depth, size = depth_actor(policy), size_actor(config, policy)
+    depth, size, seen = depth_actor(policy), size_actor(config, policy), policy.observation
 
-    def keep_drafting(params: LearnedParams, state: tuple[()], view: LevelView) -> jax.Array:
-        seen_O = observe.depth_observation(view.score, view.levels, view.length, config)
+    def keep_drafting(params: LearnedParams, memory: jax.Array, view: LevelView) -> jax.Array:
+        seen_O = observe.depth_observation(view, memory, config, seen)
         go_on = jnp.argmax(depth.apply(params.depth, seen_O)) == 1
         return go_on & (view.levels < config.max_levels)
 
-    def choose_size(params: LearnedParams, state: tuple[()], view: TreeView) -> jax.Array:
-        seen_O = observe.size_observation(view.score, view.levels, view.length, config)
+    def choose_size(params: LearnedParams, memory: jax.Array, view: TreeView) -> jax.Array:
+        seen_O = observe.size_observation(view, memory, config, seen)
         return jnp.argmax(size.apply(params.size, seen_O)).astype(jnp.int32)
 
+    def update(memory: jax.Array, outcome: Outcome) -> jax.Array:
+        return observe.remember(memory, outcome, config, seen)
+
     return Controller(
-        init=lambda: (),
+        init=lambda: observe.no_memory(seen),
         keep_drafting=keep_drafting,
         choose_size=choose_size,
-        update=lambda state, outcome: state,
+        update=update,
     )
 
 
@@ -124,10 +127,18 @@ def learned_depth(config: CycleConfig, policy: PolicyConfig, size: int) -> Contr
 def init_learned(key: jax.Array, config: CycleConfig, policy: PolicyConfig) -> LearnedParams:
     """Random parameters of `learned`, e.g. as the abstract state of a checkpoint."""
     key_depth, key_size = jax.random.split(key)
+    depth_O, size_O = blank_observations(config, policy)
     return LearnedParams(
-        depth=depth_actor(policy).init(key_depth, jnp.zeros(observe.depth_width(config))),
-        size=size_actor(config, policy).init(key_size, jnp.zeros(observe.size_width(config))),
+        depth=depth_actor(policy).init(key_depth, depth_O),
+        size=size_actor(config, policy).init(key_size, size_O),
     )
+
+
+def blank_observations(config: CycleConfig, policy: PolicyConfig) -> tuple[jax.Array, jax.Array]:
+    """Zeros of the shapes that the depth and the size policy see."""
+    seen = policy.observation
+    depth_O = jnp.zeros(observe.depth_width(config, seen))
+    return depth_O, jnp.zeros(observe.size_width(config, seen))
 
 
 def forced(params: LearnedParams, levels: Literal["least", "most"], size: int) -> LearnedParams:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from ltd_jax import checkpoint
-from ltd_jax.config import CycleConfig, PolicyConfig
+from ltd_jax.config import CycleConfig, ObservationConfig, PolicyConfig
 from ltd_jax.errors import UserError
 from ltd_jax.policies import networks
 from ltd_jax.policies.networks import LearnedParams
@@ -65,7 +65,9 @@ def load(folder: Path) -> SavedPolicies:
             raise UserError(f"There are no policies in {folder}; train them first.")
         try:
             cycle = CycleConfig(**_tuples(provenance["cycle"]))
-            widths = PolicyConfig(**_tuples(provenance["policy"]))
+            policy = dict(provenance["policy"])
+            seen = ObservationConfig(**policy.pop("observation"))
+            widths = PolicyConfig(**_tuples(policy), observation=seen)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"The policies in {folder} are of another version ({error}); train them again."

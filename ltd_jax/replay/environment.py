@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from ltd_jax.config import CycleConfig, Reward
+from ltd_jax.config import CycleConfig, ObservationConfig, Reward
 from ltd_jax.cycle import observe
-from ltd_jax.policies.controller import Controller
+from ltd_jax.policies.controller import Controller, Outcome
 from ltd_jax.replay import cycles
 from ltd_jax.replay.cycles import (
     CycleOutcome,
@@ -82,10 +82,14 @@ class Place:
 
     position: jax.Array  # i32 []
     levels: jax.Array  # i32 [] draft passes done in this cycle
+    memory: jax.Array  # [K] f32, of the cycles before, see `observe.remember`
 
 
 def size_environment(
-    config: CycleConfig, reward: Reward, levels: Controller | Literal["random"]
+    config: CycleConfig,
+    reward: Reward,
+    levels: Controller | Literal["random"],
+    seen: ObservationConfig = observe.PAPER,
 ) -> Environment:
     """One step = one cycle; the action is an index into config.sizes (paper Sec. 4, size policy).
 
@@ -100,21 +104,21 @@ def size_environment(
 
     def reset(data: ReplayData, key: jax.Array) -> Place:
         key_position, key_levels = jax.random.split(key)
-        return place(data, _draw_position(data.replay, key_position), key_levels)
+        fresh = _draw_position(data.replay, key_position)
+        return place(data, fresh, observe.no_memory(seen), key_levels)
 
     def see(data: ReplayData, state: Place) -> jax.Array:
-        score_DWW = data.replay.score[state.position]
-        length = data.replay.length[state.position]
-        return observe.size_observation(score_DWW, state.levels, length, config)
+        view = cycles.tree_view(data.replay, state.position, state.levels)
+        return observe.size_observation(view, state.memory, config, seen)
 
     def step(data: ReplayData, state: Place, action: jax.Array, key: jax.Array) -> Step:
         key_position, key_levels = jax.random.split(key)
         result = outcome(data.replay, state.position, state.levels, action, learned=True)
-        fresh = _draw_position(data.replay, key_position)
-        state = place(data, jnp.where(result.over, fresh, result.next_position), key_levels)
+        position, memory = _after(data, config, seen, state, action, result, key_position)
+        state = place(data, position, memory, key_levels)
         return Step(
             state=state,
-            reward=_reward(reward, result, data),
+            reward=reward_of(reward, result, data),
             terminated=result.over,
             truncated=jnp.bool_(False),
             next_observation=see(data, state),  # an ended text has no next cycle to look at
@@ -122,11 +126,16 @@ def size_environment(
             seconds=result.seconds,
         )
 
-    width = observe.size_width(config)
+    width = observe.size_width(config, seen)
     return Environment(reset, see, step, width, len(config.sizes))
 
 
-def depth_environment(config: CycleConfig, reward: Reward, size: Controller | int) -> Environment:
+def depth_environment(
+    config: CycleConfig,
+    reward: Reward,
+    size: Controller | int,
+    seen: ObservationConfig = observe.PAPER,
+) -> Environment:
     """One step = one decision after a draft pass: 1 = draft another level, 0 = stop and verify.
 
     An episode is one cycle: reward, tokens and seconds come with the stop, which terminates it, and
@@ -138,26 +147,31 @@ def depth_environment(config: CycleConfig, reward: Reward, size: Controller | in
     """
 
     def reset(data: ReplayData, key: jax.Array) -> Place:
-        return Place(_draw_position(data.replay, key), jnp.int32(1))
+        return Place(_draw_position(data.replay, key), jnp.int32(1), observe.no_memory(seen))
 
     def see(data: ReplayData, state: Place) -> jax.Array:
         view = cycles.level_view(data.replay, state.position, state.levels)
-        return observe.depth_observation(view.score, view.levels, view.length, config)
+        return observe.depth_observation(view, state.memory, config, seen)
 
     def step(data: ReplayData, state: Place, action: jax.Array, key: jax.Array) -> Step:
         levels = jnp.minimum(state.levels + action, config.max_levels)
         stop = (action == 0) | (levels == config.max_levels)
         chosen: Any = size
         if isinstance(size, Controller):
-            params, start = data.other_params, size.init()
-            chosen = cycles.choose_size(data.replay, state.position, levels, size, params, start)
+            chosen = cycles.choose_size(
+                data.replay, state.position, levels, size, data.other_params, state.memory
+            )
         result = outcome(data.replay, state.position, levels, chosen, learned=True)
-        fresh = _draw_position(data.replay, key)
-        after = jnp.where(result.over, fresh, result.next_position)
-        state = Place(jnp.where(stop, after, state.position), jnp.where(stop, 1, levels))
+        at_end = state.replace(levels=levels)
+        position, memory = _after(data, config, seen, at_end, chosen, result, key)
+        state = Place(
+            position=jnp.where(stop, position, state.position),
+            levels=jnp.where(stop, 1, levels),
+            memory=jnp.where(stop, memory, state.memory),
+        )
         return Step(
             state=state,
-            reward=jnp.where(stop, _reward(reward, result, data), 0.0),
+            reward=jnp.where(stop, reward_of(reward, result, data), 0.0),
             terminated=stop,
             truncated=jnp.bool_(False),
             next_observation=see(data, state),  # no value behind a stop
@@ -165,10 +179,10 @@ def depth_environment(config: CycleConfig, reward: Reward, size: Controller | in
             seconds=jnp.where(stop, result.seconds, 0.0),
         )
 
-    return Environment(reset, see, step, observe.depth_width(config), 2)
+    return Environment(reset, see, step, observe.depth_width(config, seen), 2)
 
 
-def _reward(reward: Reward, result: CycleOutcome, data: ReplayData) -> jax.Array:
+def reward_of(reward: Reward, result: CycleOutcome, data: ReplayData) -> jax.Array:
     """All in tokens or plain steps, so about 1 on any device; the scale never changes."""
     seconds, plain_seconds = result.seconds, data.replay.plain_seconds
     if reward == "paper":
@@ -185,13 +199,34 @@ def _with_levels(
     levels: Controller | Literal["random"],
     data: ReplayData,
     position: jax.Array,
+    memory: jax.Array,
     key: jax.Array,
 ) -> Place:
     """A place where the tree is drafted and the size is to be chosen."""
     if isinstance(levels, str):
-        return Place(position, jax.random.randint(key, (), 1, config.max_levels + 1))
-    params, state = data.other_params, levels.init()
-    return Place(position, cycles.choose_levels(data.replay, position, levels, params, state))
+        drawn = jax.random.randint(key, (), 1, config.max_levels + 1)
+        return Place(position, drawn, memory)
+    chosen = cycles.choose_levels(data.replay, position, levels, data.other_params, memory)
+    return Place(position, chosen, memory)
+
+
+def _after(
+    data: ReplayData,
+    config: CycleConfig,
+    seen: ObservationConfig,
+    place: Place,
+    size: jax.Array,
+    result: CycleOutcome,
+    key: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Position and memory behind a cycle; at the end of a text any position, nothing remembered."""
+    outcome = Outcome(place.levels, size, result.accepted)
+    memory = observe.remember(place.memory, outcome, config, seen)
+    fresh = _draw_position(data.replay, key)
+    return (
+        jnp.where(result.over, fresh, result.next_position),
+        jnp.where(result.over, observe.no_memory(seen), memory),
+    )
 
 
 def _draw_position(replay: Replay, key: jax.Array) -> jax.Array:

@@ -1,18 +1,32 @@
+import functools
 import math
 
 import hypothesis
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import strategies
 
-from ltd_jax.config import CycleConfig
+from ltd_jax.config import CycleConfig, ObservationConfig
 from ltd_jax.cycle import observe
+from ltd_jax.policies.controller import LevelView, Outcome, TreeView
 from tests.oracle import tree as oracle
 
 CONFIG = CycleConfig(beam_width=3, max_levels=4, sizes=(0, 2), context=50)
-depth_observation = jax.jit(observe.depth_observation, static_argnames="config")
-size_observation = jax.jit(observe.size_observation, static_argnames="config")
+NOTHING = jnp.zeros(0)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "seen"))
+def depth_observation(score, levels, length, config, seen=observe.PAPER, memory=NOTHING):
+    view = LevelView(score, jnp.int32(levels), jnp.int32(length))
+    return observe.depth_observation(view, memory, config, seen)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "seen"))
+def size_observation(score, levels, length, config, seen=observe.PAPER, memory=NOTHING):
+    view = TreeView(score, jnp.int32(levels), jnp.int32(length))
+    return observe.size_observation(view, memory, config, seen)
 
 
 def drawn_score(seed, levels):
@@ -59,3 +73,45 @@ def test_size_observation_ignores_levels_that_are_not_drafted(levels):
     np.testing.assert_array_equal(
         size_observation(full, levels, 9, CONFIG), size_observation(short, levels, 9, CONFIG)
     )
+
+
+def test_best_and_expected_are_the_sorted_probabilities_and_their_sums():
+    config = CycleConfig(beam_width=3, max_levels=4, sizes=(0, 1, 3, 12), context=50)
+    seen = ObservationConfig(nodes=False, best=4, expected=True, levels=False, length=False)
+    score, levels = drawn_score(7, 4), 2
+    ordered = sorted((math.exp(one) for one in score[:levels].reshape(-1).tolist()), reverse=True)
+    expected = [math.sqrt(one) for one in ordered[:4]]
+    expected += [sum(ordered[:size]) / config.max_levels for size in (1, 3, 12)]
+    size_O = size_observation(score, levels, 9, config, seen)
+    np.testing.assert_allclose(size_O, expected, atol=1e-6)
+    assert size_O.shape == (observe.size_width(config, seen),)
+    newest = sorted((math.exp(one) for one in score[levels - 1].reshape(-1).tolist()), reverse=True)
+    expected = [math.sqrt(one) for one in newest[:4]]
+    expected += [sum(newest[:size]) / config.max_levels for size in (1, 3)]  # 12 are not there
+    depth_O = depth_observation(score[levels - 1], levels, 9, config, seen)
+    np.testing.assert_allclose(depth_O, expected, atol=1e-6)
+    assert depth_O.shape == (observe.depth_width(config, seen),)
+
+
+def test_the_memory_is_a_running_mean_of_what_cycles_accepted():
+    seen = ObservationConfig(recent=True)
+    config = CycleConfig(beam_width=3, max_levels=4, sizes=(0, 2, 8))
+    memory = observe.no_memory(seen)
+    assert memory.shape == (observe.memory_width(seen),) == (6,)
+    cycles = [(4, 2, 3), (2, 0, 0), (3, 1, 0)]  # levels, size, accepted; the second tested nothing
+    means = {decay: [0.5, 0.5] for decay in observe.MEMORY_DECAYS}
+    for levels, size, accepted in cycles:
+        outcome = Outcome(*(jnp.int32(value) for value in (levels, size, accepted)))
+        memory = observe.remember(memory, outcome, config, seen)
+        for decay, mean in means.items():
+            if config.sizes[size]:
+                new = [float(accepted > 0), accepted / levels]
+                means[decay] = [decay * a + (1 - decay) * b for a, b in zip(mean, new, strict=True)]
+    np.testing.assert_allclose(memory, [one for mean in means.values() for one in mean], rtol=1e-6)
+    size_O = size_observation(drawn_score(1, 4), 2, 9, config, seen, memory)
+    np.testing.assert_array_equal(size_O[-6:], memory)
+
+
+def test_policies_that_see_nothing_are_refused():
+    with pytest.raises(ValueError, match="see nothing"):
+        ObservationConfig(nodes=False, levels=False, length=False)

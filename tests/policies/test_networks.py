@@ -13,6 +13,7 @@ from tests.policies import views
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 CYCLE = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 1, 4), context=64)
+NOTHING = jnp.zeros(0)  # remembered
 WIDTHS = PolicyConfig(size_actor=(16, 8), size_critic=(8,), depth_actor=(8,), depth_critic=(8,))
 
 
@@ -68,28 +69,28 @@ def test_networks_are_relu_perceptrons_over_any_leading_axes() -> None:
 def test_learned_decides_by_its_likeliest_choices(params: LearnedParams) -> None:
     learned = networks.learned(CYCLE, WIDTHS)
     deep = always(params, "depth", 1)
-    keep = [bool(learned.keep_drafting(deep, (), level_view(levels))) for levels in (1, 2, 3)]
+    keep = [bool(learned.keep_drafting(deep, NOTHING, level_view(levels))) for levels in (1, 2, 3)]
     assert keep == [True, True, False]  # the tree is full at D levels
-    assert not learned.keep_drafting(always(params, "depth", 0), (), level_view(1))
+    assert not learned.keep_drafting(always(params, "depth", 0), NOTHING, level_view(1))
     for size in range(3):
-        assert learned.choose_size(always(params, "size", size), (), tree_view(2)) == size
+        assert learned.choose_size(always(params, "size", size), NOTHING, tree_view(2)) == size
 
 
 def test_learned_sees_the_observations_of_the_cycle(params: LearnedParams) -> None:
     learned = networks.learned(CYCLE, WIDTHS)
     view = tree_view(2)
-    seen = observe.size_observation(view.score, view.levels, view.length, CYCLE)
+    seen = observe.size_observation(view, NOTHING, CYCLE)
     logits = networks.size_actor(CYCLE, WIDTHS).apply(params.size, seen)
-    choice = learned.choose_size(params, (), view)
+    choice = learned.choose_size(params, NOTHING, view)
     assert choice == int(np.argmax(logits)) and choice.dtype == jnp.int32
 
 
 def test_absent_nodes_do_not_spoil_a_decision(params: LearnedParams) -> None:
     learned = networks.learned(CYCLE, WIDTHS)
     nothing = level_view(1, -jnp.inf)
-    seen = observe.depth_observation(nothing.score, nothing.levels, nothing.length, CYCLE)
+    seen = observe.depth_observation(nothing, NOTHING, CYCLE)
     assert np.isfinite(networks.depth_actor(WIDTHS).apply(params.depth, seen)).all()
-    assert learned.keep_drafting(params, (), nothing).shape == ()
+    assert learned.keep_drafting(params, NOTHING, nothing).shape == ()
 
 
 def test_equal_configs_give_the_same_controller() -> None:
@@ -101,15 +102,15 @@ def test_equal_configs_give_the_same_controller() -> None:
 def test_one_learned_policy_beside_a_constant(params: LearnedParams) -> None:
     size_only = networks.learned_size(CYCLE, WIDTHS, 2)
     alone = always(params, "size", 1).replace(depth=None)
-    assert [bool(size_only.keep_drafting(alone, (), level_view(n))) for n in (1, 2)] == [
+    assert [bool(size_only.keep_drafting(alone, NOTHING, level_view(n))) for n in (1, 2)] == [
         True,
         False,
     ]
-    assert size_only.choose_size(alone, (), tree_view(2)) == 1
+    assert size_only.choose_size(alone, NOTHING, tree_view(2)) == 1
     depth_only = networks.learned_depth(CYCLE, WIDTHS, 2)
     alone = always(params, "depth", 1).replace(size=None)
-    assert depth_only.keep_drafting(alone, (), level_view(1))
-    assert depth_only.choose_size(alone, (), tree_view(2)) == 2
+    assert depth_only.keep_drafting(alone, NOTHING, level_view(1))
+    assert depth_only.choose_size(alone, NOTHING, tree_view(2)) == 2
 
 
 def test_decoding_needs_the_actors_only() -> None:

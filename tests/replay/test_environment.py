@@ -5,7 +5,13 @@ import pytest
 
 from ltd_jax.config import CycleConfig
 from ltd_jax.cycle import observe
-from ltd_jax.policies.controller import Controller, constant, constant_params
+from ltd_jax.policies.controller import (
+    Controller,
+    LevelView,
+    TreeView,
+    constant,
+    constant_params,
+)
 from ltd_jax.replay import cycles, environment
 from tests.replay import synthetic
 
@@ -45,7 +51,7 @@ def data_of(replay, params=()):
 
 
 def at(position, levels=1):
-    return environment.Place(jnp.int32(position), jnp.int32(levels))
+    return environment.Place(jnp.int32(position), jnp.int32(levels), jnp.zeros(0))
 
 
 @pytest.mark.parametrize("text", [0, 1, 2, 3])
@@ -121,14 +127,12 @@ def test_observations_are_those_of_decoding(replay):
         state = at(position, levels)
         length = int(TRACE.length[position])
         depth = environment.depth_environment(CONFIG, "paper", 0)
-        expected = observe.depth_observation(
-            jnp.asarray(TRACE.score[position, levels - 1]), levels, length, CONFIG
-        )
+        view = LevelView(jnp.asarray(TRACE.score[position, levels - 1]), levels, length)
+        expected = observe.depth_observation(view, state.memory, CONFIG)
         np.testing.assert_array_equal(depth.observe(data, state), expected)
         size = environment.size_environment(CONFIG, "paper", "random")
-        expected = observe.size_observation(
-            jnp.asarray(TRACE.score[position]), levels, length, CONFIG
-        )
+        view = TreeView(jnp.asarray(TRACE.score[position]), levels, length)
+        expected = observe.size_observation(view, state.memory, CONFIG)
         np.testing.assert_array_equal(size.observe(data, state), expected)
         assert expected.shape == (size.observation_width,)
     assert (depth.action_count, size.action_count) == (2, 5)

@@ -1,0 +1,65 @@
+"""A small setting in which both policies learn at once within a second."""
+
+import dataclasses
+
+from ltd_jax.config import (
+    CycleConfig,
+    ExactConfig,
+    LearningConfig,
+    ObservationConfig,
+    PolicyConfig,
+    PPOConfig,
+)
+from ltd_jax.learning.course import Replays
+from ltd_jax.replay import cycles
+from ltd_jax.replay.cycles import Replay
+from tests.replay import synthetic
+
+CYCLE = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 1, 2, 4, 8), context=64)
+POLICY = PolicyConfig(
+    size_actor=(8,),
+    size_critic=(8,),
+    depth_actor=(8,),
+    depth_critic=(8,),
+    observation=ObservationConfig(best=4, expected=True, recent=True),
+)
+EXACT = LearningConfig(
+    learning="exact",
+    exact=ExactConfig(
+        updates=7, environments=16, cycles=4, steps=4, minibatch=32, learning_rate=2e-2
+    ),
+    reward="renewal",
+    validate_every=3,
+)
+JOINT = dataclasses.replace(
+    EXACT,
+    learning="joint",
+    joint=PPOConfig(
+        total_steps=7 * 128,
+        environments=32,
+        rollout=128,
+        minibatch=64,
+        epochs=2,
+        learning_rate=1e-2,
+        gamma=0.5,
+    ),
+)
+
+WIDE = dataclasses.replace(POLICY, size_actor=(64,), depth_actor=(64,))
+
+
+def longer(learning: LearningConfig, updates: int) -> LearningConfig:
+    """The same exact learning with more updates and hardly any regularisation."""
+    exact = dataclasses.replace(learning.exact, updates=updates, weight_decay=0.0, entropy=1e-3)
+    return dataclasses.replace(learning, exact=exact)
+
+
+def replay(seed: int, config: CycleConfig = CYCLE) -> Replay:
+    """Four texts with a table that makes levels and sizes cost."""
+    trace = synthetic.trace(config, seed=seed, text_tokens=(24, 17, 20, 22))
+    return cycles.build(trace, synthetic.table(config), config)
+
+
+def replays() -> Replays:
+    """To learn and to validate on."""
+    return Replays(train=replay(0), validation=replay(1))

@@ -1,0 +1,111 @@
+"""Joint and exact learning as one program, in chunks, resumed, and seeds side by side."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ltd_jax import learning
+from ltd_jax.errors import UserError
+from ltd_jax.learning import both, exact, joint, lessons
+from ltd_jax.learning.course import Learned
+from ltd_jax.policies import networks
+from ltd_jax.replay import cycles, optimum
+from tests.learning import small
+from tests.learning.small import CYCLE, EXACT, JOINT, POLICY
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+REPLAYS = small.replays()
+LEARNING = {"exact": EXACT, "joint": JOINT}
+METHODS = {
+    "exact": exact.method(CYCLE, POLICY, EXACT),
+    "joint": joint.method(CYCLE, POLICY, JOINT),
+}
+RATE = optimum.best_constant(REPLAYS.train, CYCLE).tokens_per_second
+both_ways = pytest.mark.parametrize("way", ["exact", "joint"])
+
+
+@pytest.fixture(scope="module")
+def learned() -> dict[str, Learned]:
+    return {way: learning.train(REPLAYS, CYCLE, POLICY, LEARNING[way]) for way in LEARNING}
+
+
+def rate(params) -> float:
+    controller = networks.learned(CYCLE, POLICY)
+    totals = cycles.run(REPLAYS.validation, CYCLE, controller, params, learned=True)
+    return float(cycles.throughput(totals))
+
+
+def same(left: Learned, right: Learned) -> None:
+    jax.tree.map(np.testing.assert_array_equal, left.policies, right.policies)
+    timeless = [
+        [dataclasses.replace(point, seconds=0) for point in each.curves] for each in (left, right)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+@both_ways
+def test_the_best_validated_policies_are_given(learned, way: str) -> None:
+    curve = [point.validation for point in learned[way].curves]
+    assert rate(learned[way].params) == pytest.approx(max(curve), rel=1e-6)
+    assert max(curve) > curve[0]
+
+
+@both_ways
+def test_updates_are_rounded_up_to_whole_validations(learned, way: str) -> None:
+    points = learned[way].curves
+    assert [point.update for point in points] == [0, 3, 6, 9]
+    assert points[0].reward is None and np.isfinite(points[-1].reward)
+    cycles_made = 9 * (64 if way == "exact" else 128)
+    assert 2 * cycles_made <= points[-1].decisions <= 3 * cycles_made  # D = 3: 1 or 2, and a size
+    assert (points[-1].value_loss is None) == (way == "exact")
+
+
+@both_ways
+def test_resumes_bit_for_bit(learned, way: str, tmp_path) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(point, share) -> None:
+        if point.update == 3:
+            raise Killed
+
+    run = lambda progress: learning.train(
+        REPLAYS, CYCLE, POLICY, LEARNING[way], folder=tmp_path, progress=progress
+    )
+    with pytest.raises(Killed):
+        run(kill)
+    shares = []
+    same(run(lambda point, share: shares.append(share)), learned[way])
+    assert shares == [pytest.approx(2 / 3), 1]
+    other = dataclasses.replace(LEARNING[way], seed=3)
+    with pytest.raises(UserError, match=r"learning\.seed = 0, not 3"):
+        learning.train(REPLAYS, CYCLE, POLICY, other, folder=tmp_path)
+
+
+@both_ways
+def test_one_program_trains_many_seeds(learned, way: str) -> None:
+    method = METHODS[way]
+    learn, check = (lessons.build(each, CYCLE, POLICY) for each in REPLAYS)
+    keys = jax.vmap(jax.random.key)(jnp.arange(2))
+    train = jax.vmap(both.program, (None, 0, None, None, None))
+    state, metrics = train(method, keys, jnp.float32(RATE), learn, check)
+    first = [point.validation for point in learned[way].curves[1:]]
+    np.testing.assert_allclose(metrics.validation[0, 2::3], first, rtol=0.05)
+    assert metrics.validation.shape == (2, 9) and np.isnan(metrics.validation[:, :2]).all()
+    kernels = state.best.size.actor["params"]["Dense_0"]["kernel"]
+    assert not np.allclose(kernels[0], kernels[1])
+    best = max(float(learned[way].curves[0].validation), *first)
+    assert float(state.best_validation[0]) == pytest.approx(best, rel=0.05)
+
+
+def test_coadapt_is_the_papers_order() -> None:
+    few = dataclasses.replace(JOINT.joint, total_steps=128)
+    paper = dataclasses.replace(EXACT, learning="coadapt", size=few, depth=few, alternations=1)
+    found = learning.train(REPLAYS, CYCLE, POLICY, paper)
+    assert list(found.stages) == ["size-alone", "depth-alone", "iter1-size"]
+    with pytest.raises(UserError, match="one device|several devices"):
+        mesh = jax.make_mesh((1,), (both.AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+        learning.train(REPLAYS, CYCLE, POLICY, paper, mesh=mesh)

@@ -1,0 +1,89 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ltd_jax.config import CycleConfig
+from ltd_jax.cycle import observe
+from ltd_jax.learning import lessons
+from ltd_jax.learning.lessons import Lesson, Start
+from ltd_jax.policies import networks
+from ltd_jax.replay import cycles
+from tests.learning import small
+from tests.learning.small import CYCLE, POLICY
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module")
+def lesson() -> Lesson:
+    return lessons.build(small.replay(0), CYCLE, POLICY)
+
+
+def lively(seed: int):
+    """Policies whose choices vary: their last layers are a hundred times larger than at first."""
+    actors = networks.init_learned(jax.random.key(seed), CYCLE, POLICY)
+    return jax.tree.map(lambda leaf: leaf * (100 if leaf.shape[-1:] in ((2,), (5,)) else 1), actors)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_throughput_is_that_of_the_controller_memory_included(lesson: Lesson, seed: int) -> None:
+    actors = lively(seed)
+    controller = networks.learned(CYCLE, POLICY)
+    totals = cycles.run(lesson.replay, CYCLE, controller, actors, learned=True)
+    ours = lessons.throughput(actors, lesson, CYCLE, POLICY)
+    assert float(ours) == pytest.approx(float(cycles.throughput(totals)), rel=1e-6)
+    assert len({*np.round(np.asarray(totals.levels / totals.cycles), 3).tolist()}) > 1
+
+
+def test_what_is_seen_is_what_decoding_sees(lesson: Lesson) -> None:
+    start = Start(jnp.int32(11), jnp.linspace(0, 1, observe.memory_width(POLICY.observation)))
+    seen_DO = lessons.depth_seen(lesson, start)
+    for levels in (1, 2):
+        view = cycles.level_view(lesson.replay, start.position, jnp.int32(levels))
+        expected = observe.depth_observation(view, start.memory, CYCLE, POLICY.observation)
+        np.testing.assert_allclose(seen_DO[levels - 1], expected, atol=1e-6)
+    for levels in (1, 2, 3):
+        view = cycles.tree_view(lesson.replay, start.position, jnp.int32(levels))
+        expected = observe.size_observation(view, start.memory, CYCLE, POLICY.observation)
+        for seen_O in (
+            lessons.sizes_seen(lesson, start)[levels - 1],
+            lessons.size_seen(lesson, start, jnp.int32(levels)),
+        ):
+            np.testing.assert_allclose(seen_O, expected, atol=1e-6)
+
+
+def test_outcomes_are_the_cycles_of_every_choice(lesson: Lesson) -> None:
+    table = lessons.outcomes(lesson, jnp.int32(5), CYCLE)
+    for levels, size in ((1, 0), (2, 3), (3, 4)):
+        one = cycles.outcome(lesson.replay, jnp.int32(5), jnp.int32(levels), size, learned=True)
+        assert table.committed[levels - 1, size] == one.committed
+        assert float(table.seconds[levels - 1, size]) == pytest.approx(float(one.seconds))
+
+
+def test_drawn_decisions_follow_the_probabilities(lesson: Lesson) -> None:
+    actors = lively(3)
+    start = Start(jnp.int32(2), observe.no_memory(POLICY.observation))
+    draw = lambda key: lessons.decide(actors, lesson, start, CYCLE, POLICY, key)
+    drawn = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 4000))
+    logits = networks.depth_actor(POLICY).apply(actors.depth, lessons.depth_seen(lesson, start))
+    go_on = np.asarray(jax.nn.softmax(logits))[:, 1]
+    expected = [1 - go_on[0], go_on[0] * (1 - go_on[1]), go_on[0] * go_on[1]]
+    share = np.bincount(np.asarray(drawn.levels), minlength=4)[1:] / 4000
+    np.testing.assert_allclose(share, expected, atol=0.03)
+    stopped = ~np.asarray(drawn.go_on[:, 0])
+    assert set(np.asarray(drawn.levels)[stopped].tolist()) <= {1}
+    chosen = np.where(np.asarray(drawn.go_on), np.log(go_on), np.log(1 - go_on))
+    np.testing.assert_allclose(drawn.depth_log_prob, chosen, rtol=1e-3, atol=1e-5)
+
+
+def test_one_level_leaves_only_the_size_to_choose() -> None:
+    config = CycleConfig(beam_width=2, max_levels=1, sizes=(0, 1, 2), context=64)
+    policy = dataclasses.replace(POLICY)
+    lesson = lessons.build(small.replay(0, config), config, policy)
+    actors = networks.init_learned(jax.random.key(0), config, policy)
+    start = lessons.draw_start(lesson, policy, jax.random.key(1))
+    decision = lessons.decide(actors, lesson, start, config, policy, jax.random.key(2))
+    assert decision.levels == 1 and decision.go_on.shape == (0,)
