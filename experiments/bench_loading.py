@@ -4,7 +4,8 @@
 
 Writes a target of random weights in bf16 (sharded, in a temporary folder, deleted again), loads
 it in a process of its own, and compares that process's peak of resident memory with what it holds
-in the end. Expected: the peak lies less than 1.5 times the largest tensor above the final arrays.
+in the end. Expected: the peak lies less than 1.5 times the largest tensor above the final arrays;
+on a processor, which takes the host's buffers over as they are, 0.3 times.
 About a minute on 2 cores; needs as much disk and memory as `--gibibytes`. Writes OUT/loading.json.
 """
 

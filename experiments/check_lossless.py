@@ -4,8 +4,8 @@
     python -m experiments.check_lossless --target DIR --draft DIR --tokens 500 --out runs/lossless
 
 Without `--target` and `--draft`: small random pairs of every known family (Llama-1 to 3.2, Vicuna,
-Qwen2, Qwen3, tied and untied; EAGLE-3 drafts with and without d2t, and Griffin), whose vocabulary
-is so small that untrained drafts are accepted often. 2,000 tokens each; 3 minutes on 2 cores.
+Qwen2, Qwen3, tied and untied; EAGLE-3 drafts with and without d2t, and Griffin), with drafts that
+are fitted so that cycles accept nothing, something and everything. 2,000 tokens each; 3 minutes.
 Expected: no mismatch. Writes OUT/lossless.json; exit code 1 when a text differs.
 """
 

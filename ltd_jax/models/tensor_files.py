@@ -88,18 +88,21 @@ class TensorFolder:
     def blocks(
         self, name: str, shape: tuple[int, ...], most_bytes: int
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """A matrix by blocks of whole rows: each one's first row and the rows; errors as `read`."""
+        """A matrix by blocks of whole rows: each one's first row and the rows; errors as `read`.
+
+        The file is opened for every block: a map of it keeps all pages that were read of it.
+        """
         path, stored = self._place(name)
         if path.suffix == TORCH_SUFFIX:
             yield 0, self.read(name, shape)
             return
         self.used.add(name)
-        with _opened(path) as file:
-            tensor = file.get_slice(stored)
-            self._check_shape(name, tuple(tensor.get_shape()), shape)
-            step = max(1, most_bytes // (4 * shape[1]))
-            for start in range(0, shape[0], step):
-                yield start, tensor[start : min(start + step, shape[0])]
+        self._check_shape(name, self.shape(name), shape)
+        step = max(1, most_bytes // (4 * shape[1]))
+        for start in range(0, shape[0], step):
+            with _opened(path) as file:
+                block = file.get_slice(stored)[start : min(start + step, shape[0])]
+            yield start, block
 
     def unused(self) -> list[str]:
         """Names in the files that nothing read."""

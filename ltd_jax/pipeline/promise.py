@@ -28,7 +28,8 @@ class Kept:
 def settings(config: CycleConfig) -> list[Method]:
     """Constants from one node on one level to all nodes on all levels."""
     most, sizes = config.max_levels, config.sizes
-    chosen = {(1, sizes[0]), (1, sizes[1]), ((most + 1) // 2, sizes[-2]), (most, sizes[-1])}
+    middle = sizes[len(sizes) // 2]
+    chosen = {(1, sizes[0]), (1, middle), ((most + 1) // 2, middle), (most, sizes[-1])}
     return [
         Method(
             f"levels {levels}, size {size}",

@@ -1,10 +1,13 @@
 """Small random pairs of every known family: what losslessness is shown on without any weights.
 
-Their vocabulary is so small that an untrained draft proposes the target's choice often: cycles
-accept nothing, something and everything, so that every part of the cycle decides what is said.
+Random drafts are hardly ever right. So one map of each draft is fitted (ridge regression, on a few
+of the target's texts) to what the target says next: cycles accept nothing, something and
+everything, and every part of the cycle decides what is said.
 """
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,15 +22,20 @@ from ltd_jax.config import (
     TargetConfig,
 )
 from ltd_jax.cycle.pair import Pair, PairParams
-from ltd_jax.models import draft, target
+from ltd_jax.decoding import generate
+from ltd_jax.models import draft, layers, target
+from ltd_jax.models.draft import DraftParams
+from ltd_jax.models.eagle3 import Eagle3Params
 
 CYCLE = CycleConfig(beam_width=4, max_levels=4, sizes=(0, 1, 4, 10), context=256, prefill_chunk=16)
-DRAFT_TOKENS = 8  # of an EAGLE-3 draft with d2t
+DRAFT_TOKENS = 16  # of an EAGLE-3 draft with d2t
+FIT_TEXTS, FIT_PROMPT, FIT_TOKENS = 6, 4, 60  # what drafts are fitted to
+SHARPNESS = 8.0  # of the logits that the fit wants
 LLAMA = TargetConfig(
-    vocab_size=12,
+    vocab_size=24,
     hidden_size=32,
     intermediate_size=48,
-    layer_count=4,
+    layer_count=3,
     head_count=4,
     kv_head_count=2,
     head_dim=8,
@@ -82,7 +90,10 @@ def pair(family: str, seed: int = 0, cycle: CycleConfig | None = None) -> Pair:
     if isinstance(config.draft, GriffinConfig):
         student = student.replace(head=teacher.head)
     names = (f"random {family}", "random draft")
-    return Pair(config, PairParams(teacher, student), jnp.float32, names=names)
+    raw = Pair(config, PairParams(teacher, student), jnp.float32, names=names)
+    asked = random.integers(0, config.target.vocab_size, (FIT_TEXTS, FIT_PROMPT)).astype(np.int32)
+    fitted = fit(raw, list(asked))
+    return dataclasses.replace(raw, params=PairParams(teacher, fitted))
 
 
 def prompts(family: str, count: int, seed: int = 0) -> list[np.ndarray]:
@@ -90,6 +101,51 @@ def prompts(family: str, count: int, seed: int = 0) -> list[np.ndarray]:
     random = np.random.default_rng(seed + 1)
     draw = lambda: random.integers(0, FAMILIES[family].vocab_size, random.integers(1, 25))
     return [draw().astype(np.int32) for _ in range(count)]
+
+
+def fit(raw: Pair, asked: Sequence[np.ndarray]) -> DraftParams:
+    """The draft with one map fitted to the target's plain texts behind some prompts."""
+    rows, following = [], []
+    for prompt_T in asked:
+        bursts = generate.plain_bursts(raw, prompt_T, FIT_TOKENS)
+        text = np.concatenate([prompt_T, *(burst.tokens for burst in bursts)]).astype(np.int32)
+        rows.append(np.asarray(_readings(raw.params, raw.config, text[:-1]))[:-1])
+        following.append(text[2:])
+    known, following_P = np.concatenate(rows), np.concatenate(following)
+    student = raw.params.draft
+    wanted = SHARPNESS * (following_P[:, None] == np.asarray(student.target_token)).astype(float)
+    if isinstance(student, Eagle3Params):
+        return student.replace(head=jnp.asarray(_ridge(known, wanted), jnp.float32))
+    E, head = raw.config.draft.hidden_size, np.asarray(raw.params.target.head)
+    stream, inner = known[:, :E], known[:, E:]
+    down = _ridge(inner, wanted @ np.linalg.pinv(head) - stream)
+    return student.replace(down=student.down.at[:, :E].set(jnp.asarray(down, jnp.float32)))
+
+
+@functools.partial(jax.jit, static_argnames="pair")
+def _readings(both: PairParams, pair: PairConfig, text_S: jax.Array) -> jax.Array:
+    """What the fitted map reads behind every token: normed outputs, or Griffin's stream and act."""
+    config, params, S = pair.draft, both.draft, text_S.shape[0]
+    causal, places = jnp.tril(jnp.ones((S, S), bool)), jnp.arange(S)
+    given = (both.target, pair.target, text_S, places, causal, None)
+    feature = draft.fuse(params, config, target.forward(*given)[1])
+    kind, token_S = draft.kind_of(config), jnp.roll(text_S, -1)
+    stream = kind.enter(params, config, token_S, feature)
+    query, key, value = kind.project(params, config, token_S, stream, places)
+    mixed = layers.attention(query, key.transpose(1, 0, 2), value.transpose(1, 0, 2), causal)
+    if isinstance(params, Eagle3Params):
+        hidden = kind.finish(params, config, stream, mixed)
+        return layers.rms_norm(hidden, params.norm, config.rms_norm_eps)
+    stream = stream + mixed @ params.o
+    normed = layers.rms_norm(stream, params.post_attention_norm, config.rms_norm_eps)
+    inner = jax.nn.silu(normed @ params.gate) * (normed @ params.up)
+    return jnp.concatenate([stream, inner], axis=1)
+
+
+def _ridge(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The linear map that takes rows nearest to what is wanted."""
+    square = rows.T @ rows + np.eye(rows.shape[1])
+    return np.linalg.solve(square, rows.T @ wanted)
 
 
 def _filled(random: np.random.Generator, shapes):

@@ -6,7 +6,6 @@ process of its own, because the peak of resident memory is a process's and never
 
 import dataclasses
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from ltd_jax.config import TargetConfig
+from ltd_jax.errors import UserError
 from ltd_jax.models import target, weights
 
 # Llama-3's proportions at a quarter of the width; layers are added up to the wanted size.
@@ -89,9 +89,14 @@ def load_and_measure(folder: Path, dtype: str) -> dict[str, Any]:
 
 
 def peak_bytes() -> int:
-    """The most resident memory that this process ever had."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    """The most resident memory that this program had, since it was started.
+
+    Not `ru_maxrss`, which also remembers the process that a program was started from.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise UserError("This system does not tell a process's peak memory; measure on Linux.")
 
 
 if __name__ == "__main__":

@@ -87,18 +87,18 @@ def test_split_over_devices(folder):
 
 
 MEMORY = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 import jax, jax.numpy as jnp
 from ltd_jax.models.loader import Loader
 from ltd_jax.models.tensor_files import TensorFolder
+from ltd_jax.pipeline.synthetic import peak_bytes
 loader = Loader(TensorFolder(Path(sys.argv[1])), jnp.bfloat16)
 loader.vector("warm", 8)
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-before = peak()
+before = peak_bytes()
 arrays = [loader.linear(f"map{i}", 4096, 8192) for i in range(6)]
 jax.block_until_ready(arrays)
-print(json.dumps({"extra": peak() - before - sum(a.nbytes for a in arrays),
+print(json.dumps({"extra": peak_bytes() - before - sum(a.nbytes for a in arrays),
                   "largest": arrays[0].nbytes}))
 """
 
