@@ -78,8 +78,7 @@ class Preset:
     cycle: CycleConfig
     policy: PolicyConfig
     learning: LearningConfig
-    contexts: tuple[int, ...]  # tokens before the root where latencies are measured; times are
-    # linear in between
+    contexts: tuple[int, ...]  # tokens before the root where latencies are measured, linear between
     eagle3: tuple[int, int]  # levels and size of EAGLE-3's fixed setting
 
 
