@@ -34,7 +34,7 @@ def walk(replay: Replay, config: CycleConfig, controller: Controller, params: An
     Raises:
       ValueError: the controller has a state.
     """
-    if jax.tree.leaves(controller.init()):
+    if any(leaf.size for leaf in jax.tree.leaves(controller.init())):
         raise ValueError("A controller with a state chooses by its past; use cycles.run.")
     return follow(replay, *map(np.asarray, choices(replay, config, controller, params)))
 
