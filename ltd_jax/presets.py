@@ -6,6 +6,7 @@ from pathlib import Path
 from ltd_jax.config import (
     CycleConfig,
     DraftConfig,
+    ExactConfig,
     GriffinConfig,
     LearningConfig,
     PolicyConfig,
@@ -184,6 +185,15 @@ STUDY_LEARNING = LearningConfig(
     reward="renewal",
     validate_every=5,
 )  # the paper's schedule in a size that five seeds of it take minutes on two cores
+COMPARED_LEARNING = dataclasses.replace(
+    STUDY_LEARNING,
+    size=dataclasses.replace(STUDY_LEARNING.size, total_steps=80_000),
+    depth=dataclasses.replace(STUDY_LEARNING.depth, total_steps=160_000),
+    joint=PPOConfig(
+        total_steps=200_000, environments=256, rollout=4096, minibatch=1024, epochs=4, gamma=0.5
+    ),
+    exact=ExactConfig(updates=40, environments=256, cycles=8, steps=12, minibatch=512),
+)  # all ways of learning in a size that five seeds under every table take minutes on two cores
 RETARGET_LEARNING = dataclasses.replace(
     STUDY_LEARNING,
     size=dataclasses.replace(STUDY_LEARNING.size, total_steps=100_000),

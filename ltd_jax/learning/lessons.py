@@ -6,6 +6,7 @@ start. What the tree shows at a position never changes, so it is looked at once 
 gathered while learning. Functions work on one start; callers vmap.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -121,27 +122,48 @@ def outcomes(lesson: Lesson, position: jax.Array, config: CycleConfig) -> CycleO
     return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(levels_D, sizes_V)
 
 
+@struct.dataclass
+class Walk:
+    """The likeliest choices along a text."""
+
+    start: Start
+    left: jax.Array  # i32 [] tokens of the text
+    seconds: jax.Array  # f32 []
+    chosen: jax.Array  # [D, V] f32, cycles of each (levels, size)
+
+
+@partial(jax.jit, static_argnames=("config", "policy"))
+def walk(actors: LearnedParams, lesson: Lesson, config: CycleConfig, policy: PolicyConfig) -> Walk:
+    """Every text from its first position to its end; fields [texts, ...]."""
+
+    def cycle(so_far: Walk) -> Walk:
+        decision = decide(actors, lesson, so_far.start, config, policy, None)
+        start, result = follow(lesson, so_far.start, decision, config, policy)
+        return Walk(
+            start=start,
+            left=so_far.left - result.committed,
+            seconds=so_far.seconds + result.seconds,
+            chosen=so_far.chosen.at[decision.levels - 1, decision.size].add(1.0),
+        )
+
+    def walk_text(first: jax.Array) -> Walk:
+        start = Start(first, observe.no_memory(policy.observation))
+        blank_DV = jnp.zeros((config.max_levels, len(config.sizes)))
+        begin = Walk(start, lesson.replay.remaining[first], jnp.float32(0), blank_DV)
+        return jax.lax.while_loop(lambda so_far: so_far.left > 0, cycle, begin)
+
+    return jax.vmap(walk_text)(lesson.replay.first)
+
+
 def throughput(
     actors: LearnedParams, lesson: Lesson, config: CycleConfig, policy: PolicyConfig
 ) -> jax.Array:
     """Tokens per second of the likeliest choices over all texts, as `cycles.run` gives it."""
-
-    def cycle(walk: tuple[Start, jax.Array, jax.Array]) -> tuple[Start, jax.Array, jax.Array]:
-        start, left, seconds = walk
-        decision = decide(actors, lesson, start, config, policy, None)
-        start, result = follow(lesson, start, decision, config, policy)
-        return start, left - result.committed, seconds + result.seconds
-
-    def text_seconds(first: jax.Array) -> jax.Array:
-        start = Start(first, observe.no_memory(policy.observation))
-        walk = (start, lesson.replay.remaining[first], jnp.float32(0))
-        return jax.lax.while_loop(lambda walk: walk[1] > 0, cycle, walk)[2]
-
-    first = lesson.replay.first
-    return lesson.replay.remaining[first].sum() / jax.vmap(text_seconds)(first).sum()
+    tokens = lesson.replay.remaining[lesson.replay.first].sum()
+    return tokens / walk(actors, lesson, config, policy).seconds.sum()
 
 
-@jax.jit(static_argnames=("config", "policy"))
+@partial(jax.jit, static_argnames=("config", "policy"))
 def _look(replay: Replay, config: CycleConfig, policy: PolicyConfig) -> tuple[jax.Array, jax.Array]:
     seen, levels_D = policy.observation, jnp.arange(1, config.max_levels + 1)
 

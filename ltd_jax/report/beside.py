@@ -41,7 +41,8 @@ def _by_task(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _over_constant(rows: Sequence[Mapping[str, Any]], papers: Sequence[PaperTable]) -> Table:
     names = "; ".join(f"{paper.name}: {paper.model}" for paper in papers)
-    shown = _empty("", f"The paper's mean speedup and committed tokens on an A100, {names}.")
+    caption = f"The paper's mean speedup and committed tokens on an A100, {names}."
+    shown = _empty("", caption if papers else "")
     for heading in ("over best constant", "95 %", *(paper.name for paper in papers)):
         shown.add_column(heading, justify="right", no_wrap=True)
     for row in rows:

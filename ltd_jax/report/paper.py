@@ -48,6 +48,14 @@ class Overhead(NamedTuple):
     depth_share: float
 
 
+class Width(NamedTuple):
+    """Table 10: speedup by the size policy's hidden layers, Llama-3.1-8B."""
+
+    hidden: str
+    speedups: tuple[float, ...]  # in the order of TASKS
+    mean: float
+
+
 class PartTimes(NamedTuple):
     """Figure 2 (left): milliseconds of the parts of a cycle."""
 
@@ -116,6 +124,18 @@ TABLE4 = PaperTable(
         _row("ltd", (4.64, 8.24), (4.59, 7.38), (4.4, 7.01), (3.66, 5.37), (4.32, 7.0)),
     ),
 )
+TABLE6 = PaperTable(
+    "Table 6",
+    "what the policies see: probabilities, levels, length, hidden states, entropy",
+    "Vicuna-13B",
+    (
+        _row("P+L", (4.35, 7.68), (4.3, 7.1), (4.18, 7.0), (3.35, 5.55), (4.05, 6.83)),
+        _row("P+D", (4.31, 7.68), (4.35, 7.1), (4.22, 7.0), (3.41, 5.56), (4.07, 6.84)),
+        _row("P+D+L", (4.4, 7.68), (4.43, 7.1), (4.23, 7.0), (3.47, 5.56), (4.13, 6.84)),
+        _row("P+D+L+H", (4.4, 7.53), (4.32, 6.97), (4.22, 6.94), (3.44, 5.51), (4.1, 6.74)),
+        _row("P+D+L+E", (4.36, 7.68), (4.36, 7.1), (4.28, 7.0), (3.43, 5.56), (4.11, 6.84)),
+    ),
+)
 TABLE7 = PaperTable(
     "Table 7",
     "iterations of the alternation",
@@ -143,6 +163,11 @@ TABLE8 = PaperTable(
 TABLE9 = (
     Overhead("Llama-3.1-8B", 9.96, 18.8, 2.07, 0.00483, 0.00909),
     Overhead("Vicuna-13B", 7.26, 14.5, 1.81, 0.00414, 0.0081),
+)
+TABLE10 = (
+    Width("1024", (3.84, 3.99, 4.39, 3.22), 3.86),
+    Width("1024-256", (3.95, 4.03, 4.44, 3.24), 3.92),
+    Width("1024-512-256", (3.96, 4.07, 4.43, 3.25), 3.93),
 )
 FIGURE2 = PartTimes(
     "Vicuna-13B",

@@ -1,6 +1,7 @@
 """Joint and exact learning as one program, in chunks, resumed, and seeds side by side."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -90,8 +91,8 @@ def test_one_program_trains_many_seeds(learned, way: str) -> None:
     method = METHODS[way]
     learn, check = (lessons.build(each, CYCLE, POLICY) for each in REPLAYS)
     keys = jax.vmap(jax.random.key)(jnp.arange(2))
-    train = jax.vmap(both.program, (None, 0, None, None, None))
-    state, metrics = train(method, keys, jnp.float32(RATE), learn, check)
+    train = jax.vmap(functools.partial(both.program, method), (0, None, None, None))
+    state, metrics = train(keys, jnp.float32(RATE), learn, check)
     first = [point.validation for point in learned[way].curves[1:]]
     np.testing.assert_allclose(metrics.validation[0, 2::3], first, rtol=0.05)
     assert metrics.validation.shape == (2, 9) and np.isnan(metrics.validation[:, :2]).all()

@@ -1,0 +1,93 @@
+"""Ways of learning beside each other: the paper's order, both policies jointly, exact gradients.
+
+    python -m experiments.compare_learning --json FILE         about 6 minutes on 2 cores
+
+Each with the paper's reward and with the renewal reward, under every shipped latency table, all on
+the test texts of one recording: throughput over the best constant, share of the way to the
+clairvoyant optimum, decisions, seconds, and how much the choices vary (0 = a constant). Writes
+FILE, and beside it a plot of validation throughput over seconds of training.
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments import command, study
+from experiments.study import StudyFlags
+from ltd_jax.config import Learning, LearningConfig, Reward
+from ltd_jax.pipeline import comparing, retarget
+from ltd_jax.pipeline.comparing import Row, Trained
+from ltd_jax.pipeline.studies import Ground
+from ltd_jax.presets import COMPARED_LEARNING
+from ltd_jax.replay import shipped
+from ltd_jax.report import learning_plots
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(StudyFlags):
+    """What is compared."""
+
+    json: Path = Path("compare_learning.json")
+    tables: tuple[str, ...] = shipped.names()  # shipped latency tables or files
+    ways: tuple[Learning, ...] = ("coadapt", "joint", "exact")
+    rewards: tuple[Reward, ...] = ("paper", "renewal")
+    learning: LearningConfig = COMPARED_LEARNING
+
+
+def curve(here: Ground, found: Row, trained: Trained) -> dict[str, Any]:
+    """The plot's line of one row."""
+    rate = learning_plots.best_so_far([each.rate for each in trained.curves])
+    return {
+        **{name: found[name] for name in ("latency", "learning", "reward")},
+        "seconds": trained.curves[0].seconds.tolist(),
+        "validation": (rate / here.best.tokens_per_second).tolist(),
+    }
+
+
+def rows(config: Config, console: Console) -> tuple[Ground, list[Row], list[dict[str, Any]]]:
+    """A row and a curve for every table, reward and way."""
+    first = dataclasses.replace(config, latency=config.latency or config.tables[0])
+    here = study.stand(first, console)
+    found, curves = [], []
+    for name in config.tables:
+        under = retarget.under(here, shipped.fit(shipped.find(name), here.cycle))
+        for reward in config.rewards:
+            for way in config.ways:
+                learning = dataclasses.replace(config.learning, learning=way, reward=reward)
+                trained = comparing.train(under, learning, config.seeds, console)
+                found.append(comparing.row(under, name, learning, trained))
+                curves.append(curve(under, found[-1], trained))
+    return here, found, curves
+
+
+def terminal_table(found: list[Row]) -> Table:
+    """All rows."""
+    shown = Table(title="learning on replayed cycles, test texts")
+    heads = ("over constant", "95 %", "of the gap", "seconds", "H levels", "H sizes")
+    for heading in ("latency", "learning", "reward", *heads):
+        shown.add_column(heading, justify="right")
+    for row in found:
+        shown.add_row(
+            *(row["latency"], row["learning"], row["reward"], f"{row['over_best_constant']:.3f}"),
+            *(f"{row['low']:.3f}–{row['high']:.3f}", f"{100 * row['share_of_gap']:.0f} %"),
+            *(f"{row['seconds']:.1f}", f"{row['levels_entropy']:.2f}"),
+            f"{row['sizes_entropy']:.2f}",
+        )
+    return shown
+
+
+def main() -> None:
+    config, console, started = study.parse(Config), Console(), time.monotonic()
+    here, found, curves = rows(config, console)
+    console.print(terminal_table(found))
+    place = dataclasses.replace(config, results=config.json.parent)
+    picture = learning_plots.progress(curves)
+    study.write(place, config.json.stem, here, found, [], started, picture)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,78 @@
+"""Table 6: what the policies see.
+
+    python -m experiments.table6_observations --out runs/embedded      about 4 minutes on 2 cores
+
+Rows as the paper has them: P = probabilities of the tree, D = levels so far, L = context length,
+E = the draft's entropy; H = the draft's output, where the trace was recorded with it. More rows:
+the best nodes sorted with their expected tokens, recent acceptance, the target's entropy at the
+root. Same widths, same seeds; by default exact learning, which has the least noise of its own.
+"""
+
+import dataclasses
+import time
+
+from rich.console import Console
+
+from experiments import command, study
+from experiments.study import StudyFlags
+from ltd_jax.config import LearningConfig, ObservationConfig
+from ltd_jax.pipeline import comparing, scores
+from ltd_jax.pipeline.scores import Row
+from ltd_jax.pipeline.studies import Ground
+from ltd_jax.presets import COMPARED_LEARNING
+from ltd_jax.report import beside, paper
+
+SORTED = ObservationConfig(nodes=False, best=24, expected=True)
+SEEN = {
+    "P+L": ObservationConfig(levels=False),
+    "P+D": ObservationConfig(length=False),
+    "P+D+L": ObservationConfig(),
+    "P+D+L+E": ObservationConfig(entropy=True),
+    "sorted": SORTED,
+    "sorted+recent": dataclasses.replace(SORTED, recent=True),
+    "sorted+E": dataclasses.replace(SORTED, entropy=True),
+    "sorted+root": dataclasses.replace(SORTED, certainty=True),
+    "everything": dataclasses.replace(
+        SORTED, nodes=True, recent=True, entropy=True, certainty=True
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(StudyFlags):
+    """How the policies learn."""
+
+    learning: LearningConfig = dataclasses.replace(COMPARED_LEARNING, learning="exact")
+
+
+def variants(here: Ground) -> dict[str, ObservationConfig]:
+    """The rows that the traces allow."""
+    if here.train.hidden is None:
+        return SEEN
+    channels = here.train.hidden.shape[-1]
+    return SEEN | {"P+D+L+H": ObservationConfig(hidden=channels)}
+
+
+def rows(here: Ground, config: Config, console: Console) -> list[Row]:
+    """The baselines, then a row per observation."""
+    found = scores.baselines(here)
+    for name, seen in variants(here).items():
+        under = here._replace(policy=dataclasses.replace(here.policy, observation=seen))
+        console.print(name)
+        trained = comparing.train(under, config.learning, config.seeds, console)
+        of_seeds = [scores.of_policies(under, params) for params in trained.params]
+        found.append(scores.row(under, name, of_seeds))
+    return found
+
+
+def main() -> None:
+    config, console, started = study.parse(Config), Console(), time.monotonic()
+    here = study.stand(config, console)
+    found = rows(here, config, console)
+    console.print(beside.table("What the policies see", found, [paper.TABLE6]))
+    papers = beside.paper_rows([paper.TABLE6])
+    study.write(config, "table6_observations", here, found, papers, started)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,77 @@
+"""The experiments that compare ways of learning, in their smallest size, from recorded texts."""
+
+import json
+import math
+
+import pytest
+
+from experiments import compare_learning, table6_observations, table10_widths
+from tests.system import study_folder
+
+SMALL = (
+    "--learning.joint.total-steps 256 --learning.joint.environments 32 "
+    "--learning.joint.rollout 128 --learning.joint.minibatch 64 --learning.joint.epochs 1 "
+    "--learning.exact.updates 2 --learning.exact.environments 16 --learning.exact.cycles 2 "
+    "--learning.exact.steps 2 --learning.exact.minibatch 16"
+).split()
+ROW = {
+    *("latency", "learning", "reward", "over_best_constant", "low", "high", "share_of_gap"),
+    *("decisions", "seconds", "levels_entropy", "sizes_entropy"),
+}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return study_folder.make(tmp_path_factory.mktemp("compared"))
+
+
+def run(module, out, monkeypatch, *arguments):
+    where = ("--out", str(out), *study_folder.ARGUMENTS, *SMALL, *arguments)
+    study_folder.run(module, monkeypatch, *where)
+
+
+def test_ways_of_learning(out, monkeypatch, capsys) -> None:
+    table = "a100-vicuna-13b-paper"
+    path = out / "compared" / "ways.json"
+    arguments = ("--json", str(path), "--tables", table, str(out / "latency.json"))
+    run(compare_learning, out, monkeypatch, *arguments, "--rewards", "renewal")
+    rows = json.loads(path.read_text())["rows"]
+    ways = [(row["latency"], row["learning"]) for row in rows]
+    tables = (table, str(out / "latency.json"))
+    assert ways == [(name, way) for name in tables for way in ("coadapt", "joint", "exact")]
+    for row in rows:
+        assert set(row) >= ROW
+        assert 0 < row["low"] <= row["over_best_constant"] <= row["high"]
+        assert row["share_of_gap"] < 1 and (row["share_of_gap"] > 0) == (
+            row["over_best_constant"] > 1
+        )
+        assert row["seconds"] > 0 and row["decisions"] > 0 and row["seeds"] == 2
+        assert 0 <= row["levels_entropy"] <= math.log(study_folder.CYCLE.max_levels) + 1e-6
+        assert 0 <= row["sizes_entropy"] <= math.log(len(study_folder.CYCLE.sizes)) + 1e-6
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert "exact" in capsys.readouterr().out
+
+
+def test_observations(out, monkeypatch, capsys) -> None:
+    run(table6_observations, out, monkeypatch, "--seeds", "1")
+    found = json.loads((out / "results" / "table6_observations.json").read_text())
+    names = [row["method"] for row in found["rows"]]
+    assert names == ["eagle3", "best_constant", "optimum", *table6_observations.SEEN]
+    assert "4.13x, 6.84" in capsys.readouterr().out  # the paper's P+D+L
+
+
+def test_widths(out, monkeypatch, capsys) -> None:
+    run(
+        table10_widths,
+        out,
+        monkeypatch,
+        "--no-time-policies",
+        "--widths",
+        "linear",
+        "8",
+        "--seeds",
+        "1",
+    )
+    found = json.loads((out / "results" / "table10_widths.json").read_text())
+    assert [row["method"] for row in found["rows"]][3:] == ["linear", "8"]
+    assert "1024-256 3.92x" in capsys.readouterr().out
