@@ -108,10 +108,11 @@ def _observing_ratios(
     target = every[unseen]
     known = [ground.table for name, ground in every.items() if name != unseen]
     drawn = synthetic_tables.draw(known, target.cycle, SYNTHETIC, seed=0)
+    identities = [latency.fingerprint(table) for table in known]
     trained = []
     for seed in range(seeds):
         learning = dataclasses.replace(settings.learning, seed=seed)
-        folder = settings.out / "studies" / "observing" / target.origin["latency"] / f"seed-{seed}"
+        folder = studies.kept_at(target, settings, learning, "observing", *identities)
         with stages.bar(console, f"not {unseen}, seed {seed}") as advance:
             progress = functools.partial(_advance, advance)
             trained.append(

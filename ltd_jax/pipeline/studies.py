@@ -1,17 +1,20 @@
 """What the experiments on learning share: recorded texts under a table, and trainings.
 
 One output folder feeds all experiments: traces and this device's table are recorded once, and every
-training is kept under OUT/studies/TABLE/REWARD/seed-N, so that an experiment finds what another one
-trained. Settings and checkpoints are chosen on the validation texts, numbers are of the test texts.
+training is kept under OUT/studies/TABLE/REWARD-SETTINGS/seed-N, so that an experiment finds what
+another one trained. Settings and checkpoints are chosen on the validation texts, numbers are of the
+test texts.
 """
 
 import dataclasses
+import hashlib
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 
 from ltd_jax import presets
-from ltd_jax.config import CycleConfig, PolicyConfig, Reward
+from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig, Reward
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.learning import coadapt
 from ltd_jax.learning.course import Learned, Replays
@@ -98,7 +101,7 @@ def learn(
         depth_stage_size=here.best.size,
         seed=seed,
     )
-    folder = settings.out / "studies" / here.origin["latency"] / learning.reward / f"seed-{seed}"
+    folder = kept_at(here, settings, learning)
     with stages.bar(console, f"{learning.reward} reward, seed {seed}") as advance:
         return coadapt.train(
             here.lessons,
@@ -110,6 +113,18 @@ def learn(
             progress=lambda point, share: advance(share),
             last=last,
         )
+
+
+def kept_at(here: Ground, settings: Settings, learning: LearningConfig, *also: str) -> Path:
+    """Where a training under a ground's table is kept: one folder for all that it depends on.
+
+    Args:
+      also: whatever else it depends on.
+    """
+    same = dataclasses.replace(learning, seed=0)
+    name = hashlib.sha256(repr((same, here.policy, here.cycle, also)).encode()).hexdigest()[:8]
+    folder = settings.out / "studies" / here.origin["latency"] / f"{learning.reward}-{name}"
+    return folder / f"seed-{learning.seed}"
 
 
 def nearest(cycle: CycleConfig, levels: int, size: int) -> tuple[int, int]:
