@@ -80,15 +80,12 @@ def train(
     curves: list[Point] = []
     for index, turn in enumerate(turns(learning, last)):
         frozen = _frozen(turn, best)
-        state, points = stage.run(
-            _stage(whole, index, turn, best, frozen),
-            folder=None if folder is None else folder / turn.name,
-            provenance=provenance or {},
-            report=functools.partial(_report, progress, learning, index),
-        )
-        best = best.replace(**{turn.policy: state.best})
+        lesson, told = _stage(whole, index, turn, best, frozen), provenance or {}
+        report = functools.partial(_report, progress, learning, index)
+        place = None if folder is None else folder / turn.name
+        state, points = stage.run(lesson, folder=place, provenance=told, report=report)
         by_stage[turn.name] = frozen.replace(**{turn.policy: state.best.actor})
-        curves += points
+        best, curves = best.replace(**{turn.policy: state.best}), curves + points
     return Learned(best, by_stage, curves)
 
 

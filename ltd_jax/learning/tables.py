@@ -89,14 +89,10 @@ def train(
             jax.random.fold_in(jax.random.key(learning.seed), index),
             getattr(best, turn.policy),
         )
-        state, points = stage.run(
-            lesson,
-            folder=None if folder is None else folder / turn.name,
-            provenance={},
-            report=functools.partial(_report, progress, lesson, index),
-        )
-        best = best.replace(**{turn.policy: state.best})
-        curves += points
+        report = functools.partial(_report, progress, lesson, index)
+        place = None if folder is None else folder / turn.name
+        state, points = stage.run(lesson, folder=place, provenance={}, report=report)
+        best, curves = best.replace(**{turn.policy: state.best}), curves + points
     return Observing(best.learned, curves)
 
 

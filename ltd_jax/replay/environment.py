@@ -93,13 +93,11 @@ def size_environment(
 ) -> Environment:
     """One step = one cycle; the action is an index into config.sizes (paper Sec. 4, size policy).
 
-    An episode walks along a text and terminates at its end; the next one starts at any position of
-    the trace, so that all are seen. It is never truncated.
+    An episode walks along a text and terminates at its end, never before; the next starts anywhere.
 
     Args:
       levels: "random" draws 1..D for every cycle; a controller decides with `data.other_params`.
     """
-
     place = partial(_with_levels, config, levels)
 
     def reset(data: ReplayData, key: jax.Array) -> Place:
@@ -126,8 +124,7 @@ def size_environment(
             seconds=result.seconds,
         )
 
-    width = observe.size_width(config, seen)
-    return Environment(reset, see, step, width, len(config.sizes))
+    return Environment(reset, see, step, observe.size_width(config, seen), len(config.sizes))
 
 
 def depth_environment(
@@ -136,14 +133,11 @@ def depth_environment(
     size: Controller | int,
     seen: ObservationConfig = observe.PAPER,
 ) -> Environment:
-    """One step = one decision after a draft pass: 1 = draft another level, 0 = stop and verify.
+    """One step = one answer to a draft pass: 1 = draft another level, 0 = stop (at D it must).
 
-    An episode is one cycle: reward, tokens and seconds come with the stop, which terminates it, and
-    at D levels stopping is no decision. The next episode starts where the cycle led to, or at any
-    position of the trace where the text is over. It is never truncated.
-
-    Args:
-      size: an index into config.sizes, or a controller that decides with `data.other_params`.
+    An episode is one cycle: reward, tokens and seconds come with the stop, which terminates it. The
+    next one starts where the cycle led to, or anywhere behind a text's end. The
+    size is an index into config.sizes, or a controller's that decides with `data.other_params`.
     """
 
     def reset(data: ReplayData, key: jax.Array) -> Place:
@@ -156,19 +150,11 @@ def depth_environment(
     def step(data: ReplayData, state: Place, action: jax.Array, key: jax.Array) -> Step:
         levels = jnp.minimum(state.levels + action, config.max_levels)
         stop = (action == 0) | (levels == config.max_levels)
-        chosen: Any = size
-        if isinstance(size, Controller):
-            chosen = cycles.choose_size(
-                data.replay, state.position, levels, size, data.other_params, state.memory
-            )
+        chosen = _chosen(data, state, levels, size)
         result = outcome(data.replay, state.position, levels, chosen, learned=True)
-        at_end = state.replace(levels=levels)
-        position, memory = _after(data, config, seen, at_end, chosen, result, key)
-        state = Place(
-            position=jnp.where(stop, position, state.position),
-            levels=jnp.where(stop, 1, levels),
-            memory=jnp.where(stop, memory, state.memory),
-        )
+        state = state.replace(levels=levels)
+        position, memory = _after(data, config, seen, state, chosen, result, key)
+        state = jax.tree.map(partial(jnp.where, stop), Place(position, jnp.int32(1), memory), state)
         return Step(
             state=state,
             reward=jnp.where(stop, reward_of(reward, result, data), 0.0),
@@ -192,6 +178,17 @@ def reward_of(reward: Reward, result: CycleOutcome, data: ReplayData) -> jax.Arr
     if reward == "accepted":
         return result.accepted.astype(jnp.float32)
     return -seconds / plain_seconds
+
+
+def _chosen(
+    data: ReplayData, place: Place, levels: jax.Array, size: Controller | int
+) -> jax.Array | int:
+    """Index of the size, fixed or chosen by a controller with the tree of so many levels."""
+    if not isinstance(size, Controller):
+        return size
+    return cycles.choose_size(
+        data.replay, place.position, levels, size, data.other_params, place.memory
+    )
 
 
 def _with_levels(

@@ -49,7 +49,7 @@ def by_hand(actors, lesson, start):
     return [reward, entropy, committed, seconds]
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [18, 37])
 def test_the_expectation_is_the_sum_over_all_choices(lesson: Lesson, seed: int) -> None:
     actors = lively(seed)
     start = lessons.draw_start(lesson, POLICY, jax.random.key(seed))
@@ -61,7 +61,7 @@ def test_the_expectation_is_the_sum_over_all_choices(lesson: Lesson, seed: int) 
 
 def test_its_gradient_is_the_mean_of_sampled_gradients(lesson: Lesson) -> None:
     """REINFORCE over many drawn decisions comes to the same: the sum is the right one."""
-    actors = lively(4)
+    actors = jax.tree.map(lambda leaf: leaf / 2, lively(18))
     start = Start(jnp.int32(7), lessons.draw_start(lesson, POLICY, jax.random.key(0)).memory)
     reward = lambda actors: (
         exact.expectation(METHOD, actors, lesson, jnp.float32(RATE), start).reward
