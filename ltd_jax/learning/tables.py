@@ -82,13 +82,10 @@ def train(
     best = PolicyParams(depth=None, size=None)
     curves: list[Point] = []
     for index, turn in enumerate(TURNS):
-        lesson = _stage(
-            turn.name,
-            _learner(turn, config, widths, dataclasses.replace(learning, seed=0)),
-            (_against(data, best), _against(validation, best)),
-            jax.random.fold_in(jax.random.key(learning.seed), index),
-            getattr(best, turn.policy),
-        )
+        learner = _learner(turn, config, widths, dataclasses.replace(learning, seed=0))
+        lessons = (_against(data, best), _against(validation, best))
+        key = jax.random.fold_in(jax.random.key(learning.seed), index)
+        lesson = _stage(turn.name, learner, lessons, key, getattr(best, turn.policy))
         state, points = stage.run(
             lesson,
             folder=None if folder is None else folder / turn.name,
