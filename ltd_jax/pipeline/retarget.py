@@ -71,7 +71,7 @@ def moved(every: dict[str, Ground], settings: Settings, seeds: int, console: Con
     """Policies of every table under every table; on the diagonal they are the retrained ones."""
     cells = []
     for name, ground in every.items():
-        learned = [studies.learn(ground, settings, seed, console) for seed in range(seeds)]
+        learned = [studies.train(ground, settings, seed, console) for seed in range(seeds)]
         seconds = float(np.mean([training_seconds(each.curves) for each in learned]))
         for other, target in every.items():
             ratios = [

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from ltd_jax import presets
+from ltd_jax import learning, presets
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig, Reward
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.learning import coadapt
@@ -95,36 +95,52 @@ def learn(
       reward: None = the settings' own.
       last: stage to end with; None = the whole schedule.
     """
-    learning = dataclasses.replace(
-        settings.learning,
-        reward=reward or settings.learning.reward,
-        depth_stage_size=here.best.size,
-        seed=seed,
-    )
-    folder = kept_at(here, settings, learning)
-    with stages.bar(console, f"{learning.reward} reward, seed {seed}") as advance:
+    taught = lesson(here, settings, seed)
+    taught = dataclasses.replace(taught, learning="coadapt", reward=reward or taught.reward)
+    with stages.bar(console, f"{taught.reward} reward, seed {seed}") as advance:
         return coadapt.train(
             here.lessons,
             here.cycle,
             here.policy,
-            learning,
-            folder=folder,
+            taught,
+            folder=kept_at(here, settings, taught),
             provenance=here.origin,
             progress=lambda point, share: advance(share),
             last=last,
         )
 
 
-def kept_at(here: Ground, settings: Settings, learning: LearningConfig, *also: str) -> Path:
+def train(here: Ground, settings: Settings, seed: int, console: Console) -> Learned:
+    """Policies with one seed, in the way that the settings name, or what is found of it."""
+    taught = lesson(here, settings, seed)
+    with stages.bar(console, f"{here.origin['device']}, seed {seed}"[:30]) as advance:
+        return learning.train(
+            here.lessons,
+            here.cycle,
+            here.policy,
+            taught,
+            folder=kept_at(here, settings, taught),
+            provenance=here.origin,
+            progress=lambda point, share: advance(share),
+        )
+
+
+def lesson(here: Ground, settings: Settings, seed: int) -> LearningConfig:
+    """The settings of a training with one seed."""
+    size = here.best.size
+    return dataclasses.replace(settings.learning, depth_stage_size=size, seed=seed)
+
+
+def kept_at(here: Ground, settings: Settings, taught: LearningConfig, *also: str) -> Path:
     """Where a training under a ground's table is kept: one folder for all that it depends on.
 
     Args:
       also: whatever else it depends on.
     """
-    same = dataclasses.replace(learning, seed=0)
+    same = dataclasses.replace(taught, seed=0)
     name = hashlib.sha256(repr((same, here.policy, here.cycle, also)).encode()).hexdigest()[:8]
-    folder = settings.out / "studies" / here.origin["latency"] / f"{learning.reward}-{name}"
-    return folder / f"seed-{learning.seed}"
+    folder = settings.out / "studies" / here.origin["latency"] / f"{taught.reward}-{name}"
+    return folder / f"seed-{taught.seed}"
 
 
 def nearest(cycle: CycleConfig, levels: int, size: int) -> tuple[int, int]:

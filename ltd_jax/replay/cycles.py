@@ -22,6 +22,7 @@ __all__ = [
     "CycleOutcome",
     "Drafted",
     "Replay",
+    "Taken",
     "Totals",
     "accepted_by_rank",
     "build",
@@ -32,6 +33,7 @@ __all__ = [
     "level_view",
     "outcome",
     "run",
+    "take",
     "throughput",
     "tree_view",
 ]
@@ -67,6 +69,16 @@ class Drafted:
 
     levels: jax.Array  # i32 []
     state: Any  # the controller's, after it saw these levels
+
+
+@struct.dataclass
+class Taken:
+    """A cycle and the choices that led to it."""
+
+    result: CycleOutcome
+    levels: jax.Array  # i32 []
+    size: jax.Array  # i32 [] index into config.sizes
+    state: Any  # the controller's, after the cycle
 
 
 @struct.dataclass
@@ -120,20 +132,13 @@ def run(
     sizes_V = jnp.asarray(config.sizes, jnp.float32)
 
     def cycle(walk: _Walk) -> _Walk:
-        drafted = draft(replay, walk.position, controller, params, walk.state)
-        levels, state = drafted.levels, drafted.state
-        size = choose_size(replay, walk.position, levels, controller, params, state)
-        accepted = None
-        if controller.rank is not None:
-            view = tree_view(replay, walk.position, levels)
-            rank_DWW = controller.rank(params, state, view)
-            accepted = accepted_by_rank(replay, walk.position, rank_DWW, sizes_V[size])
-        result = outcome(replay, walk.position, levels, size, learned, accepted)
-        gained = Totals(result.committed, result.seconds, jnp.int32(1), levels, sizes_V[size])
+        taken = take(replay, config, controller, params, walk.state, walk.position, learned)
+        result, levels, size = taken.result, taken.levels, sizes_V[taken.size]
+        gained = Totals(result.committed, result.seconds, jnp.int32(1), levels, size)
         return _Walk(
             position=result.next_position,
             over=result.over,
-            state=controller.update(state, Outcome(levels, size, result.accepted)),
+            state=taken.state,
             totals=jax.tree.map(lambda total, gain: total + gain, walk.totals, gained),
         )
 
@@ -143,6 +148,29 @@ def run(
         return jax.lax.while_loop(lambda walk: ~walk.over, cycle, start).totals
 
     return jax.vmap(walk_text)(replay.first)
+
+
+def take(
+    replay: Replay,
+    config: CycleConfig,
+    controller: Controller,
+    params: Any,
+    state: Any,
+    position: jax.Array,
+    learned: bool,
+) -> Taken:
+    """One cycle at a position, as a controller in a state chooses it."""
+    drafted = draft(replay, position, controller, params, state)
+    levels, state = drafted.levels, drafted.state
+    size = choose_size(replay, position, levels, controller, params, state)
+    accepted = None
+    if controller.rank is not None:
+        rank_DWW = controller.rank(params, state, tree_view(replay, position, levels))
+        nodes = jnp.asarray(config.sizes, jnp.float32)[size]
+        accepted = accepted_by_rank(replay, position, rank_DWW, nodes)
+    result = outcome(replay, position, levels, size, learned, accepted)
+    state = controller.update(state, Outcome(levels, size, result.accepted))
+    return Taken(result, levels, size, state)
 
 
 def accepted_by_rank(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltd_jax.config import CycleConfig
-from ltd_jax.policies.controller import Controller, Outcome
+from ltd_jax.policies.controller import Controller
 from ltd_jax.replay import cycles
 from ltd_jax.replay.cycles import Replay, Totals
 
@@ -36,7 +36,7 @@ class _Place(NamedTuple):
 def walk(replay: Replay, config: CycleConfig, controller: Controller, params: Any) -> Cycles:
     """Every text from its first position to its end."""
     steps = int(np.asarray(replay.remaining).max())  # every cycle commits a token
-    found = jax.device_get(_walk(replay, controller, params, steps))
+    found = jax.device_get(_walk(replay, config, controller, params, steps))
     return Cycles(*(part[found.position >= 0] for part in found))
 
 
@@ -74,19 +74,20 @@ def _outcomes(
     return jax.vmap(outcome)(position_C, levels_C, size_C)
 
 
-@functools.partial(jax.jit, static_argnames=("controller", "steps"))
-def _walk(replay: Replay, controller: Controller, params: Any, steps: int) -> Cycles:
+@functools.partial(jax.jit, static_argnames=("config", "controller", "steps"))
+def _walk(
+    replay: Replay, config: CycleConfig, controller: Controller, params: Any, steps: int
+) -> Cycles:
     """Fields [texts, steps]; position -1 = the text is over."""
 
     def cycle(carry: _Place, _: None) -> tuple[_Place, Cycles]:
         position = carry.position
-        levels = cycles.choose_levels(replay, position, controller, params, carry.state)
-        size = cycles.choose_size(replay, position, levels, controller, params, carry.state)
-        result = cycles.outcome(replay, position, levels, size, learned=False)
-        state = controller.update(carry.state, Outcome(levels, size, result.accepted))
-        found = Cycles(jnp.where(carry.over, OVER, position), levels, size, result.accepted)
+        taken = cycles.take(replay, config, controller, params, carry.state, position, False)
+        result = taken.result
+        place = jnp.where(carry.over, OVER, position)
+        found = Cycles(place, taken.levels, taken.size, result.accepted)
         after = jnp.where(result.over, position, result.next_position)
-        return _Place(after, carry.over | result.over, state), found
+        return _Place(after, carry.over | result.over, taken.state), found
 
     def text(first: jax.Array) -> Cycles:
         start = _Place(first, jnp.bool_(False), controller.init())
