@@ -10,7 +10,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -18,7 +17,7 @@ from experiments import command, output
 from experiments.command import PairFlags
 from ltd_jax.config import CycleConfig, PolicyConfig
 from ltd_jax.pipeline import stages
-from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY
+from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY, Preset
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.measure import MeasureConfig
 from ltd_jax.report import curves
@@ -51,8 +50,14 @@ def rows_of(table: LatencyTable) -> list[dict[str, Any]]:
     return part_rows("draft", levels, 1e3 * draft) + part_rows("verify", table.sizes, 1e3 * verify)
 
 
+def start(preset: Preset) -> Config:
+    """The settings for a pair where no flag changes them."""
+    measure = MeasureConfig(contexts=preset.contexts)
+    return Config(cycle=preset.cycle, policy=preset.policy, measure=measure)
+
+
 def main() -> None:
-    config = tyro.cli(Config)
+    config = command.parse(start)
     command.writable(config.out)
     console = Console()
     table = stages.table_of(command.load_pair(config, config.cycle), config, console)

@@ -54,7 +54,7 @@ def rows_of(accepted_PDV: np.ndarray, sizes: tuple[int, ...]) -> list[dict[str, 
 
 
 def main() -> None:
-    config = tyro.cli(Config)
+    config = command.parse(lambda preset: Config(cycle=preset.cycle))
     command.writable(config.out)
     console = Console()
     pair = command.load_pair(config, config.cycle)

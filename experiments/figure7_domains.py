@@ -51,7 +51,7 @@ def rows_of(domains: list[str], ours: Any, theirs: Any, least: int) -> list[dict
 
 
 def main() -> None:
-    config = tyro.cli(Config)
+    config = command.parse(lambda preset: Config())
     console = Console()
     trained = training.load(config.out)
     pair = command.load_pair(config, trained.policies.cycle)

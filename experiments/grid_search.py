@@ -19,7 +19,7 @@ from experiments.command import PairFlags
 from ltd_jax.config import CycleConfig, PolicyConfig
 from ltd_jax.pipeline import gridsearch, stages
 from ltd_jax.pipeline.questions import QuestionFlags, Split
-from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY
+from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY, Preset
 from ltd_jax.replay.measure import MeasureConfig
 
 
@@ -39,8 +39,14 @@ class Config(PairFlags):
     measure: MeasureConfig = MeasureConfig()
 
 
+def start(preset: Preset) -> Config:
+    """The settings for a pair where no flag changes them."""
+    measure = MeasureConfig(contexts=preset.contexts)
+    return Config(cycle=preset.cycle, policy=preset.policy, measure=measure)
+
+
 def main() -> None:
-    config = tyro.cli(Config)
+    config = command.parse(start)
     command.writable(config.out)
     console = Console()
     grid = gridsearch.grid_of(config.levels, config.sizes, config.cycle)

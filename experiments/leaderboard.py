@@ -9,7 +9,6 @@ Writes OUT/results/leaderboard.html (start there) and leaderboard.json, whose ro
 "committed_per_cycle", "share_of_optimum"}. With the same --out table1_greedy decodes nothing anew.
 """
 
-import tyro
 from rich.console import Console
 
 from experiments import arena, command, output
@@ -22,7 +21,7 @@ PAPERS = {0.0: TABLE1[:2]}
 
 
 def main() -> None:
-    config = tyro.cli(ArenaFlags)
+    config = command.parse(lambda preset: ArenaFlags())
     console = Console()
     found = {0.0: arena.hold(config, console)}
     document = output.write(config.folder, "leaderboard", config.dtype, arena.document(found))

@@ -9,7 +9,6 @@ with the same --out uses the same decoding. In the paper LTD is first, 2 to 36 %
 constant.
 """
 
-import tyro
 from rich.console import Console
 
 from experiments import arena, command
@@ -18,7 +17,7 @@ from ltd_jax.report.paper_methods import TABLE1
 
 
 def main() -> None:
-    config = tyro.cli(ArenaFlags)
+    config = command.parse(lambda preset: ArenaFlags())
     console = Console()
     arena.show(config, "table1_greedy", arena.hold(config, console), 0.0, TABLE1[:2], console)
 

@@ -55,7 +55,7 @@ def terminal_table(trained: SavedHeads) -> Table:
 
 
 def main() -> None:
-    config = tyro.cli(Config)
+    config = command.parse(lambda preset: Config(cycle=preset.cycle))
     command.writable(config.out)
     console = Console()
     pair = command.load_pair(config, config.cycle)

@@ -8,7 +8,7 @@ from ltd_jax.learning.examples import Examples
 from ltd_jax.policies.classifiers import Perceptron, Residual
 from tests.replay import synthetic
 
-QUICK = HeadConfig(width=16, epochs=60, learning_rate=1e-2, batch=64)
+QUICK = HeadConfig(width=16, epochs=25, learning_rate=1e-2, batch=64)
 
 
 def separable(count, seed):
@@ -20,7 +20,7 @@ def separable(count, seed):
     return Examples(feature[keep].astype(np.float32), score[keep] > 0)
 
 
-@pytest.mark.parametrize("network", [Perceptron(16), Residual(16)])
+@pytest.mark.parametrize("network", [Perceptron(16), Residual(16)], ids=["disco", "specdec"])
 def test_a_separable_rule_is_learned(network):
     variables = classify.fit(network, separable(600, 0), QUICK, seed=0)
     judged = classify.quality(network, variables, separable(400, 1))

@@ -109,7 +109,8 @@ def test_specdec_multiplies_along_the_path_and_adds_the_rows():
     score_WW = np.zeros((W, W))
     chance_LW = np.asarray([(0.5, 0.3, 0.1), (0.9, 0.8, 0.5)])
     parents = ((0, 1, 2), (1 * W + 2, 0, 2 * W))  # rows of level 3 hang under rows 1, 0, 2
-    state = rule.notice(params, rule.init(), views.level(score_WW, 1))
+    root = views.level(score_WW, 1, hidden_WE=np.zeros((W, 1)))
+    state = rule.notice(params, rule.init(), root)
     for levels, (chance_W, parent_W) in enumerate(zip(chance_LW, parents, strict=True), 2):
         hidden_WE = [[logit(chance)] for chance in chance_W]
         view = views.level(score_WW, levels, hidden_WE=hidden_WE, parent_W=parent_W)
@@ -192,7 +193,7 @@ def test_c2t_keeps_the_surest_nodes_of_a_level(grown):
 def test_networks_are_what_the_docstrings_say():
     key, feature = jax.random.key(0), jax.random.normal(jax.random.key(1), (5, 4))
     weights = classifiers.Residual(6).init(key, feature)["params"]
-    dense = lambda layer, x: x @ layer["kernel"] + layer["bias"]
+    dense = lambda layer, x: x @ layer["kernel"] + layer["bias"][None]
     gate, straight = dense(weights["Dense_0"], feature), dense(weights["Dense_1"], feature)
     expected = dense(weights["Dense_2"], gate / (1 + jnp.exp(-gate)) + straight)[:, 0]
     found = classifiers.Residual(6).apply({"params": weights}, feature)
