@@ -28,6 +28,7 @@ class ArenaFlags(PairFlags):
     out: Path = Path("runs/arena")
     results: Path | None = None  # folder of the numbers and pictures; None = OUT/results
     splits: tuple[Split, Split] = ("validation", "test")  # to tune on, to decode
+    methods: tuple[str, ...] = ()  # of the compared ones; none = all that there are classifiers for
     asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags(prompts=6)
     allow_other_hardware: bool = False  # use policies that were trained for another device
 
@@ -40,13 +41,16 @@ class ArenaFlags(PairFlags):
 def hold(config: ArenaFlags, console: Console) -> Contest:
     """Decodes with all methods in turns, greedily; what was decoded before is read."""
     command.writable(config.out)
-    trained = training.load(config.trained)
+    trained = training.load(config.trained / "policies")
     pair = command.load_pair(config, trained.policies.cycle)
     here = provenance.device_name()
     saved.check(trained.policies, pair.fingerprint, here, config.allow_other_hardware)
     heads = saved_heads.load(config.classifiers or config.trained / "classifiers")
     saved_heads.check(heads, pair.fingerprint, pair.config.cycle)
-    return contest.run(pair, trained, heads, config, config.splits, console)
+    families = contest.families_of(config.methods, heads)
+    return contest.run(
+        pair, contest.Field(trained, heads, families), config, config.splits, console
+    )
 
 
 def document(found: Mapping[float, Contest]) -> dict[str, Any]:

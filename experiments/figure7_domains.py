@@ -53,7 +53,7 @@ def rows_of(domains: list[str], ours: Any, theirs: Any, least: int) -> list[dict
 def main() -> None:
     config = command.parse(lambda preset: Config())
     console = Console()
-    trained = training.load(config.out)
+    trained = training.load(config.out / "policies")
     pair = command.load_pair(config, trained.policies.cycle)
     trace = stages.trace_of(pair, config.split, config, console)
     replay = cycles.build(trace, trained.table, pair.config.cycle)

@@ -19,8 +19,9 @@ from ltd_jax.pipeline.questions import Asking, Split
 from ltd_jax.pipeline.stages import Recording
 from ltd_jax.pipeline.training import Trained
 from ltd_jax.policies import catalogue, controller, networks
+from ltd_jax.policies.catalogue import Family
 from ltd_jax.policies.saved_heads import SavedHeads
-from ltd_jax.policies.settings import Parts, Setting, eagle3
+from ltd_jax.policies.settings import Setting, eagle3
 from ltd_jax.replay import cycles, optimum, overhead, tuning
 from ltd_jax.replay.cycles import Replay
 from ltd_jax.replay.latency import LatencyTable
@@ -41,6 +42,14 @@ class Entry(NamedTuple):
     overhead: Overhead | None = None  # None = decides nothing
 
 
+class Field(NamedTuple):
+    """Who takes part."""
+
+    trained: Trained
+    heads: SavedHeads
+    families: list[Family]
+
+
 class Contest(NamedTuple):
     """What a contest gave."""
 
@@ -52,53 +61,61 @@ class Contest(NamedTuple):
     runs: list[Run]
 
 
+def families_of(names: tuple[str, ...], heads: SavedHeads) -> list[Family]:
+    """The compared methods of these names; without names all that there are classifiers for.
+
+    Raises:
+      UserError: a name is unknown, or its classifier was not trained.
+    """
+    trained = heads.parts.heads or {}
+    for name in names:
+        family = catalogue.find(name)
+        if family is None:
+            known = ", ".join(family.name for family in catalogue.METHODS)
+            raise UserError(f"There is no compared method {name!r}; choose {known}.")
+        if family.head not in (None, *trained):
+            raise UserError(f"{heads.folder} holds no classifier for {name}; train it first.")
+    return [
+        family
+        for family in catalogue.METHODS
+        if (family.name in names if names else family.head in (None, *trained))
+    ]
+
+
 def run(
-    pair: Pair,
-    trained: Trained,
-    heads: SavedHeads | None,
-    settings: Recording,
-    splits: tuple[Split, Split],
-    console: Console,
+    pair: Pair, field: Field, settings: Recording, splits: tuple[Split, Split], console: Console
 ) -> Contest:
     """Tunes on the first split, decodes and replays the second."""
-    with_hidden = heads is not None and "specdec" in (heads.parts.heads or {})
+    with_hidden = any(family.head == "specdec" for family in field.families)
     lesson, test = (
         cycles.build(
             stages.trace_of(pair, split, settings, console, with_hidden=with_hidden),
-            trained.table,
+            field.trained.table,
             pair.config.cycle,
         )
         for split in splits
     )
-    entries = entries_of(pair, trained, heads, lesson, console)
+    entries = entries_of(pair, field, lesson, console)
     asking = questions.ask(pair, settings.asked, splits[1], settings.out / "traces")
     methods = [entry.method for entry in entries]
     runs = compare.runs_of(pair, methods, asking.prompts, settings, console)
-    return Contest(pair, trained.table, entries, asking, test, runs)
+    return Contest(pair, field.trained.table, entries, asking, test, runs)
 
 
-def entries_of(
-    pair: Pair, trained: Trained, heads: SavedHeads | None, lesson: Replay, console: Console
-) -> list[Entry]:
+def entries_of(pair: Pair, field: Field, lesson: Replay, console: Console) -> list[Entry]:
     """Plain decoding, the constants, every method published and tuned, LTD."""
     cycle = pair.config.cycle
-    parts = Parts() if heads is None else heads.parts
-    parts = parts._replace(costs=rivals.costs_of(trained.table))
+    parts = field.heads.parts._replace(costs=rivals.costs_of(field.trained.table))
     entries = fixed_entries(pair, lesson)
-    families = [
-        family
-        for family in catalogue.METHODS
-        if family.head is None or family.head in (parts.heads or {})
-    ]
     with stages.bar(console, "tune") as advance:
-        for place, family in enumerate(families, 1):
+        for place, family in enumerate(field.families, 1):
             first = tuning.published(lesson, cycle, family, parts)
             best = tuning.best(lesson, cycle, first, parts)
             entries.append(_entry(first, family.name))
             if best is not first:
                 entries.append(_entry(best, family.name + TUNED))
-            advance(place / len(families))
-    return [*entries, learned_entry(pair, trained)]
+            advance(place / len(field.families))
+    return [*entries, learned_entry(pair, field.trained)]
 
 
 def fixed_entries(pair: Pair, lesson: Replay) -> list[Entry]:
