@@ -6,8 +6,10 @@
     python -m experiments.generate --prompt "..." --settings runs/tuned/settings.json
     python -m experiments.generate --target DIR --draft DIR --chat
 
-Controllers: autoregressive, constant:levels=6,size=24, eagle3, ltd. `--prompt-ids 1,2,3` needs no
-tokenizer. `--json` prints one object: tokens, text, committed_per_cycle, cycles, tokens_per_second.
+Controllers: autoregressive, constant:levels=6,size=24, eagle3, ltd, and the compared methods (ddd,
+svip, gammatune, gammatune+, disco, specdec++, c2t, tiers, cost-aware), with numbers as in
+ddd:threshold=-0.6,size=24. `--prompt-ids 1,2,3` needs no tokenizer. `--json` prints one object:
+tokens, text, committed_per_cycle, cycles, tokens_per_second.
 """
 
 import dataclasses
@@ -26,6 +28,7 @@ from ltd_jax.cycle.pair import Pair, check_known
 from ltd_jax.cycle.prefill import check_room
 from ltd_jax.decoding import named
 from ltd_jax.decoding.benchmark import Method
+from ltd_jax.decoding.rivals import Files
 from ltd_jax.decoding.stream import TextStream
 from ltd_jax.errors import UserError
 from ltd_jax.pipeline import settings_file
@@ -44,6 +47,8 @@ class Config(PairFlags):
     controller: str = "eagle3"
     policies: Path | None = None  # folder of trained policies, for ltd
     settings: Path | None = None  # file of autotune; it says --controller and --policies
+    classifiers: Path | None = None  # folder of trained classifiers, for disco, specdec++ and c2t
+    latency: Path | None = None  # a latency table, for cost-aware
     allow_other_hardware: bool = False  # use what was trained or tuned for another device
     context: int | None = None  # most tokens of prompt and answer
     new_tokens: int = 128
@@ -61,7 +66,8 @@ def main() -> None:
     tuned = None if config.settings is None else settings_file.load(config.settings)
     if tuned is not None:
         config = dataclasses.replace(config, controller=tuned.controller, policies=tuned.policies)
-    asked = named.parse(config.controller, config.target, config.policies)
+    files = Files(config.classifiers, config.latency)
+    asked = named.parse(config.controller, config.target, config.policies, files)
     base = None if tuned is None else tuned.cycle
     cycle = named.cycle_for(asked, config.target, config.context, base)
     pair = command.load_pair(config, cycle)

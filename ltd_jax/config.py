@@ -9,6 +9,7 @@ learning_config.py; both are names of this module, too.
 import dataclasses
 
 from ltd_jax.learning_config import ExactConfig as ExactConfig
+from ltd_jax.learning_config import HeadConfig as HeadConfig
 from ltd_jax.learning_config import Learning as Learning
 from ltd_jax.learning_config import LearningConfig as LearningConfig
 from ltd_jax.learning_config import ObservationConfig as ObservationConfig

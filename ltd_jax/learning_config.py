@@ -111,3 +111,14 @@ class LearningConfig:
     reward: Reward = "paper"
     validate_every: int = 10  # updates between two validations
     seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadConfig:
+    """One of the compared classifiers: binary cross-entropy, AdamW, as many yes as no (Sec. 5)."""
+
+    width: int
+    epochs: int
+    learning_rate: float
+    batch: int = 256
+    examples: int = 200_000  # at most, after balancing

@@ -8,6 +8,7 @@ from ltd_jax.config import (
     DraftConfig,
     ExactConfig,
     GriffinConfig,
+    HeadConfig,
     LearningConfig,
     PolicyConfig,
     PPOConfig,
@@ -65,6 +66,16 @@ EMBEDDED_LEARNING = LearningConfig(
 PAPER_CYCLE = CycleConfig(
     beam_width=10, max_levels=12, sizes=tuple(range(0, 241, 20)), context=2048, prefill_chunk=256
 )  # A.2: V = 20..240, W = 10, D at most 12; 0 added
+
+# The compared classifiers, as LTD's comparison has them; C2T as its own paper has it.
+DISCO = HeadConfig(width=128, epochs=50, learning_rate=1e-4)
+C2T = HeadConfig(width=48, epochs=10, learning_rate=1e-3, batch=1024)
+
+
+def specdec(hidden_size: int) -> HeadConfig:
+    """SpecDec++'s head: a quarter of the draft's width, 1024 of 4096."""
+    return HeadConfig(width=max(hidden_size // 4, 1), epochs=5, learning_rate=1e-4)
+
 
 # EAGLE-3's fixed setting scaled to the embedded pair, not tuned.
 EAGLE3_LEVELS = 5

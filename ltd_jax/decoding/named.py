@@ -1,6 +1,9 @@
 """Methods by their names on the command line.
 
-autoregressive | constant:levels=6,size=24 | eagle3 | ltd | sb3:size=FILE,depth=FILE,length=true
+    autoregressive | constant:levels=6,size=24 | eagle3 | ltd | sb3:size=FILE,depth=FILE,length=true
+    ddd | svip | gammatune | gammatune+ | disco | specdec++ | c2t | c2t-as-run | tiers | cost-aware
+
+The second line's numbers may be given, as in ddd:threshold=-0.6,size=24 (`decoding.rivals`).
 """
 
 import dataclasses
@@ -13,13 +16,19 @@ import jax.numpy as jnp
 from ltd_jax import presets, provenance
 from ltd_jax.config import CycleConfig
 from ltd_jax.cycle.pair import Pair
+from ltd_jax.decoding import rivals
 from ltd_jax.decoding.benchmark import Method
+from ltd_jax.decoding.rivals import Files, Rival
 from ltd_jax.errors import UserError
-from ltd_jax.policies import controller, networks, saved, sb3
+from ltd_jax.policies import catalogue, controller, networks, saved, sb3
 from ltd_jax.policies.saved import SavedPolicies
 
-NAMES = "autoregressive, constant:levels=6,size=24, eagle3, ltd or sb3:size=FILE,depth=FILE"
+OWN = ("autoregressive", "constant:levels=6,size=24", "eagle3", "ltd", "sb3:size=FILE,depth=FILE")
+NAMES = ", ".join((*OWN, *(family.name for family in catalogue.METHODS)))
 CONSTANT = re.compile(r"constant:levels=(\d+),size=(\d+)")
+
+
+_NO_FILES = Files()
 
 
 class Named(NamedTuple):
@@ -30,17 +39,19 @@ class Named(NamedTuple):
     size: int = 0
     policies: SavedPolicies | None = None
     published: tuple[sb3.Setting, sb3.Params] | None = None
+    rival: Rival | None = None  # one of the compared methods
 
 
-def parse(name: str, target: Path, policies: Path | None) -> Named:
+def parse(name: str, target: Path, policies: Path | None, files: Files = _NO_FILES) -> Named:
     """Reads a controller's name.
 
     Args:
       target: the target's folder; the embedded one has its own EAGLE-3 constants.
       policies: the folder of trained policies, for `ltd`.
+      files: what the compared methods need.
 
     Raises:
-      UserError: the name is unknown, or there are no policies.
+      UserError: the name is unknown, or what the method needs is not there.
     """
     if name == "autoregressive":
         return Named(name)
@@ -52,6 +63,9 @@ def parse(name: str, target: Path, policies: Path | None) -> Named:
         return Named(name, policies=saved.load(policies))
     if name.startswith("sb3:"):
         return Named(name, published=_published(name))
+    rival = rivals.parse(name, presets.of(target).cycle, files)
+    if rival is not None:
+        return Named(name, rival=rival)
     found = CONSTANT.fullmatch(name)
     if found is None or int(found[1]) < 1:
         raise UserError(f"There is no controller {name!r}; choose {NAMES}.")
@@ -77,6 +91,9 @@ def cycle_for(
                 f"{own.context}; leave out --context or train them for {context}."
             )
         return own
+    if named.rival is not None:
+        own = named.rival.cycle
+        return dataclasses.replace(own, context=own.context if context is None else context)
     base = base or presets.of(target).cycle
     if named.published is not None:
         base = sb3.smallest_cycle(named.published[0], base)
@@ -100,6 +117,8 @@ def method(named: Named, pair: Pair, other_device: bool = False) -> Method:
     """
     if named.name == "autoregressive":
         return Method(named.name)
+    if named.rival is not None:
+        return rivals.method(named.name, named.rival, pair)
     policies, cycle = named.policies, pair.config.cycle
     if named.published is not None:
         choice, params = named.published

@@ -71,14 +71,16 @@ def bar(console: Console, title: str) -> Iterator[Any]:
         progress.update(task, completed=1.0)
 
 
-def trace_path(settings: Recording, split: Split) -> Path:
-    """Where a split's trace lies."""
-    return settings.out / "traces" / f"{split}.npz"
+def trace_path(settings: Recording, split: Split, with_hidden: bool = False) -> Path:
+    """Where a split's trace lies; those with the draft's outputs are large and lie apart."""
+    return settings.out / "traces" / (f"{split}-hidden.npz" if with_hidden else f"{split}.npz")
 
 
-def trace_of(pair: Pair, split: Split, settings: Recording, console: Console) -> Trace:
+def trace_of(
+    pair: Pair, split: Split, settings: Recording, console: Console, with_hidden: bool = False
+) -> Trace:
     """Records a split's prompts, or reads what was recorded before."""
-    path, new_tokens = trace_path(settings, split), settings.asked.new_tokens
+    path, new_tokens = trace_path(settings, split, with_hidden), settings.asked.new_tokens
     asking = questions.ask(pair, settings.asked, split, path.parent)
     found = asking.prompts
     origin = provenance.environment(jnp.dtype(pair.dtype).name) | {
@@ -97,9 +99,9 @@ def trace_of(pair: Pair, split: Split, settings: Recording, console: Console) ->
         return trace
     started = time.monotonic()
     with bar(console, f"record {split}") as advance:
-        parts = path.parent / f"{split}-parts"
+        parts = path.parent / f"{path.stem}-parts"
         report = lambda texts: advance(texts / len(found))
-        trace = record.record(pair, found, new_tokens, origin, parts, report)
+        trace = record.record(pair, found, new_tokens, origin, parts, report, with_hidden)
     seconds = time.monotonic() - started
     trace = dataclasses.replace(trace, provenance=trace.provenance | {"seconds": seconds})
     traces.save(trace, path)

@@ -1,9 +1,12 @@
 """Views that controllers decide by, with every field filled in."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltd_jax.policies.controller import LevelView, TreeView
+from ltd_jax.policies.controller import Controller, LevelView, TreeView
 
 
 def level(score_WW, levels: int, *, length: int = 5, entropy_W=None, hidden_WE=None, parent_W=None):
@@ -32,4 +35,15 @@ def tree(score_DWW, levels: int, *, length: int = 5, entropy_DW=None, parent_DW=
         entropy=jnp.asarray(np.zeros(rows) if entropy_DW is None else entropy_DW, jnp.float32),
         root_entropy=jnp.float32(0),
         parent=jnp.asarray(np.zeros(rows) if parent_DW is None else parent_DW, jnp.int32),
+    )
+
+
+@functools.cache
+def compiled(rule: Controller) -> Controller:
+    """The same rule as compiled functions: a test that asks often is fast."""
+    return rule._replace(
+        keep_drafting=jax.jit(rule.keep_drafting),
+        choose_size=jax.jit(rule.choose_size),
+        notice=None if rule.notice is None else jax.jit(rule.notice),
+        rank=None if rule.rank is None else jax.jit(rule.rank),
     )

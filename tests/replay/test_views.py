@@ -1,5 +1,6 @@
 """What a controller sees in the replay is what it sees in live decoding, along a decoded text."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -16,7 +17,8 @@ from tests.cycle import stepping, tiny
 from tests.replay import synthetic
 
 NEW_TOKENS = 24
-CYCLE = tiny.CONFIG.cycle
+CYCLE = dataclasses.replace(tiny.CONFIG.cycle, sizes=(0, 6))  # few: each is compiled
+CONFIG = dataclasses.replace(tiny.CONFIG, cycle=CYCLE)
 W, D, E = CYCLE.beam_width, CYCLE.max_levels, tiny.CONFIG.draft.hidden_size
 ORIGIN = {"tasks": ["a"], "fingerprint": "f", "prompts": "p", "new_tokens": NEW_TOKENS}
 PROMPT_T = np.asarray(tiny.prompts(0)[2], np.int32)
@@ -37,7 +39,7 @@ def keeper():
         keep_drafting=lambda params, state, view: (
             view.levels < 2 + 3 * (view.root_entropy < params)
         ),
-        choose_size=lambda params, state, view: jnp.where(view.entropy[0, 0] < params, 4, 2),
+        choose_size=lambda params, state, view: jnp.int32(view.entropy[0, 0] < params),
         update=lambda state, outcome: state,
         notice=lambda params, state, view: jax.tree.map(put(view.levels - 1), state, view),
     )
@@ -48,7 +50,7 @@ KEEPER = keeper()
 
 @pytest.fixture(scope="module")
 def pair():
-    return tiny.pair(0)
+    return dataclasses.replace(tiny.pair(0), config=CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def replay(pair):
 def look(params, threshold, state):
     """The tree's view of the cycle that starts at a state."""
     memory, pending, cache = state.memory, state.pending, state.draft_cache
-    draft = (params.draft, tiny.CONFIG, KEEPER, threshold, memory, pending, cache)
+    draft = (params.draft, CONFIG, KEEPER, threshold, memory, pending, cache)
     expansion, _ = expand.expand(*draft)
     return expand.tree_view(expansion, state.target_cache.length, pending.root_entropy)
 

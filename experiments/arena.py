@@ -1,0 +1,81 @@
+"""What the comparisons of all methods share: flags, one decoding run, how results are kept."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+
+from experiments import command, output
+from experiments.command import PairFlags
+from ltd_jax import provenance
+from ltd_jax.pipeline import contest, standings, training
+from ltd_jax.pipeline.contest import Contest
+from ltd_jax.pipeline.questions import QuestionFlags, Split
+from ltd_jax.policies import saved, saved_heads
+from ltd_jax.report import canvas, leaderboard
+from ltd_jax.report.paper import PaperTable
+
+
+@dataclasses.dataclass(frozen=True)
+class ArenaFlags(PairFlags):
+    """Which pair, trained where, on which questions; one --out is one decoding run."""
+
+    trained: Path = Path("runs/embedded")  # output folder of train_policies
+    classifiers: Path | None = None  # of train_classifiers; None = TRAINED/classifiers
+    out: Path = Path("runs/arena")
+    results: Path | None = None  # folder of the numbers and pictures; None = OUT/results
+    splits: tuple[Split, Split] = ("validation", "test")  # to tune on, to decode
+    methods: tuple[str, ...] = ()  # of the compared ones; none = all that there are classifiers for
+    asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags(prompts=6)
+    allow_other_hardware: bool = False  # use policies that were trained for another device
+
+    @property
+    def folder(self) -> Path:
+        """Where results go."""
+        return self.out / "results" if self.results is None else self.results
+
+
+def hold(config: ArenaFlags, console: Console) -> Contest:
+    """Decodes with all methods in turns, greedily; what was decoded before is read."""
+    command.writable(config.out)
+    trained = training.load(config.trained / "policies")
+    pair = command.load_pair(config, trained.policies.cycle)
+    here = provenance.device_name()
+    saved.check(trained.policies, pair.fingerprint, here, config.allow_other_hardware)
+    heads = saved_heads.load(config.classifiers or config.trained / "classifiers")
+    saved_heads.check(heads, pair.fingerprint, pair.config.cycle)
+    families = contest.families_of(config.methods, heads)
+    return contest.run(
+        pair, contest.Field(trained, heads, families), config, config.splits, console
+    )
+
+
+def document(found: Mapping[float, Contest]) -> dict[str, Any]:
+    """Everything that contests at some temperatures gave, as JSON."""
+    return {
+        "rows": [row for heat, one in found.items() for row in standings.rows(one, heat)],
+        "time": {f"{heat:g}": standings.time_rows(one) for heat, one in found.items()},
+        "replay": {f"{heat:g}": standings.replay_rows(one) for heat, one in found.items()},
+        "entries": {f"{heat:g}": standings.entry_rows(one) for heat, one in found.items()},
+    }
+
+
+def show(
+    config: ArenaFlags,
+    name: str,
+    found: Contest,
+    temperature: float,
+    papers: Sequence[PaperTable],
+    console: Console,
+) -> None:
+    """A contest as a table beside the paper's, NAME.json and NAME.png."""
+    content = document({temperature: found})
+    rows = content["rows"]
+    title = f"{papers[0].name}'s methods on this pair, temperature {temperature:g}"
+    console.print(leaderboard.terminal_table(title, rows, temperature, papers))
+    png = canvas.encode(leaderboard.bars(rows, temperature), "png")
+    theirs = [leaderboard.paper_row(paper, row) for paper in papers for row in paper.rows]
+    output.write(config.folder, name, config.dtype, content | {"paper": theirs}, png)

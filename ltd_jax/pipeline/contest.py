@@ -1,0 +1,171 @@
+"""All compared methods on one pair: tuned alike, decoded in turns, every one's own time counted.
+
+Thresholds are tuned on the validation split by replay; the test split is decoded live, interleaved,
+and replayed for what there was to gain. A method at its published setting is one entry, the best of
+its 25 settings another, named "ddd tuned".
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from rich.console import Console
+
+from ltd_jax.cycle.pair import Pair
+from ltd_jax.decoding import comparison, rivals
+from ltd_jax.decoding.benchmark import Method, Run
+from ltd_jax.errors import UserError
+from ltd_jax.pipeline import compare, questions, stages
+from ltd_jax.pipeline.questions import Asking, Split
+from ltd_jax.pipeline.stages import Recording
+from ltd_jax.pipeline.training import Trained
+from ltd_jax.policies import catalogue, controller, networks
+from ltd_jax.policies.catalogue import Family
+from ltd_jax.policies.saved_heads import SavedHeads
+from ltd_jax.policies.settings import Setting, eagle3
+from ltd_jax.replay import cycles, optimum, overhead, tuning
+from ltd_jax.replay.cycles import Replay
+from ltd_jax.replay.latency import LatencyTable
+from ltd_jax.replay.overhead import Overhead
+from ltd_jax.replay.trace import Trace
+
+BEST = "best constant"
+EAGLE3 = "eagle3"
+TUNED = " tuned"
+
+
+class Entry(NamedTuple):
+    """One way to decode, with what it is and what its decisions cost."""
+
+    method: Method
+    setting: Setting
+    source: str
+    overhead: Overhead | None = None  # None = decides nothing
+
+
+class Field(NamedTuple):
+    """Who takes part."""
+
+    trained: Trained
+    heads: SavedHeads
+    families: list[Family]
+
+
+class Contest(NamedTuple):
+    """What a contest gave."""
+
+    pair: Pair
+    table: LatencyTable
+    entries: list[Entry]
+    asking: Asking
+    replay: Replay  # of the test split
+    runs: list[Run]
+
+
+def families_of(names: tuple[str, ...], heads: SavedHeads) -> list[Family]:
+    """The compared methods of these names; without names all that there are classifiers for.
+
+    Raises:
+      UserError: a name is unknown, or its classifier was not trained.
+    """
+    trained = heads.parts.heads or {}
+    for name in names:
+        family = catalogue.find(name)
+        if family is None:
+            known = ", ".join(family.name for family in catalogue.METHODS)
+            raise UserError(f"There is no compared method {name!r}; choose {known}.")
+        if family.head not in (None, *trained):
+            raise UserError(f"{heads.folder} holds no classifier for {name}; train it first.")
+    return [
+        family
+        for family in catalogue.METHODS
+        if (family.name in names if names else family.head in (None, *trained))
+    ]
+
+
+def run(
+    pair: Pair, field: Field, settings: Recording, splits: tuple[Split, Split], console: Console
+) -> Contest:
+    """Tunes on the first split, decodes and replays the second."""
+    with_hidden = any(family.head == "specdec" for family in field.families)
+    lesson, test = (
+        cycles.build(
+            stages.trace_of(pair, split, settings, console, with_hidden=with_hidden),
+            field.trained.table,
+            pair.config.cycle,
+        )
+        for split in splits
+    )
+    entries = entries_of(pair, field, lesson, console)
+    asking = questions.ask(pair, settings.asked, splits[1], settings.out / "traces")
+    methods = [entry.method for entry in entries]
+    runs = compare.runs_of(pair, methods, asking.prompts, settings, console)
+    return Contest(pair, field.trained.table, entries, asking, test, runs)
+
+
+def entries_of(pair: Pair, field: Field, lesson: Replay, console: Console) -> list[Entry]:
+    """Plain decoding, the constants, every method published and tuned, LTD."""
+    cycle = pair.config.cycle
+    parts = field.heads.parts._replace(costs=rivals.costs_of(field.trained.table))
+    entries = fixed_entries(pair, lesson)
+    with stages.bar(console, "tune") as advance:
+        for place, family in enumerate(field.families, 1):
+            first = tuning.published(lesson, cycle, family, parts)
+            best = tuning.best(lesson, cycle, first, parts)
+            entries.append(_entry(first, family.name))
+            if best is not first:
+                entries.append(_entry(best, family.name + TUNED))
+            advance(place / len(field.families))
+    return [*entries, learned_entry(pair, field.trained)]
+
+
+def fixed_entries(pair: Pair, lesson: Replay) -> list[Entry]:
+    """Plain decoding, EAGLE-3's constants and the best ones on the validation split."""
+    cycle, constant = pair.config.cycle, controller.constant()
+    best = optimum.best_constant(lesson, cycle)
+    entries = [Entry(Method(comparison.PLAIN), {}, "the target alone")]
+    for name, (levels, size), source in (
+        (EAGLE3, eagle3(cycle), "EAGLE-3's constants, scaled"),
+        (BEST, (best.levels, best.size), "grid search over all constants by replay"),
+    ):
+        params = controller.constant_params(levels, size, cycle)
+        setting = {"levels": (float(levels),), "size": (float(size),)}
+        entries.append(Entry(Method(name, constant, params), setting, source))
+    return entries
+
+
+def learned_entry(pair: Pair, trained: Trained) -> Entry:
+    """The two learned policies."""
+    policies, table = trained.policies, trained.table
+    learned = networks.learned(pair.config.cycle, policies.widths)
+    cost = Overhead(table.depth_seconds, table.size_seconds)
+    return Entry(Method(comparison.LEARNED, learned, policies.params), {}, "this library", cost)
+
+
+def _entry(tuned: tuning.Tuned, name: str) -> Entry:
+    method = Method(name, tuned.controller, tuned.params)
+    return Entry(method, tuned.setting, tuned.family.source, tuned.overhead)
+
+
+def predicted(pair: Pair, replay: Replay, entry: Entry) -> cycles.Totals | None:
+    """What a replay says of an entry, its own time counted; None for plain decoding."""
+    method = entry.method
+    if method.controller is None:
+        return None
+    priced = overhead.with_overhead(replay, entry.overhead or Overhead(0.0, 0.0))
+    return cycles.run(priced, pair.config.cycle, method.controller, method.params, learned=True)
+
+
+def domains(asking: Asking, trace: Trace) -> list[str]:
+    """Per recorded text the first part of its question's category."""
+    if len(asking.turns) != len(trace.first):
+        raise UserError("Some texts ended with their first token; raise --new-tokens.")
+    return [asked.question.category.split(".")[0] for asked in asking.turns]
+
+
+def own_seconds(entry: Entry, runs: list[Run], max_levels: int) -> float:
+    """Seconds that an entry's decisions took in some runs."""
+    if entry.overhead is None:
+        return 0.0
+    levels = np.concatenate([run.levels for run in runs])
+    asked = np.minimum(levels, max_levels - 1).sum()
+    return float(asked * entry.overhead.depth_seconds + len(levels) * entry.overhead.size_seconds)

@@ -1,0 +1,215 @@
+"""The compared methods by name: where they come from, published settings, and tuning grids.
+
+Published settings are those of LTD's comparison (Sec. 5) where it names them, else the method's
+own. Tuning tries 25 settings of every method (`BUDGET`); five sizes are among them wherever a
+method leaves the size fixed, so that none loses for the size that LTD's comparison gave it.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ltd_jax.config import CycleConfig
+from ltd_jax.errors import UserError
+from ltd_jax.policies import families
+from ltd_jax.policies.controller import Controller
+from ltd_jax.policies.settings import Parts, Setting, at_least, eagle3, scaled, some_sizes
+
+BUDGET = 25
+
+
+class Family(NamedTuple):
+    """One method."""
+
+    name: str
+    source: str  # of the published setting
+    published: Callable[[CycleConfig], Setting]
+    grid: Callable[[CycleConfig], list[Setting]]  # what replaces numbers of the published setting
+    build: Callable[[CycleConfig, Setting, Parts], tuple[Controller, Any]]
+    head: str | None = None  # the classifier that it needs
+    needs_costs: bool = False
+    chooses_size: bool = False  # else settings have one "size"
+
+
+def setting_of(family: Family, config: CycleConfig, given: Setting) -> Setting:
+    """The published setting with some numbers replaced.
+
+    Raises:
+      UserError: the method has no such number, or takes one number there.
+    """
+    own = family.published(config)
+    for key, values in given.items():
+        if key not in own:
+            raise UserError(f"{family.name} has no setting {key!r}; it has {', '.join(own)}.")
+        if len(own[key]) == 1 != len(values):
+            raise UserError(f"{family.name}: {key} takes one number, not {len(values)}.")
+    return own | given
+
+
+def find(name: str) -> Family | None:
+    """The method of a name; None where there is none."""
+    return next((family for family in METHODS if family.name == name), None)
+
+
+def _one(**numbers: float) -> Setting:
+    return {key: (float(value),) for key, value in numbers.items()}
+
+
+def _stops(config: CycleConfig, **numbers: float) -> Setting:
+    """Of a method that only stops drafting: its numbers, at most all levels, EAGLE-3's size."""
+    return _one(**numbers, most=config.max_levels, size=eagle3(config)[1])
+
+
+def _product(
+    config: CycleConfig, key: str, *values: float, **fixed: tuple[float, ...]
+) -> list[Setting]:
+    """Five values of one number times five sizes."""
+    return [
+        fixed | _one(**{key: value}, size=size)
+        for value, size in itertools.product(values, some_sizes(config))
+    ]
+
+
+def _ddd(config: CycleConfig) -> Setting:
+    checks = tuple(dict.fromkeys(float(scaled(levels, config)) for levels in (5, 7, 9)))
+    return _stops(config, threshold=-0.3) | {"checks": checks}
+
+
+def _gamma(config: CycleConfig, confidence: float) -> Setting:
+    start = eagle3(config)[0]
+    least, step = -(-start // 2), scaled(2, config)
+    most = min(start + start // 2, config.max_levels)
+    numbers = _one(start=start, share=0.2, step=step, least=least, most=most, confidence=confidence)
+    return numbers | _one(size=eagle3(config)[1])
+
+
+def _gamma_grid(config: CycleConfig, key: str, *values: float) -> list[Setting]:
+    wide = _one(least=1, step=1, most=config.max_levels)
+    return _product(config, key, *values, **wide)
+
+
+def _tiers(config: CycleConfig) -> Setting:
+    levels = tuple(dict.fromkeys(float(scaled(levels, config)) for levels in (1, 3, 7)))
+    sizes = tuple(float(at_least(config, count)) for count in levels)
+    numbers = _one(start=len(levels) // 2, share=0.2, every=5, warm_up=10, up=0.0, down=-0.25)
+    return {"levels": levels, "sizes": sizes} | numbers
+
+
+def _tiers_grid(config: CycleConfig) -> list[Setting]:
+    levels = _tiers(config)["levels"]
+    return [
+        {"sizes": tuple(float(at_least(config, wide * count)) for count in levels)} | _one(up=up)
+        for wide, up in itertools.product((1, 1.5, 2, 3, 4), (-0.5, -0.25, 0.0, 0.25, 0.5))
+    ]
+
+
+def _c2t_grid(config: CycleConfig) -> list[Setting]:
+    most = [scaled(levels, config) for levels in (4, 6, 8, 10, 12)]
+    return [
+        _one(threshold=threshold, most=levels)
+        for threshold, levels in itertools.product((0.1, 0.2, 0.3, 0.4, 0.5), most)
+    ]
+
+
+def _as_run(config: CycleConfig) -> Setting:
+    levels, size = eagle3(config)
+    return _one(levels=levels, size=size)
+
+
+def _cost_grid(config: CycleConfig) -> list[Setting]:
+    return [
+        _one(speedup=speedup, ratio=ratio)
+        for speedup, ratio in itertools.product(
+            (0.6, 0.9, 1.2, 1.6, 2.2), (0.3, 0.45, 0.6, 0.8, 1.0)
+        )
+    ]
+
+
+METHODS = (
+    Family(
+        name="ddd",
+        source="2409.00142; LTD Sec. 5: checks 5, 7, 9, threshold -0.3",
+        published=_ddd,
+        grid=lambda config: _product(
+            config,
+            "threshold",
+            -0.3,
+            -0.6,
+            -1.0,
+            -1.5,
+            -2.5,
+            checks=tuple(float(level) for level in range(1, config.max_levels + 1)),
+        ),
+        build=families.ddd,
+    ),
+    Family(
+        name="svip",
+        source="2411.18462, its code and LTD: scale 0.15, threshold 0.3",
+        published=lambda config: _stops(config, threshold=0.3, scale=0.15),
+        grid=lambda config: _product(config, "threshold", 0.2, 0.3, 0.4, 0.55, 0.75),
+        build=families.svip,
+    ),
+    Family(
+        name="gammatune",
+        source="2504.00030; LTD Sec. 5: share 0.2, half to 1.5 times EAGLE-3's levels",
+        published=lambda config: _gamma(config, 0.0),
+        grid=lambda config: _gamma_grid(config, "share", 0.1, 0.2, 0.3, 0.5, 0.8),
+        build=families.gammatune,
+    ),
+    Family(
+        name="gammatune+",
+        source="2504.00030 with the confidence 0.4 of Hugging Face's assistant",
+        published=lambda config: _gamma(config, 0.4),
+        grid=lambda config: _gamma_grid(config, "confidence", 0.2, 0.3, 0.4, 0.55, 0.7),
+        build=families.gammatune,
+    ),
+    Family(
+        name="disco",
+        source="2405.04304; LTD: threshold 0.5",
+        published=lambda config: _stops(config, threshold=0.5),
+        grid=lambda config: _product(config, "threshold", 0.2, 0.35, 0.5, 0.65, 0.8),
+        build=families.disco,
+        head="disco",
+    ),
+    Family(
+        name="specdec++",
+        source="2405.19715: threshold 0.7, at least 2 tokens; LTD's head",
+        published=lambda config: _stops(config, threshold=0.7, least=scaled(2, config), any=0),
+        grid=lambda config: _product(config, "threshold", 0.3, 0.5, 0.7, 0.85, 0.95),
+        build=families.specdec,
+        head="specdec",
+    ),
+    Family(
+        name="c2t",
+        source="2502.13652: threshold 0.5, 15 nodes per level, 10 levels",
+        published=lambda config: _one(threshold=0.5, nodes=15, most=scaled(10, config)),
+        grid=_c2t_grid,
+        build=families.c2t,
+        head="c2t",
+        chooses_size=True,
+    ),
+    Family(
+        name="c2t-as-run",
+        source="LTD's comparison: the classifier removes no node, so the tree is EAGLE-3's",
+        published=_as_run,
+        grid=lambda config: [],  # its constants are tuned as the best constant
+        build=families.constant,
+    ),
+    Family(
+        name="tiers",
+        source="SGLang: tiers 1, 3, 7 of a chain, share 0.2, every 5 cycles after 10",
+        published=_tiers,
+        grid=_tiers_grid,
+        build=families.tiers,
+        chooses_size=True,
+    ),
+    Family(
+        name="cost-aware",
+        source="expected tokens against measured time; speedup 1.5 and ratio 0.6 untuned",
+        published=lambda config: _one(speedup=1.5, ratio=0.6),
+        grid=_cost_grid,
+        build=families.cost_aware_tree,
+        needs_costs=True,
+        chooses_size=True,
+    ),
+)

@@ -1,0 +1,130 @@
+"""The compared methods in the replay: what deciding costs, tuning, and ranks other than scores."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ltd_jax.config import CycleConfig
+from ltd_jax.policies import catalogue, controller
+from ltd_jax.policies.settings import Costs, Parts
+from ltd_jax.replay import cycles, overhead, tuning
+from ltd_jax.replay.overhead import Overhead
+from tests.oracle import replay as oracle
+from tests.replay import synthetic
+
+CONFIG = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 1, 2, 4, 8), context=64)
+TRACE = synthetic.trace(CONFIG, seed=4, text_tokens=(30, 21), agreement=0.9)
+TABLE = synthetic.table(CONFIG)
+FREE = Overhead(0.0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def replay():
+    return cycles.build(TRACE, TABLE, CONFIG)
+
+
+def only_row_zero():
+    """Verifies four nodes, of which only those along first slots are eligible."""
+    keep = jnp.zeros((3, 2, 2), bool).at[:, 0].set(True)
+    return controller.constant()._replace(
+        rank=lambda params, state, view: jnp.where(keep, view.score, -jnp.inf)
+    )
+
+
+def accepted_by_hand(position, levels, size):
+    """What is accepted where nodes in other slots than the first are left out."""
+    score = TRACE.score[position].copy()
+    score[:, 1] = -np.inf
+    score[levels:] = -np.inf
+    scores = TRACE.score.copy()
+    scores[position] = score
+    masked = dataclasses.replace(TRACE, score=scores)
+    return oracle.accepted(masked, CONFIG, position, levels, CONFIG.sizes[size])
+
+
+@pytest.mark.parametrize(("levels", "size"), [(1, 1), (3, 2), (3, 4)])
+def test_accepted_by_rank_equals_walking_the_masked_tree(replay, levels, size):
+    rule = only_row_zero()
+
+    @jax.jit
+    @jax.vmap
+    def found(position):
+        view = cycles.tree_view(replay, position, jnp.int32(levels))
+        rank_DWW = rule.rank((), (), view)
+        return cycles.accepted_by_rank(replay, position, rank_DWW, jnp.int32(CONFIG.sizes[size]))
+
+    count = len(TRACE.remaining)
+    expected = [accepted_by_hand(position, levels, size) for position in range(count)]
+    assert found(jnp.arange(count)).tolist() == expected
+    assert len(set(expected)) > 1
+
+
+def test_ranking_by_scores_changes_nothing(replay):
+    setting = controller.constant_params(3, 4, CONFIG)
+    same = controller.constant()._replace(rank=lambda params, state, view: view.score)
+    one = cycles.run(replay, CONFIG, controller.constant(), setting, learned=False)
+    two = cycles.run(replay, CONFIG, same, setting, learned=False)
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+
+
+def slow(work):
+    """The constants, after a long sum whose value decides nothing."""
+
+    def busy(view):
+        rows = jnp.broadcast_to(view.score.max() * 0 + 1.0, (work,))
+        return jnp.cumsum(jnp.sin(jnp.cumsum(rows)))[-1] < 1e9
+
+    return controller.constant()._replace(
+        keep_drafting=lambda params, state, view: (view.levels < params.levels) & busy(view)
+    )
+
+
+def test_slow_decisions_are_seen_to_be_slow(replay):
+    setting = controller.constant_params(2, 1, CONFIG)
+    small = overhead.measure(replay, CONFIG, slow(10), setting)
+    large = overhead.measure(replay, CONFIG, slow(60_000), setting)
+    assert large.depth_seconds > 5 * max(small.depth_seconds, 1e-6)
+    assert large.depth_seconds > 2 * large.size_seconds
+
+
+def test_all_decisions_are_made(replay):
+    counting = controller.constant()._replace(
+        init=lambda: jnp.int32(0),
+        notice=lambda params, state, view: state + 1,
+        keep_drafting=lambda params, state, view: jnp.bool_(True),
+        choose_size=lambda params, state, view: state,
+    )
+    count = min(overhead.CYCLES, len(TRACE.remaining))
+    found = overhead.decide(replay, counting, (), jnp.int32(3))
+    expected = sum(3 + 3 * (cycle + 1) for cycle in range(count)) / count
+    assert float(found) == pytest.approx(expected)
+
+
+def costs():
+    cycle_LDV = TABLE.cycle_seconds
+    draft = cycle_LDV[:, :, 0] - cycle_LDV[:, :1, 0]
+    return Costs(TABLE.contexts, draft, cycle_LDV[:, 0], float(TABLE.plain_seconds.mean()))
+
+
+@pytest.mark.parametrize("name", ["ddd", "svip", "gammatune+", "tiers", "cost-aware"])
+def test_tuning_finds_the_best_of_the_grid(replay, name):
+    family, parts = catalogue.find(name), Parts(costs=costs())
+    first = tuning.published(replay, CONFIG, family, parts, own=FREE)
+    best = tuning.best(replay, CONFIG, first, parts)
+    free, rates = overhead.with_overhead(replay, FREE), []
+    for given in family.grid(CONFIG)[::6]:
+        rule, params = family.build(CONFIG, first.setting | given, parts)
+        totals = cycles.run(free, CONFIG, rule, params, learned=True)
+        rates.append(float(cycles.throughput(totals)))
+    assert best.tokens_per_second >= max(rates) * (1 - 1e-5)
+    assert len(family.grid(CONFIG)) <= catalogue.BUDGET
+
+
+def test_what_decides_for_itself_pays_for_it(replay):
+    family = catalogue.find("ddd")
+    free = tuning.published(replay, CONFIG, family, Parts(), own=FREE)
+    dear = tuning.published(replay, CONFIG, family, Parts(), own=Overhead(1e-3, 5e-3))
+    assert dear.tokens_per_second < free.tokens_per_second

@@ -1,0 +1,131 @@
+"""The comparisons of all methods, in their smallest size: two methods on a tiny pair, one question."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import figure5_acceptance, figure7_domains, grid_search, leaderboard, table1_greedy
+from ltd_jax import provenance
+from ltd_jax.config import PolicyConfig
+from ltd_jax.errors import UserError
+from ltd_jax.models import tensor_files
+from ltd_jax.policies import networks, saved, saved_heads
+from ltd_jax.policies.settings import Parts
+from ltd_jax.replay import latency
+from tests.models import folders
+from tests.replay import synthetic
+from tests.system import study_folder, tiny_pair
+from tests.system.tiny_pair import CYCLE
+
+WIDTHS = PolicyConfig((4,), (4,), (4,), (4,))
+ROW = {"method", "task", "temperature", "tokens_per_second", "speedup", "low", "high"}
+ROW |= {"over_best_constant", "committed_per_cycle", "share_of_optimum"}
+METHODS = ("ddd", "specdec++")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, whole_pair):
+    """What train_policies and train_classifiers leave, with random weights."""
+    out = tmp_path_factory.mktemp("trained")
+    table, here = synthetic.table(CYCLE), provenance.device_name()
+    fingerprint = tensor_files.fingerprint(whole_pair / "target", whole_pair / "draft")
+    table.provenance.update(fingerprint=fingerprint, device=here, dtype="float32")
+    latency.save(table, out / "latency.json")
+    params = networks.init_learned(jax.random.key(0), CYCLE, WIDTHS)
+    best = {"levels": 1, "size": 2, "tokens_per_second": 1.0}
+    cost = {"decisions": 1, "seconds": 1.0, "positions_recorded": 1, "recording_seconds": 1.0}
+    origin = {"fingerprint": fingerprint, "latency": latency.fingerprint(table), "device": here}
+    origin |= {"dtype": "float32", "best": best, "learning": cost}
+    saved.save(out / "policies", params, CYCLE, WIDTHS, origin)
+    hidden = folders.DRAFT.hidden_size
+    head = saved_heads.network("specdec", 3).init(jax.random.key(1), jnp.zeros(hidden))
+    parts = Parts({"specdec": head}, {"specdec": 3}, np.ones(2, np.float32))
+    saved_heads.save(out / "classifiers", parts, CYCLE, hidden, {"fingerprint": fingerprint})
+    return out
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("asked")
+    (folder / "mine.jsonl").write_text(tiny_pair.QUESTION + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("arena")
+
+
+@pytest.fixture
+def run(whole_pair, asked, monkeypatch, capsys):
+    """Runs an experiment; returns what it wrote and said."""
+
+    def call(module, out, *arguments):
+        pair = ("--target", whole_pair / "target", "--draft", whole_pair / "draft")
+        where = ("--out", out, "--questions", asked, "--new-tokens", 12, "--dtype", "float32")
+        study_folder.run(module, monkeypatch, *map(str, (*pair, *where, *arguments)))
+        name = module.__name__.split(".")[-1]
+        found = json.loads((out / "results" / f"{name}.json").read_text())
+        assert found["experiment"] == name and found["schema"] == 1
+        return found, capsys.readouterr().out
+
+    return call
+
+
+def test_the_leaderboard_and_table_1_share_one_decoding(run, trained, out):
+    arguments = ("--trained", trained, "--splits", "all", "all", "--methods", *METHODS)
+    found, said = run(leaderboard, out, *arguments)
+    assert all(set(row) == ROW for row in found["rows"])
+    names = {row["method"] for row in found["rows"]}
+    tuned = {f"{name} tuned" for name in METHODS}
+    assert names == {"autoregressive", "eagle3", "best constant", "ltd", *METHODS, *tuned}
+    plain = next(row for row in found["rows"] if row["method"] == "autoregressive")
+    assert plain["speedup"] == 1 and plain["share_of_optimum"] is None
+    page = (out / "results" / "leaderboard.html").read_text()
+    assert all(name in page and name in said for name in METHODS)
+    for row in found["time"]["0"]:
+        assert sum(row[part] for part in ("draft", "verify", "decide", "rest")) == pytest.approx(1)
+    decoded = (out / "runs.jsonl").stat().st_mtime_ns
+    again, said = run(table1_greedy, out, *arguments)
+    assert (out / "runs.jsonl").stat().st_mtime_ns == decoded
+    assert {row["method"] for row in again["rows"]} == names
+    assert "Table 1" in said and "3.92x, 6.56" in said  # LTD of the paper
+    assert (out / "results" / "table1_greedy.png").stat().st_size > 1000
+
+
+def test_unknown_methods_and_missing_classifiers_get_one_sentence(run, trained, out):
+    arguments = ("--trained", trained, "--splits", "all", "all", "--methods")
+    with pytest.raises(UserError, match="no compared method 'best'; choose ddd, svip"):
+        run(leaderboard, out, *arguments, "best")
+    with pytest.raises(UserError, match="no classifier for c2t"):
+        run(leaderboard, out, *arguments, "c2t")
+
+
+def test_grid_search_checks_the_best_live(run, trained, tmp_path):
+    (tmp_path / "latency.json").write_bytes((trained / "latency.json").read_bytes())
+    flags = ("--split", "all", "--few", 2, *tiny_pair.FLAGS)
+    found, said = run(grid_search, tmp_path, *flags)
+    rates = [row["predicted_tokens_per_second"] for row in found["rows"]]
+    assert len(rates) == 4 and rates == sorted(rates, reverse=True)
+    assert len(found["checked"]) == 2
+    assert 0 <= found["agreement"]["lost"] < 1
+    assert "the best 2 of 4 constant settings" in said
+    with pytest.raises(UserError, match="--sizes 5 is not one of"):
+        run(grid_search, tmp_path, *flags, "--sizes", 5)
+
+
+def test_acceptance_and_domains(run, trained, tmp_path):
+    found, _ = run(figure5_acceptance, tmp_path, "--split", "all", *tiny_pair.FLAGS)
+    assert [(row["levels"], row["size"]) for row in found["rows"]] == [
+        (1, 0),
+        (1, 2),
+        (2, 0),
+        (2, 2),
+    ]
+    assert all(row["committed"] >= 1 for row in found["rows"])
+    found, said = run(figure7_domains, trained, "--split", "all")
+    assert [row["domain"] for row in found["rows"]] == ["a"]
+    assert found["rows"][0]["ltd_over_eagle3"] > 0 and "of 1 domains" in said
