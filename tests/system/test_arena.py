@@ -1,4 +1,4 @@
-"""The comparisons of all methods, in their smallest size: two methods on a tiny pair, one question."""
+"""The comparisons of all methods in their smallest size: a tiny pair, one question."""
 
 import json
 
