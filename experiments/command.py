@@ -22,19 +22,34 @@ from ltd_jax.errors import UserError
 from ltd_jax.models import hub
 from ltd_jax.presets import Preset
 from ltd_jax.replay.measure import MeasureConfig
+from ltd_jax.sampling import Rule, SamplingConfig
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclasses.dataclass(frozen=True)
+class SamplingFlags:
+    """How the target's tokens are drawn, see ltd_jax/sampling.py; the default is greedy."""
+
+    temperature: float = 0.0  # 0 = greedy
+    top_k: int = 0  # 0 = all tokens
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    draft_temperature: float = 1.0
+    rule: Rule = "coupled"
+    seed: int = 0  # of the random numbers; every prompt has its own of them
+
+
+@dataclasses.dataclass(frozen=True)
 class PairFlags:
-    """Which pair."""
+    """Which pair, and how it decodes."""
 
     target: Path = ASSETS / "target"  # folder of its weights and tokenizer, or a hub id
     draft: Path = ASSETS / "draft"
     dtype: DType = "auto"  # auto = bfloat16 on accelerators, float32 on processors
     feature_layers: tuple[int, int, int] | None = None  # None = as the draft says
     draft_rope_theta: float | None = None  # None = as the draft says
+    sampling: tyro.conf.OmitArgPrefixes[SamplingFlags] = SamplingFlags()
 
 
 Flags = TypeVar("Flags", bound=PairFlags)
@@ -99,6 +114,7 @@ def described(config: Any) -> Iterator[str]:
 
 def load_pair(flags: PairFlags, cycle: CycleConfig) -> Pair:
     """The pair that the flags name; says on stderr what was found and how it was read."""
+    sampling = sampling_of(flags.sampling)
     flags = resolved(flags)
     pair = pairs.load(
         cycle,
@@ -112,7 +128,16 @@ def load_pair(flags: PairFlags, cycle: CycleConfig) -> Pair:
     say(f"{flags.dtype} on {provenance.device_name()}")
     for remark in pair.remarks:
         say(remark)
-    return pair
+    return pair.sampled(sampling, flags.sampling.seed)
+
+
+def sampling_of(flags: SamplingFlags) -> SamplingConfig:
+    """What the flags say; UserError where it is impossible."""
+    settings = {name: value for name, value in vars(flags).items() if name != "seed"}
+    try:
+        return SamplingConfig(**settings)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def say(line: str) -> None:

@@ -4,6 +4,7 @@
     python -m experiments.generate --prompt "..." --controller constant:levels=2,size=4
     python -m experiments.generate --prompt "..." --controller ltd --policies runs/me/policies
     python -m experiments.generate --prompt "..." --settings runs/tuned/settings.json
+    python -m experiments.generate --prompt "..." --temperature 0.8 --top-p 0.95 --seed 7
     python -m experiments.generate --target DIR --draft DIR --chat
 
 Controllers: autoregressive, constant:levels=6,size=24, eagle3, ltd, and the compared methods (ddd,

@@ -20,6 +20,7 @@ from ltd_jax.model_config import AnyDraftConfig, TargetConfig
 from ltd_jax.model_config import DraftConfig as DraftConfig
 from ltd_jax.model_config import GriffinConfig as GriffinConfig
 from ltd_jax.model_config import RopeScaling as RopeScaling
+from ltd_jax.sampling import GREEDY, SamplingConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +85,7 @@ class PairConfig:
     target: TargetConfig
     draft: AnyDraftConfig
     cycle: CycleConfig
+    sampling: SamplingConfig = GREEDY
 
     def __post_init__(self) -> None:
         if len(self.target.feature_layers) != self.draft.feature_count:

@@ -222,6 +222,8 @@ def full_expansion(
 def _children(params: DraftParams, pair: PairConfig, hidden_TE: jax.Array) -> Children:
     """The W most probable next tokens of each row."""
     log_prob_TY = draft.log_probs(params, pair.draft, hidden_TE)
+    if pair.sampling.draft_temperature != 1:
+        log_prob_TY = jax.nn.log_softmax(log_prob_TY / pair.sampling.draft_temperature)
     log_prob_TW, draft_token_TW = jax.lax.top_k(log_prob_TY, pair.cycle.beam_width)
     token_TW = jnp.take(params.target_token, draft_token_TW)
     return Children(log_prob_TW, token_TW, observe.entropy(log_prob_TY))

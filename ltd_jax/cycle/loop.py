@@ -16,8 +16,7 @@ from flax import struct
 from ltd_jax.config import PairConfig
 from ltd_jax.cycle import step
 from ltd_jax.cycle.pair import PairParams
-from ltd_jax.cycle.step import CycleResult, CycleState
-from ltd_jax.models.kv_cache import KVCache
+from ltd_jax.cycle.step import CycleResult, CycleState, PlainState
 from ltd_jax.models.target import TargetParams
 from ltd_jax.policies.controller import Controller
 
@@ -78,19 +77,19 @@ def run_plain(
     params: TargetParams,
     pair: PairConfig,
     stop_tokens: tuple[int, ...],
-    state: tuple[KVCache, jax.Array],
+    state: PlainState,
     left: jax.Array,
-) -> tuple[tuple[KVCache, jax.Array], PlainSteps]:
-    """`run_cycles` for plain decoding; the state is the target's cache and the root."""
+) -> tuple[PlainState, PlainSteps]:
+    """`run_cycles` for plain decoding."""
     N = pair.cycle.cycles_per_call
 
-    def advance(carry):
-        (cache, root), so_far = carry
-        cache, root = step.plain(params, pair, cache, root)
-        return (cache, root), PlainSteps(
-            token=_put(so_far.count)(so_far.token, root),
+    def advance(carry: tuple[PlainState, PlainSteps]) -> tuple[PlainState, PlainSteps]:
+        state, so_far = carry
+        state = step.plain(params, pair, state)
+        return state, PlainSteps(
+            token=_put(so_far.count)(so_far.token, state.root),
             count=so_far.count + 1,
-            left=jnp.where(_is_stop(root, stop_tokens), 0, so_far.left - 1),
+            left=jnp.where(_is_stop(state.root, stop_tokens), 0, so_far.left - 1),
         )
 
     start = (state, PlainSteps(jnp.zeros((N,), jnp.int32), jnp.int32(0), left))

@@ -15,6 +15,7 @@ from ltd_jax.models import blocks, hub, tensor_files, weights
 from ltd_jax.models import draft_folder as draft_folder_reader
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.target import TargetParams
+from ltd_jax.sampling import SamplingConfig
 
 ASSETS = Path(__file__).parents[1] / "assets"
 
@@ -39,6 +40,12 @@ class Pair:
     folder: Path = ASSETS / "target"  # the target's, with its tokenizer
     names: tuple[str, str] = ("random target", "random draft")  # for reports
     remarks: tuple[str, ...] = ()  # how the folders were read, sentences for a person
+    seed: int = 0  # of all random numbers that sampling draws
+
+    def sampled(self, sampling: SamplingConfig, seed: int = 0) -> "Pair":
+        """The same pair, decoding with other sampling settings."""
+        config = dataclasses.replace(self.config, sampling=sampling)
+        return dataclasses.replace(self, config=config, seed=seed)
 
 
 def load(

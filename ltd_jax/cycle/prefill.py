@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltd_jax.config import PairConfig
-from ltd_jax.cycle import expand, observe
+from ltd_jax.cycle import expand, observe, sample
 from ltd_jax.cycle.expand import Pending
 from ltd_jax.cycle.pair import Pair, PairParams
 from ltd_jax.cycle.step import CycleState
@@ -32,7 +32,7 @@ def prefill(pair: Pair, controller: Controller, prompt_T: np.ndarray) -> CycleSt
     """The state after a prompt: caches filled, the root chosen, its draft row pending."""
     check_room(pair, len(prompt_T), 0)
     chunk = pair.config.cycle.prefill_chunk
-    state = empty_state(pair.config, controller, pair.dtype)
+    state = empty_state(pair.config, controller, pair.dtype, sample.text_key(pair.seed, prompt_T))
     for start in range(0, len(prompt_T), chunk):
         piece = prompt_T[start : start + chunk]
         is_last = start + chunk >= len(prompt_T)
@@ -48,8 +48,10 @@ def prefill(pair: Pair, controller: Controller, prompt_T: np.ndarray) -> CycleSt
     return state
 
 
-def empty_state(pair: PairConfig, controller: Controller, dtype: jnp.dtype) -> CycleState:
-    """Caches without tokens, nothing pending."""
+def empty_state(
+    pair: PairConfig, controller: Controller, dtype: jnp.dtype, key: jax.Array | None = None
+) -> CycleState:
+    """Caches without tokens, nothing pending; sampling needs the text's random key."""
     config = pair.cycle
     feature = jnp.zeros((config.path_length, pair.target.feature_size), dtype)
     token = jnp.zeros((config.path_length,), jnp.int32)
@@ -59,6 +61,7 @@ def empty_state(pair: PairConfig, controller: Controller, dtype: jnp.dtype) -> C
         root=jnp.int32(0),
         pending=Pending(token, feature, jnp.int32(0), jnp.float32(0)),
         memory=jax.tree.map(jnp.copy, controller.init()),  # a buffer each: states are donated
+        sampling=None if key is None else sample.start(pair, key),
     )
 
 
@@ -86,20 +89,32 @@ def prefill_chunk(
     logits_TX, feature_TE, rows = target.forward(
         params.target, pair.target, token_T, cache.length + rows_T, causal, cache
     )
-    root = jnp.argmax(logits_TX[count - 1]).astype(jnp.int32)
+    sampling = sample.read(state.sampling, token_T, rows_T < count)
+    root = sample.choose(logits_TX[count - 1], cache.length + count, sampling, pair.sampling)
     shifted_T = jnp.where(rows_T == count - 1, next_token, jnp.roll(token_T, -1))
     waiting = is_last.astype(jnp.int32)
     fused_TE = draft.fuse(params.draft, pair.draft, feature_TE)
     _, draft_cache = expand.causal_pass(
         params.draft, pair, shifted_T, fused_TE, count - waiting, state.draft_cache
     )
-    pending = Pending(
-        token=state.pending.token.at[0].set(root),
-        feature=state.pending.feature.at[0].set(feature_TE[count - 1]),
-        count=waiting,
-        root_entropy=observe.entropy(jax.nn.log_softmax(logits_TX[count - 1])),
-    )
+    last = (feature_TE[count - 1], logits_TX[count - 1])
     target_cache = kv_cache.append(cache, rows, jnp.where(root >= 0, count, 0))  # after the reads
     return state.replace(
-        target_cache=target_cache, draft_cache=draft_cache, root=root, pending=pending
+        target_cache=target_cache,
+        draft_cache=draft_cache,
+        root=root,
+        pending=_waiting(state.pending, root, *last, waiting),
+        sampling=sample.read(sampling, root[None], is_last[None]),
+    )
+
+
+def _waiting(
+    pending: Pending, root: jax.Array, feature_E: jax.Array, logits_X: jax.Array, count: jax.Array
+) -> Pending:
+    """The root as the one draft row that waits, or as none."""
+    return Pending(
+        token=pending.token.at[0].set(root),
+        feature=pending.feature.at[0].set(feature_E),
+        count=count,
+        root_entropy=observe.entropy(jax.nn.log_softmax(logits_X)),
     )

@@ -41,7 +41,7 @@ def select(tree: DraftTree, root: jax.Array, size: int, config: CycleConfig) -> 
     parent_V = trees.parent_index(tree)[best_V]
     parent_row_V = jnp.where((parent_V >= 0) & present_V, row_N[parent_V], 0)
     parent_T = jnp.concatenate([jnp.zeros((1,), jnp.int32), parent_row_V])
-    visible = _ancestors(parent_T, config.max_levels)
+    visible = ancestors(parent_T, config.max_levels)
     return Candidates(
         token=jnp.concatenate([root[None], tree.token.reshape(-1)[best_V]]),
         parent=parent_T,
@@ -56,7 +56,7 @@ def _root_alone(root: jax.Array) -> Candidates:
     return Candidates(root[None], row, row, jnp.ones((1,), bool), jnp.ones((1, 1), bool))
 
 
-def _ancestors(parent_T: jax.Array, max_levels: int) -> jax.Array:
+def ancestors(parent_T: jax.Array, max_levels: int) -> jax.Array:
     """Ancestors and self [T, T] by pointer doubling: after i rounds, 2**i generations are in."""
     T = parent_T.shape[0]
     visible = jnp.eye(T, dtype=bool)

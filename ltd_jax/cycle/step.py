@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from ltd_jax.config import PairConfig
-from ltd_jax.cycle import expand, verify
+from ltd_jax.cycle import expand, sample, verify
 from ltd_jax.cycle.expand import Pending
 from ltd_jax.cycle.pair import PairParams
+from ltd_jax.cycle.sample import SamplingState
 from ltd_jax.models import kv_cache, target
 from ltd_jax.models.kv_cache import KVCache
 from ltd_jax.models.target import TargetParams
@@ -29,6 +30,21 @@ class CycleState:
     root: jax.Array  # i32 []
     pending: Pending
     memory: Any  # the controller's own state
+    sampling: SamplingState | None = None  # None = greedy
+
+
+@struct.dataclass
+class PlainState:
+    """One sequence between two plain steps."""
+
+    cache: KVCache  # the target's
+    root: jax.Array  # i32 []
+    sampling: SamplingState | None = None  # None = greedy
+
+
+def plain_of(state: CycleState) -> PlainState:
+    """The same place in the text for plain decoding; shares the state's buffers."""
+    return PlainState(state.target_cache, state.root, state.sampling)
 
 
 @struct.dataclass
@@ -64,7 +80,9 @@ def cycle(
     size = controller.choose_size(controller_params, expansion.memory, view)
     rank = controllers.ranked(controller, controller_params, expansion.memory, view)
     tree = expansion.tree.replace(score=rank)
-    verified = verify.verify(params.target, pair, tree, state.root, size, state.target_cache)
+    verified = verify.verify(
+        params.target, pair, tree, state.root, size, state.target_cache, state.sampling
+    )
     committed = verified.accepted + 1
     outcome = Outcome(expansion.levels, size, verified.accepted)
     asked = (controller, controller_params, state.memory, level, view)
@@ -75,18 +93,22 @@ def cycle(
         root=verified.token[verified.accepted],
         pending=Pending(verified.token, verified.feature, committed, entropy),
         memory=controller.update(expansion.memory, outcome),
+        sampling=verified.sampling,
     )
     result = CycleResult(verified.token, committed, verified.accepted, expansion.levels, size)
     return next_state, result
 
 
-def plain(
-    params: TargetParams, pair: PairConfig, cache: KVCache, root: jax.Array
-) -> tuple[KVCache, jax.Array]:
-    """One autoregressive step: the root enters the cache; returns the token after it, i32."""
+def plain(params: TargetParams, pair: PairConfig, state: PlainState) -> PlainState:
+    """One autoregressive step: the root enters the cache, the token after it is the new root."""
+    cache, visible = state.cache, jnp.ones((1, 1), bool)
     logits_1X, _, rows = target.forward(
-        params, pair.target, root[None], cache.length[None], jnp.ones((1, 1), bool), cache
+        params, pair.target, state.root[None], cache.length[None], visible, cache
     )
-    next_root = jnp.argmax(logits_1X[0]).astype(jnp.int32)
-    one = jnp.where(next_root >= 0, 1, 0)  # known last, see kv_cache.append
-    return kv_cache.append(cache, rows, one), next_root
+    root = sample.choose(logits_1X[0], cache.length + 1, state.sampling, pair.sampling)
+    one = jnp.where(root >= 0, 1, 0)  # known last, see kv_cache.append
+    return PlainState(
+        cache=kv_cache.append(cache, rows, one),
+        root=root,
+        sampling=sample.read(state.sampling, root[None], jnp.ones((1,), bool)),
+    )

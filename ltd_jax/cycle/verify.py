@@ -1,8 +1,9 @@
-"""Verify: one target pass over the chosen nodes; greedy acceptance (Sec. 3.2).
+"""Verify: one target pass over the chosen nodes, and how far it agrees with them (Sec. 3.2).
 
 A node is accepted when it and all its ancestors equal what the target would have said at their
 parents. Siblings differ, so the accepted nodes form one path. The target's own next token after
-that path is gained in any case: it becomes the next root.
+that path is gained in any case: it becomes the next root. Greedy acceptance is here; where the
+target's words are drawn, walk.py draws them.
 """
 
 import jax
@@ -11,6 +12,8 @@ from flax import struct
 
 from ltd_jax.config import PairConfig
 from ltd_jax.cycle import observe, select
+from ltd_jax.cycle import walk as walks
+from ltd_jax.cycle.sample import SamplingState
 from ltd_jax.cycle.select import Candidates
 from ltd_jax.cycle.tree import DraftTree
 from ltd_jax.models import kv_cache, target
@@ -36,6 +39,7 @@ class Verified:
     feature: jax.Array  # [D + 1, 3E] features along the path
     accepted: jax.Array  # i32 []
     root_entropy: jax.Array  # f32 [] nats, of the target's distribution after the path
+    sampling: SamplingState | None  # of the text with these tokens
 
 
 def verify(
@@ -45,14 +49,15 @@ def verify(
     root: jax.Array,
     size_index: jax.Array,
     cache: KVCache,
+    sampling: SamplingState | None = None,
 ) -> Verified:
     """Verifies `config.sizes[size_index]` nodes; each size is a branch with its own shapes."""
 
     def branch(size: int):
-        return lambda tree, root, cache: _verify_size(params, pair, tree, root, size, cache)
+        return lambda tree, root, *state: _verify_size(params, pair, tree, root, size, *state)
 
     branches = [branch(size) for size in pair.cycle.sizes]
-    return jax.lax.switch(size_index, branches, tree, root, cache)
+    return jax.lax.switch(size_index, branches, tree, root, cache, sampling)
 
 
 def _verify_size(
@@ -62,6 +67,7 @@ def _verify_size(
     root: jax.Array,
     size: int,
     cache: KVCache,
+    sampling: SamplingState | None,
 ) -> Verified:
     candidates = select.select(tree, root, size, pair.cycle)
     logits_TX, feature_TE, rows = target.forward(
@@ -72,7 +78,12 @@ def _verify_size(
         candidates.visible,
         cache,
     )
-    verdict = judge(candidates, jnp.argmax(logits_TX, axis=-1), pair.cycle.path_length)
+    if sampling is None:
+        verdict = judge(candidates, jnp.argmax(logits_TX, axis=-1), pair.cycle.path_length)
+    else:
+        walk = walks.walk(pair, candidates, logits_TX, cache.length, sampling)
+        verdict = Verdict(walk.path, walk.accepted, walk.next_token)
+        sampling = walk.sampling
     follow = jnp.concatenate([candidates.token[verdict.path[1:]], verdict.next_token[None]])
     last = jnp.arange(pair.cycle.path_length) == verdict.accepted
     last_logits_X = logits_TX[verdict.path[verdict.accepted]]
@@ -82,6 +93,7 @@ def _verify_size(
         feature=feature_TE[verdict.path],
         accepted=verdict.accepted,
         root_entropy=observe.entropy(jax.nn.log_softmax(last_logits_X)),
+        sampling=sampling,
     )
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltd_jax.cycle import loop
+from ltd_jax.cycle import loop, step
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.cycle.prefill import check_room, prefill
 from ltd_jax.cycle.step import CycleResult
@@ -41,7 +41,7 @@ def plain_bursts(pair: Pair, prompt_T: np.ndarray, new_tokens: int) -> Iterator[
     if root in pair.stop_tokens:
         return
     advance = partial(loop.run_plain, pair.params.target, pair.config, pair.stop_tokens)
-    for done in calls(advance, (state.target_cache, state.root), new_tokens - 1):
+    for done in calls(advance, step.plain_of(state), new_tokens - 1):
         yield from (Burst((int(token),)) for token in done.token[: done.count])
 
 
@@ -52,7 +52,10 @@ def speculative_bursts(
     prompt_T: np.ndarray,
     new_tokens: int,
 ) -> Iterator[Burst]:
-    """Speculative decoding: the same tokens as `plain_bursts`, one burst per cycle."""
+    """Speculative decoding: the same tokens as `plain_bursts`, one burst per cycle.
+
+    Under the sequential rule the tokens differ, but not their distribution.
+    """
     check_room(pair, len(prompt_T), new_tokens)
     if new_tokens < 1:
         return

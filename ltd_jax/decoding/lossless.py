@@ -1,4 +1,9 @@
-"""Is the output the target's own? Texts of every method beside plain decoding's, token by token."""
+"""Is the output the target's own? Texts of every method beside plain decoding's, token by token.
+
+Sampled texts, too: under the coupled rule every position has random numbers of its own, so one seed
+gives one text. Under the sequential rule only the distribution is the same, and the texts are
+not comparable; `decoding.distribution` tests that rule.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -8,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltd_jax.config import PairConfig
+from ltd_jax.cycle import sample
 from ltd_jax.cycle.pair import Pair
+from ltd_jax.cycle.sample import SamplingState
 from ltd_jax.decoding.benchmark import Run
 from ltd_jax.models import target
 from ltd_jax.models.target import TargetParams
@@ -17,6 +24,7 @@ from ltd_jax.replay.record import Prompt
 # Difference of plain decoding's two best logits that rounding can turn: in half precision the step
 # between two numbers around 16, where the best logits of large models lie.
 NEAR_TIE = {"float32": 1e-4, "bfloat16": 2.0**-3, "float16": 2.0**-6}
+MOVES = 64  # of a sampled position's logits, to see whether their rounding decides
 
 
 def compare(
@@ -26,7 +34,15 @@ def compare(
 
     A text is compared up to its first difference. There, plain decoding's two best logits within
     NEAR_TIE of the dtype make it a near tie (rounding decides); anything else is a mismatch.
+
+    Raises:
+      ValueError: the pair samples by the sequential rule.
     """
+    if not pair.config.sampling.is_reproducible:
+        raise ValueError(
+            "Texts of the sequential rule have the target's distribution, but not plain decoding's "
+            "tokens; compare texts of the coupled rule."
+        )
     plain = {run.prompt: run.tokens for run in runs if run.method == baseline}
     compared = mismatches = near_ties = 0
     dtype = jnp.dtype(pair.dtype).name
@@ -42,9 +58,9 @@ def compare(
             continue
         first = differs[0] if differs else min(len(ours), len(theirs))
         compared += first
-        gap = logit_gap(pair, np.concatenate([prompts[run.prompt].token, theirs[:first]]))
-        near_ties += gap < NEAR_TIE[dtype]
-        mismatches += gap >= NEAR_TIE[dtype]
+        rounding = rounding_decides(pair, prompts[run.prompt].token, np.asarray(theirs[:first]))
+        near_ties += rounding
+        mismatches += not rounding
     return {
         "dtype": dtype,
         "tokens_compared": compared,
@@ -53,18 +69,49 @@ def compare(
     }
 
 
-def logit_gap(pair: Pair, tokens_T: np.ndarray) -> float:
-    """How far the target's best logit after some tokens lies above the second best."""
+def rounding_decides(pair: Pair, prompt_T: np.ndarray, text_T: np.ndarray) -> bool:
+    """Whether logits moved by NEAR_TIE give another token behind a prompt and a piece of text."""
+    near_tie = NEAR_TIE[jnp.dtype(pair.dtype).name]
+    tokens_T = np.concatenate([prompt_T, text_T]).astype(np.int32)
     padded = np.zeros(pair.config.cycle.context, np.int32)
     padded[: len(tokens_T)] = tokens_T
-    last = jnp.int32(len(tokens_T) - 1)
-    return float(_gap(pair.params.target, pair.config, jnp.asarray(padded), last))
+    at = (pair.params.target, pair.config, jnp.asarray(padded), jnp.int32(len(tokens_T)))
+    if pair.config.sampling.is_argmax:
+        return bool(_gap(*at) < near_tie)
+    return bool(_moves(*at, sample.text_key(pair.seed, prompt_T), near_tie))
 
 
 @functools.partial(jax.jit, static_argnames="pair")
-def _gap(params: TargetParams, pair: PairConfig, tokens_S: jax.Array, last: jax.Array) -> jax.Array:
+def _gap(
+    params: TargetParams, pair: PairConfig, tokens_S: jax.Array, count: jax.Array
+) -> jax.Array:
+    best = jax.lax.top_k(_logits(params, pair, tokens_S, count), 2)[0]
+    return best[0] - best[1]
+
+
+@functools.partial(jax.jit, static_argnames="pair")
+def _moves(
+    params: TargetParams,
+    pair: PairConfig,
+    tokens_S: jax.Array,
+    count: jax.Array,
+    key: jax.Array,
+    near_tie: float,
+) -> jax.Array:
+    """Whether one of MOVES small moves of the logits changes the draw."""
+    logits_X = _logits(params, pair, tokens_S, count)
+    state: SamplingState | None = sample.start(pair, key)
+    state = sample.read(state, tokens_S, jnp.arange(tokens_S.shape[0]) < count)
+    choose = lambda moved_X: sample.choose(moved_X, count, state, pair.sampling)
+    by = near_tie * jax.random.normal(jax.random.key(0), (MOVES, logits_X.shape[0]))
+    return jnp.any(jax.vmap(choose)(logits_X[None] + by) != choose(logits_X))
+
+
+def _logits(
+    params: TargetParams, pair: PairConfig, tokens_S: jax.Array, count: jax.Array
+) -> jax.Array:
+    """The target's logits [X] after the first `count` tokens."""
     S = tokens_S.shape[0]
     causal = jnp.tril(jnp.ones((S, S), bool))
     logits_SX, _, _ = target.forward(params, pair.target, tokens_S, jnp.arange(S), causal, None)
-    best = jax.lax.top_k(logits_SX[last], 2)[0]
-    return best[0] - best[1]
+    return logits_SX[count - 1]

@@ -22,6 +22,7 @@ from ltd_jax.pipeline.training import Trained
 from ltd_jax.policies import controller, networks
 from ltd_jax.replay.record import Prompt
 from ltd_jax.replay.trace import replacing
+from ltd_jax.sampling import described
 
 
 def methods_of(pair: Pair, trained: Trained) -> list[Method]:
@@ -89,6 +90,7 @@ def head_of(
         "prompts": questions.digest_of(found),
         "new_tokens": new_tokens,
         "methods": digest.hexdigest()[:12],
+        "sampling": described(pair.config.sampling, pair.seed),
     }
 
 

@@ -2,8 +2,8 @@
 
 A task is a question file, or with `by_category` one category of it: so MMLU in one file gives a
 task for each of its subjects. A question of several turns gives one prompt per turn. A later turn
-holds the answers before it, and under greedy decoding these are the same whoever decodes; so they
-are written once, side by side, and kept.
+holds the answers before it, and these are plain decoding's, which are the same whoever decodes; so
+they are written once, side by side, and kept.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ from ltd_jax.prompts import Question
 from ltd_jax.replay import record
 from ltd_jax.replay.record import Prompt
 from ltd_jax.replay.trace import replacing
+from ltd_jax.sampling import described
 
 Split = Literal["train", "validation", "test", "all"]
 SHARES = (("train", 0.7), ("validation", 0.85), ("test", 1.0))  # of files without splits, summed up
@@ -174,15 +175,18 @@ def hashed_split(question: Question) -> str:
 def answers_of(
     pair: Pair, speaker: Chat, asked: Sequence[Asked], new_tokens: int, folder: Path
 ) -> list[str]:
-    """The greedy answers' texts, read back where they were written before."""
+    """The answers' texts, read back where they were written before."""
     digest = digest_of([one.prompt for one in asked])
+    how = described(pair.config.sampling, pair.seed)
+    if how is not None:
+        digest += f"-{zlib.crc32(json.dumps(how).encode()):08x}"
     path = folder / f"answers-{pair.fingerprint}-{new_tokens}-{digest}.json"
     if path.exists():
         return kept_answers(path, len(asked))
     answers: list[str] = []
     for start in range(0, len(asked), record.TEXTS_AT_ONCE):
         piece = [one.prompt.token for one in asked[start : start + record.TEXTS_AT_ONCE]]
-        for text_T in record.greedy_texts(pair, piece, new_tokens):
+        for text_T in record.texts_of(pair, piece, new_tokens):
             answers.append(speaker.tokenizer.decode(text_T.tolist()).strip())
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(answers))

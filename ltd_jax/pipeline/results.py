@@ -11,6 +11,7 @@ from ltd_jax import provenance
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.decoding import benchmark, comparison, lossless
 from ltd_jax.decoding.benchmark import Method, Run
+from ltd_jax.errors import UserError
 from ltd_jax.pipeline import compare, questions, stages, training
 from ltd_jax.pipeline.questions import Asking, Split
 from ltd_jax.pipeline.stages import Recording, Settings
@@ -44,6 +45,7 @@ class Evidence(NamedTuple):
 
 def run(pair: Pair, settings: Settings, console: Console) -> Results:
     """All stages, in order."""
+    must_be_comparable(pair)
     trained = training.train(pair, settings, console)
     return evaluate(pair, trained, settings, "test", console)
 
@@ -52,6 +54,7 @@ def evaluate(
     pair: Pair, trained: Trained, settings: Recording, split: Split, console: Console
 ) -> Results:
     """The second half: all methods on the questions of a split, in turns."""
+    must_be_comparable(pair)
     trace = stages.trace_of(pair, split, settings, console)
     replay = cycles.build(trace, trained.table, pair.config.cycle)
     asking = questions.ask(pair, settings.asked, split, settings.out / "traces")
@@ -59,6 +62,15 @@ def evaluate(
     runs = compare.runs_of(pair, methods, asking.prompts, settings, console)
     evidence = Evidence(pair, trained, replay, methods, asking, runs)
     return Results(report_of(evidence), figures_of(evidence), asking, runs)
+
+
+def must_be_comparable(pair: Pair) -> None:
+    """Raises UserError unless one seed gives one text: the report compares token by token."""
+    if not pair.config.sampling.is_reproducible:
+        raise UserError(
+            "Texts of the sequential rule differ between methods, so they cannot be compared token "
+            "by token, nor replayed; leave out --rule: the coupled rule has the same distribution."
+        )
 
 
 def report_of(evidence: Evidence) -> dict[str, Any]:

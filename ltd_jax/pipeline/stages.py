@@ -6,7 +6,7 @@ A stage that is found done for the same pair and settings is read; one of anothe
 import dataclasses
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,10 +22,12 @@ from ltd_jax.errors import UserError
 from ltd_jax.learning.course import Learned, Replays
 from ltd_jax.pipeline import questions
 from ltd_jax.pipeline.questions import QuestionFlags, Split
-from ltd_jax.replay import latency, measure, optimum, record, shipped
+from ltd_jax.replay import latency, measure, optimum, reach, record, shipped
 from ltd_jax.replay import trace as traces
 from ltd_jax.replay.latency import LatencyTable
+from ltd_jax.replay.record import Prompt
 from ltd_jax.replay.trace import Trace
+from ltd_jax.sampling import described
 
 
 class Recording(Protocol):
@@ -77,9 +79,19 @@ def trace_path(settings: Recording, split: Split, with_hidden: bool = False) -> 
 
 
 def trace_of(
-    pair: Pair, split: Split, settings: Recording, console: Console, with_hidden: bool = False
+    pair: Pair,
+    split: Split,
+    settings: Recording,
+    console: Console,
+    with_hidden: bool = False,
+    with_reach: bool = False,
 ) -> Trace:
-    """Records a split's prompts, or reads what was recorded before."""
+    """Records a split's prompts, or reads what was recorded before.
+
+    Args:
+      with_hidden: also the draft's outputs, which SpecDec++ learns from.
+      with_reach: also with the probability that each node is accepted (replay/reach.py).
+    """
     path, new_tokens = trace_path(settings, split, with_hidden), settings.asked.new_tokens
     asking = questions.ask(pair, settings.asked, split, path.parent)
     found = asking.prompts
@@ -88,15 +100,16 @@ def trace_of(
         "fingerprint": pair.fingerprint,
         "prompts": questions.digest_of(found),
         "new_tokens": new_tokens,
+        "sampling": described(pair.config.sampling, pair.seed),
     }
     if path.exists():
         trace = traces.load(path)
-        for name in ("fingerprint", "prompts", "new_tokens", "dtype"):
+        for name in ("fingerprint", "prompts", "new_tokens", "dtype", "sampling"):
             must_equal(path, name, trace.provenance.get(name), origin[name])
         cycle = pair.config.cycle
         shape = (cycle.max_levels, cycle.beam_width)
         must_equal(path, "levels and beam width", trace.score.shape[1:3], shape)
-        return trace
+        return _reaching(pair, found, trace, path, console) if with_reach else trace
     started = time.monotonic()
     with bar(console, f"record {split}") as advance:
         parts = path.parent / f"{path.stem}-parts"
@@ -104,6 +117,18 @@ def trace_of(
         trace = record.record(pair, found, new_tokens, origin, parts, report, with_hidden)
     seconds = time.monotonic() - started
     trace = dataclasses.replace(trace, provenance=trace.provenance | {"seconds": seconds})
+    traces.save(trace, path)
+    return _reaching(pair, found, trace, path, console) if with_reach else trace
+
+
+def _reaching(
+    pair: Pair, found: Sequence[Prompt], trace: Trace, path: Path, console: Console
+) -> Trace:
+    """The same trace with acceptance probabilities, kept in the same file."""
+    if trace.reach is not None:
+        return trace
+    with bar(console, "acceptance probabilities") as advance:
+        trace = reach.add(pair, found, trace, lambda texts: advance(texts / len(found)))
     traces.save(trace, path)
     return trace
 
@@ -115,7 +140,8 @@ def table_of(pair: Pair, settings: Measuring, console: Console) -> LatencyTable:
         table = latency.load(path)
         must_fit(table, path, pair)
         return table
-    origin = provenance.environment(jnp.dtype(pair.dtype).name) | {"fingerprint": pair.fingerprint}
+    origin = provenance.environment(jnp.dtype(pair.dtype).name)
+    origin |= {"fingerprint": pair.fingerprint, "sampling": described(pair.config.sampling)}
     with bar(console, "measure latencies") as advance:
         table = measure.measure(
             pair, settings.policy, settings.measure, origin, advance, partial_file
@@ -135,6 +161,7 @@ def must_fit(table: LatencyTable, path: Path, pair: Pair) -> None:
         )
     must_equal(path, "fingerprint", origin.get("fingerprint"), pair.fingerprint)
     must_equal(path, "dtype", origin.get("dtype"), jnp.dtype(pair.dtype).name)
+    must_equal(path, "sampling", origin.get("sampling"), described(pair.config.sampling))
     must_equal(path, "sizes", table.sizes, cycle.sizes)
     must_equal(path, "levels", table.max_levels, cycle.max_levels)
     if origin.get("device") != provenance.device_name():

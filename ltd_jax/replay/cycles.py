@@ -111,11 +111,15 @@ def outcome(
     if learned:
         decisions = jnp.minimum(levels, replay.score.shape[1] - 1)
         seconds += replay.size_seconds + replay.depth_seconds * decisions
+    by_score = accepted is None
     if accepted is None:
         accepted = replay.accepted[position, levels - 1, size].astype(jnp.int32)
     committed = jnp.minimum(accepted + 1, replay.remaining[position])
     over = committed == replay.remaining[position]
-    return CycleOutcome(accepted, committed, seconds, position + committed, over)
+    next_position = position + committed
+    if replay.expected is not None and by_score:
+        committed = replay.expected[position, levels - 1, size]
+    return CycleOutcome(accepted, committed, seconds, next_position, over)
 
 
 @partial(jax.jit, static_argnames=("config", "controller", "learned"))

@@ -31,11 +31,9 @@ def concatenate(parts: Sequence[Trace]) -> Trace:
             for known, part in zip(names, parts, strict=True)
         ]
     )
-    return Trace(
-        **joined,
-        provenance=_join_provenance(parts) | {"tasks": tasks},
-        hidden=None if parts[0].hidden is None else join("hidden"),
-    )
+    held = [name for name in traces.OPTIONAL if getattr(parts[0], name) is not None]
+    joined |= {name: join(name) for name in held}
+    return Trace(**joined, provenance=_join_provenance(parts) | {"tasks": tasks})
 
 
 def _check(parts: Sequence[Trace]) -> None:
@@ -50,6 +48,10 @@ def _check(parts: Sequence[Trace]) -> None:
     if len({part.hidden is None for part in parts}) > 1:
         raise UserError(
             "Only some of the traces hold the draft's outputs (hidden); record all of them so."
+        )
+    if len({part.reach is None for part in parts}) > 1:
+        raise UserError(
+            "Only some of the traces hold acceptance probabilities (reach); record all of them so."
         )
 
 

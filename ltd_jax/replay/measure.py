@@ -23,7 +23,7 @@ from ltd_jax.config import CycleConfig, PolicyConfig
 from ltd_jax.cycle import loop
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.cycle.prefill import prefill
-from ltd_jax.cycle.step import CycleState
+from ltd_jax.cycle.step import CycleState, PlainState
 from ltd_jax.errors import UserError
 from ltd_jax.policies import controller as controllers
 from ltd_jax.policies import networks
@@ -73,8 +73,9 @@ class Clock:
         """Seconds of one autoregressive step, as decoding runs them."""
         state = self.rewound()
         run = partial(loop.run_plain, self.pair.params.target, self.pair.config, ())
-        (cache, _), seconds = self.time(run, (state.target_cache, jnp.copy(state.root)))
-        self.state = state.replace(target_cache=cache)
+        root, sampling = jax.tree.map(jnp.copy, (state.root, state.sampling))
+        plain, seconds = self.time(run, PlainState(state.target_cache, root, sampling))
+        self.state = state.replace(target_cache=plain.cache)
         return seconds
 
     def rewound(self) -> CycleState:

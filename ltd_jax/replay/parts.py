@@ -26,8 +26,8 @@ def seconds(pair: Pair, state: CycleState) -> tuple[np.ndarray, np.ndarray]:
         return expand.expand(params, pair.config, constant, setting, (), pending, cache)[0].tree
 
     verify_part = jax.jit(
-        lambda params, tree, root, size, cache: verify.verify(
-            params, pair.config, tree, root, size, cache
+        lambda params, tree, size, state: verify.verify(
+            params, pair.config, tree, state.root, size, state.target_cache, state.sampling
         )
     )
     settings = [
@@ -40,9 +40,7 @@ def seconds(pair: Pair, state: CycleState) -> tuple[np.ndarray, np.ndarray]:
     ]
     tree = draft_part(pair.params.draft, settings[-1], *draft_args)
     verify_V = [
-        _seconds(
-            verify_part, pair.params.target, tree, state.root, jnp.int32(size), state.target_cache
-        )
+        _seconds(verify_part, pair.params.target, tree, jnp.int32(size), state)
         for size in range(len(cycle.sizes))
     ]
     return np.asarray(draft_D), np.asarray(verify_V)

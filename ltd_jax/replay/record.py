@@ -1,4 +1,4 @@
-"""Recording: greedy texts, and at each of their positions the full draft tree.
+"""Recording: texts, greedy or sampled with a seed, and at each position the full draft tree.
 
 The tree of most levels contains the tree of every smaller number of levels, and the text itself is
 what the target would have said, so one record serves every (levels, size) exactly. One causal pass
@@ -20,6 +20,7 @@ from ltd_jax.config import PairConfig
 from ltd_jax.cycle import expand, observe, step
 from ltd_jax.cycle import prefill as prefills
 from ltd_jax.cycle.pair import Pair, PairParams
+from ltd_jax.cycle.step import PlainState
 from ltd_jax.cycle.tree import DraftTree
 from ltd_jax.errors import UserError
 from ltd_jax.models import draft, target
@@ -61,30 +62,24 @@ class Roots:
     root_entropy: jax.Array  # [P] f32 nats, of the target's distribution the root came from
 
 
-def greedy_texts(pair: Pair, prompts: Sequence[np.ndarray], new_tokens: int) -> list[np.ndarray]:
-    """Each prompt's greedy continuation, up to a stop token or `new_tokens`; all side by side."""
+def texts_of(pair: Pair, prompts: Sequence[np.ndarray], new_tokens: int) -> list[np.ndarray]:
+    """Each prompt's continuation, up to a stop token or `new_tokens`; all side by side."""
     for prompt_T in prompts:
         prefills.check_room(pair, len(prompt_T), new_tokens)
-    states = [prefills.prefill(pair, _CONTROLLER, prompt_T) for prompt_T in prompts]
-    caches = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[s.target_cache for s in states])
-    roots_B = jnp.stack([state.root for state in states])
-    tokens = _continue(pair.params.target, pair.config, caches, roots_B, new_tokens)
+    states = [step.plain_of(prefills.prefill(pair, _CONTROLLER, each_T)) for each_T in prompts]
+    batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    tokens = _continue(pair.params.target, pair.config, batch, new_tokens)
     return [_until_stop(row, pair.stop_tokens) for row in np.asarray(tokens)]
 
 
 @functools.partial(jax.jit, static_argnames=("pair", "new_tokens"))
 def _continue(
-    params: TargetParams, pair: PairConfig, caches: KVCache, roots_B: jax.Array, new_tokens: int
+    params: TargetParams, pair: PairConfig, states: PlainState, new_tokens: int
 ) -> jax.Array:
-    """Greedy tokens [B, new_tokens] i32; the first ones are the roots."""
-    advance = jax.vmap(lambda cache, root: step.plain(params, pair, cache, root))
-
-    def next_token(carry, _):
-        caches, roots_B = carry
-        return advance(caches, roots_B), roots_B
-
-    _, tokens = jax.lax.scan(next_token, (caches, roots_B), None, length=new_tokens)
-    return tokens.T
+    """Tokens [B, new_tokens] i32; the first ones are the roots."""
+    advance = jax.vmap(lambda state: step.plain(params, pair, state))
+    next_token = lambda states, _: (advance(states), states.root)
+    return jax.lax.scan(next_token, states, None, length=new_tokens)[1].T
 
 
 def _until_stop(tokens: np.ndarray, stop_tokens: tuple[int, ...]) -> np.ndarray:
@@ -99,7 +94,7 @@ def record_text(
     provenance: dict[str, Any],
     with_hidden: bool = False,
 ) -> Trace | None:
-    """All positions of one greedy text where a cycle can start; None where there is none."""
+    """All positions of one text where a cycle can start; None where there is none."""
     count, config = len(text_T) - 1, pair.config.cycle
     if count < 1:
         return None
@@ -231,7 +226,7 @@ def _recorded(path: Path, provenance: dict[str, Any], with_hidden: bool) -> Trac
     except UserError as error:
         warnings.warn(f"{error} It is recorded now.", stacklevel=2)
         return None
-    for name in ("fingerprint", "prompts", "new_tokens", "dtype"):
+    for name in ("fingerprint", "prompts", "new_tokens", "dtype", "sampling"):
         if part.provenance.get(name) != provenance.get(name):
             raise UserError(
                 f"{path} was recorded with {name} {part.provenance.get(name)}, not "
@@ -247,7 +242,7 @@ def _record_batch(
     provenance: dict[str, Any],
     with_hidden: bool,
 ) -> Trace:
-    texts = greedy_texts(pair, [prompt.token for prompt in prompts], new_tokens)
+    texts = texts_of(pair, [prompt.token for prompt in prompts], new_tokens)
     found = [
         record_text(pair, prompt, text_T, provenance, with_hidden)
         for prompt, text_T in zip(prompts, texts, strict=True)

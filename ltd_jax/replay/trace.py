@@ -1,9 +1,9 @@
 """The trace: everything the draft and the target would have said at every position of some texts.
 
-A position is a place in a greedy text where a cycle can start: its root is the text's token there.
-Texts lie one after the other; a cycle that commits c tokens moves from position p to p + c. The
-tree of D levels contains the tree of every smaller number of levels as its first levels, so one
-tree per position gives the accepted tokens of every setting (`accepted`; paper Sec. 3.2).
+A position is a place in a text, greedy or sampled, where a cycle can start: its root is the text's
+token there. Texts lie one after the other; a cycle that commits c tokens moves from position p to
+p + c. The tree of D levels contains the tree of every smaller number of levels as its first levels,
+so one tree per position gives the accepted tokens of every setting (`accepted`; paper Sec. 3.2).
 """
 
 import contextlib
@@ -49,6 +49,7 @@ class Trace:
     root_entropy: np.ndarray  # [P] f32 nats, of the target's distribution the root came from
     provenance: dict[str, Any]  # tasks, fingerprint, device, dtype, versions, date, prompts ...
     hidden: np.ndarray | None = None  # [P, D, W, E] f16, the draft's outputs at the frontier rows
+    reach: np.ndarray | None = None  # [P, D, W, W] f32, see replay/reach.py
 
     def __post_init__(self) -> None:
         if np.ndim(self.score) != 4 or not len(self.score):
@@ -66,6 +67,8 @@ class Trace:
         rows = (count, levels, width)
         if self.hidden is not None and np.shape(self.hidden)[:-1] != rows:
             raise ValueError(f"hidden has shape {np.shape(self.hidden)}, expected {rows} and E.")
+        if self.reach is not None and np.shape(self.reach) != self.score.shape:
+            raise ValueError(f"reach has shape {np.shape(self.reach)}, not {self.score.shape}.")
         last = np.append(starts(self.text)[1:], True)
         behind = np.where(last, 0, np.append(self.remaining[1:], 0))
         if np.any(self.remaining != behind + 1):
@@ -77,7 +80,8 @@ class Trace:
         return np.flatnonzero(starts(self.text)).astype(np.int32)
 
 
-_OTHERS = ("provenance", "hidden")
+OPTIONAL = ("hidden", "reach")
+_OTHERS = ("provenance", *OPTIONAL)
 ARRAYS = tuple(field.name for field in dataclasses.fields(Trace) if field.name not in _OTHERS)
 
 
@@ -112,9 +116,8 @@ def save(trace: Trace, path: Path) -> None:
       UserError: the file cannot be written.
     """
     provenance = json.dumps(trace.provenance)
-    arrays = {name: getattr(trace, name) for name in ARRAYS}
-    if trace.hidden is not None:
-        arrays["hidden"] = trace.hidden
+    held = [name for name in OPTIONAL if getattr(trace, name) is not None]
+    arrays = {name: getattr(trace, name) for name in (*ARRAYS, *held)}
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, schema=SCHEMA, provenance=provenance, **arrays)
 
@@ -132,7 +135,7 @@ def load(path: Path) -> Trace:
             if schema != SCHEMA:
                 raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; {again}")
             provenance = json.loads(str(file["provenance"]))
-            found = (*ARRAYS, "hidden") if "hidden" in file else ARRAYS
+            found = (*ARRAYS, *(name for name in OPTIONAL if name in file))
             return Trace(**{name: file[name] for name in found}, provenance=provenance)
     except UserError:
         raise

@@ -10,7 +10,7 @@ from flax import struct
 from ltd_jax.config import CycleConfig
 from ltd_jax.errors import UserError
 from ltd_jax.policies.controller import LevelView, TreeView
-from ltd_jax.replay import latency
+from ltd_jax.replay import latency, reach
 from ltd_jax.replay import trace as traces
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.trace import Trace
@@ -27,6 +27,7 @@ class Replay:
     hidden: jax.Array | None  # [P, D, W, E] f16, the draft's outputs; None = not recorded
     path: jax.Array  # [P, D] i32, each level's node (slot * W + child) that agrees; -1 = none
     accepted: jax.Array  # [P, D, V] i8
+    expected: jax.Array | None  # [P, D, V] f32 mean committed tokens; None = count the text's own
     remaining: jax.Array  # [P] i32 tokens of the text after this position, >= 1
     length: jax.Array  # [P] i32 tokens before the root
     context: jax.Array  # [P] i32 row of `seconds` at or below the position's length
@@ -39,11 +40,16 @@ class Replay:
     plain_seconds: jax.Array  # f32 [] of a plain decoding step, mean over positions
 
 
-def build(trace: Trace, table: LatencyTable, config: CycleConfig) -> Replay:
+def build(trace: Trace, table: LatencyTable, config: CycleConfig, expected: bool = False) -> Replay:
     """Puts a trace and a table on the device.
 
+    Args:
+      expected: count what cycles commit on average over the target's draws instead of what they
+        commit along the trace's own text; needs a trace with reach (replay/reach.py).
+
     Raises:
-      UserError: the trace or the table was made with other levels, beam width or sizes.
+      UserError: the trace or the table was made with other levels, beam width or sizes, or without
+        reach.
     """
     traces.check(trace, config)
     if table.sizes != config.sizes or table.max_levels != config.max_levels:
@@ -61,6 +67,7 @@ def build(trace: Trace, table: LatencyTable, config: CycleConfig) -> Replay:
         hidden=None if trace.hidden is None else jnp.asarray(trace.hidden),
         path=jnp.asarray(traces.agreeing_path(trace)),
         accepted=jnp.asarray(traces.accepted(trace, config)),
+        expected=jnp.asarray(reach.expected(trace, config)) if expected else None,
         remaining=jnp.asarray(trace.remaining),
         length=jnp.asarray(trace.length),
         context=jnp.asarray(context),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ltd_jax.cycle import loop, prefill
+from ltd_jax.cycle.step import PlainState
 from tests.cycle import menu, stepping, tiny
 
 SEED, CALLS = 3, 3
@@ -61,7 +62,7 @@ def test_calls_are_cycles_in_a_row(pair):
 
 def test_plain_calls_are_steps_in_a_row(pair):
     first, found, left = start(pair), [], len(NEW)
-    state = (first.target_cache, first.root)
+    state = PlainState(first.target_cache, first.root)
     while left:
         state, done = call_plain(pair, state, left)
         assert done.count == min(pair.config.cycle.cycles_per_call, left)
@@ -97,7 +98,7 @@ def test_a_stop_token_ends_the_text(pair, place):
     assert tuple(found[:length]) == NEW[:length]
     assert len(found) < length + pair.config.cycle.path_length
     first, left, found = start(pair), PLENTY, []
-    plain_state = (first.target_cache, first.root)
+    plain_state = PlainState(first.target_cache, first.root)
     while left:
         plain_state, done = call_plain(pair, plain_state, left, (stop,))
         found += done.token[: done.count].tolist()

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from ltd_jax.cycle import prefill
+from ltd_jax.cycle.step import PlainState
 from tests.cycle import menu, stepping, tiny
 from tests.oracle import cycle as oracle
 
@@ -82,9 +83,9 @@ def test_the_controller_sees_the_committed_length(pair):
 def test_plain_steps_give_the_targets_continuation(pair):
     prompt, text = tiny.prompts(SEED)[2], tiny.texts(SEED)[2]
     state = prefill.prefill(pair, menu.CONTROLLER, np.array(prompt))
-    cache, root, found = state.target_cache, state.root, []
+    plain, found = PlainState(state.target_cache, state.root), []
     for _ in range(tiny.KNOWN_TOKENS):
-        found.append(int(root))
-        cache, root = stepping.plain(pair.params.target, pair.config, cache, root)
+        found.append(int(plain.root))
+        plain = stepping.plain(pair.params.target, pair.config, plain)
     assert tuple(found) == text[len(prompt) :]
-    assert int(cache.length) == len(text)
+    assert int(plain.cache.length) == len(text)

@@ -56,7 +56,7 @@ def test_second_turns_see_the_first_answer(pair, folder, tmp_path):
 def test_answers_are_written_once(pair, folder, tmp_path, monkeypatch):
     flags = QuestionFlags(folder, tasks=("talk",), new_tokens=NEW)
     before = questions.ask(pair, flags, "all", tmp_path / "out")
-    monkeypatch.delattr(questions.record, "greedy_texts")
+    monkeypatch.delattr(questions.record, "texts_of")
     after = questions.ask(pair, flags, "all", tmp_path / "out")
     assert questions.digest_of(before.prompts) == questions.digest_of(after.prompts)
     (path,) = (tmp_path / "out").glob("answers-*.json")

@@ -37,7 +37,7 @@ def trace(pair, found):
 
 
 def test_texts_are_plain_decodings(pair, found):
-    texts = record.greedy_texts(pair, [prompt.token for prompt in found], NEW_TOKENS)
+    texts = record.texts_of(pair, [prompt.token for prompt in found], NEW_TOKENS)
     for prompt, text_T in zip(found, texts, strict=True):
         bursts = generate.plain_bursts(pair, prompt.token, NEW_TOKENS)
         assert text_T.tolist() == [token for burst in bursts for token in burst.tokens]
@@ -121,8 +121,8 @@ def test_a_damaged_part_is_recorded_again(pair, found, trace, tmp_path):
 
 
 def test_stop_tokens_end_a_text(pair, found):
-    texts = record.greedy_texts(pair, [found[0].token], NEW_TOKENS)
+    texts = record.texts_of(pair, [found[0].token], NEW_TOKENS)
     stop = int(texts[0][3])
     stopping = dataclasses.replace(pair, stop_tokens=(stop,))
-    cut = record.greedy_texts(stopping, [found[0].token], NEW_TOKENS)[0]
+    cut = record.texts_of(stopping, [found[0].token], NEW_TOKENS)[0]
     assert cut.tolist() == texts[0][: texts[0].tolist().index(stop) + 1].tolist()

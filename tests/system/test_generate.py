@@ -39,6 +39,17 @@ def test_json_and_stream_say_the_same(monkeypatch, capsys, name):
     assert json.loads(out)["tokens"] == found["tokens"] and json.loads(out)["text"] is None
 
 
+def test_a_seed_names_a_sampled_text(monkeypatch, capsys):
+    asked = ("--prompt", "def read(path):", *TINY, "--json", "--controller", "autoregressive")
+    warm = ("--temperature", "1.2", "--top-p", "0.95", "--repetition-penalty", "1.1")
+    tokens = []
+    for seed in ("3", "4", "3"):
+        out, err = run(monkeypatch, capsys, *asked, *warm, "--seed", seed)
+        tokens.append(tuple(json.loads(out)["tokens"]))
+        assert "temperature 1.2" in err and f"seed {seed}" in err
+    assert tokens[0] == tokens[2] and tokens[0] != tokens[1]
+
+
 def test_chat_answers_until_an_empty_line(monkeypatch, capsys):
     lines = iter(["import os", "import sys", ""])
     monkeypatch.setattr("builtins.input", lambda prompt: next(lines))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ltd_jax.cycle import prefill
+from ltd_jax.cycle.step import PlainState
 from ltd_jax.decoding import generate
 from tests.cycle import menu, stepping, tiny
 
@@ -81,10 +82,10 @@ def test_caches_are_those_of_reading_the_text(name, prompt):
 def plain_target_cache(pair, prompt_T, length):
     """The target's cache after plain steps up to a length."""
     state = prefill.prefill(pair, menu.CONTROLLER, prompt_T)
-    cache, root = state.target_cache, state.root
-    while int(cache.length) < length:
-        cache, root = stepping.plain(pair.params.target, pair.config, cache, root)
-    return cache
+    plain = PlainState(state.target_cache, state.root)
+    while int(plain.cache.length) < length:
+        plain = stepping.plain(pair.params.target, pair.config, plain)
+    return plain.cache
 
 
 def assert_same_slots(cache, expected, length):

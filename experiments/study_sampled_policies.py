@@ -1,0 +1,61 @@
+"""Do policies that learn from sampled texts beat greedy-trained ones at temperature 1?
+
+    python -m experiments.study_sampled_policies --out runs/sampled-policies
+    python -m experiments.study_sampled_policies --out runs/tiny --smoke      shows that it runs
+
+Records greedy and sampled texts with acceptance probabilities, measures this device at that
+temperature, trains three kinds of policies, and replays all on sampled texts of the test prompts.
+Writes OUT/study.json. Stopped, the same command goes on.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from experiments import command, quickstart
+from experiments.command import SamplingFlags
+from ltd_jax import provenance
+from ltd_jax.pipeline import sampled_study
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(quickstart.Config):
+    """The quickstart's settings, at another temperature."""
+
+    out: Path = Path("runs/sampled-policies")
+    sampling: tyro.conf.OmitArgPrefixes[SamplingFlags] = SamplingFlags(temperature=1.0)
+    repeats: int = 3  # trainings of each kind
+
+
+def smoke(config: Config) -> Config:
+    """With `smoke` a few prompts, decisions and one training of each kind."""
+    return dataclasses.replace(quickstart.smoke(config), repeats=1) if config.smoke else config
+
+
+def main() -> None:
+    config = command.parse(lambda preset: Config(**command.stage_settings(preset)), smoke)
+    path = command.writable(config.out) / "study.json"
+    console = Console(stderr=config.json)
+    pair = command.load_pair(config, config.cycle)
+    found = sampled_study.study(pair, config, console)
+    for row in found["rows"]:
+        drawn, mean = row["drawn"], row["expected"]
+        console.print(
+            f"{row['policies']:<46} seed {row['seed']}  {mean['tokens_per_second']:7.1f} tokens/s, "
+            f"{mean['over_best_constant']:.3f} of the best constant "
+            f"({mean['low']:.3f} to {mean['high']:.3f}; drawn {drawn['over_best_constant']:.3f})"
+        )
+    head = {"environment": provenance.environment(config.dtype), "pair": pair.fingerprint}
+    summary = {"means": sampled_study.means(found["rows"])}
+    path.write_text(json.dumps(head | summary | found, indent=1) + "\n")
+    if config.json:
+        print(json.dumps(head | summary | found))
+    console.print(summary)
+    console.print(f"Written: {path}")
+
+
+if __name__ == "__main__":
+    command.run(main)
