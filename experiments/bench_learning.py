@@ -25,8 +25,8 @@ from experiments import command, gym_replay
 from experiments.command import PairFlags
 from ltd_jax import provenance
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig, PPOConfig
-from ltd_jax.learning import coadapt
-from ltd_jax.learning.coadapt import Replays
+from ltd_jax.learning import train
+from ltd_jax.learning.course import Replays
 from ltd_jax.learning.stage import Point
 from ltd_jax.pipeline import learning_speed, stages
 from ltd_jax.pipeline.learning_speed import PAPER_LEARNING, PAPER_WIDTHS
@@ -104,7 +104,7 @@ def schedule(
         command.say(f"{name} {share:4.0%} {point.stage}: {point.validation:.1f} tokens/s")
 
     folder = config.out / "bench_learning" / name
-    learned = coadapt.train(replays, config.cycle, widths, learning, folder=folder, progress=report)
+    learned = train(replays, config.cycle, widths, learning, folder=folder, progress=report)
     return learned.curves
 
 

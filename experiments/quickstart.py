@@ -16,7 +16,7 @@ from rich.console import Console
 from experiments import command
 from experiments.command import PairFlags
 from ltd_jax import report
-from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
+from ltd_jax.config import CycleConfig, ExactConfig, LearningConfig, PolicyConfig
 from ltd_jax.pipeline import results
 from ltd_jax.pipeline.questions import QuestionFlags
 from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_LEARNING, EMBEDDED_POLICY
@@ -46,6 +46,8 @@ def smoke(config: Config) -> Config:
         config.learning,
         size=dataclasses.replace(config.learning.size, **short),
         depth=dataclasses.replace(config.learning.depth, **short),
+        joint=dataclasses.replace(config.learning.joint, **short),
+        exact=ExactConfig(updates=2, environments=16, cycles=4, steps=2, minibatch=32),
         alternations=1,
         validate_every=1,
     )

@@ -31,7 +31,7 @@ class Config(StudyFlags):
     """Which widths."""
 
     widths: tuple[str, ...] = WIDTHS  # of the size policy; the depth policy has the first
-    learning: LearningConfig = dataclasses.replace(COMPARED_LEARNING, learning="exact")
+    learning: LearningConfig = COMPARED_LEARNING
     time_policies: bool = True  # measure what the policies take, where the device is this one
 
 

@@ -19,16 +19,16 @@ from ltd_jax.config import LearningConfig, ObservationConfig
 from ltd_jax.pipeline import comparing, scores
 from ltd_jax.pipeline.scores import Row
 from ltd_jax.pipeline.studies import Ground
-from ltd_jax.presets import COMPARED_LEARNING
+from ltd_jax.presets import COMPARED_LEARNING, SORTED
 from ltd_jax.report import beside, paper
 
-SORTED = ObservationConfig(nodes=False, best=24, expected=True)
 SEEN = {
     "P+L": ObservationConfig(levels=False),
     "P+D": ObservationConfig(length=False),
     "P+D+L": ObservationConfig(),
     "P+D+L+E": ObservationConfig(entropy=True),
     "sorted": SORTED,
+    "sorted+L": dataclasses.replace(SORTED, length=True),
     "sorted+recent": dataclasses.replace(SORTED, recent=True),
     "sorted+E": dataclasses.replace(SORTED, entropy=True),
     "sorted+root": dataclasses.replace(SORTED, certainty=True),
@@ -42,7 +42,7 @@ SEEN = {
 class Config(StudyFlags):
     """How the policies learn."""
 
-    learning: LearningConfig = dataclasses.replace(COMPARED_LEARNING, learning="exact")
+    learning: LearningConfig = COMPARED_LEARNING
 
 
 def variants(here: Ground) -> dict[str, ObservationConfig]:

@@ -7,7 +7,7 @@ The pipeline (one folder each, imports go only upwards in this list):
     cycle                expand -> observe -> select -> verify -> commit: one compiled program
     policies             controllers: constants, the two learned policies
     replay               every outcome of every choice, recorded once; time from a measured table
-    learning             PPO on the replay, in the paper's order
+    learning             on the replay: PPO in the paper's order or jointly, or exact gradients
     decoding             generate with a controller; benchmark
     report               rows -> tables, plots, one HTML page
 

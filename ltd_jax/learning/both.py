@@ -174,6 +174,13 @@ def spread(method: Method, rows: Any) -> Any:
     )
 
 
+def rows(fields: Any) -> Any:
+    """The two leading axes of every leaf as one; a leaf may be empty."""
+    return jax.tree.map(
+        lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), fields
+    )
+
+
 def restart(method: Method, lesson: Lesson, start: Start, over: jax.Array, key: jax.Array) -> Start:
     """The start behind a cycle; any other one where the text is over."""
     fresh = lessons.draw_start(lesson, method.policy, key)

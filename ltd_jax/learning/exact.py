@@ -85,7 +85,7 @@ def improve(method: Method, state: State, lesson: Lesson) -> tuple[State, Metric
     starts, (seen, decisions) = jax.lax.scan(
         cycle, state.starts, jax.random.split(key_walk, config.cycles)
     )
-    seen = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), seen)
+    seen = both.rows(seen)
     left = 1 - state.update / (method.updates)
     objective = partial(_loss, method, lesson, state.throughput, config.entropy * left)
     shape = (config.steps, config.minibatch)

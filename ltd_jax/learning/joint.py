@@ -85,7 +85,7 @@ def improve(method: Method, state: State, lesson: Lesson) -> tuple[State, Metric
     cycle = partial(_cycle, method, state, lesson)
     starts, walked = jax.lax.scan(cycle, state.starts, jax.random.split(key_walk, steps))
     walked = _judge(method, state, lesson, starts, walked)
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), walked)
+    flat = both.rows(walked)
     shuffle = partial(jax.random.permutation, x=config.rollout)
     order = jax.vmap(shuffle)(jax.random.split(key_shuffle, config.epochs))
     learn = lambda state, index_M: both.step(
@@ -198,25 +198,21 @@ def _loss(
     )
     if method.config.max_levels == 1:
         return size_loss, size_parts
-    seen_NO = _rows(jax.vmap(partial(lessons.depth_seen, lesson))(batch.start))
+    seen_NO = both.rows(jax.vmap(partial(lessons.depth_seen, lesson))(batch.start))
     depth_loss, depth_parts = loss(
         networks.depth_actor(method.policy).apply(params.depth.actor, seen_NO),
         depth_critic.apply(params.depth.critic, seen_NO),
         Rollout(
             observation=seen_NO,
-            action=_rows(decision.go_on).astype(jnp.int32),
-            log_prob=_rows(decision.depth_log_prob),
-            advantage=_rows(batch.advantage[:, :-1]),
-            target=_rows(target_MD[:, :-1]),
+            action=both.rows(decision.go_on).astype(jnp.int32),
+            log_prob=both.rows(decision.depth_log_prob),
+            advantage=both.rows(batch.advantage[:, :-1]),
+            target=both.rows(target_MD[:, :-1]),
         ),
         config,
-        _rows(_counts(decision)[:, :-1]).astype(jnp.float32),
+        both.rows(_counts(decision)[:, :-1]).astype(jnp.float32),
     )
     return size_loss + depth_loss, jax.tree.map(jnp.add, size_parts, depth_parts)
-
-
-def _rows(leaf: jax.Array) -> jax.Array:
-    return leaf.reshape(-1, *leaf.shape[2:])
 
 
 def _counts(decision: Decision) -> jax.Array:

@@ -110,3 +110,17 @@ def test_coadapt_is_the_papers_order() -> None:
     with pytest.raises(UserError, match="one device|several devices"):
         mesh = jax.make_mesh((1,), (both.AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
         learning.train(REPLAYS, CYCLE, POLICY, paper, mesh=mesh)
+
+
+@both_ways
+def test_policies_without_a_memory_learn_too(way: str) -> None:
+    seen = dataclasses.replace(POLICY.observation, recent=False)
+    forgetful = dataclasses.replace(POLICY, observation=seen)
+    short = dataclasses.replace(LEARNING[way], validate_every=1)
+    short = dataclasses.replace(
+        short,
+        joint=dataclasses.replace(short.joint, total_steps=128),
+        exact=dataclasses.replace(short.exact, updates=1),
+    )
+    points = learning.train(REPLAYS, CYCLE, forgetful, short).curves
+    assert [point.update for point in points] == [0, 1] and np.isfinite(points[1].validation)

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from ltd_jax import checkpoint
-from ltd_jax.config import CycleConfig, PolicyConfig
+from ltd_jax.config import CycleConfig, ObservationConfig, PolicyConfig
 from ltd_jax.errors import UserError
 from ltd_jax.policies import networks, saved
 
 CYCLE = CycleConfig(beam_width=4, max_levels=3, sizes=(0, 2, 5), context=32, prefill_chunk=8)
-WIDTHS = PolicyConfig((8,), (8,), (8,), (8,))
+WIDTHS = PolicyConfig((8,), (8,), (8,), (8,), ObservationConfig(best=3, recent=True))
 ORIGIN = {"fingerprint": "pair-1", "latency": "table-1", "device": "a machine"}
 
 
