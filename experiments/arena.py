@@ -47,10 +47,8 @@ def hold(config: ArenaFlags, console: Console) -> Contest:
     saved.check(trained.policies, pair.fingerprint, here, config.allow_other_hardware)
     heads = saved_heads.load(config.classifiers or config.trained / "classifiers")
     saved_heads.check(heads, pair.fingerprint, pair.config.cycle)
-    families = contest.families_of(config.methods, heads)
-    return contest.run(
-        pair, contest.Field(trained, heads, families), config, config.splits, console
-    )
+    field = contest.Field(trained, heads, contest.families_of(config.methods, heads))
+    return contest.run(pair, field, config, config.splits, console)
 
 
 def document(found: Mapping[float, Contest]) -> dict[str, Any]:
@@ -59,7 +57,7 @@ def document(found: Mapping[float, Contest]) -> dict[str, Any]:
         "rows": [row for heat, one in found.items() for row in standings.rows(one, heat)],
         "time": {f"{heat:g}": standings.time_rows(one) for heat, one in found.items()},
         "replay": {f"{heat:g}": standings.replay_rows(one) for heat, one in found.items()},
-        "entries": {f"{heat:g}": standings.entry_rows(one) for heat, one in found.items()},
+        "entries": {f"{heat:g}": standings.entry_rows(one.entries) for heat, one in found.items()},
     }
 
 
