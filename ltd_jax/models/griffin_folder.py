@@ -38,7 +38,7 @@ FUSE_BIAS = "fc.fc.bias"
 BIASES = {f"{x}_bias": f"midlayer.self_attn.{x}_proj.bias" for x in "qkv"}
 
 
-def map_shapes(config: GriffinConfig) -> dict[str, tuple[int, int]]:
+def map_shapes(config: GriffinConfig) -> dict[str, tuple[int, ...]]:
     """[out, in] of every linear map."""
     E, F = config.hidden_size, config.intermediate_size
     layer = weights.layer_shapes(config)

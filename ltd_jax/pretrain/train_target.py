@@ -26,10 +26,10 @@ def cross_entropy(params: TargetParams, config: TargetConfig, batch_BT: Tokens) 
     T = batch_BT.shape[1] - 1
     mask, positions = jnp.tril(jnp.ones((T, T), bool)), jnp.arange(T)
 
-    def logits(tokens_T: Tokens) -> jax.Array:
+    def logits(tokens_T: jax.Array) -> jax.Array:
         return target.forward(params, config, tokens_T, positions, mask, None)[0]
 
-    logits_BTX = jax.vmap(logits)(batch_BT[:, :-1])
+    logits_BTX = jax.vmap(logits)(jnp.asarray(batch_BT[:, :-1]))
     return optax.softmax_cross_entropy_with_integer_labels(logits_BTX, batch_BT[:, 1:])
 
 

@@ -109,7 +109,7 @@ def record_text(
         )
         for start in range(0, count, POSITIONS_AT_ONCE)
     ]
-    roots: Roots = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *pieces)
+    roots: Any = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *pieces)
     ahead = np.arange(count)[:, None] + 1 + np.arange(config.max_levels)[None, :]
     inside = ahead < len(text_T)
     return Trace(

@@ -8,8 +8,7 @@ from tests.system import tiny_pair
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
     """The folder of target/ and draft/; only to be read."""
-    with pytest.MonkeyPatch.context() as patch:
-        return tiny_pair.write(tmp_path_factory.mktemp("pair"), patch)
+    return tiny_pair.write(tmp_path_factory.mktemp("pair"))
 
 
 @pytest.fixture

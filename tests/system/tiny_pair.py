@@ -12,7 +12,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from ltd_jax.config import CycleConfig
-from ltd_jax.models import draft_folder, tensor_files, weights
+from ltd_jax.models import draft_folder, weights
 from tests.models import folders
 
 END = "<|end|>"
@@ -45,14 +45,11 @@ def tokenizer(*more: str) -> tokenizers.Tokenizer:
     return found
 
 
-def write(root: Path, monkeypatch) -> Path:
+def write(root: Path) -> Path:
     """Writes root/target and root/draft; returns the root."""
-    with monkeypatch.context() as patch:
-        patch.setattr(tensor_files, "SHARD_BYTES", SHARD_BYTES)
-        target = folders.target_params(TARGET)
-        weights.save_target(root / "target", TARGET, target, "float32")
-        draft = folders.draft_params(DRAFT, tokens=TOKENS)
-        draft_folder.save_draft(root / "draft", DRAFT, draft, "float32")
+    target, draft = folders.target_params(TARGET), folders.draft_params(DRAFT, tokens=TOKENS)
+    weights.save_target(root / "target", TARGET, target, "float32", shard_bytes=SHARD_BYTES)
+    draft_folder.save_draft(root / "draft", DRAFT, draft, "float32")
     tokenizer().save(str(root / "target" / "tokenizer.json"))
     settings = {"chat_template": TEMPLATE, "eos_token": END}
     (root / "target" / "tokenizer_config.json").write_text(json.dumps(settings))
