@@ -80,6 +80,7 @@ def save(
         if ahead >= step:
             checkpoints.delete(ahead)
     record = json.loads(json.dumps(provenance))  # a wrong value fails here, not in a thread
+    state = jax.tree.map(_storable, state)
     digests = {"provenance": _record_digest(record), "state": _digest(state)}
     args = ocp.args.Composite(
         state=ocp.args.StandardSave(state),
@@ -173,14 +174,15 @@ def _newest_record(checkpoints: ocp.CheckpointManager) -> tuple[dict[str, Any], 
 
 
 def _restore_step(checkpoints: ocp.CheckpointManager, abstract: Any, step: int) -> Restored:
+    stored = jax.tree.map(_storable, abstract)
     args = ocp.args.Composite(
-        state=ocp.args.StandardRestore(abstract), provenance=ocp.args.JsonRestore()
+        state=ocp.args.StandardRestore(stored), provenance=ocp.args.JsonRestore()
     )
     found = checkpoints.restore(step, args=args)
     provenance, state_digest = _checked_record(found["provenance"])
     if state_digest not in (None, _digest(found["state"])):
         raise Damaged("its arrays are not what was saved")
-    return Restored(step, found["state"], provenance)
+    return Restored(step, jax.tree.map(_emptied, abstract, found["state"]), provenance)
 
 
 def _checked_record(record: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
@@ -197,6 +199,21 @@ def _placed(leaf: Any) -> Any:
     if isinstance(abstract, jax.ShapeDtypeStruct) and abstract.sharding is None:
         return abstract.update(sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     return abstract
+
+
+def _storable(leaf: Any) -> Any:
+    """The leaf; orbax keeps no array without numbers, so a single number stands for one."""
+    if not hasattr(leaf, "shape") or 0 not in leaf.shape:
+        return leaf
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return leaf.update(shape=(1,))
+    return np.zeros(1, leaf.dtype)
+
+
+def _emptied(abstract: Any, leaf: Any) -> Any:
+    """What was saved for `_storable`'s number."""
+    empty = hasattr(abstract, "shape") and 0 in abstract.shape
+    return jax.numpy.zeros(abstract.shape, abstract.dtype) if empty else leaf
 
 
 def _record_digest(record: dict[str, Any]) -> str:

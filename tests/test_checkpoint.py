@@ -222,3 +222,13 @@ def test_other_threads_are_left_alone():
     thread.start()
     thread.join()
     assert done == [True]
+
+
+def test_arrays_without_numbers_come_back(tmp_path):
+    state = {"memory": jnp.zeros((4, 0)), "rest": jnp.arange(3.0)}
+    with checkpoint.manager(tmp_path) as checkpoints:
+        checkpoint.save(checkpoints, 1, state, {})
+    with checkpoint.manager(tmp_path) as checkpoints:
+        found = checkpoint.restore(checkpoints, jax.eval_shape(lambda: state))
+    assert found.state["memory"].shape == (4, 0) and found.state["memory"].dtype == jnp.float32
+    np.testing.assert_array_equal(found.state["rest"], state["rest"])
