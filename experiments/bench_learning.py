@@ -79,7 +79,7 @@ def side_by_side(
     found: dict[str, dict[str, float]] = {}
     for name, world in worlds.items():
         settings: PPOConfig = getattr(PAPER_LEARNING, name)
-        calls = {"ours": learning_speed.training(name, world, settings, data)}
+        calls = {"ours": learning_speed.training(name, world, PAPER_WIDTHS, settings, data)}
         if gym_replay.has_sb3():
             calls["sb3"] = gym_replay.training(name, config.cycle, settings, data.replay)
         for call in calls.values():  # compile and warm up
