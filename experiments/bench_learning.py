@@ -7,6 +7,7 @@ Records and measures what OUT lacks. Then: the environments alone under random a
 with the paper's networks and budgets (A.2, A.3), in turns with Stable-Baselines3 on the same
 environment where that library is installed; and both schedules, the paper's and the default, on
 the same replay: seconds until the default one validates as well as the paper's does at its end.
+`--learning.learning exact` (or joint) names what is compared with the paper's schedule, and
 `--paper-share 0.05` shortens the paper's schedule. Stopped, the same command goes on.
 """
 
@@ -23,9 +24,9 @@ from rich.console import Console
 
 from experiments import command, gym_replay
 from experiments.command import PairFlags
+from ltd_jax import learning as learners
 from ltd_jax import provenance
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig, PPOConfig
-from ltd_jax.learning import train
 from ltd_jax.learning.course import Replays
 from ltd_jax.learning.stage import Point
 from ltd_jax.pipeline import learning_speed, stages
@@ -79,7 +80,7 @@ def side_by_side(
     found: dict[str, dict[str, float]] = {}
     for name, world in worlds.items():
         settings: PPOConfig = getattr(PAPER_LEARNING, name)
-        calls = {"ours": learning_speed.training(name, world, settings, data)}
+        calls = {"ours": learning_speed.training(name, world, PAPER_WIDTHS, settings, data)}
         if gym_replay.has_sb3():
             calls["sb3"] = gym_replay.training(name, config.cycle, settings, data.replay)
         for call in calls.values():  # compile and warm up
@@ -104,7 +105,9 @@ def schedule(
         command.say(f"{name} {share:4.0%} {point.stage}: {point.validation:.1f} tokens/s")
 
     folder = config.out / "bench_learning" / name
-    learned = train(replays, config.cycle, widths, learning, folder=folder, progress=report)
+    learned = learners.train(
+        replays, config.cycle, widths, learning, folder=folder, progress=report
+    )
     return learned.curves
 
 
@@ -128,7 +131,7 @@ def qualities(config: Config, replays: Replays) -> dict[str, Any]:
     """Both schedules' times to the quality that the paper's ends with."""
     size = optimum.best_constant(replays.validation, config.cycle).size
     default = dataclasses.replace(config.learning, depth_stage_size=size)
-    ours = schedule(config, "default", replays, config.policy, default)
+    ours = schedule(config, config.learning.learning, replays, config.policy, default)
     paper = learning_speed.shortened(PAPER_LEARNING, config.paper_share, size)
     theirs = schedule(config, "paper", replays, PAPER_WIDTHS, paper)
     return learning_speed.quality(theirs, ours) | {

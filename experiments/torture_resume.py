@@ -26,7 +26,7 @@ from rich.console import Console
 
 from experiments import command, quickstart
 from ltd_jax import checkpoint, provenance
-from ltd_jax.config import PPOConfig
+from ltd_jax.config import Learning
 from ltd_jax.errors import UserError
 from ltd_jax.pipeline import training
 
@@ -38,6 +38,7 @@ class Config:
     kills: int = 50
     out: Path = Path("runs/torture")
     json: Path | None = None  # None = OUT/torture.json
+    learning: Learning = "coadapt"
     updates: int = 12  # of every stage of learning
     seed: int = 0
     child: bool = False  # only train in OUT: the process that is killed
@@ -46,11 +47,17 @@ class Config:
 def settings(config: Config) -> quickstart.Config:
     """A training of seconds that still has every stage."""
     small = quickstart.smoke(command.resolved(quickstart.Config(out=config.out, smoke=True)))
+    size, depth = small.learning.size, small.learning.depth
     longer = lambda ppo: dataclasses.replace(ppo, total_steps=config.updates * ppo.rollout)
-    sizes: dict[str, PPOConfig] = {
-        name: longer(getattr(small.learning, name)) for name in ("size", "depth")
-    }
-    return dataclasses.replace(small, learning=dataclasses.replace(small.learning, **sizes))
+    learning = dataclasses.replace(
+        small.learning,
+        learning=config.learning,
+        size=longer(size),
+        depth=longer(depth),
+        joint=longer(dataclasses.replace(size, gamma=small.learning.joint.gamma)),
+        exact=dataclasses.replace(small.learning.exact, updates=config.updates),
+    )
+    return dataclasses.replace(small, learning=learning)
 
 
 def train(config: Config) -> None:
@@ -82,6 +89,7 @@ def reached(folder: Path) -> str:
 def run(config: Config, folder: Path, limit: float | None) -> bool:
     """One process in a folder; False where it was killed after `limit` seconds."""
     flags = ["--child", "--out", str(folder), "--updates", str(config.updates)]
+    flags += ["--learning", config.learning]
     asked = [sys.executable, "-m", "experiments.torture_resume", *flags]
     log = folder.with_suffix(".log")
     with log.open("a") as said:
@@ -109,9 +117,12 @@ def torture(config: Config, whole: Path, seconds: float) -> dict[str, Any]:
         folder = config.out / f"run-{identical + len(different)}"
         folder.mkdir()
         shutil.copy(whole / "latency.json", folder)
+        began, before = time.monotonic(), len(kills)
         while not run(config, folder, limit(config, kills, moments, seconds)):
             kills.append({"run": folder.name, "at": reached(folder)})
             command.say(f"kill {len(kills)}: {folder.name}, {kills[-1]['at']}")
+        if len(kills) == before:  # ended before its kill: later ones shall come sooner
+            seconds = min(seconds, time.monotonic() - began)
         same = digests(folder) == expected
         identical, different = identical + same, different + [folder.name] * (not same)
         command.say(f"{folder.name} finished, {'identical' if same else 'DIFFERENT'}")

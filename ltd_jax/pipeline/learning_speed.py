@@ -78,10 +78,10 @@ def timed(work: Callable[[], Any], decisions: int) -> float:
 
 
 def training(
-    name: str, world: Environment, settings: PPOConfig, data: ReplayData
+    name: str, world: Environment, widths: PolicyConfig, settings: PPOConfig, data: ReplayData
 ) -> Callable[[], Any]:
-    """One PPO update with the paper's networks: a rollout and the epochs over it."""
-    actor, critic = (getattr(PAPER_WIDTHS, f"{name}_{part}") for part in ("actor", "critic"))
+    """One PPO update of a policy: a rollout and the epochs over it."""
+    actor, critic = (getattr(widths, f"{name}_{part}") for part in ("actor", "critic"))
     learner = Learner(world, settings, actor, critic, lambda actor, validation: jnp.float32(0))
     state = [ppo.init(learner, jax.random.key(0), data, None)]
 

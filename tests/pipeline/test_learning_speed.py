@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltd_jax.config import CycleConfig, LearningConfig, PPOConfig
+from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig, PPOConfig
 from ltd_jax.learning.stage import Point
 from ltd_jax.pipeline import learning_speed
 from ltd_jax.replay import cycles
@@ -13,6 +13,7 @@ from ltd_jax.replay.environment import ReplayData
 from tests.replay import synthetic
 
 CONFIG = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 1, 2, 4), context=64)
+WIDTHS = PolicyConfig((8,), (8,), (8,), (8,))
 PPO = PPOConfig(total_steps=64, environments=4, rollout=32, minibatch=32, epochs=2)
 
 
@@ -57,6 +58,6 @@ def test_environments_and_training_run():
     data = ReplayData(cycles.build(trace, synthetic.table(CONFIG), CONFIG), (), jnp.float32(300.0))
     worlds = learning_speed.worlds(data.replay, CONFIG, "paper")
     assert learning_speed.alone(worlds["depth"], data, 4, 5, 1) > 0
-    update = learning_speed.training("size", worlds["size"], PPO, data)
+    update = learning_speed.training("size", worlds["size"], WIDTHS, PPO, data)
     first, second = (jax.tree.leaves(update())[0] for _ in range(2))
     assert not np.array_equal(first, second)
