@@ -38,7 +38,7 @@ FUSE_BIAS = "fc.fc.bias"
 BIASES = {f"{x}_bias": f"midlayer.self_attn.{x}_proj.bias" for x in "qkv"}
 
 
-def map_shapes(config: GriffinConfig) -> dict[str, tuple[int, int]]:
+def map_shapes(config: GriffinConfig) -> dict[str, tuple[int, ...]]:
     """[out, in] of every linear map."""
     E, F = config.hidden_size, config.intermediate_size
     layer = weights.layer_shapes(config)
@@ -54,7 +54,7 @@ def read(
     shapes = map_shapes(config)
     for field, name in MAPS.items():
         split: Split = "in" if field in ("guide_down", "o", "down") else "out"
-        found[field] = loader.linear(name, *shapes[field], split)
+        found[field] = loader.linear(name, shapes[field][0], shapes[field][1], split)
     for field, name in NORMS.items():
         found[field] = loader.vector(name, config.hidden_size)
     found["fuse_bias"] = loader.vector(FUSE_BIAS, config.hidden_size)

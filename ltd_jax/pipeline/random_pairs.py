@@ -8,6 +8,7 @@ everything, and every part of the cycle decides what is said.
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from ltd_jax.config import (
 )
 from ltd_jax.cycle.pair import Pair, PairParams
 from ltd_jax.decoding import generate
-from ltd_jax.models import draft, layers, target
+from ltd_jax.models import blocks, draft, layers, target
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.eagle3 import Eagle3Params
 
@@ -41,9 +42,9 @@ LLAMA = TargetConfig(
     head_dim=8,
     feature_layers=(1, 2, 3),
 )
-SCALED = {"rope_theta": 5e5, "rope_scaling": RopeScaling(8.0, 1.0, 4.0, 64)}
-QWEN2 = {"attention_bias": True, "rms_norm_eps": 1e-6, "rope_theta": 1e6}
-QWEN3 = {"qk_norm": True, "head_dim": 12, "rms_norm_eps": 1e-6, "rope_theta": 1e6}
+SCALED: dict[str, Any] = {"rope_theta": 5e5, "rope_scaling": RopeScaling(8.0, 1.0, 4.0, 64)}
+QWEN2: dict[str, Any] = {"attention_bias": True, "rms_norm_eps": 1e-6, "rope_theta": 1e6}
+QWEN3: dict[str, Any] = {"qk_norm": True, "head_dim": 12, "rms_norm_eps": 1e-6, "rope_theta": 1e6}
 FAMILIES = {
     "llama-1": dataclasses.replace(LLAMA, kv_head_count=4, rms_norm_eps=1e-6),
     "llama-2": LLAMA,
@@ -63,7 +64,7 @@ ALL_TOKENS = ("llama-1", "vicuna")  # families whose drafts have no d2t
 def draft_config(family: str) -> DraftConfig | GriffinConfig:
     """The draft of a family: the published one's kind, as wide as the target."""
     config = FAMILIES[family]
-    shared = {"intermediate_size": 48, "head_count": 4, "head_dim": 8}
+    shared: dict[str, Any] = {"intermediate_size": 48, "head_count": 4, "head_dim": 8}
     if not config.feature_layers:
         return GriffinConfig(config.vocab_size, config.hidden_size, kv_head_count=4, **shared)
     return DraftConfig(
@@ -93,7 +94,13 @@ def pair(family: str, seed: int = 0, cycle: CycleConfig | None = None) -> Pair:
     raw = Pair(config, PairParams(teacher, student), jnp.float32, names=names)
     asked = random.integers(0, config.target.vocab_size, (FIT_TEXTS, FIT_PROMPT)).astype(np.int32)
     fitted = fit(raw, list(asked))
-    return dataclasses.replace(raw, params=PairParams(teacher, fitted))
+    params = PairParams(teacher, fitted)
+    if blocks.wanted(raw.dtype):  # as loaded pairs are
+        packed: Any = blocks.block_draft(fitted)
+        if fitted.head is teacher.head:
+            packed = packed.replace(head=blocks.blocked(teacher.head))
+        params = PairParams(blocks.block_target(teacher), packed)
+    return dataclasses.replace(raw, params=params)
 
 
 def prompts(family: str, count: int, seed: int = 0) -> list[np.ndarray]:
