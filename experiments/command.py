@@ -112,8 +112,12 @@ def described(config: Any) -> Iterator[str]:
             yield f"{field.name}: {value}"
 
 
-def load_pair(flags: PairFlags, cycle: CycleConfig) -> Pair:
-    """The pair that the flags name; says on stderr what was found and how it was read."""
+def load_pair(flags: PairFlags, cycle: CycleConfig, in_blocks: bool | None = None) -> Pair:
+    """The pair that the flags name; says on stderr what was found and how it was read.
+
+    Args:
+      in_blocks: weights in the layout of models.blocks; None = where that is fast.
+    """
     sampling = sampling_of(flags.sampling)
     flags = resolved(flags)
     pair = pairs.load(
@@ -123,6 +127,7 @@ def load_pair(flags: PairFlags, cycle: CycleConfig) -> Pair:
         jnp.dtype(flags.dtype),
         flags.feature_layers,
         flags.draft_rope_theta,
+        in_blocks,
     )
     say(f"target {pair.names[0]}, draft {pair.names[1]}, fingerprint {pair.fingerprint}")
     say(f"{flags.dtype} on {provenance.device_name()}")

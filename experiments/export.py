@@ -38,7 +38,7 @@ def main() -> None:
     exporting.refuse_own_sources(folders, (config.target, config.draft))
     for folder in folders:
         command.writable(folder)
-    pair = command.load_pair(config, EMBEDDED_CYCLE)
+    pair = command.load_pair(config, EMBEDDED_CYCLE, in_blocks=False)
     shard_bytes = int(config.shard_gigabytes * 10**9)
     exporting.export_target(folders[0], pair, config.target, shard_bytes)
     for remark in exporting.export_draft(folders[1], pair, config.draft, config.dialect):

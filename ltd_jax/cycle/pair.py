@@ -3,7 +3,6 @@
 import dataclasses
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -55,6 +54,7 @@ def load(
     dtype: jnp.dtype = jnp.float32,
     feature_layers: tuple[int, int, int] | None = None,
     draft_rope_theta: float | None = None,
+    in_blocks: bool | None = None,
 ) -> Pair:
     """Loads a pair from two Hugging Face style folders; the default is the embedded one.
 
@@ -62,11 +62,13 @@ def load(
       feature_layers: the target's residual stream entering these layers is the draft's feature;
         None = those that the draft names, or EAGLE-3's default.
       draft_rope_theta: the draft's rotary base; None = what its config.json says.
+      in_blocks: weights in the layout of models.blocks; None = where that is fast.
 
     Raises:
       UserError: a file is missing or damaged, or the two are not a pair.
     """
-    target_config, target_params = weights.load_target(target_folder, dtype)
+    packs = blocks.wanted(dtype) if in_blocks is None else in_blocks
+    target_config, target_params = weights.load_target(target_folder, dtype, in_blocks=packs)
     draft = draft_folder_reader.load_draft(
         draft_folder,
         target_config,
@@ -84,7 +86,9 @@ def load(
         raise UserError(f"{target_folder} and {draft_folder}: {error}") from error
     return Pair(
         config=config,
-        params=_laid_out(PairParams(target_params, draft.params), dtype),
+        params=PairParams(
+            target_params, blocks.block_draft(draft.params) if packs else draft.params
+        ),
         dtype=dtype,
         stop_tokens=prompts.stop_tokens(target_folder),
         fingerprint=tensor_files.fingerprint(target_folder, draft_folder),
@@ -92,13 +96,6 @@ def load(
         names=(_name(target_folder), _name(draft_folder)),
         remarks=draft.remarks,
     )
-
-
-def _laid_out(params: PairParams, dtype: jnp.dtype) -> PairParams:
-    """Weights as the backend's kernels read them best: in blocks on one CPU, else as loaded."""
-    if jax.default_backend() != "cpu" or jax.device_count() > 1 or dtype != jnp.float32:
-        return params
-    return PairParams(blocks.block_target(params.target), blocks.block_draft(params.draft))
 
 
 def check_known(pair: Pair, token_T: np.ndarray) -> None:

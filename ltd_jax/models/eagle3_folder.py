@@ -94,9 +94,9 @@ def tensors(
     yield "fc.weight", weights.stored(params.fuse, dtype)
     yield "norm.weight", weights.stored(params.norm, dtype)
     yield "lm_head.weight", weights.stored(params.head, dtype)
-    if config.norm_before_fc:
+    if params.fuse_norm is not None and config.norm_before_fc:
         yield "input_norm.weight", weights.stored(params.fuse_norm, dtype)
-    if config.norm_each_feature:
+    if params.fuse_norm is not None and config.norm_each_feature:
         for part, norm in enumerate(np.split(weights.stored(params.fuse_norm, dtype), 3)):
             yield f"fc_norm.{part}.weight", norm
     token = np.asarray(params.target_token).astype(np.int64)

@@ -23,7 +23,10 @@ from ltd_jax.models import layers
 
 @struct.dataclass
 class GriffinParams:
-    """Weights of the draft; linear maps are [in, out]; E is the target's width."""
+    """Weights of the draft; linear maps are [in, out]; E is the target's width.
+
+    In blocks (models.blocks) as in `target.LayerParams`.
+    """
 
     embedding: jax.Array  # [X, E], the target's
     fuse: jax.Array  # [2E, E]
@@ -33,12 +36,12 @@ class GriffinParams:
     guide_up: jax.Array  # [2E, F]
     guide_down: jax.Array  # [F, E]
     q: jax.Array  # [E, H * C]
-    k: jax.Array  # [E, K * C]
-    v: jax.Array  # [E, K * C]
+    k: jax.Array | None  # [E, K * C]
+    v: jax.Array | None  # [E, K * C]
     o: jax.Array  # [H * C, E]
     post_attention_norm: jax.Array  # [E]
     gate: jax.Array  # [E, F]
-    up: jax.Array  # [E, F]
+    up: jax.Array | None  # [E, F]
     down: jax.Array  # [F, 2E]
     head: jax.Array | None  # [E, X], the target's; None = tied to the embedding
     target_token: jax.Array  # i32 [X], every token is its own
@@ -95,11 +98,11 @@ def enter(
     eps, E = config.rms_norm_eps, config.hidden_size
     embedded_TE = jnp.take(params.embedding, tokens_T, axis=0)
     pairs = jnp.concatenate([embedded_TE, features_TE[:, -E:]], axis=-1)
-    stream_TE = pairs @ params.fuse + params.fuse_bias[None]
+    stream_TE = layers.linear(pairs, params.fuse) + params.fuse_bias[None]
     normed_TE = layers.rms_norm(stream_TE, params.fuse_norm, eps)
     guides = [layers.rms_norm(x, params.guide_norm, eps) for x in (normed_TE, embedded_TE)]
-    guided = jax.nn.silu(jnp.concatenate(guides, axis=-1) @ params.guide_up)
-    return stream_TE + guided @ params.guide_down
+    guided = jax.nn.silu(layers.linear(jnp.concatenate(guides, axis=-1), params.guide_up))
+    return stream_TE + layers.linear(guided, params.guide_down)
 
 
 def project(
@@ -110,10 +113,13 @@ def project(
     positions_T: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Rotated queries [T, H, C], rotated keys and values [T, K, C] of the stream itself."""
-    q, k, v = stream_TE @ params.q, stream_TE @ params.k, stream_TE @ params.v
-    if params.q_bias is not None:
-        q, k, v = q + params.q_bias[None], k + params.k_bias[None], v + params.v_bias[None]
-    q, k, v = (x.reshape(tokens_T.shape[0], -1, config.head_dim) for x in (q, k, v))
+    width = config.head_count * config.head_dim
+    q, k, v = layers.three_maps(stream_TE, params.q, params.k, params.v, width)
+    biases = (params.q_bias, params.k_bias, params.v_bias)
+    rows = (
+        x if bias is None else x + bias[None] for x, bias in zip((q, k, v), biases, strict=True)
+    )
+    q, k, v = (x.reshape(tokens_T.shape[0], -1, config.head_dim) for x in rows)
     rope = layers.rope_tables(positions_T, config.head_dim, config.rope_theta, config.rope_scaling)
     return layers.rotate(q, *rope), layers.rotate(k, *rope), v
 
@@ -122,7 +128,7 @@ def finish(
     params: GriffinParams, config: GriffinConfig, stream_TE: jax.Array, mixed_TE: jax.Array
 ) -> jax.Array:
     """Output projection, residual, feed-forward: both outputs side by side, [T, 2E]."""
-    hidden_TE = stream_TE + mixed_TE @ params.o
+    hidden_TE = stream_TE + layers.linear(mixed_TE, params.o)
     x_TE = layers.rms_norm(hidden_TE, params.post_attention_norm, config.rms_norm_eps)
     twice = jnp.concatenate([hidden_TE, hidden_TE], axis=-1)
     return twice + layers.feed_forward(x_TE, params.gate, params.up, params.down)
@@ -132,4 +138,4 @@ def logits(params: GriffinParams, config: GriffinConfig, hidden: jax.Array) -> j
     """Logits [T, X] in f32 of outputs [T, 2E]: the target's head on the first half."""
     head = params.embedding.T if params.head is None else params.head
     first_TE = hidden[:, : config.hidden_size]
-    return jnp.dot(first_TE, head, preferred_element_type=jnp.float32)
+    return layers.linear(first_TE, head, jnp.float32)

@@ -54,7 +54,7 @@ def read(
     shapes = map_shapes(config)
     for field, name in MAPS.items():
         split: Split = "in" if field in ("guide_down", "o", "down") else "out"
-        found[field] = loader.linear(name, *shapes[field], split)
+        found[field] = loader.linear(name, shapes[field][0], shapes[field][1], split)
     for field, name in NORMS.items():
         found[field] = loader.vector(name, config.hidden_size)
     found["fuse_bias"] = loader.vector(FUSE_BIAS, config.hidden_size)

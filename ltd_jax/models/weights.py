@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from ltd_jax.config import RopeScaling, TargetConfig
 from ltd_jax.errors import UserError
 from ltd_jax.model_config import AnyDraftConfig
+from ltd_jax.models import blocks
 from ltd_jax.models.hub_config import target_config
 from ltd_jax.models.loader import Loader, Split
 from ltd_jax.models.target import LayerParams, TargetParams
@@ -34,13 +35,14 @@ LAYER_NAMES = {
 
 
 def load_target(
-    folder: Path, dtype: jnp.dtype, mesh: Mesh | None = None
+    folder: Path, dtype: jnp.dtype, mesh: Mesh | None = None, in_blocks: bool = False
 ) -> tuple[TargetConfig, TargetParams]:
     """Config and weights of a target folder.
 
     Args:
       dtype: of the weights on the device, whatever they are stored in.
       mesh: with an axis "model", to split the weights over; None = one device.
+      in_blocks: in the layout of models.blocks, layer by layer, so that none is held twice.
 
     Raises:
       UserError: something is missing, damaged or of another family.
@@ -50,17 +52,22 @@ def load_target(
     params = TargetParams(
         embedding=loader.table("model.embed_tokens.weight", X, E),
         layers=tuple(
-            _load_layer(config, f"model.layers.{index}.", loader)
+            _load_layer(config, f"model.layers.{index}.", loader, in_blocks)
             for index in range(config.layer_count)
         ),
         norm=loader.vector("model.norm.weight", E),
-        head=None if config.tie_embeddings else loader.linear("lm_head.weight", X, E, "out"),
+        head=None if config.tie_embeddings else _load_head(config, loader, in_blocks),
     )
     loader.finish(frozenset({"lm_head.weight"}) if config.tie_embeddings else frozenset())
     return config, params
 
 
-def _load_layer(config: TargetConfig, prefix: str, loader: Loader) -> LayerParams:
+def _load_head(config: TargetConfig, loader: Loader, in_blocks: bool) -> jax.Array:
+    head = loader.linear("lm_head.weight", config.vocab_size, config.hidden_size, "out")
+    return blocks.blocked(head) if in_blocks else head
+
+
+def _load_layer(config: TargetConfig, prefix: str, loader: Loader, in_blocks: bool) -> LayerParams:
     weights = load_fields(layer_shapes(config), prefix, loader)
     if config.attention_bias:
         for field in ("q", "k", "v"):
@@ -70,7 +77,8 @@ def _load_layer(config: TargetConfig, prefix: str, loader: Loader) -> LayerParam
         for field in ("q_norm", "k_norm"):
             name = f"{prefix}self_attn.{field}.weight"
             weights[field] = loader.vector(name, config.head_dim)
-    return LayerParams(**weights)
+    layer = LayerParams(**weights)
+    return jax.block_until_ready(blocks.block_layer(layer)) if in_blocks else layer
 
 
 def load_fields(

@@ -24,7 +24,7 @@ from ltd_jax.config import (
 )
 from ltd_jax.cycle.pair import Pair, PairParams
 from ltd_jax.decoding import generate
-from ltd_jax.models import draft, layers, target
+from ltd_jax.models import blocks, draft, layers, target
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.eagle3 import Eagle3Params
 
@@ -94,7 +94,13 @@ def pair(family: str, seed: int = 0, cycle: CycleConfig | None = None) -> Pair:
     raw = Pair(config, PairParams(teacher, student), jnp.float32, names=names)
     asked = random.integers(0, config.target.vocab_size, (FIT_TEXTS, FIT_PROMPT)).astype(np.int32)
     fitted = fit(raw, list(asked))
-    return dataclasses.replace(raw, params=PairParams(teacher, fitted))
+    params = PairParams(teacher, fitted)
+    if blocks.wanted(raw.dtype):  # as loaded pairs are
+        packed: Any = blocks.block_draft(fitted)
+        if fitted.head is teacher.head:
+            packed = packed.replace(head=blocks.blocked(teacher.head))
+        params = PairParams(blocks.block_target(teacher), packed)
+    return dataclasses.replace(raw, params=params)
 
 
 def prompts(family: str, count: int, seed: int = 0) -> list[np.ndarray]:

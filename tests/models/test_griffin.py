@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ltd_jax.config import PairConfig
-from ltd_jax.models import draft, griffin, kv_cache
+from ltd_jax.models import blocks, draft, griffin, kv_cache
 from tests.cycle import varieties
 from tests.oracle import griffin as oracle
 
@@ -66,6 +66,19 @@ def test_the_next_level_reads_the_second_half():
     other, _ = causal(np.array([2]), hidden[1:, :E], empty_cache())
     np.testing.assert_array_equal(whole, half)
     assert not np.allclose(whole, other)
+
+
+@pytest.mark.parametrize("name", ["griffin", "griffin, tied and biased"])
+def test_weights_in_blocks_say_the_same(name):
+    config, params = varieties.config(name).draft, varieties.pair(name).params.draft
+    given = (jnp.asarray(TOKENS), jnp.asarray(STATES), jnp.arange(T))
+    given += (draft.empty_cache(config, T, jnp.float32), draft.empty_block(config, T, jnp.float32))
+    seen = jnp.tril(jnp.ones((T, T), bool))
+    plain, packed = (
+        forward(weights, config, *given, 0, seen)[0]
+        for weights in (params, blocks.block_draft(params))
+    )
+    close(packed, plain)
 
 
 def test_fuse_takes_the_states_as_they_are():

@@ -62,7 +62,8 @@ def export(pair, sources, out, dialect="eagle", shard_bytes=10**9):
 def test_export_then_load_is_the_same_pair(tmp_path, sources, family, dtype):
     pair = pair_of(dtype, **FAMILIES[family])
     assert export(pair, sources, tmp_path, shard_bytes=4000) == ()
-    found = pairs.load(CYCLE, tmp_path / "target", tmp_path / "draft", jnp.dtype(dtype))
+    folders = tmp_path / "target", tmp_path / "draft"
+    found = pairs.load(CYCLE, *folders, jnp.dtype(dtype), in_blocks=False)
     assert found.config == pair.config
     assert_same_bits(found.params, pair.params)
     assert found.stop_tokens == (3, 4)
@@ -89,7 +90,7 @@ def test_the_other_dialect(tmp_path, sources):
     pair = pair_of()
     export(pair, sources, tmp_path, "layers.0")
     assert "layers.0.hidden_norm.weight" in load_file(tmp_path / "draft" / "model.safetensors")
-    found = pairs.load(CYCLE, tmp_path / "target", tmp_path / "draft")
+    found = pairs.load(CYCLE, tmp_path / "target", tmp_path / "draft", in_blocks=False)
     assert_same_bits(found.params, pair.params)
 
 
@@ -103,7 +104,7 @@ def test_chosen_feature_layers_are_written(tmp_path, sources):
     pair = pair_of(layers=(1, 3, 5))
     (doubt,) = export(pair, sources, tmp_path)
     assert draft_config.LAYER_IDS in doubt
-    found = pairs.load(CYCLE, tmp_path / "target", tmp_path / "draft")
+    found = pairs.load(CYCLE, tmp_path / "target", tmp_path / "draft", in_blocks=False)
     assert found.config.target.feature_layers == (1, 3, 5)
     assert "cannot be written" in refusal(
         lambda: export(pair_of(layers=(1, 2, 3)), sources, tmp_path)
