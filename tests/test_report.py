@@ -80,7 +80,7 @@ WRONG = [
     (("environment", "device_count"), "1", r"report\.environment\.device_count is '1'.*int"),
     (("pair", "parameters"), [7], r"report\.pair\.parameters is \[7\].*list of 2"),
     (("pair", "parameters"), [7, 0], r"report\.pair\.parameters"),
-    (("lossless", "dtype"), "bfloat16", r"report\.lossless\.dtype"),
+    (("lossless", "dtype"), "int8", r"report\.lossless\.dtype is 'int8'"),
     (("lossless", "mismatches"), -1, r"report\.lossless\.mismatches is -1"),
     (("methods",), [], r"report\.methods is empty"),
     (("methods", 3, "speedup"), float("nan"), r"report\.methods\[3\]\.speedup is nan"),

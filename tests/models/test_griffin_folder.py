@@ -107,7 +107,13 @@ def test_rope_base(tmp_path):
 
 
 def test_a_pair_of_folders_loads_with_the_last_state_as_feature(tmp_path):
-    sizes = {"vocab_size": 24, "hidden_size": 12, "head_count": 2, "kv_head_count": 2, "head_dim": 6}
+    sizes = {
+        "vocab_size": 24,
+        "hidden_size": 12,
+        "head_count": 2,
+        "kv_head_count": 2,
+        "head_dim": 6,
+    }
     config = dataclasses.replace(varieties.GRIFFIN, **sizes)
     teacher = target_params()
     student = griffin.init(jax.random.key(0), config, teacher.embedding, teacher.head)

@@ -58,9 +58,9 @@ def test_draft(draft_folder):
 
 def test_fields_that_may_be_missing(folder):
     gone = ("num_key_value_heads", "head_dim", "rope_theta", "rms_norm_eps")
-    edit(folder, **dict.fromkeys(gone))
+    edit(folder, **dict.fromkeys(gone), num_attention_heads=3)
     found = hub_config.target_config(folder)
-    assert (found.kv_head_count, found.head_dim, found.rope_theta) == (4, 3, 10_000.0)
+    assert (found.kv_head_count, found.head_dim, found.rope_theta) == (3, 4, 10_000.0)
     assert found.rms_norm_eps == 1e-6
 
 
