@@ -27,8 +27,8 @@ class ObservationConfig:
     def __post_init__(self) -> None:
         if self.best < 0 or self.hidden < 0:
             raise ValueError(f"best {self.best} and hidden {self.hidden} are counts; give >= 0.")
-        if not any(vars(self).values()):
-            raise ValueError("The policies see nothing; switch on one part of the observation.")
+        if not any(value for name, value in vars(self).items() if name != "hidden"):
+            raise ValueError("The size policy sees nothing; switch on another part than hidden.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,11 @@ is; no action is sampled, so nothing is left to chance but where cycles start:
     P(levels = l) = go_on[1] * ... * go_on[l - 1] * stop[l],  stop[D] = 1
 
 Starts come from walks of the current policies, so memory and position are as often seen as in
-decoding. Entropy is rewarded at first and less and less, weights decay: a trace is small. M counts
-the starts of a minibatch, A the sizes.
+decoding. Entropy is rewarded at first and less and less, weights decay: a trace is small. Where a
+cycle ends also matters for the cycles behind it, but a value of the next position, computed exactly
+from the texts, taught nothing that holds on other texts (share of the gap on test texts 17.6 %
+with it, 17.7 % without), so a cycle is judged alone. M counts the starts of a minibatch, A the
+sizes.
 """
 
 import dataclasses

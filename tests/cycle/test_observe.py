@@ -10,8 +10,10 @@ from hypothesis import strategies
 
 from ltd_jax.config import CycleConfig, ObservationConfig
 from ltd_jax.cycle import observe
-from ltd_jax.policies.controller import LevelView, Outcome, TreeView
+from ltd_jax.errors import UserError
+from ltd_jax.policies.controller import Outcome
 from tests.oracle import tree as oracle
+from tests.policies import views
 
 CONFIG = CycleConfig(beam_width=3, max_levels=4, sizes=(0, 2), context=50)
 NOTHING = jnp.zeros(0)
@@ -19,13 +21,13 @@ NOTHING = jnp.zeros(0)
 
 @functools.partial(jax.jit, static_argnames=("config", "seen"))
 def depth_observation(score, levels, length, config, seen=observe.PAPER, memory=NOTHING):
-    view = LevelView(score, jnp.int32(levels), jnp.int32(length))
+    view = views.level(score, levels, length=length)
     return observe.depth_observation(view, memory, config, seen)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "seen"))
 def size_observation(score, levels, length, config, seen=observe.PAPER, memory=NOTHING):
-    view = TreeView(score, jnp.int32(levels), jnp.int32(length))
+    view = views.tree(score, levels, length=length)
     return observe.size_observation(view, memory, config, seen)
 
 
@@ -113,5 +115,31 @@ def test_the_memory_is_a_running_mean_of_what_cycles_accepted():
 
 
 def test_policies_that_see_nothing_are_refused():
-    with pytest.raises(ValueError, match="see nothing"):
-        ObservationConfig(nodes=False, levels=False, length=False)
+    with pytest.raises(ValueError, match="sees nothing"):
+        ObservationConfig(nodes=False, levels=False, length=False, hidden=4)
+
+
+def test_entropies_are_seen_between_zero_and_one():
+    seen = ObservationConfig(nodes=False, levels=False, length=False, entropy=True, certainty=True)
+    entropy_DW = np.arange(12.0).reshape(4, 3)
+    tree = views.tree(drawn_score(0, 4), 4, entropy_DW=entropy_DW).replace(
+        root_entropy=jnp.float32(3)
+    )
+    expected = [*(entropy_DW / (1 + entropy_DW)).reshape(-1), 0.75]
+    size_O = observe.size_observation(tree, NOTHING, CONFIG, seen)
+    np.testing.assert_allclose(size_O, expected, rtol=1e-6)
+    assert size_O.shape == (observe.size_width(CONFIG, seen),)
+    level = views.level(drawn_score(0, 4)[1], 2, entropy_W=entropy_DW[1])
+    depth_O = observe.depth_observation(level, NOTHING, CONFIG, seen)
+    np.testing.assert_allclose(depth_O, [0.75, 0.8, 5 / 6, 0], rtol=1e-6)
+    assert depth_O.shape == (observe.depth_width(CONFIG, seen),)
+
+
+def test_the_depth_policy_may_see_the_drafts_output():
+    seen = ObservationConfig(nodes=False, length=False, hidden=2)
+    level = views.level(drawn_score(0, 4)[1], 2, hidden_WE=np.arange(9.0).reshape(3, 3))
+    depth_O = observe.depth_observation(level, NOTHING, CONFIG, seen)
+    np.testing.assert_array_equal(depth_O, [0.5, 0, 1])
+    assert observe.depth_width(CONFIG, seen) == 3 and observe.size_width(CONFIG, seen) == 1
+    with pytest.raises(UserError, match="record it with hidden"):
+        observe.depth_observation(level.replace(hidden=None), NOTHING, CONFIG, seen)

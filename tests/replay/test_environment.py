@@ -7,12 +7,11 @@ from ltd_jax.config import CycleConfig
 from ltd_jax.cycle import observe
 from ltd_jax.policies.controller import (
     Controller,
-    LevelView,
-    TreeView,
     constant,
     constant_params,
 )
 from ltd_jax.replay import cycles, environment
+from tests.policies import views
 from tests.replay import synthetic
 
 CONFIG = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 1, 2, 4, 8), context=64)
@@ -127,11 +126,11 @@ def test_observations_are_those_of_decoding(replay):
         state = at(position, levels)
         length = int(TRACE.length[position])
         depth = environment.depth_environment(CONFIG, "paper", 0)
-        view = LevelView(jnp.asarray(TRACE.score[position, levels - 1]), levels, length)
+        view = views.level(TRACE.score[position, levels - 1], levels, length=length)
         expected = observe.depth_observation(view, state.memory, CONFIG)
         np.testing.assert_array_equal(depth.observe(data, state), expected)
         size = environment.size_environment(CONFIG, "paper", "random")
-        view = TreeView(jnp.asarray(TRACE.score[position]), levels, length)
+        view = views.tree(TRACE.score[position], levels, length=length)
         expected = observe.size_observation(view, state.memory, CONFIG)
         np.testing.assert_array_equal(size.observe(data, state), expected)
         assert expected.shape == (size.observation_width,)
