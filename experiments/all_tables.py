@@ -2,7 +2,7 @@
 
     python -m experiments.all_tables --out runs/embedded --results experiments/results/embedded-cpu
 
-Takes the flags that all of them take (see any of them, --help) and hands them on. About 15 minutes
+Takes the flags that all of them take (see any of them, --help) and hands them on. About 25 minutes
 on 2 cores; stopped at any point, the same command goes on.
 """
 
@@ -15,15 +15,19 @@ from experiments import (
     retarget,
     table2_rewards,
     table4_components,
+    table6_observations,
     table7_8_iterations,
     table9_overhead,
+    table10_widths,
 )
 
 EXPERIMENTS = (
     table2_rewards,
     table4_components,
+    table6_observations,
     table7_8_iterations,
     table9_overhead,
+    table10_widths,
     figure3_curves,
     figure6_interaction,
     retarget,

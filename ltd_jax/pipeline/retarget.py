@@ -12,14 +12,14 @@ from typing import TypedDict
 import numpy as np
 from rich.console import Console
 
-from ltd_jax.learning import tables as many_tables
+from ltd_jax.learning import observing as learning_observing
 from ltd_jax.learning.stage import Point
 from ltd_jax.pipeline import scores, stages, studies
 from ltd_jax.pipeline.stages import Settings
 from ltd_jax.pipeline.studies import Ground
 from ltd_jax.policies import observing
 from ltd_jax.policies.networks import LearnedParams
-from ltd_jax.replay import latency, optimum, retime, shipped, synthetic_tables, tables
+from ltd_jax.replay import latency, many_tables, optimum, retime, shipped, synthetic_tables
 from ltd_jax.replay.latency import LatencyTable
 
 HERE = "here"  # the name of the study's own table
@@ -116,7 +116,7 @@ def _observing_ratios(
         with stages.bar(console, f"not {unseen}, seed {seed}") as advance:
             progress = functools.partial(_advance, advance)
             trained.append(
-                many_tables.train(
+                learning_observing.train(
                     target.lessons,
                     drawn,
                     target.cycle,
@@ -136,7 +136,7 @@ def _advance(advance: Callable[[float], None], point: Point, share: float) -> No
 
 def of_observing(target: Ground, params: LearnedParams) -> float:
     """Tokens per second of observing policies that see the table they run under."""
-    seeing = observing.specialised(params, tables.costs_of(target.table))
+    seeing = observing.specialised(params, many_tables.costs_of(target.table))
     return scores.of_policies(target, seeing).tokens_per_second
 
 

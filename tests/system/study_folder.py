@@ -27,7 +27,9 @@ ARGUMENTS = (
     "--policy.size-actor 8 --policy.size-critic 8 --policy.depth-actor 8 --policy.depth-critic 8 "
     f"{TEN_WORDS.format('learning.size')} --learning.size.epochs 2 "
     f"{TEN_WORDS.format('learning.depth')} --learning.depth.epochs 2 "
-    "--learning.alternations 1 --learning.validate-every 1"
+    "--learning.alternations 1 --learning.validate-every 1 --learning.exact.updates 2 "
+    "--learning.exact.environments 16 --learning.exact.cycles 2 --learning.exact.steps 2 "
+    "--learning.exact.minibatch 16"
 ).split()
 
 
