@@ -165,4 +165,5 @@ def _counts(nodes: int, config: CycleConfig) -> list[int]:
 
 def entropy(log_prob_X: jax.Array) -> jax.Array:
     """Nats of distributions f32 [..., X] given as log-probabilities: -sum of p log p, f32 [...]."""
-    return -jnp.sum(jnp.exp(log_prob_X) * log_prob_X, axis=-1)
+    with jax.named_scope("entropy"):  # so that it is found in compiled programs
+        return -jnp.sum(jnp.exp(log_prob_X) * log_prob_X, axis=-1)
