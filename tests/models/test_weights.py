@@ -110,10 +110,9 @@ def test_stored_narrow_loaded_wide(tmp_path):
     assert_same_bits(load_target(tmp_path)[1], rounded)
 
 
-def test_shards_are_loaded_as_one_file_is(folder, monkeypatch):
+def test_shards_are_loaded_as_one_file_is(folder):
     whole = load_target(folder)
-    monkeypatch.setattr(tensor_files, "SHARD_BYTES", 4000)
-    weights.save_target(folder, TARGET, target_params(), np.float32)
+    weights.save_target(folder, TARGET, target_params(), np.float32, shard_bytes=4000)
     assert len(list(folder.glob("model-*.safetensors"))) > 2
     assert (folder / tensor_files.INDEX).exists()
     assert_same_bits(load_target(folder)[1], whole[1])
