@@ -69,26 +69,21 @@ def load(
     """
     packs = blocks.wanted(dtype) if in_blocks is None else in_blocks
     target_config, target_params = weights.load_target(target_folder, dtype, in_blocks=packs)
+    embedding, head = target_params.embedding, target_params.head
     draft = draft_folder_reader.load_draft(
-        draft_folder,
-        target_config,
-        target_params.embedding,
-        dtype,
-        draft_rope_theta,
-        head=target_params.head,
+        draft_folder, target_config, embedding, dtype, draft_rope_theta, head=head
     )
-    named = draft.feature_layers
-    chosen = feature_layers or (target_config.feature_layers if named is None else named)
+    named = feature_layers or draft.feature_layers
     try:
-        target_config = dataclasses.replace(target_config, feature_layers=chosen)
+        if named is not None:
+            target_config = dataclasses.replace(target_config, feature_layers=named)
         config = PairConfig(target_config, draft.config, cycle)
     except ValueError as error:
         raise UserError(f"{target_folder} and {draft_folder}: {error}") from error
+    draft_params = blocks.block_draft(draft.params) if packs else draft.params
     return Pair(
         config=config,
-        params=PairParams(
-            target_params, blocks.block_draft(draft.params) if packs else draft.params
-        ),
+        params=PairParams(target_params, draft_params),
         dtype=dtype,
         stop_tokens=prompts.stop_tokens(target_folder),
         fingerprint=tensor_files.fingerprint(target_folder, draft_folder),

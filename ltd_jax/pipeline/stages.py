@@ -103,12 +103,7 @@ def trace_of(
         "sampling": described(pair.config.sampling, pair.seed),
     }
     if path.exists():
-        trace = traces.load(path)
-        for name in ("fingerprint", "prompts", "new_tokens", "dtype", "sampling"):
-            must_equal(path, name, trace.provenance.get(name), origin[name])
-        cycle = pair.config.cycle
-        shape = (cycle.max_levels, cycle.beam_width)
-        must_equal(path, "levels and beam width", trace.score.shape[1:3], shape)
+        trace = _recorded(path, pair, origin)
         return _reaching(pair, found, trace, path, console) if with_reach else trace
     started = time.monotonic()
     with bar(console, f"record {split}") as advance:
@@ -119,6 +114,16 @@ def trace_of(
     trace = dataclasses.replace(trace, provenance=trace.provenance | {"seconds": seconds})
     traces.save(trace, path)
     return _reaching(pair, found, trace, path, console) if with_reach else trace
+
+
+def _recorded(path: Path, pair: Pair, origin: dict[str, Any]) -> Trace:
+    """A trace that is there; UserError where it is of another pair or other settings."""
+    trace, cycle = traces.load(path), pair.config.cycle
+    for name in ("fingerprint", "prompts", "new_tokens", "dtype", "sampling"):
+        must_equal(path, name, trace.provenance.get(name), origin[name])
+    shape = (cycle.max_levels, cycle.beam_width)
+    must_equal(path, "levels and beam width", trace.score.shape[1:3], shape)
+    return trace
 
 
 def _reaching(

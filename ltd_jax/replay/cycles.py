@@ -18,25 +18,7 @@ from ltd_jax.policies.controller import ConstantParams, Controller, Outcome, con
 from ltd_jax.replay import trace as traces
 from ltd_jax.replay.views import Replay, build, level_view, tree_view
 
-__all__ = [
-    "CycleOutcome",
-    "Drafted",
-    "Replay",
-    "Taken",
-    "Totals",
-    "accepted_by_rank",
-    "build",
-    "choose_levels",
-    "choose_size",
-    "constants",
-    "draft",
-    "level_view",
-    "outcome",
-    "run",
-    "take",
-    "throughput",
-    "tree_view",
-]
+__all__ = ["Replay", "build", "level_view", "tree_view"]  # of views, for readers of cycles
 
 _CONSTANT = constant()
 
