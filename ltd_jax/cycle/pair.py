@@ -8,7 +8,7 @@ import numpy as np
 from flax import struct
 
 from ltd_jax import prompts
-from ltd_jax.config import CycleConfig, PairConfig
+from ltd_jax.config import CycleConfig, PairConfig, TargetConfig
 from ltd_jax.errors import UserError
 from ltd_jax.models import blocks, hub, tensor_files, weights
 from ltd_jax.models import draft_folder as draft_folder_reader
@@ -59,8 +59,7 @@ def load(
     """Loads a pair from two Hugging Face style folders; the default is the embedded one.
 
     Args:
-      feature_layers: the target's residual stream entering these layers is the draft's feature;
-        None = those that the draft names, or EAGLE-3's default.
+      feature_layers: the layers before which features are taken; None = as the draft says.
       draft_rope_theta: the draft's rotary base; None = what its config.json says.
       in_blocks: weights in the layout of models.blocks; None = where that is fast.
 
@@ -73,17 +72,14 @@ def load(
     draft = draft_folder_reader.load_draft(
         draft_folder, target_config, embedding, dtype, draft_rope_theta, head=head
     )
-    named = feature_layers or draft.feature_layers
     try:
-        if named is not None:
-            target_config = dataclasses.replace(target_config, feature_layers=named)
-        config = PairConfig(target_config, draft.config, cycle)
+        named = feature_layers or draft.feature_layers
+        config = PairConfig(_featuring(target_config, named), draft.config, cycle)
     except ValueError as error:
         raise UserError(f"{target_folder} and {draft_folder}: {error}") from error
-    draft_params = blocks.block_draft(draft.params) if packs else draft.params
     return Pair(
         config=config,
-        params=PairParams(target_params, draft_params),
+        params=_laid_out(target_params, draft.params, packs),
         dtype=dtype,
         stop_tokens=prompts.stop_tokens(target_folder),
         fingerprint=tensor_files.fingerprint(target_folder, draft_folder),
@@ -91,6 +87,14 @@ def load(
         names=(_name(target_folder), _name(draft_folder)),
         remarks=draft.remarks,
     )
+
+
+def _laid_out(target: TargetParams, draft: DraftParams, packs: bool) -> PairParams:
+    return PairParams(target, blocks.block_draft(draft) if packs else draft)
+
+
+def _featuring(config: TargetConfig, layers: tuple[int, ...] | None) -> TargetConfig:
+    return config if layers is None else dataclasses.replace(config, feature_layers=layers)
 
 
 def check_known(pair: Pair, token_T: np.ndarray) -> None:
