@@ -153,6 +153,7 @@ def converse(pair: Pair, method: Method, speaker: Chat, new_tokens: int) -> None
 def fitting(pair: Pair, speaker: Chat, messages: list[Message], new_tokens: int) -> np.ndarray:
     """The conversation's tokens; forgets its oldest turns until an answer has room behind them."""
     context = pair.config.cycle.context
+    check_room(pair, len(speaker.encode(messages[-1:])), new_tokens)
     prompt_T = speaker.encode(messages)
     while len(prompt_T) + new_tokens > context and len(messages) > 1:
         del messages[:2]

@@ -15,7 +15,7 @@ TINY = ("--context", "96", "--new-tokens", "12")
 def run(monkeypatch, capsys, *arguments):
     """What the command prints on stdout and stderr."""
     monkeypatch.setattr(sys, "argv", ["generate", *arguments])
-    command.run(generate.main)
+    command.run(generate.main, resumes=False)
     found = capsys.readouterr()
     return found.out, found.err
 
@@ -90,11 +90,11 @@ def test_a_stopped_answer_is_forgotten_and_the_chat_goes_on(monkeypatch, capsys)
 
 
 def test_a_chat_forgets_its_oldest_turns_before_its_context_is_full(monkeypatch, capsys):
-    asked_of(monkeypatch, "x = 1", "y = 2\n" * 4, "z = 3\n" * 40, "w = 4")
-    tiny = ("--context", "48", "--new-tokens", "12")
-    out, _ = run(monkeypatch, capsys, "--chat", "--controller", "autoregressive", *tiny)
-    assert "[the oldest turn is forgotten: the context holds 48 tokens]" in out
-    assert "the context holds 48; shorten the prompt" in out  # the third alone is too long
+    asked_of(monkeypatch, "x = 1", "y = 2\n" * 12, "z = 3\n" * 40, "w = 4")
+    out, _ = run(monkeypatch, capsys, "--chat", "--controller", "autoregressive", *TINY)
+    too_long, forgets = "the context holds 96; shorten the prompt", "[the oldest turn is forgotten"
+    assert out.count(too_long) == 1 and out.count(forgets) == 1
+    assert out.index(too_long) < out.index(forgets)  # the third alone is too long, and costs none
     assert out.count("[12 tokens, ") == 3
 
 
