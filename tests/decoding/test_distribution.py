@@ -15,7 +15,7 @@ from ltd_jax.sampling import SamplingConfig
 
 CYCLE = CycleConfig(beam_width=3, max_levels=2, sizes=(5,), context=24, prefill_chunk=8)
 PROMPT = np.array([3, 1, 4, 1])
-DRAWS = 30_000
+DRAWS = 12_288
 HOT = SamplingConfig(temperature=1.3, top_p=0.95, repetition_penalty=1.3)
 
 
