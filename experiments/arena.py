@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tyro
 from rich.console import Console
@@ -11,10 +11,12 @@ from rich.console import Console
 from experiments import command, output
 from experiments.command import PairFlags
 from ltd_jax import provenance
-from ltd_jax.pipeline import contest, standings, training
+from ltd_jax.config import PolicyConfig
+from ltd_jax.pipeline import contest, results, stages, standings, training
 from ltd_jax.pipeline.contest import Contest
 from ltd_jax.pipeline.questions import QuestionFlags, Split
 from ltd_jax.policies import saved, saved_heads
+from ltd_jax.replay.measure import MeasureConfig
 from ltd_jax.report import canvas, leaderboard
 from ltd_jax.report.paper import PaperTable
 
@@ -30,6 +32,7 @@ class ArenaFlags(PairFlags):
     splits: tuple[Split, Split] = ("validation", "test")  # to tune on, to decode
     methods: tuple[str, ...] = ()  # of the compared ones; none = all that there are classifiers for
     asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags(prompts=6)
+    measure: MeasureConfig = MeasureConfig()  # of this device, at temperatures above 0
     allow_other_hardware: bool = False  # use policies that were trained for another device
 
     @property
@@ -38,17 +41,35 @@ class ArenaFlags(PairFlags):
         return self.out / "results" if self.results is None else self.results
 
 
-def hold(config: ArenaFlags, console: Console) -> Contest:
-    """Decodes with all methods in turns, greedily; what was decoded before is read."""
-    command.writable(config.out)
+class Clocking(NamedTuple):
+    """What measuring this device at a temperature needs."""
+
+    out: Path
+    policy: PolicyConfig
+    measure: MeasureConfig
+
+
+def hold(config: ArenaFlags, temperature: float, console: Console) -> Contest:
+    """Decodes with all methods in turns; what was decoded before is read.
+
+    Above 0 the device is measured again, the same policies and classifiers decide, and constants
+    and thresholds are tuned on texts of that temperature.
+    """
+    out = command.writable(config.out / f"temperature-{temperature:g}")
+    sampling = dataclasses.replace(config.sampling, temperature=temperature)
+    here = dataclasses.replace(config, out=out, sampling=sampling)
     trained = training.load(config.trained / "policies")
-    pair = command.load_pair(config, trained.policies.cycle)
-    here = provenance.device_name()
-    saved.check(trained.policies, pair.fingerprint, here, config.allow_other_hardware)
+    pair = command.load_pair(here, trained.policies.cycle)
+    results.must_be_comparable(pair)
+    if temperature > 0:
+        clocking = Clocking(out, trained.policies.widths, config.measure)
+        trained = trained._replace(table=stages.table_of(pair, clocking, console))
+    device = provenance.device_name()
+    saved.check(trained.policies, pair.fingerprint, device, config.allow_other_hardware)
     heads = saved_heads.load(config.classifiers or config.trained / "classifiers")
     saved_heads.check(heads, pair.fingerprint, pair.config.cycle)
     field = contest.Field(trained, heads, contest.families_of(config.methods, heads))
-    return contest.run(pair, field, config, config.splits, console)
+    return contest.run(pair, field, here, config.splits, console)
 
 
 def document(found: Mapping[float, Contest]) -> dict[str, Any]:
@@ -58,19 +79,19 @@ def document(found: Mapping[float, Contest]) -> dict[str, Any]:
         "time": {f"{heat:g}": standings.time_rows(one) for heat, one in found.items()},
         "replay": {f"{heat:g}": standings.replay_rows(one) for heat, one in found.items()},
         "entries": {f"{heat:g}": standings.entry_rows(one.entries) for heat, one in found.items()},
+        "lossless": {f"{heat:g}": standings.lossless_row(one) for heat, one in found.items()},
     }
 
 
 def show(
     config: ArenaFlags,
     name: str,
-    found: Contest,
     temperature: float,
     papers: Sequence[PaperTable],
     console: Console,
 ) -> None:
     """A contest as a table beside the paper's, NAME.json and NAME.png."""
-    content = document({temperature: found})
+    content = document({temperature: hold(config, temperature, console)})
     rows = content["rows"]
     title = f"{papers[0].name}'s methods on this pair, temperature {temperature:g}"
     console.print(leaderboard.terminal_table(title, rows, temperature, papers))

@@ -2,12 +2,15 @@
 
     python -m experiments.train_policies --out runs/embedded         about 5 minutes on 2 CPU cores
     python -m experiments.train_classifiers --out runs/embedded      about 2 minutes
-    python -m experiments.leaderboard --out runs/arena               about 10 minutes
+    python -m experiments.leaderboard --out runs/arena               about 20 minutes
 
 Writes OUT/results/leaderboard.html (start there) and leaderboard.json, whose rows are {"method",
 "task", "temperature", "tokens_per_second", "speedup", "low", "high", "over_best_constant",
-"committed_per_cycle", "share_of_optimum"}. With the same --out table1_greedy decodes nothing anew.
+"committed_per_cycle", "share_of_optimum"}. With the same --out
+table1_greedy and table5_sampling decode nothing anew.
 """
+
+import dataclasses
 
 from rich.console import Console
 
@@ -15,15 +18,22 @@ from experiments import arena, command, output
 from experiments.arena import ArenaFlags
 from ltd_jax.replay.trace import replacing
 from ltd_jax.report import leaderboard
-from ltd_jax.report.paper_methods import TABLE1
+from ltd_jax.report.paper_methods import TABLE1, TABLE5
 
-PAPERS = {0.0: TABLE1[:2]}
+PAPERS = {0.0: TABLE1[:2], 1.0: TABLE5[:2]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(ArenaFlags):
+    """And at which temperatures."""
+
+    temperatures: tuple[float, ...] = (0.0, 1.0)
 
 
 def main() -> None:
-    config = command.parse(lambda preset: ArenaFlags())
+    config = command.parse(lambda preset: Config())
     console = Console()
-    found = {0.0: arena.hold(config, console)}
+    found = {heat: arena.hold(config, heat, console) for heat in config.temperatures}
     document = output.write(config.folder, "leaderboard", config.dtype, arena.document(found))
     for temperature in found:
         papers = PAPERS.get(temperature, ())

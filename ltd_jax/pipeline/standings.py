@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ltd_jax.decoding import benchmark, comparison
+from ltd_jax.decoding import benchmark, comparison, lossless
 from ltd_jax.decoding.benchmark import Run
 from ltd_jax.pipeline import contest
 from ltd_jax.pipeline.contest import Contest, Entry
@@ -118,6 +118,12 @@ def replay_rows(found: Contest) -> list[dict[str, Any]]:
             }
         )
     return lists
+
+
+def lossless_row(found: Contest) -> dict[str, Any]:
+    """Every method's texts beside plain decoding's, token by token."""
+    prompts = found.asking.prompts
+    return dict(lossless.compare(found.pair, found.runs, prompts, comparison.PLAIN))
 
 
 def entry_rows(entries: list[Entry]) -> list[dict[str, Any]]:

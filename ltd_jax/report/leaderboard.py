@@ -135,6 +135,7 @@ def html(document: Mapping[str, Any], papers: Mapping[float, Sequence[PaperTable
     ]
     for temperature in sorted({row["temperature"] for row in rows}):
         body.append(f"<h2>Temperature {temperature:g}</h2>")
+        body.append(_checked(document["lossless"][f"{temperature:g}"]))
         body.append(_standings(rows, temperature, papers.get(temperature, ())))
         body.append(_picture(bars(rows, temperature), f"Speedups at temperature {temperature:g}"))
         body.append(_picture(time_bars(document["time"][f"{temperature:g}"]), "Where time goes"))
@@ -146,6 +147,15 @@ def html(document: Mapping[str, Any], papers: Mapping[float, Sequence[PaperTable
         + "\n".join(body)
         + "\n</body></html>\n"
     )
+
+
+def _checked(found: Row) -> str:
+    sound = found["tokens_compared"] > 0 and found["mismatches"] == 0
+    words = (
+        f"{found['tokens_compared']:,} tokens compared with plain decoding, "
+        f"{found['mismatches']} mismatches, {found['near_ties']} near ties."
+    )
+    return f'<p class="{"lossless" if sound else "wrong"}">{words}</p>'
 
 
 def _standings(rows: Sequence[Row], temperature: float, papers: Sequence[PaperTable]) -> str:

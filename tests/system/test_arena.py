@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import figure5_acceptance, figure7_domains, grid_search, leaderboard, table1_greedy
+from experiments import (
+    figure5_acceptance,
+    figure7_domains,
+    grid_search,
+    leaderboard,
+    table1_greedy,
+    table5_sampling,
+)
 from ltd_jax import provenance
 from ltd_jax.config import PolicyConfig
 from ltd_jax.errors import UserError
@@ -77,7 +84,7 @@ def run(whole, asked, monkeypatch, capsys):
 
 def test_the_leaderboard_and_table_1_share_one_decoding(run, trained, out):
     arguments = ("--trained", trained, "--splits", "all", "all", "--methods", *METHODS)
-    found, said = run(leaderboard, out, *arguments)
+    found, said = run(leaderboard, out, *arguments, "--temperatures", 0)
     assert all(set(row) == ROW for row in found["rows"])
     names = {row["method"] for row in found["rows"]}
     tuned = {f"{name} tuned" for name in METHODS}
@@ -88,9 +95,11 @@ def test_the_leaderboard_and_table_1_share_one_decoding(run, trained, out):
     assert all(name in page and name in said for name in METHODS)
     for row in found["time"]["0"]:
         assert sum(row[part] for part in ("draft", "verify", "decide", "rest")) == pytest.approx(1)
-    decoded = (out / "runs.jsonl").stat().st_mtime_ns
+    assert found["lossless"]["0"]["mismatches"] == 0
+    runs = out / "temperature-0" / "runs.jsonl"
+    decoded = runs.stat().st_mtime_ns
     again, said = run(table1_greedy, out, *arguments)
-    assert (out / "runs.jsonl").stat().st_mtime_ns == decoded
+    assert runs.stat().st_mtime_ns == decoded
     assert {row["method"] for row in again["rows"]} == names
     paper = [row for row in again["paper"] if row["method"] == "ltd"]
     assert [(row["table"], row["mean"]) for row in paper] == [
@@ -98,6 +107,18 @@ def test_the_leaderboard_and_table_1_share_one_decoding(run, trained, out):
         ("Table 1", {"speedup": 4.32, "committed": 7.0}),
     ]
     assert (out / "results" / "table1_greedy.png").stat().st_size > 1000
+
+
+def test_table_5_measures_and_decodes_at_temperature_1(run, trained, out):
+    arguments = ("--trained", trained, "--splits", "all", "all", "--methods", "ddd")
+    quick = ("--measure.contexts", 16, "--measure.calls", 1, "--measure.visits", 1)
+    found, _ = run(table5_sampling, out, *arguments, *quick, "--measure.policy-visits", 1)
+    assert {row["temperature"] for row in found["rows"]} == {1.0}
+    assert found["lossless"]["1"]["mismatches"] == 0
+    table = latency.load(out / "temperature-1" / "latency.json")
+    assert table.provenance["sampling"]["temperature"] == 1
+    paper = [row["mean"]["speedup"] for row in found["paper"] if row["method"] == "ltd"]
+    assert paper == [3.01, 3.62]
 
 
 def test_unknown_methods_and_missing_classifiers_get_one_sentence(run, trained, out):

@@ -1,0 +1,110 @@
+"""The compared methods by name: what is compiled for them, and which sentence wrong use gets."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ltd_jax import presets
+from ltd_jax.cycle.pair import ASSETS
+from ltd_jax.decoding import named, rivals
+from ltd_jax.decoding.rivals import Files
+from ltd_jax.errors import UserError
+from ltd_jax.policies import cost_aware, heuristics, saved_heads
+from ltd_jax.policies.settings import Parts
+from ltd_jax.replay import latency
+from tests.cycle import tiny
+from tests.replay import synthetic
+
+EMBEDDED, OTHER = ASSETS / "target", Path("some/target")
+CYCLE = tiny.CONFIG.cycle
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A disco classifier of the tiny pair and a latency table."""
+    folder = tmp_path_factory.mktemp("files")
+    features = jnp.zeros(saved_heads.feature_width("disco", CYCLE, 0))
+    head = saved_heads.network("disco", 4).init(jax.random.key(0), features)
+    parts = Parts({"disco": head}, {"disco": 4}, np.full(CYCLE.max_levels, 1.5, np.float32))
+    origin = {"fingerprint": tiny.pair(0).fingerprint}
+    saved_heads.save(folder / "heads", parts, CYCLE, tiny.CONFIG.draft.hidden_size, origin)
+    latency.save(synthetic.table(CYCLE), folder / "latency.json")
+    return Files(folder / "heads", folder / "latency.json")
+
+
+def asked(name, target=OTHER, files=None):
+    return named.parse(name, target, None, files or Files())
+
+
+def test_only_what_a_method_can_choose_is_compiled(files):
+    sizes = lambda *given: named.cycle_for(asked(*given), given[1], None).sizes
+    assert sizes("ddd", EMBEDDED) == (0, presets.EAGLE3_SIZE)
+    assert sizes("svip", OTHER) == (0, 60)
+    assert sizes("svip:size=7", OTHER) == (0, 7)
+    assert sizes("tiers:levels=1/3,sizes=2/9,start=1", OTHER) == (0, 2, 9)
+    assert sizes("cost-aware", OTHER, files) == CYCLE.sizes
+    disco = asked("disco:size=6", OTHER, files)
+    expected = dataclasses.replace(CYCLE, sizes=(0, 6), context=80)
+    assert named.cycle_for(disco, OTHER, 80) == expected
+
+
+def test_levels_of_the_paper_are_scaled():
+    paper = asked("gammatune", OTHER).rival.setting
+    assert [paper[key] for key in ("start", "least", "most", "step")] == [(8,), (4,), (12,), (2,)]
+    assert asked("ddd", OTHER).rival.setting["checks"] == (5, 7, 9)
+    own = asked("ddd", EMBEDDED).rival.setting
+    assert own["checks"] == (3, 4, 5) and own["most"] == (6,)
+
+
+def test_methods_are_made_for_the_pair(files):
+    pair = tiny.pair(0)
+    ddd = asked("ddd:threshold=-0.7,size=6,most=5", OTHER)
+    made = named.method(ddd, pair)
+    assert made.controller is heuristics.mass_rule()
+    assert float(made.params.threshold) == pytest.approx(-0.7)
+    costs = named.method(asked("cost-aware:speedup=2", OTHER, files), pair)
+    assert costs.controller is cost_aware.cost_rule(CYCLE)
+    assert float(costs.params.power[0]) == 1.5
+    table = synthetic.table(CYCLE)
+    expected = 2 / table.plain_seconds.mean()
+    assert float(costs.params.throughput) == pytest.approx(expected, rel=1e-6)
+    total = costs.params.draft_seconds[:, :, None] + costs.params.verify_seconds[:, None]
+    np.testing.assert_allclose(total, table.cycle_seconds, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("best", r"no controller 'best'; choose autoregressive, .* ddd, svip, gammatune"),
+        ("ddd:depth=3", "ddd has no setting 'depth'; it has threshold, "),
+        ("ddd:threshold", "'threshold' is not key=number"),
+        ("ddd:threshold=low", "'threshold=low' is not key=number"),
+        ("svip:threshold=1/2", "svip: threshold takes one number, not 2"),
+        ("svip:size=9999", "svip:size=9999: size 9999 is larger"),
+        ("disco", "disco needs its trained classifier; name its folder by --classifiers"),
+        ("specdec++", "specdec.. needs its trained classifier"),
+        ("cost-aware", "cost-aware needs this device's latencies; name --latency"),
+    ],
+)
+def test_wrong_names_and_numbers(name, words):
+    with pytest.raises(UserError, match=words):
+        asked(name)
+
+
+def test_classifiers_of_another_pair_are_refused(files):
+    disco = asked("disco", OTHER, files)
+    other = dataclasses.replace(tiny.pair(0), fingerprint="other")
+    with pytest.raises(UserError, match="trained for pair unsaved, not other"):
+        named.method(disco, other)
+    with pytest.raises(UserError, match="c2t needs its trained classifier"):
+        asked("c2t", OTHER, files)
+
+
+def test_tiers_need_a_size_for_every_level():
+    tiers = asked("tiers:levels=1/3,sizes=2/6/9", OTHER)
+    with pytest.raises(UserError, match="levels must rise and have one size each"):
+        rivals.method("tiers", tiers.rival, tiny.pair(0))
