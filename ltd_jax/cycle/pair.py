@@ -8,11 +8,12 @@ import numpy as np
 from flax import struct
 
 from ltd_jax import prompts
-from ltd_jax.config import CycleConfig, PairConfig
+from ltd_jax.config import CycleConfig, PairConfig, TargetConfig
 from ltd_jax.errors import UserError
 from ltd_jax.models import blocks, hub, tensor_files, weights
 from ltd_jax.models import draft_folder as draft_folder_reader
 from ltd_jax.models.draft import DraftParams
+from ltd_jax.models.draft_folder import LoadedDraft
 from ltd_jax.models.target import TargetParams
 from ltd_jax.sampling import SamplingConfig
 
@@ -77,18 +78,16 @@ def load(
         draft_rope_theta,
         head=target_params.head,
     )
-    named = draft.feature_layers
-    chosen = feature_layers or (target_config.feature_layers if named is None else named)
     try:
-        target_config = dataclasses.replace(target_config, feature_layers=chosen)
-        config = PairConfig(target_config, draft.config, cycle)
+        config = PairConfig(
+            _with_features(target_config, draft, feature_layers), draft.config, cycle
+        )
     except ValueError as error:
         raise UserError(f"{target_folder} and {draft_folder}: {error}") from error
+    draft_params = blocks.block_draft(draft.params) if packs else draft.params
     return Pair(
         config=config,
-        params=PairParams(
-            target_params, blocks.block_draft(draft.params) if packs else draft.params
-        ),
+        params=PairParams(target_params, draft_params),
         dtype=dtype,
         stop_tokens=prompts.stop_tokens(target_folder),
         fingerprint=tensor_files.fingerprint(target_folder, draft_folder),
@@ -96,6 +95,15 @@ def load(
         names=(_name(target_folder), _name(draft_folder)),
         remarks=draft.remarks,
     )
+
+
+def _with_features(
+    target: TargetConfig, draft: LoadedDraft, asked: tuple[int, int, int] | None
+) -> TargetConfig:
+    """The target with the layers that are asked for, or that the draft names, or its default."""
+    named = draft.feature_layers
+    chosen = asked or (target.feature_layers if named is None else named)
+    return dataclasses.replace(target, feature_layers=chosen)
 
 
 def check_known(pair: Pair, token_T: np.ndarray) -> None:
