@@ -13,6 +13,7 @@ from ltd_jax.errors import UserError
 from ltd_jax.models import blocks, hub, tensor_files, weights
 from ltd_jax.models import draft_folder as draft_folder_reader
 from ltd_jax.models.draft import DraftParams
+from ltd_jax.models.draft_folder import LoadedDraft
 from ltd_jax.models.target import TargetParams
 from ltd_jax.sampling import SamplingConfig
 
@@ -59,7 +60,8 @@ def load(
     """Loads a pair from two Hugging Face style folders; the default is the embedded one.
 
     Args:
-      feature_layers: the layers before which features are taken; None = as the draft says.
+      feature_layers: the target's residual stream entering these layers is the draft's feature;
+        None = those that the draft names, or EAGLE-3's default.
       draft_rope_theta: the draft's rotary base; None = what its config.json says.
       in_blocks: weights in the layout of models.blocks; None = where that is fast.
 
@@ -68,18 +70,24 @@ def load(
     """
     packs = blocks.wanted(dtype) if in_blocks is None else in_blocks
     target_config, target_params = weights.load_target(target_folder, dtype, in_blocks=packs)
-    embedding, head = target_params.embedding, target_params.head
     draft = draft_folder_reader.load_draft(
-        draft_folder, target_config, embedding, dtype, draft_rope_theta, head=head
+        draft_folder,
+        target_config,
+        target_params.embedding,
+        dtype,
+        draft_rope_theta,
+        head=target_params.head,
     )
     try:
-        named = feature_layers or draft.feature_layers
-        config = PairConfig(_featuring(target_config, named), draft.config, cycle)
+        config = PairConfig(
+            _with_features(target_config, draft, feature_layers), draft.config, cycle
+        )
     except ValueError as error:
         raise UserError(f"{target_folder} and {draft_folder}: {error}") from error
+    draft_params = blocks.block_draft(draft.params) if packs else draft.params
     return Pair(
         config=config,
-        params=_laid_out(target_params, draft.params, packs),
+        params=PairParams(target_params, draft_params),
         dtype=dtype,
         stop_tokens=prompts.stop_tokens(target_folder),
         fingerprint=tensor_files.fingerprint(target_folder, draft_folder),
@@ -89,12 +97,13 @@ def load(
     )
 
 
-def _laid_out(target: TargetParams, draft: DraftParams, packs: bool) -> PairParams:
-    return PairParams(target, blocks.block_draft(draft) if packs else draft)
-
-
-def _featuring(config: TargetConfig, layers: tuple[int, ...] | None) -> TargetConfig:
-    return config if layers is None else dataclasses.replace(config, feature_layers=layers)
+def _with_features(
+    target: TargetConfig, draft: LoadedDraft, asked: tuple[int, int, int] | None
+) -> TargetConfig:
+    """The target with the layers that are asked for, or that the draft names, or its default."""
+    named = draft.feature_layers
+    chosen = asked or (target.feature_layers if named is None else named)
+    return dataclasses.replace(target, feature_layers=chosen)
 
 
 def check_known(pair: Pair, token_T: np.ndarray) -> None:

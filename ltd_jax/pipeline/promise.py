@@ -17,6 +17,7 @@ from ltd_jax.replay.record import Prompt
 class Kept:
     """What was compared, and whether drafting had a say in it."""
 
+    distinct: int  # different tokens in the plain texts
     tokens: int  # compared, up to the first difference of each text
     mismatches: int
     near_ties: int
@@ -66,7 +67,9 @@ def check(
             break
     found = lossless.compare(pair, runs, rows, "plain")
     committed = np.concatenate([run.committed for run in runs if run.method == "speculative"])
+    said = {token for run in runs if run.method == "plain" for token in run.tokens}
     return Kept(
+        distinct=len(said),
         tokens=int(found["tokens_compared"]),
         mismatches=int(found["mismatches"]),
         near_ties=int(found["near_ties"]),

@@ -31,6 +31,7 @@ from ltd_jax.models.eagle3 import Eagle3Params
 CYCLE = CycleConfig(beam_width=4, max_levels=4, sizes=(0, 1, 4, 10), context=256, prefill_chunk=16)
 DRAFT_TOKENS = 16  # of an EAGLE-3 draft with d2t
 FIT_TEXTS, FIT_PROMPT, FIT_TOKENS = 6, 4, 60  # what drafts are fitted to
+EMBEDDING_SIZE = 0.3
 SHARPNESS = 8.0  # of the logits that the fit wants
 LLAMA = TargetConfig(
     vocab_size=24,
@@ -82,8 +83,7 @@ def pair(family: str, seed: int = 0, cycle: CycleConfig | None = None) -> Pair:
     config = PairConfig(FAMILIES[family], draft_config(family), cycle or CYCLE)
     random, key = np.random.default_rng(seed), jax.random.key(0)
     teacher = _filled(random, jax.eval_shape(lambda: target.init(key, config.target)))
-    chosen = np.sort(random.permutation(config.target.vocab_size)[: config.draft.draft_vocab_size])
-    token = jnp.asarray(chosen, jnp.int32)
+    token = jnp.arange(config.draft.draft_vocab_size, dtype=jnp.int32)  # until texts are known
     student = jax.eval_shape(
         lambda: draft.init(key, config.draft, teacher.embedding, token, teacher.head)
     )
@@ -119,7 +119,8 @@ def fit(raw: Pair, asked: Sequence[np.ndarray]) -> DraftParams:
         rows.append(np.asarray(_readings(raw.params, raw.config, text[:-1]))[:-1])
         following.append(text[2:])
     known, following_P = np.concatenate(rows), np.concatenate(following)
-    student = raw.params.draft
+    student: Any = raw.params.draft
+    student = student.replace(target_token=commonest(following_P, raw.config.draft))
     wanted = SHARPNESS * (following_P[:, None] == np.asarray(student.target_token)).astype(float)
     if isinstance(student, Eagle3Params):
         return student.replace(head=jnp.asarray(_ridge(known, wanted), jnp.float32))
@@ -127,6 +128,13 @@ def fit(raw: Pair, asked: Sequence[np.ndarray]) -> DraftParams:
     stream, inner = known[:, :E], known[:, E:]
     down = _ridge(inner, wanted @ np.linalg.pinv(head) - stream)
     return student.replace(down=student.down.at[:, :E].set(jnp.asarray(down, jnp.float32)))
+
+
+def commonest(tokens_P: np.ndarray, config: DraftConfig | GriffinConfig) -> jax.Array:
+    """The draft's vocabulary, i32 [Y]: the tokens that texts have most often, ascending."""
+    counts = np.bincount(tokens_P, minlength=config.vocab_size)
+    best = np.argsort(-counts, kind="stable")[: config.draft_vocab_size]
+    return jnp.asarray(np.sort(best), jnp.int32)
 
 
 @functools.partial(jax.jit, static_argnames="pair")
@@ -156,7 +164,10 @@ def _ridge(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _filled(random: np.random.Generator, shapes):
-    """Matrices that keep a row's size, embedding rows of size 1 per channel, vectors around 1."""
+    """Matrices that keep a row's size, vectors around 1, and small embeddings.
+
+    Layers outweigh the embedding in the stream; else a tied target repeats its last token.
+    """
 
     def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
         if len(leaf.shape) == 1:
@@ -165,5 +176,6 @@ def _filled(random: np.random.Generator, shapes):
         return jnp.asarray(scale * random.normal(size=leaf.shape), jnp.float32)
 
     filled = jax.tree.map(draw, shapes)
-    embedding = jnp.asarray(random.normal(size=shapes.embedding.shape), jnp.float32)
+    small = EMBEDDING_SIZE * random.normal(size=shapes.embedding.shape)
+    embedding = jnp.asarray(small, jnp.float32)
     return filled.replace(embedding=embedding)
