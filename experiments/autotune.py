@@ -23,7 +23,7 @@ from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
 from ltd_jax.errors import UserError
 from ltd_jax.pipeline import autotune
 from ltd_jax.pipeline.questions import QuestionFlags
-from ltd_jax.presets import COMPARED_LEARNING, EMBEDDED_CYCLE, EMBEDDED_POLICY, Preset
+from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY, QUICK_LEARNING, Preset
 from ltd_jax.replay.measure import MeasureConfig
 from ltd_jax.replay.trace import replacing
 from ltd_jax.report import advice
@@ -38,7 +38,7 @@ class Config(PairFlags):
     live_prompts: int = 3  # per task, decoded live at the end; 0 = none
     cycle: CycleConfig = EMBEDDED_CYCLE
     policy: PolicyConfig = EMBEDDED_POLICY
-    learning: LearningConfig = COMPARED_LEARNING
+    learning: LearningConfig = QUICK_LEARNING
     measure: MeasureConfig = MeasureConfig(visits=3, policy_visits=30)
     json: bool = False  # print advice.json alone
 

@@ -219,6 +219,4 @@ COMPARED_LEARNING = dataclasses.replace(
     ),
     exact=ExactConfig(updates=40, environments=256, cycles=8, steps=12, minibatch=512),
 )  # all ways of learning in a size that five seeds under every table take minutes on two cores
-RETARGET_LEARNING = dataclasses.replace(
-    COMPARED_LEARNING, learning="exact"
-)  # seconds for each of many tables and seeds
+QUICK_LEARNING = dataclasses.replace(COMPARED_LEARNING, learning="exact")  # seconds on two cores

@@ -70,18 +70,13 @@ def load(
     """
     packs = blocks.wanted(dtype) if in_blocks is None else in_blocks
     target_config, target_params = weights.load_target(target_folder, dtype, in_blocks=packs)
+    embedding, head = target_params.embedding, target_params.head
     draft = draft_folder_reader.load_draft(
-        draft_folder,
-        target_config,
-        target_params.embedding,
-        dtype,
-        draft_rope_theta,
-        head=target_params.head,
+        draft_folder, target_config, embedding, dtype, draft_rope_theta, head=head
     )
     try:
-        config = PairConfig(
-            _with_features(target_config, draft, feature_layers), draft.config, cycle
-        )
+        target_config = _with_features(target_config, draft, feature_layers)
+        config = PairConfig(target_config, draft.config, cycle)
     except ValueError as error:
         raise UserError(f"{target_folder} and {draft_folder}: {error}") from error
     draft_params = blocks.block_draft(draft.params) if packs else draft.params

@@ -27,7 +27,7 @@ from ltd_jax.replay import latency, many_tables
 from ltd_jax.replay.cycles import Replay
 from ltd_jax.replay.latency import LatencyTable
 
-COPIES = 4  # of every text, each under a table of its own
+COPIES = 2  # of every text, each under a table of its own
 
 
 class Observing(NamedTuple):

@@ -83,3 +83,17 @@ def paper_rows(papers: Sequence[PaperTable]) -> list[dict[str, Any]]:
         for paper in papers
         for row in paper.rows
     ]
+
+
+def moves(cells: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
+    """A row for everything made for a table, a column per table; `pipeline.retarget.Cell`s."""
+    shown = Table(title="throughput over the best constant of the table run under")
+    for heading in ("made for", *names, "seconds"):
+        shown.add_column(heading, justify="right")
+    for made in dict.fromkeys((each["made"], each["made_for"]) for each in cells):
+        mine = {each["run_on"]: each for each in cells if (each["made"], each["made_for"]) == made}
+        ratios = [f"{mine[name]['ratio']:.3f}" if name in mine else "" for name in names]
+        seconds = next(iter(mine.values()))["seconds"]
+        label = f"{made[0]}, not {made[1]}" if made[0] == "observing" else f"{made[0]}, {made[1]}"
+        shown.add_row(label, *ratios, "" if seconds is None else f"{seconds:.0f}")
+    return shown
