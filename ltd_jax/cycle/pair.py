@@ -60,8 +60,7 @@ def load(
     """Loads a pair from two Hugging Face style folders; the default is the embedded one.
 
     Args:
-      feature_layers: the target's residual stream entering these layers is the draft's feature;
-        None = those that the draft names, or EAGLE-3's default.
+      feature_layers: the layers before which features are taken; None = as the draft says.
       draft_rope_theta: the draft's rotary base; None = what its config.json says.
       in_blocks: weights in the layout of models.blocks; None = where that is fast.
 
@@ -79,10 +78,9 @@ def load(
         config = PairConfig(target_config, draft.config, cycle)
     except ValueError as error:
         raise UserError(f"{target_folder} and {draft_folder}: {error}") from error
-    draft_params = blocks.block_draft(draft.params) if packs else draft.params
     return Pair(
         config=config,
-        params=PairParams(target_params, draft_params),
+        params=PairParams(target_params, _laid_out(draft.params, packs)),
         dtype=dtype,
         stop_tokens=prompts.stop_tokens(target_folder),
         fingerprint=tensor_files.fingerprint(target_folder, draft_folder),
@@ -90,6 +88,10 @@ def load(
         names=(_name(target_folder), _name(draft_folder)),
         remarks=draft.remarks,
     )
+
+
+def _laid_out(params: DraftParams, packs: bool) -> DraftParams:
+    return blocks.block_draft(params) if packs else params
 
 
 def _with_features(
