@@ -182,6 +182,8 @@ def _restore_step(checkpoints: ocp.CheckpointManager, abstract: Any, step: int) 
     provenance, state_digest = _checked_record(found["provenance"])
     if state_digest not in (None, _digest(found["state"])):
         raise Damaged("its arrays are not what was saved")
+    if any(jax.tree.leaves(jax.tree.map(_differs, stored, found["state"]))):
+        raise Damaged("its arrays have lost their types")
     return Restored(step, jax.tree.map(_emptied, abstract, found["state"]), provenance)
 
 
@@ -208,6 +210,11 @@ def _storable(leaf: Any) -> Any:
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return leaf.update(shape=(1,))
     return np.zeros(1, leaf.dtype)
+
+
+def _differs(abstract: Any, leaf: Any) -> bool:
+    """Whether a leaf has another type than asked for, as random keys whose mark is lost."""
+    return hasattr(abstract, "dtype") and abstract.dtype != leaf.dtype
 
 
 def _emptied(abstract: Any, leaf: Any) -> Any:

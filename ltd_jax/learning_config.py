@@ -82,12 +82,12 @@ class ExactConfig:
 
     updates: int = 60
     environments: int = 256  # texts walked side by side
-    cycles: int = 16  # of each walk per update
-    steps: int = 16  # gradient steps per update
+    cycles: int = 8  # of each walk per update
+    steps: int = 24  # gradient steps per update
     minibatch: int = 1024  # places, out of environments * cycles
     learning_rate: float = 5e-3  # falls to 0
     weight_decay: float = 1e-2
-    entropy: float = 0.02  # falls to 0
+    entropy: float = 0.1  # tokens per nat, falls to 0
 
     def __post_init__(self) -> None:
         if self.minibatch > self.environments * self.cycles:

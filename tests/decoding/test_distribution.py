@@ -51,7 +51,8 @@ def test_the_exact_law_is_one_and_neither_flat_nor_sure(law):
 def test_plain_decoding_has_the_law(law, plain):
     found = distribution.fit(plain, law)
     assert found.p_value > 1e-3
-    assert found.total_variation < 0.05
+    cells = np.sqrt(law * (1 - law) / DRAWS).sum() / np.sqrt(2 * np.pi)  # what chance alone gives
+    assert found.total_variation < 1.15 * cells
 
 
 def test_coupled_texts_are_plain_texts(pair, plain):

@@ -49,8 +49,10 @@ WIDE = dataclasses.replace(POLICY, size_actor=(64,), depth_actor=(64,))
 
 
 def longer(learning: LearningConfig, updates: int) -> LearningConfig:
-    """The same exact learning with more updates and hardly any regularisation."""
-    exact = dataclasses.replace(learning.exact, updates=updates, weight_decay=0.0, entropy=1e-3)
+    """The same exact learning with more and smaller steps, and weights that do not decay."""
+    exact = dataclasses.replace(
+        learning.exact, updates=updates, steps=16, learning_rate=5e-3, weight_decay=0.0, entropy=0.3
+    )
     return dataclasses.replace(learning, exact=exact)
 
 

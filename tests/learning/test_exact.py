@@ -87,7 +87,7 @@ def test_its_gradient_is_the_mean_of_sampled_gradients(lesson: Lesson) -> None:
 
 
 def test_learns_a_trace_by_heart_beyond_the_best_constant(lesson: Lesson) -> None:
-    """With little regularisation and the train trace for validation, choices fit the positions."""
+    """Without decay and with the train trace for validation, choices fit the positions."""
     constant = optimum.best_constant(lesson.replay, CYCLE).tokens_per_second
     most = optimum.dynamic_programme(lesson.replay).tokens_per_second
     learning = small.longer(EXACT, updates=60)

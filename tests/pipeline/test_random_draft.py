@@ -15,8 +15,8 @@ from tests.system import tiny_pair
 from tests.system.tiny_pair import CYCLE
 
 
-def test_a_random_griffin_draft_is_a_pair_with_its_target(tmp_path, monkeypatch):
-    root = tiny_pair.write(tmp_path, monkeypatch)
+def test_a_random_griffin_draft_is_a_pair_with_its_target(tmp_path):
+    root = tiny_pair.write(tmp_path)
     random_draft.write_griffin(root / "griffin", root / "target")
     pair = pairs.load(CYCLE, root / "target", root / "griffin", jnp.dtype("float32"))
     assert isinstance(pair.config.draft, GriffinConfig)

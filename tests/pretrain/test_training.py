@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltd_jax.models import draft, target
+from ltd_jax.models import draft, eagle3, target
 from ltd_jax.pretrain import train_draft, train_target, trainer
 from ltd_jax.pretrain.trainer import TrainConfig
 from tests.cycle import tiny
@@ -82,13 +82,13 @@ def test_step_zero_and_one_of_the_unrolling_are_draft_passes():
     )
     fused_TE = draft.fuse(params, config, feature_TE)
     rows, position = 6, 3
-    query, key, value = draft.project(
+    query, key, value = eagle3.project(
         params, config, tokens_T[1 : 1 + rows], fused_TE[:rows], jnp.arange(rows)
     )
-    hidden = draft.finish(
+    hidden = eagle3.finish(
         params, config, fused_TE[:rows], train_draft.chain_attention(query, [key], [value])
     )
-    query1, key1, value1 = draft.project(
+    query1, key1, value1 = eagle3.project(
         params, config, tokens_T[2 : 2 + rows], hidden, jnp.arange(rows) + 1
     )
     mixed = train_draft.chain_attention(query1, [key, key1], [value, value1])
