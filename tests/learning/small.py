@@ -51,7 +51,14 @@ WIDE = dataclasses.replace(POLICY, size_actor=(64,), depth_actor=(64,))
 def longer(learning: LearningConfig, updates: int) -> LearningConfig:
     """The same exact learning with more and smaller steps, and weights that do not decay."""
     exact = dataclasses.replace(
-        learning.exact, updates=updates, steps=16, learning_rate=5e-3, weight_decay=0.0, entropy=0.3
+        learning.exact,
+        updates=updates,
+        environments=64,
+        minibatch=256,
+        steps=16,
+        learning_rate=3e-3,
+        weight_decay=0.0,
+        entropy=0.6,
     )
     return dataclasses.replace(learning, exact=exact)
 

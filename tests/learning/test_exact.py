@@ -90,7 +90,7 @@ def test_learns_a_trace_by_heart_beyond_the_best_constant(lesson: Lesson) -> Non
     """Without decay and with the train trace for validation, choices fit the positions."""
     constant = optimum.best_constant(lesson.replay, CYCLE).tokens_per_second
     most = optimum.dynamic_programme(lesson.replay).tokens_per_second
-    learning = small.longer(EXACT, updates=60)
+    learning = small.longer(EXACT, updates=300)
     method = exact.method(CYCLE, small.WIDE, learning)
     state, _ = both.program(method, jax.random.key(0), jnp.float32(constant), lesson, lesson)
     assert optimum.share_gained(float(state.best_validation), constant, most) > 0.3
