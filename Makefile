@@ -15,7 +15,7 @@ tables: $(INSTALLED)
 	  --results experiments/results/embedded-cpu
 
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --max-worker-restart 0
 
 # An environment that is there is kept; only a missing or broken one is made.
 $(INSTALLED): pyproject.toml

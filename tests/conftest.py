@@ -4,6 +4,7 @@ import os
 
 import hypothesis
 import jax
+import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # for the processes that tests start
 jax.config.update("jax_platforms", "cpu")
@@ -11,3 +12,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 hypothesis.settings.register_profile("tests", deadline=None)  # the first example compiles
 hypothesis.settings.load_profile("tests")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Compiled programs hold memory maps, and a process may have only so many of them."""
+    yield
+    jax.clear_caches()
