@@ -16,6 +16,7 @@ from rich.console import Console
 from experiments import command, study
 from experiments.study import StudyFlags
 from ltd_jax.config import LearningConfig, ObservationConfig
+from ltd_jax.errors import UserError
 from ltd_jax.pipeline import comparing, scores
 from ltd_jax.pipeline.scores import Row
 from ltd_jax.pipeline.studies import Ground
@@ -40,23 +41,32 @@ SEEN = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(StudyFlags):
-    """How the policies learn."""
+    """What the policies see, and how they learn."""
 
+    seen: tuple[str, ...] = tuple(SEEN)
     learning: LearningConfig = COMPARED_LEARNING
 
 
-def variants(here: Ground) -> dict[str, ObservationConfig]:
-    """The rows that the traces allow."""
+def variants(here: Ground, config: Config) -> dict[str, ObservationConfig]:
+    """The rows that were asked for and that the traces allow.
+
+    Raises:
+      UserError: there is no such row.
+    """
+    for name in config.seen:
+        if name not in SEEN:
+            raise UserError(f"There is no observation {name!r}; choose {', '.join(SEEN)}.")
+    found = {name: SEEN[name] for name in config.seen}
     if here.train.hidden is None:
-        return SEEN
+        return found
     channels = here.train.hidden.shape[-1]
-    return SEEN | {"P+D+L+H": ObservationConfig(hidden=channels)}
+    return found | {"P+D+L+H": ObservationConfig(hidden=channels)}
 
 
 def rows(here: Ground, config: Config, console: Console) -> list[Row]:
     """The baselines, then a row per observation."""
     found = scores.baselines(here)
-    for name, seen in variants(here).items():
+    for name, seen in variants(here, config).items():
         under = here._replace(policy=dataclasses.replace(here.policy, observation=seen))
         console.print(name)
         trained = comparing.train(under, config.learning, config.seeds, console)

@@ -17,8 +17,10 @@ network input saturates.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ltd_jax.config import CycleConfig, ObservationConfig
+from ltd_jax.cycle import tree as trees
 from ltd_jax.errors import UserError
 from ltd_jax.policies.controller import LevelView, Outcome, TreeView
 
@@ -51,7 +53,7 @@ def depth_view(
     Raises:
       UserError: the draft's outputs are to be seen and were not recorded.
     """
-    seen_O = _view(jnp.exp(view.score), view, config, observation)
+    seen_O = _view(view.score, view, config, observation)
     if not observation.hidden:
         return seen_O
     if view.hidden is None:
@@ -68,7 +70,7 @@ def size_view(
       f32 [size_width - memory_width], all in [0, 1] but `expected`, which W may exceed.
     """
     drafted = jnp.arange(config.max_levels)[:, None, None] < view.levels
-    return _view(jnp.where(drafted, jnp.exp(view.score), 0.0), view, config, observation)
+    return _view(jnp.where(drafted, view.score, trees.NO_NODE), view, config, observation)
 
 
 def depth_observation(
@@ -123,15 +125,15 @@ def _width(nodes: int, config: CycleConfig, observation: ObservationConfig) -> i
 
 
 def _view(
-    probability: jax.Array,
+    score: jax.Array,
     view: LevelView | TreeView,
     config: CycleConfig,
     observation: ObservationConfig,
 ) -> jax.Array:
-    probability_N = probability.reshape(-1)
-    parts = [probability_N] if observation.nodes else []
+    score_N = score.reshape(-1)
+    parts = [jnp.exp(score_N)] if observation.nodes else []
     if observation.best or observation.expected:
-        parts += _of_the_best(probability_N, config, observation)
+        parts += _of_the_best(score_N, config, observation)
     parts += [_bounded(view.entropy.reshape(-1))] if observation.entropy else []
     scalars = [_bounded(view.root_entropy)] if observation.certainty else []
     scalars += [view.levels / config.max_levels] if observation.levels else []
@@ -145,16 +147,18 @@ def _bounded(entropy: jax.Array) -> jax.Array:
 
 
 def _of_the_best(
-    probability_N: jax.Array, config: CycleConfig, observation: ObservationConfig
+    score_N: jax.Array, config: CycleConfig, observation: ObservationConfig
 ) -> list[jax.Array]:
-    nodes = probability_N.shape[0]
+    nodes = score_N.shape[0]
     counts = _counts(nodes, config) if observation.expected else [0]
     best = min(observation.best, nodes)
-    highest = jax.lax.top_k(probability_N, max(best, counts[-1]))[0]
-    parts = [jnp.sqrt(highest[:best])] if best else []
+    # Two slices of it would make XLA sort all N on a CPU instead of finding the best K.
+    score_K = jax.lax.optimization_barrier(jax.lax.top_k(score_N, max(best, counts[-1]))[0])
+    parts = [jnp.exp(score_K[:best] / 2)] if best else []
     if observation.expected:
-        expected = jnp.cumsum(highest)[jnp.asarray(counts) - 1]
-        parts.append(expected / config.max_levels)
+        among = np.arange(score_K.shape[0])[:, None] < np.asarray(counts)[None, :]
+        share = among.astype(np.float32) / config.max_levels  # a product: cumsum is slow on a CPU
+        parts.append(jnp.dot(jnp.exp(score_K), share, precision=jax.lax.Precision.HIGHEST))
     return parts
 
 

@@ -53,12 +53,24 @@ def read(
     return state.replace(seen=state.seen.at[place_T].set(True, mode="drop"))
 
 
+def likeliest(logits_X: jax.Array) -> jax.Array:
+    """Index i32 [...] of the largest of f32 [..., X], the first of equals: what argmax gives.
+
+    In two reductions that a CPU does many numbers at a time; XLA's argmax there takes them one by
+    one, a tenth of a millisecond for four rows of two thousand.
+    """
+    last = logits_X.shape[-1] - 1
+    place_X = jnp.arange(last + 1, dtype=jnp.int32).reshape((1,) * (logits_X.ndim - 1) + (-1,))
+    is_best_X = logits_X == jnp.max(logits_X, axis=-1, keepdims=True)
+    return jnp.min(jnp.where(is_best_X, place_X, last), axis=-1)
+
+
 def choose(
     logits_X: jax.Array, position: jax.Array, state: SamplingState | None, config: SamplingConfig
 ) -> jax.Array:
     """The token i32 at a position, from the target's logits behind the tokens before it."""
     if state is None:
-        return jnp.argmax(logits_X).astype(jnp.int32)
+        return likeliest(logits_X)
     score_X = scores(logits_X, state.seen, config)
     return draw(score_X, jax.random.fold_in(state.key, position), config)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ltd_jax.config import PairConfig
-from ltd_jax.cycle import observe, select
+from ltd_jax.cycle import observe, sample, select
 from ltd_jax.cycle import walk as walks
 from ltd_jax.cycle.sample import SamplingState
 from ltd_jax.cycle.select import Candidates
@@ -79,7 +79,7 @@ def _verify_size(
         cache,
     )
     if sampling is None:
-        verdict = judge(candidates, jnp.argmax(logits_TX, axis=-1), pair.cycle.path_length)
+        verdict = judge(candidates, sample.likeliest(logits_TX), pair.cycle.path_length)
     else:
         walk = walks.walk(pair, candidates, logits_TX, cache.length, sampling)
         verdict = Verdict(walk.path, walk.accepted, walk.next_token)

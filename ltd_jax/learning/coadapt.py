@@ -116,8 +116,8 @@ def _stage(
     if turn.alone:
         size = nearest_size(config, learning.depth_stage_size)
         fixed = whole.constant.levels if turn.policy == "size" else size
-    unseeded = dataclasses.replace(learning, seed=0)  # every seed finds the same compiled learner
-    learner = _learner(turn.policy, fixed, config, whole.widths, unseeded)
+    shared = dataclasses.replace(learning, seed=0, depth_stage_size=0)  # compiled once for all
+    learner = _learner(turn.policy, fixed, config, whole.widths, shared)
     rate = jnp.float32(whole.constant.tokens_per_second)
     data = ReplayData(whole.replays.train, frozen, rate)
     validation = ReplayData(whole.replays.validation, frozen, rate)

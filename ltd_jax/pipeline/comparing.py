@@ -7,10 +7,11 @@ side by side in one program, so each takes its share of it.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -18,15 +19,13 @@ import numpy as np
 from rich.console import Console
 
 from ltd_jax.config import LearningConfig
-from ltd_jax.cycle.pair import Pair
 from ltd_jax.learning import both, coadapt, exact, joint, lessons
+from ltd_jax.learning.both import Method
 from ltd_jax.learning.stage import Point
 from ltd_jax.pipeline import scores, stages
 from ltd_jax.pipeline.studies import Ground
-from ltd_jax.policies import controller
 from ltd_jax.policies.networks import LearnedParams
-from ltd_jax.replay import measure, optimum
-from ltd_jax.replay.measure import MeasureConfig
+from ltd_jax.replay import optimum, overhead
 
 
 class Curve(NamedTuple):
@@ -77,10 +76,10 @@ class Score(NamedTuple):
 
 def train(here: Ground, learning: LearningConfig, seeds: int, console: Console) -> Trained:
     """Trains with as many seeds, 0 and on."""
-    learning = dataclasses.replace(learning, depth_stage_size=here.best.size)
     title = f"{learning.learning}, {learning.reward}"
     with stages.bar(console, title) as advance:
         if learning.learning == "coadapt":
+            learning = dataclasses.replace(learning, depth_stage_size=here.best.size)
             return _one_by_one(here, learning, seeds, advance)
         return _side_by_side(here, learning, seeds)
 
@@ -127,14 +126,11 @@ def score(here: Ground, params: LearnedParams) -> Score:
     )
 
 
-def with_policy_times(here: Ground, pair: Pair, config: MeasureConfig) -> Ground:
+def with_policy_times(here: Ground) -> Ground:
     """The same ground, where the policies take what its own take on this device."""
-    context = config.contexts[0]
-    bare = measure.Clock(pair, controller.constant(), context, config.calls)
-    depth, size = measure.policy_seconds(pair, here.policy, bare, config)
-    times = {"depth_seconds": jnp.float32(depth), "size_seconds": jnp.float32(size)}
-    splits = ("train", "validation", "test")
-    return here._replace(**{name: getattr(here, name).replace(**times) for name in splits})
+    own, splits = overhead.of_policies(here.cycle, here.policy), ("train", "validation", "test")
+    timed = {name: overhead.with_overhead(getattr(here, name), own) for name in splits}
+    return here._replace(**timed)
 
 
 def time_to_reach(curves: Sequence[Curve], rate: float) -> float | None:
@@ -157,9 +153,8 @@ def _side_by_side(here: Ground, learning: LearningConfig, seeds: int) -> Trained
     learn, check = (lessons.build(each, here.cycle, here.policy) for each in here.lessons)
     rate = optimum.best_constant(here.train, here.cycle).tokens_per_second
     keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
-    program = jax.jit(jax.vmap(partial(both.program, method), (0, None, None, None)))
     began = time.monotonic()
-    compiled = program.lower(keys, jnp.float32(rate), learn, check).compile()
+    compiled = _program(method).lower(keys, jnp.float32(rate), learn, check).compile()
     compile_seconds = time.monotonic() - began
     began = time.monotonic()
     state, metrics = jax.block_until_ready(compiled(keys, jnp.float32(rate), learn, check))
@@ -175,6 +170,12 @@ def _side_by_side(here: Ground, learning: LearningConfig, seeds: int) -> Trained
         seconds=seconds,
         compile_seconds=compile_seconds,
     )
+
+
+@functools.cache  # compiled once: tables are data
+def _program(method: Method) -> Any:
+    """`both.program` of many seeds side by side."""
+    return jax.jit(jax.vmap(partial(both.program, method), (0, None, None, None)))
 
 
 def _one_by_one(

@@ -136,3 +136,12 @@ def test_greedy_with_a_penalty_takes_the_best_penalised_score():
     )
     assert choose([3.0, 2.0, 1.0]) == 1 and choose([5.0, 2.0, 1.0]) == 0
     assert choose([-1.0, -1.5, -math.inf]) == 1
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 9)])
+def test_the_likeliest_is_the_first_of_the_largest(shape):
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        logits = random.integers(-2, 3, shape).astype(np.float32)
+        logits.flat[0] = -np.inf
+        np.testing.assert_array_equal(sample.likeliest(jnp.asarray(logits)), logits.argmax(-1))

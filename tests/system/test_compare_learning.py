@@ -6,6 +6,7 @@ import math
 import pytest
 
 from experiments import compare_learning, table6_observations, table10_widths
+from ltd_jax.errors import UserError
 from tests.system import study_folder
 
 SMALL = (
@@ -54,11 +55,14 @@ def test_ways_of_learning(out, monkeypatch, capsys) -> None:
 
 
 def test_observations(out, monkeypatch, capsys) -> None:
-    run(table6_observations, out, monkeypatch, "--seeds", "1")
+    seen = ("P+D+L+E", "sorted+recent")
+    run(table6_observations, out, monkeypatch, "--seeds", "1", "--seen", *seen)
     found = json.loads((out / "results" / "table6_observations.json").read_text())
     names = [row["method"] for row in found["rows"]]
-    assert names == ["eagle3", "best_constant", "optimum", *table6_observations.SEEN]
+    assert names == ["eagle3", "best_constant", "optimum", *seen]
     assert "4.13x, 6.84" in capsys.readouterr().out  # the paper's P+D+L
+    with pytest.raises(UserError, match="no observation 'smell'; choose P.L"):
+        run(table6_observations, out, monkeypatch, "--seen", "smell")
 
 
 def test_widths(out, monkeypatch, capsys) -> None:
@@ -69,10 +73,9 @@ def test_widths(out, monkeypatch, capsys) -> None:
         "--no-time-policies",
         "--widths",
         "linear",
-        "8",
         "--seeds",
         "1",
     )
     found = json.loads((out / "results" / "table10_widths.json").read_text())
-    assert [row["method"] for row in found["rows"]][3:] == ["linear", "8"]
+    assert [row["method"] for row in found["rows"]][3:] == ["linear"]
     assert "1024-256 3.92x" in capsys.readouterr().out
