@@ -80,14 +80,14 @@ class PPOConfig:
 class ExactConfig:
     """Exact gradients of the expected reward: every choice is weighed, none has to be tried."""
 
-    updates: int = 60
+    updates: int = 120
     environments: int = 256  # texts walked side by side
     cycles: int = 8  # of each walk per update
     steps: int = 24  # gradient steps per update
     minibatch: int = 1024  # places, out of environments * cycles
     learning_rate: float = 5e-3  # falls to 0
     weight_decay: float = 1e-2
-    entropy: float = 0.1  # tokens per nat, falls to 0
+    entropy: float = 0.6  # tokens per nat, falls to 0
 
     def __post_init__(self) -> None:
         if self.minibatch > self.environments * self.cycles:

@@ -41,7 +41,7 @@ class MeasureConfig:
 
     contexts: tuple[int, ...] = (64, 256)  # tokens before the root
     calls: int = 2  # in a row, per visit of a setting, of `cycles_per_call` cycles each
-    visits: int = 5  # of every setting at every context
+    visits: int = 3  # of every setting at every context
     seed: int = 0
 
     def __post_init__(self) -> None:
