@@ -55,7 +55,7 @@ def test_ways_of_learning(out, monkeypatch, capsys) -> None:
 
 
 def test_observations(out, monkeypatch, capsys) -> None:
-    seen = ("P+D+L+E", "sorted+recent")
+    seen = ("P+D+L", "sorted+recent")
     run(table6_observations, out, monkeypatch, "--seeds", "1", "--seen", *seen)
     found = json.loads((out / "results" / "table6_observations.json").read_text())
     names = [row["method"] for row in found["rows"]]
