@@ -52,12 +52,13 @@ def rows(here: Ground, config: Config, console: Console) -> list[Row]:
     """The baselines, then a row per width."""
     found = scores.baselines(here)
     timed = config.time_policies and config.latency is None
+    pair = command.load_pair(config, config.cycle) if timed else None
     for name in config.widths:
         widths = layers(name)
         policy = dataclasses.replace(here.policy, size_actor=widths, depth_actor=widths[:1])
         under = here._replace(policy=policy)
-        if timed:
-            under = comparing.with_policy_times(under)
+        if pair is not None:
+            under = comparing.with_policy_times(under, pair, config.measure)
         console.print(name)
         trained = comparing.train(under, config.learning, config.seeds, console)
         of_seeds = [scores.of_policies(under, params) for params in trained.params]

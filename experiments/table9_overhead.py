@@ -3,8 +3,8 @@
     python -m experiments.table9_overhead --out runs/embedded          about 4 minutes on 2 cores
 
 Milliseconds of each policy while one test text is decoded, the text's seconds, and the shares. A
-decision's time is measured in a compiled loop (replay/overhead.py); how many there are comes from
-the policies' own choices. In the paper the policies take 1.2 to 1.4 % of the time.
+decision's time is measured inside the compiled cycle (profile_latency); how many there are comes
+from the policies' own choices. In the paper the policies take 1.2 to 1.4 % of the time.
 """
 
 import time

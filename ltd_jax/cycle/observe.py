@@ -150,12 +150,12 @@ def _of_the_best(
     score_N: jax.Array, config: CycleConfig, observation: ObservationConfig
 ) -> list[jax.Array]:
     nodes = score_N.shape[0]
-    counts = _counts(nodes, config) if observation.expected else [0]
+    counts = _counts(nodes, config) if observation.expected else []
     best = min(observation.best, nodes)
     # Two slices of it would make XLA sort all N on a CPU instead of finding the best K.
-    score_K = jax.lax.optimization_barrier(jax.lax.top_k(score_N, max(best, counts[-1]))[0])
+    score_K = jax.lax.optimization_barrier(jax.lax.top_k(score_N, max([best, *counts]))[0])
     parts = [jnp.exp(score_K[:best] / 2)] if best else []
-    if observation.expected:
+    if counts:
         among = np.arange(score_K.shape[0])[:, None] < np.asarray(counts)[None, :]
         share = among.astype(np.float32) / config.max_levels  # a product: cumsum is slow on a CPU
         parts.append(jnp.dot(jnp.exp(score_K), share, precision=jax.lax.Precision.HIGHEST))

@@ -19,13 +19,17 @@ import numpy as np
 from rich.console import Console
 
 from ltd_jax.config import LearningConfig
+from ltd_jax.cycle.pair import Pair
 from ltd_jax.learning import both, coadapt, exact, joint, lessons
 from ltd_jax.learning.both import Method
 from ltd_jax.learning.stage import Point
 from ltd_jax.pipeline import scores, stages
 from ltd_jax.pipeline.studies import Ground
+from ltd_jax.policies import controller
 from ltd_jax.policies.networks import LearnedParams
-from ltd_jax.replay import optimum, overhead
+from ltd_jax.replay import measure, optimum
+from ltd_jax.replay.measure import MeasureConfig
+from ltd_jax.replay.overhead import Overhead, with_overhead
 
 
 class Curve(NamedTuple):
@@ -126,11 +130,13 @@ def score(here: Ground, params: LearnedParams) -> Score:
     )
 
 
-def with_policy_times(here: Ground) -> Ground:
+def with_policy_times(here: Ground, pair: Pair, config: MeasureConfig) -> Ground:
     """The same ground, where the policies take what its own take on this device."""
-    own, splits = overhead.of_policies(here.cycle, here.policy), ("train", "validation", "test")
-    timed = {name: overhead.with_overhead(getattr(here, name), own) for name in splits}
-    return here._replace(**timed)
+    context = config.contexts[0]
+    bare = measure.Clock(pair, controller.constant(), context, config.calls)
+    own = Overhead(*measure.policy_seconds(pair, here.policy, bare, config))
+    splits = ("train", "validation", "test")
+    return here._replace(**{name: with_overhead(getattr(here, name), own) for name in splits})
 
 
 def time_to_reach(curves: Sequence[Curve], rate: float) -> float | None:

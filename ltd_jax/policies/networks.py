@@ -6,7 +6,7 @@ hidden layers, 0.01 for logits, 1 for the value, biases zero.
 """
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -139,6 +139,24 @@ def blank_observations(config: CycleConfig, policy: PolicyConfig) -> tuple[jax.A
     seen = policy.observation
     depth_O = jnp.zeros(observe.depth_width(config, seen))
     return depth_O, jnp.zeros(observe.size_width(config, seen))
+
+
+def forced(params: LearnedParams, levels: Literal["least", "most"], size: int) -> LearnedParams:
+    """Weights that always choose one or all levels and `config.sizes[size]`, at full cost.
+
+    With them the policies' own time is measured in the very program that decodes.
+    """
+    push = {"least": 0, "most": 1}[levels]
+    return LearnedParams(depth=_always(params.depth, push), size=_always(params.size, size))
+
+
+def _always(actor: Any, action: int) -> Any:
+    """An actor of the same shapes whose logits are 1 for one action and 0 for all others."""
+    zeros = jax.tree.map(jnp.zeros_like, actor)
+    last = max(zeros["params"], key=lambda name: int(name.rsplit("_", 1)[1]))
+    bias = zeros["params"][last]["bias"].at[action].set(1.0)
+    layers = zeros["params"] | {last: zeros["params"][last] | {"bias": bias}}
+    return zeros | {"params": layers}
 
 
 def _hidden(widths: tuple[int, ...], value: jax.Array) -> jax.Array:

@@ -5,9 +5,7 @@ before the last one's tokens are read. All settings share one compiled program a
 random order, several times; the median of each is kept. A cycle's time is the time to draft its
 levels plus the time to verify its size (Eq. 1), so the table is the sum of two curves that fits all
 medians best: every setting's noise is averaged over all settings that share its levels or its size.
-Drafting and verifying are also compiled alone, only to be timed, for the report's split. A
-policy's decision takes a thousandth of a cycle, so it is timed in a loop of its own
-(replay/overhead.py): between two runs of whole cycles it would drown.
+Drafting and verifying are also compiled alone, only to be timed, for the report's split.
 """
 
 import dataclasses
@@ -15,7 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +26,10 @@ from ltd_jax.cycle.prefill import prefill
 from ltd_jax.cycle.step import CycleState, PlainState
 from ltd_jax.errors import UserError
 from ltd_jax.policies import controller as controllers
+from ltd_jax.policies import networks
 from ltd_jax.policies.controller import Controller
 from ltd_jax.provenance import device_name
-from ltd_jax.replay import overhead, parts
+from ltd_jax.replay import parts
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.partial import Partial
 
@@ -42,10 +41,11 @@ class MeasureConfig:
     contexts: tuple[int, ...] = (64, 256)  # tokens before the root
     calls: int = 2  # in a row, per visit of a setting, of `cycles_per_call` cycles each
     visits: int = 3  # of every setting at every context
+    policy_visits: int = 100  # pairs of visits, with and without the policies
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("calls", "visits"):
+        for name in ("calls", "visits", "policy_visits"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)} but must be at least 1.")
         rising = list(self.contexts) == sorted(set(self.contexts))
@@ -132,8 +132,9 @@ def measure(
     median_LDV, plain_L = _whole_cycles(pair, clocks, config, kept, progress)
     cycle_LDV = fit_sum(median_LDV)
     misfit = float(np.median(np.abs(median_LDV / cycle_LDV - 1)))
-    decisions = partial(overhead.of_policies, pair.config.cycle, policy)
-    depth_seconds, size_seconds = kept.entry("policies", decisions).tolist()
+    depth_seconds, size_seconds = kept.entry(
+        "policies", lambda: policy_seconds(pair, policy, clocks[0], config)
+    ).tolist()
     alone = kept.entry("parts", lambda: np.concatenate(parts.seconds(pair, clocks[0].rewound())))
     draft_D, verify_V = np.split(alone, [pair.config.cycle.max_levels])
     rows = len(config.contexts)
@@ -212,3 +213,32 @@ def _visit(clock: Clock, cycle: CycleConfig, random: np.random.Generator) -> np.
         if count % sizes == 0:
             seconds[count // sizes, sizes] = clock.plain_seconds()
     return seconds
+
+
+def policy_seconds(
+    pair: Pair, policy: PolicyConfig, bare: Clock, config: MeasureConfig
+) -> tuple[float, float]:
+    """Seconds of one depth decision and of one size decision, inside the compiled cycle.
+
+    The same settings are run with the policies computed and without, in turns; differences at one
+    level and at most levels tell the two apart.
+    """
+    cycle = pair.config.cycle
+    random_params = networks.init_learned(jax.random.key(config.seed), cycle, policy)
+    with_policies = Clock(pair, networks.learned(cycle, policy), bare.context, config.calls)
+    size = min(1, len(cycle.sizes) - 1)
+    extra = []
+    ends: tuple[tuple[Literal["least", "most"], int], ...]
+    ends = (("least", 1), ("most", cycle.max_levels))
+    for levels, count in ends:
+        forced = networks.forced(random_params, levels, size)
+        fixed = controllers.constant_params(count, cycle.sizes[size], cycle)
+        with_policies.cycle_seconds(forced)
+        visits = [
+            with_policies.cycle_seconds(forced) - bare.cycle_seconds(fixed)
+            for _ in range(config.policy_visits)
+        ]
+        extra.append(max(float(np.median(visits)), 0.0))
+    decisions = max(cycle.max_levels - 2, 1)  # of the depth policy: D - 1 against 1
+    depth_seconds = max((extra[1] - extra[0]) / decisions, 0.0)
+    return depth_seconds, max(extra[0] - depth_seconds, 0.0)

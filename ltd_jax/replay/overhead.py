@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltd_jax.config import CycleConfig, PolicyConfig
+from ltd_jax.config import CycleConfig
 from ltd_jax.policies import controller as controllers
-from ltd_jax.policies import networks
 from ltd_jax.policies.controller import Controller, Outcome
 from ltd_jax.replay import cycles
 from ltd_jax.replay.cycles import Replay
@@ -42,13 +41,6 @@ def measure(replay: Replay, config: CycleConfig, controller: Controller, params:
     few, many = (_difference(ours, theirs, levels) for levels in (1, most))
     depth = max((many - few) / (most - 1), 0.0)
     return Overhead(depth, max(few - depth, 0.0))
-
-
-def of_policies(config: CycleConfig, policy: PolicyConfig, seed: int = 0) -> Overhead:
-    """Times the learned policies' decisions on this device: any weights, any trees take as long."""
-    params = networks.init_learned(jax.random.key(seed), config, policy)
-    trees = _random_trees(config, policy.observation.hidden, np.random.default_rng(seed))
-    return measure(trees, config, networks.learned(config, policy), params)
 
 
 def with_overhead(replay: Replay, overhead: Overhead) -> Replay:
@@ -100,31 +92,3 @@ def _timer(replay: Replay, controller: Controller, params: Any) -> Callable[[int
 def _difference(ours: Callable[[int], float], theirs: Callable[[int], float], levels: int) -> float:
     """Median of what ours takes more, in turns."""
     return float(np.median([ours(levels) - theirs(levels) for _ in range(VISITS)]))
-
-
-def _random_trees(config: CycleConfig, hidden: int, random: np.random.Generator) -> Replay:
-    """What `decide` reads of a replay, of positions whose nodes have random scores."""
-    P, D, W, V = CYCLES, config.max_levels, config.beam_width, len(config.sizes)
-    score = -np.sort(random.exponential(2.0, (P, D, W, W)), axis=-1).cumsum(axis=1)
-    score[:, 0, 1:] = -np.inf  # the root has W children
-    count, nothing = jnp.ones((P,), jnp.int32), jnp.float32(0)
-    return Replay(
-        score=jnp.asarray(score, jnp.float32),
-        parent=jnp.asarray(random.integers(0, W, (P, D, W)), jnp.int32),
-        entropy=jnp.asarray(random.uniform(0, 3, (P, D, W)), jnp.float32),
-        root_entropy=jnp.asarray(random.uniform(0, 3, P), jnp.float32),
-        hidden=jnp.zeros((P, D, W, hidden), jnp.float16) if hidden else None,
-        path=jnp.full((P, D), -1),
-        accepted=jnp.zeros((P, D, V), jnp.int8),
-        expected=None,
-        remaining=count,
-        length=count,
-        context=0 * count,
-        share=jnp.zeros((P,)),
-        first=jnp.arange(P),
-        task=0 * count,
-        seconds=jnp.zeros((1, D, V)),
-        depth_seconds=nothing,
-        size_seconds=nothing,
-        plain_seconds=nothing,
-    )

@@ -143,3 +143,10 @@ def test_the_depth_policy_may_see_the_drafts_output():
     assert observe.depth_width(CONFIG, seen) == 3 and observe.size_width(CONFIG, seen) == 1
     with pytest.raises(UserError, match="record it with hidden"):
         observe.depth_observation(level.replace(hidden=None), NOTHING, CONFIG, seen)
+
+
+def test_a_cycle_that_verifies_nothing_expects_nothing():
+    config = CycleConfig(beam_width=3, max_levels=4, sizes=(0,), context=50)
+    seen = ObservationConfig(nodes=False, best=2, expected=True, length=False)
+    size_O = size_observation(drawn_score(0, 4), 2, 7, config, seen)
+    assert size_O.shape == (observe.size_width(config, seen),) == (3,)

@@ -1,4 +1,4 @@
-"""Measured tables have the right shape, and a killed measurement goes on."""
+"""Measured tables have the right shape; the forced policies really make the choices they time."""
 
 import json
 
@@ -11,9 +11,8 @@ from ltd_jax.config import PolicyConfig
 from ltd_jax.decoding import generate
 from ltd_jax.errors import UserError
 from ltd_jax.policies import networks
-from ltd_jax.replay import measure, overhead
+from ltd_jax.replay import measure
 from tests.cycle import tiny
-from tests.policies import telling
 
 CYCLE = tiny.CONFIG.cycle
 WIDTHS = PolicyConfig((16,), (16,), (16,), (16,))
@@ -33,7 +32,7 @@ def steady(monkeypatch):
 
 
 def test_a_table_of_all_settings(steady):
-    config = measure.MeasureConfig(contexts=(8, 32), calls=1, visits=1)
+    config = measure.MeasureConfig(contexts=(8, 32), calls=1, visits=1, policy_visits=2)
     shares: list[float] = []
     table = measure.measure(tiny.pair(0), WIDTHS, config, {"device": "here"}, shares.append)
     assert table.cycle_seconds.shape == (2, CYCLE.max_levels, len(CYCLE.sizes))
@@ -48,7 +47,7 @@ class Killed(Exception):
 
 
 def test_a_killed_measurement_goes_on(tmp_path, monkeypatch, steady):
-    config = measure.MeasureConfig(contexts=(8, 32), calls=1, visits=1)
+    config = measure.MeasureConfig(contexts=(8, 32), calls=1, visits=1, policy_visits=2)
     path, shares = tmp_path / "partial.json", []
 
     def kill(share: float) -> None:
@@ -59,7 +58,7 @@ def test_a_killed_measurement_goes_on(tmp_path, monkeypatch, steady):
     entries = json.loads(path.read_text())["entries"]
     assert list(entries) == ["visit 0 at 8"]
     first = np.asarray(entries["visit 0 at 8"])
-    monkeypatch.setattr(overhead, "of_policies", lambda *_: (1e-6, 2e-6))
+    monkeypatch.setattr(measure, "policy_seconds", lambda *_: (1e-6, 2e-6))
     table = measure.measure(tiny.pair(0), WIDTHS, config, {}, shares.append, path)
     fitted = measure.fit_sum(first[None, :, :-1])[0]
     np.testing.assert_array_equal(table.cycle_seconds[0], fitted)
@@ -85,7 +84,7 @@ def test_the_additive_fit():
 @pytest.mark.parametrize("size", [0, 2])
 def test_forced_policies_choose_what_they_are_told(levels, count, size):
     params = networks.init_learned(jax.random.key(0), CYCLE, WIDTHS)
-    forced = telling.forced(params, levels, size)
+    forced = networks.forced(params, levels, size)
     prompt_T = jnp.arange(9)
     bursts = list(
         generate.speculative_bursts(

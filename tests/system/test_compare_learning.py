@@ -3,10 +3,16 @@
 import json
 import math
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from experiments import compare_learning, table6_observations, table10_widths
+from ltd_jax.config import PolicyConfig
 from ltd_jax.errors import UserError
+from ltd_jax.learning import lessons
+from ltd_jax.policies import networks
+from tests.learning import small
 from tests.system import study_folder
 
 SMALL = (
@@ -65,6 +71,20 @@ def test_observations(out, monkeypatch, capsys) -> None:
         run(table6_observations, out, monkeypatch, "--seen", "smell")
 
 
+@pytest.mark.parametrize("name", table6_observations.SEEN)
+def test_both_policies_take_every_observation(name) -> None:
+    policy = PolicyConfig((8,), (8,), (8,), (8,), table6_observations.SEEN[name])
+    replay = small.replay(0)
+
+    def decide(params):
+        lesson = lessons.build(replay, small.CYCLE, policy)
+        start = lessons.draw_start(lesson, policy, jax.random.key(0))
+        return lessons.decide(params, lesson, start, small.CYCLE, policy, None)
+
+    params = networks.init_learned(jax.random.key(0), small.CYCLE, policy)
+    assert jax.eval_shape(decide, params).size.dtype == jnp.int32
+
+
 def test_widths(out, monkeypatch, capsys) -> None:
     run(
         table10_widths,
@@ -73,9 +93,10 @@ def test_widths(out, monkeypatch, capsys) -> None:
         "--no-time-policies",
         "--widths",
         "linear",
+        "8",
         "--seeds",
         "1",
     )
     found = json.loads((out / "results" / "table10_widths.json").read_text())
-    assert [row["method"] for row in found["rows"]][3:] == ["linear"]
+    assert [row["method"] for row in found["rows"]][3:] == ["linear", "8"]
     assert "1024-256 3.92x" in capsys.readouterr().out

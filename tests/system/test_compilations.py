@@ -11,7 +11,6 @@ from ltd_jax.cycle import loop, prefill
 from ltd_jax.decoding import generate
 from ltd_jax.policies import controller, networks
 from tests.cycle import tiny
-from tests.policies import telling
 
 SEED = 3
 PROMPTS = [np.array(tiny.texts(SEED)[2][:count]) for count in (1, 7, 8, 9, 30)]
@@ -78,10 +77,10 @@ def test_all_constants_share_one_cycle_and_give_one_text(pair):
 def test_all_weights_of_the_policies_share_one_cycle(pair):
     cycle, found = pair.config.cycle, []
     drawn = networks.init_learned(jax.random.key(0), cycle, POLICY)
-    most = telling.forced(drawn, "most", len(cycle.sizes) - 1)
+    most = networks.forced(drawn, "most", len(cycle.sizes) - 1)
 
     def run():
-        for params in (drawn, most, telling.forced(drawn, "least", 0)):
+        for params in (drawn, most, networks.forced(drawn, "least", 0)):
             policies = networks.learned(cycle, dataclasses.replace(POLICY))
             found.append(
                 tokens(generate.speculative_bursts(pair, policies, params, PROMPTS[0], NEW_TOKENS))
