@@ -26,14 +26,13 @@ from ltd_jax.sampling import described
 
 
 def methods_of(pair: Pair, trained: Trained) -> list[Method]:
-    """What is compared: the four methods of the report, and two constants that test the replay."""
+    """What is compared: the four methods of the report, and a constant that tests the replay."""
     cycle, constant, best = pair.config.cycle, controller.constant(), trained.best
     levels, size = presets.of(pair.folder).eagle3
     probes = {
         "eagle3": (min(levels, cycle.max_levels), nearest(cycle.sizes, size)),
         "best_constant": (best.levels, best.size),
-        "constant:levels=1": (1, cycle.sizes[1]),
-        "constant:most": (cycle.max_levels, cycle.sizes[-1]),
+        "constant:middle": ((cycle.max_levels + 1) // 2, cycle.sizes[len(cycle.sizes) // 2]),
     }
     fixed = [
         Method(name, constant, controller.constant_params(*setting, cycle))

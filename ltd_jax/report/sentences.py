@@ -63,10 +63,16 @@ def replay_error(predictions: list[Prediction]) -> str:
     if not predictions:
         return "No controller was both replayed and measured."
     worst = max(predictions, key=lambda row: abs(deviation(row)))
-    return (
+    said = (
         f"Over {count(len(predictions), 'controller')} the prediction was off by at most "
-        f"{percent(abs(deviation(worst)))} ({worst['controller']})."
+        f"{percent(abs(deviation(worst)))} ({worst['controller']})"
     )
+    plain = next((row for row in predictions if row["controller"] == "autoregressive"), None)
+    if plain is None:
+        return f"{said}."
+    drift = 1 + deviation(plain)
+    speedup = max(abs((1 + deviation(row)) / drift - 1) for row in predictions)
+    return f"{said}; as speedup over plain decoding in the same run, by {percent(speedup)}."
 
 
 def deviation(row: Prediction) -> float:

@@ -7,6 +7,7 @@ import pytest
 
 from ltd_jax.cycle import pair as pairs
 from ltd_jax.models import blocks, draft, layers, target, weights
+from ltd_jax.models.layers import PANEL
 from ltd_jax.presets import EMBEDDED_CYCLE
 from tests.cycle import tiny
 
@@ -18,25 +19,25 @@ def normal(seed, *shape):
 
 
 def test_a_panel_holds_its_columns_in_order():
-    weight_EF = normal(0, 5, 48)
+    weight_EF = normal(0, 5, 3 * PANEL)
     panel_BEF = blocks.blocked(weight_EF)
-    assert panel_BEF.shape == (3, 5, 16)
-    for panel in range(3):
-        np.testing.assert_array_equal(panel_BEF[panel], weight_EF[:, 16 * panel : 16 * panel + 16])
+    assert panel_BEF.shape == (3, 5, PANEL)
+    for panel, columns_EF in zip(panel_BEF, np.split(weight_EF, 3, axis=1), strict=True):
+        np.testing.assert_array_equal(panel, columns_EF)
 
 
 def test_maps_of_one_input_stand_side_by_side():
-    first, second = normal(0, 5, 16), normal(1, 5, 32)
+    first, second = normal(0, 5, PANEL), normal(1, 5, 2 * PANEL)
     joined = blocks.blocked(first, second)
     np.testing.assert_array_equal(joined, blocks.blocked(jnp.concatenate([first, second], 1)))
 
 
 def test_a_width_without_whole_panels_stays():
-    assert blocks.blocked(normal(0, 5, 24)).shape == (5, 24)
+    assert blocks.blocked(normal(0, 5, PANEL + 8)).shape == (5, PANEL + 8)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, layers.MOST_BLOCKED_ROWS + 1])
-@pytest.mark.parametrize("columns", [16, 80, 24])
+@pytest.mark.parametrize("columns", [PANEL, 5 * PANEL, PANEL + 8])
 def test_the_product_is_the_same(rows, columns):
     x_TE, weight_EF = normal(0, rows, 12), normal(1, 12, columns)
     found = jax.jit(layers.linear)(x_TE, blocks.blocked(weight_EF))
@@ -84,7 +85,7 @@ def test_a_blocked_draft_says_the_same():
 def test_a_loaded_pair_is_blocked_on_one_processor():
     pair = pairs.load(EMBEDDED_CYCLE)
     layer, whole = pair.params.target.layers[0], EMBEDDED_WIDTH
-    assert layer.q.shape == (whole // layers.PANEL, pair.config.target.hidden_size, layers.PANEL)
+    assert layer.q.shape == (whole // PANEL, pair.config.target.hidden_size, PANEL)
     assert layer.k is None and layer.v is None and layer.up is None
     _, loaded = weights.load_target(pair.folder, jnp.float32)
     np.testing.assert_array_equal(blocks.blocked(loaded.layers[0].o), layer.o)
