@@ -41,6 +41,7 @@ from ltd_jax.pretrain.trainer import TrainConfig
 from ltd_jax.replay import record
 
 NEW_TOKENS = 128  # per test prompt, for the quality
+QUALITY_CYCLE = dataclasses.replace(EMBEDDED_CYCLE, beam_width=8)  # wider than what is fastest
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 
 
@@ -81,7 +82,7 @@ def main() -> None:
 
 def quality_of(out: Path) -> dict[str, Any]:
     """Held-out loss by kind; committed tokens and repetition on the test prompts by task."""
-    pair = pairs.load(EMBEDDED_CYCLE, out / "target", out / "draft")
+    pair = pairs.load(QUALITY_CYCLE, out / "target", out / "draft")
     flags = QuestionFlags(new_tokens=NEW_TOKENS)
     found = questions.ask(pair, flags, "test", out).prompts
     origin = provenance.environment("float32") | {"tasks": list(prompts.TASKS)}
@@ -97,7 +98,7 @@ def quality_of(out: Path) -> dict[str, Any]:
         "levels": pair_quality.LEVELS,
         "size": pair_quality.SIZE,
         "held_out_loss": dict(zip(corpus.KINDS, losses, strict=True)),
-        "tasks": [row._asdict() for row in pair_quality.by_task(trace, EMBEDDED_CYCLE)],
+        "tasks": [row._asdict() for row in pair_quality.by_task(trace, QUALITY_CYCLE)],
     }
 
 
