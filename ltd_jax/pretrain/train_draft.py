@@ -8,8 +8,10 @@ position i + j. Every step is compared with the target's distribution after the 
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,7 @@ from ltd_jax.models import eagle3, layers, target
 from ltd_jax.models.eagle3 import Eagle3Params
 from ltd_jax.models.target import TargetParams
 from ltd_jax.pretrain import trainer
-from ltd_jax.pretrain.trainer import TrainConfig
+from ltd_jax.pretrain.trainer import Loss, TrainConfig
 
 UNROLL = 7  # steps (EAGLE-3's published training)
 STEP_DISCOUNT = 0.8  # weight of step j is STEP_DISCOUNT ** j
@@ -143,17 +145,25 @@ def train_draft(
       batch: rows [B, T + 1] i32 of a step.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    frozen = {"embedding": target_params.embedding, "target_token": start.target_token}
-
-    def mean_loss(params: Eagle3Params, batch_BT: jax.Array) -> jax.Array:
-        return loss(params.replace(**frozen), config, target_params, target_config, batch_BT)
-
     params = trainer.train(
         lambda: start.replace(embedding=None, target_token=None),
-        mean_loss,
+        objective(config, target_config),
         batch,
         train,
         folder,
         {"draft": str(config), "train": str(train)},
+        frozen=(target_params, start.target_token),
     )
-    return params.replace(**frozen)
+    return params.replace(embedding=target_params.embedding, target_token=start.target_token)
+
+
+@functools.cache
+def objective(config: DraftConfig, target_config: TargetConfig) -> Loss:
+    """`loss` as the trainer takes it, the same function for the same configs."""
+
+    def of_batch(params: Eagle3Params, frozen: Any, batch_BT: jax.Array) -> jax.Array:
+        target_params, target_token = frozen
+        whole = params.replace(embedding=target_params.embedding, target_token=target_token)
+        return loss(whole, config, target_params, target_config, batch_BT)
+
+    return of_batch

@@ -1,5 +1,6 @@
 """Trains the embedded target: next-token prediction on the corpus."""
 
+import functools
 from pathlib import Path
 
 import jax
@@ -11,7 +12,7 @@ from ltd_jax.config import TargetConfig
 from ltd_jax.models import target
 from ltd_jax.models.target import TargetParams
 from ltd_jax.pretrain import trainer
-from ltd_jax.pretrain.trainer import TrainConfig
+from ltd_jax.pretrain.trainer import Loss, TrainConfig
 
 Tokens = jax.Array | np.ndarray  # i32
 
@@ -19,6 +20,12 @@ Tokens = jax.Array | np.ndarray  # i32
 def loss(params: TargetParams, config: TargetConfig, batch_BT: Tokens) -> jax.Array:
     """Mean next-token cross-entropy in nats of windows [B, T + 1]."""
     return cross_entropy(params, config, batch_BT).mean()
+
+
+@functools.cache
+def objective(config: TargetConfig) -> Loss:
+    """`loss` as the trainer takes it, the same function for the same config."""
+    return lambda params, frozen, batch_BT: loss(params, config, batch_BT)
 
 
 def cross_entropy(params: TargetParams, config: TargetConfig, batch_BT: Tokens) -> jax.Array:
@@ -38,9 +45,9 @@ def held_out_loss(
 ) -> float:
     """Mean cross-entropy in nats over windows [window + 1] spread evenly over a token stream."""
     starts = np.linspace(0, len(stream) - window - 1, windows).astype(int)
-    judge = jax.jit(lambda params, row_T: loss(params, config, row_T[None]))
+    judge = jax.jit(objective(config))
     rows = [jnp.asarray(stream[start : start + window + 1], jnp.int32) for start in starts]
-    return float(np.mean([judge(params, row_T) for row_T in rows]))
+    return float(np.mean([judge(params, (), row_T[None]) for row_T in rows]))
 
 
 def train_target(
@@ -50,7 +57,7 @@ def train_target(
     folder.mkdir(parents=True, exist_ok=True)
     return trainer.train(
         lambda: target.init(jax.random.key(train.seed), config),
-        lambda params, batch_BT: loss(params, config, batch_BT),
+        objective(config),
         lambda step: trainer.sample_batch(streams, train, step),
         train,
         folder,

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rich import progress
 from ltd_jax import checkpoint
 
 LOG_EVERY = 20  # steps
+Loss = Callable[[Any, Any, Any], jax.Array]  # of parameters, frozen arrays and a batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,22 +103,22 @@ def sample_batch(streams: list[np.ndarray], config: TrainConfig, step: int) -> n
 
 def train(
     init_params: Callable[[], Any],
-    loss: Callable[[Any, Any], jax.Array],
+    loss: Loss,
     batch: Callable[[int], Any],
     config: TrainConfig,
     folder: Path,
     provenance: dict[str, Any],
+    frozen: Any = (),
 ) -> Any:
     """Runs (or resumes) a training and returns its parameters; writes checkpoints and log.jsonl.
 
     Args:
-      loss: of parameters and a batch.
+      loss: of parameters, what is frozen, and a batch; compiled once per function object.
       batch: the batch of a step, a pytree of arrays; the same whenever it is asked for.
+      frozen: arrays that the loss reads and that do not learn.
     """
-    update_rule = optimizer(config)
     params = init_params()
-    state = TrainState(params, update_rule.init(params))
-    advance = _compiled_step(loss, update_rule)
+    state = TrainState(params, optimizer(config).init(params))
     with checkpoint.manager(folder / "checkpoints") as checkpoints:
         restored = checkpoint.restore(checkpoints, state)
         first = 0 if restored is None else restored.step
@@ -127,7 +129,8 @@ def train(
         ):
             try:
                 with checkpoint.uninterrupted():
-                    state, value = advance(state, jax.tree.map(jnp.asarray, batch(step)))
+                    rows = jax.tree.map(jnp.asarray, batch(step))
+                    state, value = _advance(loss, config, state, frozen, rows)
             except KeyboardInterrupt:
                 checkpoint.save(checkpoints, step + 1, state, provenance)
                 raise
@@ -139,18 +142,14 @@ def train(
     return state.params
 
 
-def _compiled_step(
-    loss: Callable[[Any, Any], jax.Array], update_rule: optax.GradientTransformation
-) -> Callable[[TrainState, Any], tuple[TrainState, jax.Array]]:
-    """One step of training: state and batch -> state, loss."""
-
-    @jax.jit
-    def advance(state: TrainState, rows: Any) -> tuple[TrainState, jax.Array]:
-        value, gradient = jax.value_and_grad(loss)(state.params, rows)
-        updates, opt_state = update_rule.update(gradient, state.optimizer, state.params)
-        return TrainState(optax.apply_updates(state.params, updates), opt_state), value
-
-    return advance
+@partial(jax.jit, static_argnames=("loss", "config"))
+def _advance(
+    loss: Loss, config: TrainConfig, state: TrainState, frozen: Any, rows: Any
+) -> tuple[TrainState, jax.Array]:
+    """One step of training: the state behind it and its loss."""
+    value, gradient = jax.value_and_grad(loss)(state.params, frozen, rows)
+    updates, opt_state = optimizer(config).update(gradient, state.optimizer, state.params)
+    return TrainState(optax.apply_updates(state.params, updates), opt_state), value
 
 
 def _log(folder: Path, step: int, loss: float, seconds: float) -> None:

@@ -6,6 +6,7 @@ the tokens with which it enters a loop cost -log(1 - p) each.
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from ltd_jax import repetition
 from ltd_jax.config import TargetConfig
 from ltd_jax.models.target import TargetParams
 from ltd_jax.pretrain import own_text, train_target, trainer
-from ltd_jax.pretrain.trainer import TrainConfig
+from ltd_jax.pretrain.trainer import Loss, TrainConfig
 
 LONGEST_PERIOD = 64  # tokens; longer than what is reported, or loops would only grow longer
 ENTRY = 3  # periods after the first one whose tokens count: where a loop could still be left
@@ -54,6 +55,12 @@ def loss(params: TargetParams, config: TargetConfig, batch: Batch) -> jax.Array:
     return train_target.loss(params, config, batch.corpus_BT) + unlikely
 
 
+@functools.cache
+def objective(config: TargetConfig) -> Loss:
+    """`loss` as the trainer takes it, the same function for the same config."""
+    return lambda params, frozen, batch: loss(params, config, batch)
+
+
 def train_round(
     params: TargetParams,
     config: TargetConfig,
@@ -81,7 +88,7 @@ def train_round(
 
     trained = trainer.train(
         lambda: params,
-        lambda params, batch: loss(params, config, batch),
+        objective(config),
         batch,
         train,
         folder,

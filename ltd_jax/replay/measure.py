@@ -2,9 +2,10 @@
 
 Whole cycles of every (levels, size) are timed as decoding runs them: the next one is dispatched
 before the last one's tokens are read. All settings share one compiled program and are visited in
-random order, several times; the median of each is kept. A cycle's time is the time to draft its
-levels plus the time to verify its size (Eq. 1), so the table is the sum of two curves that fits all
-medians best: every setting's noise is averaged over all settings that share its levels or its size.
+random order, several times, each between two runs of plain decoding: the median of its ratio to
+them is kept, which a drift of the device's speed leaves alone. A cycle's time is the time to draft
+its levels plus the time to verify its size (Eq. 1), so the table is the sum of two curves that fits
+all settings best: noise is averaged over all settings that share their levels or their size.
 Drafting and verifying are also compiled alone, only to be timed, for the report's split.
 """
 
@@ -129,7 +130,7 @@ def measure(
     kept = Partial(partial_file, _identity(pair, policy, config))
     constant = controllers.constant()
     clocks = [Clock(pair, constant, context, config.calls) for context in config.contexts]
-    median_LDV, plain_L = _whole_cycles(pair, clocks, config, kept, progress)
+    median_LDV, plain_L = steady(_whole_cycles(pair, clocks, config, kept, progress))
     cycle_LDV = fit_sum(median_LDV)
     misfit = float(np.median(np.abs(median_LDV / cycle_LDV - 1)))
     depth_seconds, size_seconds = kept.entry(
@@ -157,9 +158,8 @@ def fit_sum(seconds_LDV: np.ndarray) -> np.ndarray:
     Raises:
       UserError: a fitted cycle would take no time, which no quiet machine gives.
     """
-    by_levels = seconds_LDV.mean(axis=2, keepdims=True)
-    by_size = seconds_LDV.mean(axis=1, keepdims=True)
-    fitted = by_levels + by_size - seconds_LDV.mean(axis=(1, 2), keepdims=True)
+    mean = partial(np.mean, seconds_LDV, keepdims=True)
+    fitted = mean(axis=2) + mean(axis=1) - mean(axis=(1, 2))
     if fitted.min() <= 0:
         raise UserError("The timings are no sum of drafting and verifying; measure again.")
     return fitted
@@ -178,14 +178,25 @@ def _identity(pair: Pair, policy: PolicyConfig, config: MeasureConfig) -> dict[s
     }
 
 
+def steady(seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds of cycles [L, D, V] and of plain steps [L] at the device's median speed.
+
+    Args:
+      seconds: [visits, L, D, V, 2] of a cycle, and of a plain step at the same moment.
+    """
+    plain_L = np.median(seconds[..., 1], axis=(0, 2, 3))
+    ratio_LDV = np.median(seconds[..., 0] / seconds[..., 1], axis=0)
+    return ratio_LDV * plain_L[:, None, None], plain_L
+
+
 def _whole_cycles(
     pair: Pair,
     clocks: list[Clock],
     config: MeasureConfig,
     kept: Partial,
     progress: Callable[[float], None],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Median seconds of cycles [L, D, V] and of plain steps [L]."""
+) -> np.ndarray:
+    """What all visits gave: seconds [visits, L, D, V, 2], see `steady`."""
     cycle = pair.config.cycle
     for clock in clocks:  # compile and warm up
         clock.cycle_seconds(controllers.constant_params(1, cycle.sizes[0], cycle))
@@ -197,21 +208,18 @@ def _whole_cycles(
             name = f"visit {visit} at {clock.context}"
             rounds.append(kept.entry(name, partial(_visit, clock, cycle, random)))
             progress(len(rounds) / (config.visits * len(clocks)))
-    shape = (config.visits, len(clocks), cycle.max_levels, len(cycle.sizes) + 1)
-    seconds = np.stack(rounds).reshape(shape)
-    return np.median(seconds[..., :-1], axis=0), np.median(seconds[..., -1], axis=(0, 2))
+    return np.stack(rounds).reshape(config.visits, len(clocks), *rounds[0].shape)
 
 
 def _visit(clock: Clock, cycle: CycleConfig, random: np.random.Generator) -> np.ndarray:
-    """Seconds of every setting once, in random order, and of plain steps between: [D, V + 1]."""
-    levels, sizes = cycle.max_levels, len(cycle.sizes)
-    seconds = np.zeros((levels, sizes + 1))
-    for count, cell in enumerate(random.permutation(levels * sizes)):
-        level, size = divmod(int(cell), sizes)
+    """Every setting once, in random order: seconds of a cycle, and of plain steps around it."""
+    seconds = np.zeros((cycle.max_levels, len(cycle.sizes), 2))
+    before = clock.plain_seconds()
+    for level, size in random.permutation(list(np.ndindex(seconds.shape[:2]))).tolist():
         params = controllers.constant_params(level + 1, cycle.sizes[size], cycle)
-        seconds[level, size] = clock.cycle_seconds(params)
-        if count % sizes == 0:
-            seconds[count // sizes, sizes] = clock.plain_seconds()
+        cycle_seconds, after = clock.cycle_seconds(params), clock.plain_seconds()
+        seconds[level, size] = cycle_seconds, (before + after) / 2
+        before = after
     return seconds
 
 
@@ -226,10 +234,8 @@ def policy_seconds(
     cycle = pair.config.cycle
     random_params = networks.init_learned(jax.random.key(config.seed), cycle, policy)
     with_policies = Clock(pair, networks.learned(cycle, policy), bare.context, config.calls)
-    size = min(1, len(cycle.sizes) - 1)
-    extra = []
-    ends: tuple[tuple[Literal["least", "most"], int], ...]
-    ends = (("least", 1), ("most", cycle.max_levels))
+    size, extra = min(1, len(cycle.sizes) - 1), []
+    ends: list[tuple[Literal["least", "most"], int]] = [("least", 1), ("most", cycle.max_levels)]
     for levels, count in ends:
         forced = networks.forced(random_params, levels, size)
         fixed = controllers.constant_params(count, cycle.sizes[size], cycle)

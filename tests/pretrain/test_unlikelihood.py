@@ -19,20 +19,16 @@ ROUND = dataclasses.replace(
 
 
 def slow_greedy(params, prompt, new):
-    """Token by token, every pass over the whole text."""
-    tokens = list(prompt)
-    for _ in range(new):
-        T = len(tokens)
-        logits_TX, _, _ = target.forward(
-            params,
-            CONFIG,
-            jnp.asarray(tokens),
-            jnp.arange(T),
-            jnp.tril(jnp.ones((T, T), bool)),
-            None,
-        )
-        tokens.append(int(jnp.argmax(logits_TX[-1])))
-    return tokens
+    """Token by token, every pass over the whole text; what is behind its end is not seen."""
+    T = len(prompt) + new
+    mask = jnp.tril(jnp.ones((T, T), bool))
+    run = jax.jit(lambda tokens: target.forward(params, CONFIG, tokens, jnp.arange(T), mask, None))
+    tokens = np.zeros(T, np.int32)
+    tokens[: len(prompt)] = prompt
+    for end in range(len(prompt), T):
+        logits_TX, _, _ = run(tokens)
+        tokens[end] = jnp.argmax(logits_TX[end - 1])
+    return tokens.tolist()
 
 
 def test_own_texts_are_plain_greedy_decoding():

@@ -60,13 +60,27 @@ def test_a_killed_measurement_goes_on(tmp_path, monkeypatch, steady):
     first = np.asarray(entries["visit 0 at 8"])
     monkeypatch.setattr(measure, "policy_seconds", lambda *_: (1e-6, 2e-6))
     table = measure.measure(tiny.pair(0), WIDTHS, config, {}, shares.append, path)
-    fitted = measure.fit_sum(first[None, :, :-1])[0]
-    np.testing.assert_array_equal(table.cycle_seconds[0], fitted)
-    assert table.plain_seconds[0] == np.median(first[:, -1])
+    cycle_1DV, plain_1 = measure.steady(first[None, None])
+    np.testing.assert_array_equal(table.cycle_seconds[0], measure.fit_sum(cycle_1DV)[0])
+    assert table.plain_seconds[0] == plain_1[0] == np.median(first[..., 1])
     assert (table.depth_seconds, table.size_seconds) == (1e-6, 2e-6) and shares == [0.5, 1.0]
     again = measure.measure(tiny.pair(0), WIDTHS, config, {}, partial_file=path)
     np.testing.assert_array_equal(again.cycle_seconds, table.cycle_seconds)
     np.testing.assert_array_equal(again.verify_seconds, table.verify_seconds)
+
+
+def test_a_drifting_device_favours_no_setting():
+    random = np.random.default_rng(0)
+    cycle_LDV, plain_L = random.uniform(2, 5, (2, 6, 10)), np.array([1.0, 1.2])
+    slow = random.uniform(1, 2, (3, 2, 6, 10))  # how slow the device was at every visit
+    plain = plain_L[:, None, None] * np.ones((3, 2, 6, 10))
+    found_LDV, found_L = measure.steady(
+        slow[..., None] * np.stack([cycle_LDV + 0 * slow, plain], -1)
+    )
+    np.testing.assert_allclose(found_L, plain_L * np.median(slow, axis=(0, 2, 3)))
+    np.testing.assert_allclose(
+        found_LDV / found_L[:, None, None], cycle_LDV / plain_L[:, None, None]
+    )
 
 
 def test_the_additive_fit():

@@ -33,12 +33,12 @@ ARGUMENTS = (
 ).split()
 
 
-def make(out: Path) -> Path:
+def make(out: Path, cycle: CycleConfig = CYCLE) -> Path:
     """Writes the three traces and a latency table; returns the folder."""
-    pair = command.load_pair(PairFlags(dtype="float32"), CYCLE)
+    pair = command.load_pair(PairFlags(dtype="float32"), cycle)
     for seed, split in enumerate(("train", "validation", "test")):
         found = questions.ask(pair, ASKED, split, out).prompts
-        made = synthetic.trace(CYCLE, seed=seed, text_tokens=TEXTS, agreement=0.9)
+        made = synthetic.trace(cycle, seed=seed, text_tokens=TEXTS, agreement=0.9)
         made.task[:] = made.text
         made.provenance.update(
             tasks=TASKS,
@@ -49,7 +49,7 @@ def make(out: Path) -> Path:
             seconds=1.0,
         )
         traces.save(made, out / "traces" / f"{split}.npz")
-    table = synthetic.table(CYCLE)
+    table = synthetic.table(cycle)
     table.provenance.update(fingerprint=pair.fingerprint)
     latency.save(table, out / "latency.json")
     return out

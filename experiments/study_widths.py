@@ -1,0 +1,80 @@
+"""The beam width as a third choice per cycle, by replay: what it adds to the optimum and to LTD.
+
+    python -m experiments.study_widths --out runs/widths          about 15 minutes on 2 CPU cores
+
+Records and measures every width, trains its policies (exact learning), and learns which width to
+draft from the entropy of the target's last token. All numbers are on the test texts, over the best
+constant of the first width: the paper's action space has one. Decoding has one width per program;
+nothing here is measured live.
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments import command, study
+from experiments.study import StudyFlags
+from ltd_jax.config import LearningConfig
+from ltd_jax.errors import UserError
+from ltd_jax.pipeline import comparing, studies, widths
+from ltd_jax.pipeline.studies import Ground
+from ltd_jax.pipeline.widths import Row
+from ltd_jax.presets import EMBEDDED_LEARNING
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(StudyFlags):
+    """Which widths; each is recorded in a folder of its own under --out."""
+
+    out: Path = Path("runs/widths")
+    widths: tuple[int, ...] = (4, 2, 8)
+    learning: LearningConfig = EMBEDDED_LEARNING
+
+
+def ground_of(width: int, config: Config, console: Console) -> Ground:
+    """What one width stands on."""
+    cycle = dataclasses.replace(config.cycle, beam_width=width)
+    here = dataclasses.replace(config, cycle=cycle, out=config.out / f"width-{width}")
+    console.print(f"beam width {width}")
+    pair = command.load_pair(here, cycle)
+    return studies.ground(pair, here, config.latency, console)
+
+
+def shown(rows: list[Row]) -> Table:
+    """The table for the terminal."""
+    table = Table(
+        title="Throughput over the best constant of the first width, test texts, by replay",
+        caption="learned: mean over seeds with its 95 % interval",
+    )
+    for heading in ("widths", "best constant", "optimum", "learned", "chosen"):
+        table.add_column(heading, justify="left" if heading == "widths" else "right")
+    for row in rows:
+        low, high = row["learned_low"], row["learned_high"]
+        table.add_row(
+            ", ".join(map(str, row["widths"])),
+            f"{row['best_constant']:.3f}",
+            f"{row['optimum']:.3f}",
+            f"{row['learned']:.3f} ({low:.3f} to {high:.3f})",
+            " ".join(f"{100 * share:.0f}%" for share in row["chosen"]),
+        )
+    return table
+
+
+def main() -> None:
+    config, console, started = study.parse(Config), Console(), time.monotonic()
+    if not config.widths or len(set(config.widths)) < len(config.widths):
+        raise UserError(f"--widths {config.widths} must be one or more distinct widths.")
+    grounds = widths.same_speed([ground_of(each, config, console) for each in config.widths])
+    params = [
+        comparing.train(here, config.learning, config.seeds, console).params for here in grounds
+    ]
+    rows = widths.rows_of(config.widths, grounds, params)
+    console.print(shown(rows))
+    study.write(config, "study_widths", grounds[0], rows, [], started)
+
+
+if __name__ == "__main__":
+    command.run(main)

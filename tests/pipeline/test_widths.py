@@ -1,0 +1,132 @@
+"""The beam width as a third choice: unions of action spaces, rules over entropy, walks by hand."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import study_widths
+from ltd_jax.errors import UserError
+from ltd_jax.learning import lessons
+from ltd_jax.pipeline import widths
+from ltd_jax.pipeline.studies import Ground
+from ltd_jax.pipeline.widths import Cycles
+from ltd_jax.policies import networks
+from ltd_jax.replay import cycles, optimum
+from tests.learning import small
+from tests.replay import synthetic
+from tests.system import study_folder
+
+POLICY = dataclasses.replace(
+    small.POLICY, observation=dataclasses.replace(small.POLICY.observation, recent=False)
+)
+WIDTHS = (2, 3)
+
+
+def ground(width: int, plain: float = 1.0, texts: tuple[int, ...] = (24, 17, 20)) -> Ground:
+    cycle = dataclasses.replace(small.CYCLE, beam_width=width)
+    table = synthetic.table(cycle, seed=width)
+    table = dataclasses.replace(table, plain_seconds=plain * table.plain_seconds)
+    made = [synthetic.trace(cycle, seed=seed, text_tokens=texts) for seed in (0, 1)]
+    learn, test = (cycles.build(trace, table, cycle) for trace in made)
+    best = optimum.best_constant(learn, cycle)
+    tasks = ("code", "docs")
+    return Ground(cycle, POLICY, table, learn, learn, test, tasks, best, (1, 1), {})
+
+
+@pytest.fixture(scope="module")
+def grounds():
+    return [ground(width) for width in WIDTHS]
+
+
+@pytest.fixture(scope="module")
+def params(grounds):
+    """Of every width, the policies of two seeds."""
+    return [
+        [networks.init_learned(jax.random.key(seed), here.cycle, POLICY) for seed in (0, 1)]
+        for here in grounds
+    ]
+
+
+def test_several_widths_give_the_optimum_more_to_choose_from(grounds):
+    tests = [here.test for here in grounds]
+    alone = [optimum.dynamic_programme(each) for each in tests]
+    together = optimum.dynamic_programme(widths.joined(tests))
+    assert together.tokens_per_second > max(each.tokens_per_second for each in alone)
+    twice = optimum.dynamic_programme(widths.joined([tests[0], tests[0]]))
+    assert twice.tokens_per_second == alone[0].tokens_per_second
+
+
+def test_a_text_is_walked_as_by_hand(grounds):
+    replay = ground(2, texts=(5, 2)).test
+    committed = np.array([[2, 1], [1, 1], [1, 3], [1, 1], [1, 1], [1, 2], [1, 1]])
+    seconds = np.array([[1.0, 9], [9, 9], [9, 2.0], [9, 9], [9, 9], [9, 0.5], [9, 9]])
+    choice_P = np.array([0, 0, 1, 0, 0, 1, 0])  # 0 -> 2 -> end, then 5 -> end
+    rate = widths.rate_of(replay, Cycles(committed, seconds), choice_P)
+    assert rate == pytest.approx((5 + 2) / (1.0 + 2.0 + 0.5))
+
+
+def test_the_rule_takes_each_width_where_it_is_better(grounds):
+    replay = grounds[0].train
+    remaining_P = np.asarray(replay.remaining)
+    easy_P = np.asarray(replay.root_entropy) < np.median(replay.root_entropy)
+    committed = np.stack([np.where(easy_P, 3, 1), np.full(len(easy_P), 2)], axis=1)
+    committed = np.minimum(committed, remaining_P[:, None])
+    found = Cycles(committed, np.ones(committed.shape))
+    edges, choice = widths.rule_of(replay, found)
+    half = widths.BINS // 2
+    assert not choice[:half].any() and choice[half:].all()
+    choice_P = choice[np.searchsorted(edges, np.asarray(replay.root_entropy))]
+    rate = widths.rate_of(replay, found, choice_P)
+    alone = [widths.rate_of(replay, found, np.full(len(easy_P), each)) for each in (0, 1)]
+    assert rate > max(alone)
+
+
+def test_one_width_is_that_widths_own_learning(grounds, params):
+    rows = widths.rows_of(WIDTHS, grounds, params)
+    assert [row["widths"] for row in rows] == [[2], [3], [2, 3]]
+    unit = None
+    for row, here, seeds in zip(rows, grounds, params, strict=False):
+        lesson = lessons.build(here.test, here.cycle, here.policy)
+        rates = [float(lessons.throughput(each, lesson, here.cycle, POLICY)) for each in seeds]
+        unit = unit or np.mean(rates) / row["learned"]
+        assert row["learned"] * unit == pytest.approx(np.mean(rates), rel=1e-5)
+        assert row["chosen"] == [1.0]
+    assert rows[0]["best_constant"] == 1.0
+    assert rows[2]["best_constant"] in (rows[0]["best_constant"], rows[1]["best_constant"])
+    assert rows[2]["optimum"] >= max(row["optimum"] for row in rows[:2])
+    assert sum(rows[2]["chosen"]) == pytest.approx(1)
+
+
+def test_a_drift_between_tables_is_taken_out():
+    first, slower = widths.same_speed([ground(2), ground(3, plain=2.0)])
+    np.testing.assert_allclose(slower.table.plain_seconds, first.table.plain_seconds, rtol=0.3)
+    before = ground(3, plain=2.0)
+    ratio = slower.table.cycle_seconds / before.table.cycle_seconds
+    np.testing.assert_allclose(ratio, ratio.flat[0])
+    np.testing.assert_allclose(
+        np.asarray(slower.test.seconds), ratio.flat[0] * np.asarray(before.test.seconds), rtol=1e-6
+    )
+
+
+def test_other_texts_and_seen_recent_cycles_are_refused(grounds, params):
+    with pytest.raises(UserError, match="texts of two beam widths differ"):
+        widths.same_texts([grounds[0], ground(3, texts=(24, 17, 21))])
+    recent = [here._replace(policy=small.POLICY) for here in grounds]
+    with pytest.raises(UserError, match="do not see recent cycles"):
+        widths.cycles_of(recent, [each[0] for each in params], "test")
+
+
+def test_the_study_runs_from_what_is_recorded(tmp_path, monkeypatch, capsys):
+    for width in WIDTHS:
+        cycle = dataclasses.replace(study_folder.CYCLE, beam_width=width)
+        study_folder.make(tmp_path / f"width-{width}", cycle)
+    flags = ("--out", str(tmp_path), *study_folder.ARGUMENTS, "--seeds", "1")
+    study_folder.run(study_widths, monkeypatch, *flags, "--widths", "2", "3")
+    found = json.loads((tmp_path / "results" / "study_widths.json").read_text())
+    assert [row["widths"] for row in found["rows"]] == [[2], [3], [2, 3]]
+    assert "2, 3" in capsys.readouterr().out
+    with pytest.raises(UserError, match="distinct widths"):
+        study_folder.run(study_widths, monkeypatch, *flags, "--widths", "2", "2")
