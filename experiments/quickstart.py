@@ -56,7 +56,7 @@ def smoke(config: Config) -> Config:
         asked=dataclasses.replace(config.asked, new_tokens=24, prompts=2),
         cycle=dataclasses.replace(config.cycle, max_levels=4, sizes=(0, 2, 6)),
         learning=learning,
-        measure=MeasureConfig(contexts=(64,), calls=1, visits=1, policy_visits=2),
+        measure=MeasureConfig(contexts=(64,), cycles=1, visits=1, policy_visits=2),
     )
 
 

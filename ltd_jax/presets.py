@@ -39,7 +39,11 @@ EMBEDDED_DRAFT = DraftConfig(
     head_dim=32,
 )
 EMBEDDED_CYCLE = CycleConfig(
-    beam_width=4, max_levels=6, sizes=(0, 1, 2, 3, 4, 6, 8, 12, 16, 24), context=384
+    beam_width=4,
+    max_levels=6,
+    sizes=(0, 1, 2, 3, 4, 6, 8, 12, 16, 24),
+    context=384,
+    cycles_per_call=8,
 )  # no more than pays on a small target: unused levels would still cost rows in every cycle
 # The best nodes and what they promise say what all nodes say, in a tenth of the numbers.
 SORTED = ObservationConfig(nodes=False, best=8, expected=True, length=False)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltd_jax.cycle import loop, step
+from ltd_jax.cycle.loop import Cycles
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.cycle.prefill import check_room, prefill
 from ltd_jax.cycle.step import CycleResult
@@ -42,7 +43,7 @@ def plain_bursts(pair: Pair, prompt_T: np.ndarray, new_tokens: int) -> Iterator[
         return
     advance = partial(loop.run_plain, pair.params.target, pair.config, pair.stop_tokens)
     for done in calls(advance, step.plain_of(state), new_tokens - 1):
-        yield from (Burst((int(token),)) for token in done.token[: done.count])
+        yield from (Burst((token,)) for token in done.token[: done.count].tolist())
 
 
 def speculative_bursts(
@@ -69,8 +70,8 @@ def speculative_bursts(
     )
     left = new_tokens - 1
     for done in calls(advance, state, left):
-        for index in range(done.count):
-            burst = trim(row_of(done.result, index), pair, left)
+        for row in rows_of(done):
+            burst = trim(row, pair, left)
             left -= len(burst.tokens)
             yield burst
 
@@ -89,18 +90,21 @@ def calls(advance: Callable[[Any, jax.Array], Any], state: Any, left: int) -> It
         done = following
 
 
-def row_of(results: CycleResult, index: int) -> CycleResult:
-    """One cycle of several."""
-    return jax.tree.map(lambda rows: rows[index], results)
+def rows_of(done: Cycles) -> list[CycleResult]:
+    """Every cycle of a call, in Python's own numbers, which are cheaper to handle one by one."""
+    count, result = int(done.count), done.result
+    fields = (result.token, result.committed, result.accepted, result.levels, result.size)
+    lists = [field[:count].tolist() for field in fields]
+    return [CycleResult(*row) for row in zip(*lists, strict=True)]
 
 
 def trim(result: CycleResult, pair: Pair, left: int) -> Burst:
     """One cycle's tokens on the host, cut at the wanted length and behind the first stop token."""
-    tokens = [int(token) for token in result.token[: min(int(result.committed), left)]]
+    tokens = result.token[: min(result.committed, left)]
     stops = [index for index, token in enumerate(tokens) if token in pair.stop_tokens]
     tokens = tokens[: stops[0] + 1] if stops else tokens
-    size = pair.config.cycle.sizes[int(result.size)]
-    return Burst(tuple(tokens), int(result.levels), size, int(result.accepted))
+    size = pair.config.cycle.sizes[result.size]
+    return Burst(tuple(tokens), result.levels, size, result.accepted)
 
 
 _NO_CONTROLLER = Controller(

@@ -133,7 +133,7 @@ def score(here: Ground, params: LearnedParams) -> Score:
 def with_policy_times(here: Ground, pair: Pair, config: MeasureConfig) -> Ground:
     """The same ground, where the policies take what its own take on this device."""
     context = config.contexts[0]
-    bare = measure.Clock(pair, controller.constant(), context, config.calls)
+    bare = measure.Clock(pair, controller.constant(), context, config.cycles)
     own = Overhead(*measure.policy_seconds(pair, here.policy, bare, config))
     splits = ("train", "validation", "test")
     return here._replace(**{name: with_overhead(getattr(here, name), own) for name in splits})

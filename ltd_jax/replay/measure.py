@@ -10,6 +10,7 @@ Drafting and verifying are also compiled alone, only to be timed, for the report
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -40,13 +41,13 @@ class MeasureConfig:
     """How long to measure."""
 
     contexts: tuple[int, ...] = (64, 256)  # tokens before the root
-    calls: int = 2  # in a row, per visit of a setting, of `cycles_per_call` cycles each
+    cycles: int = 8  # in a row, per visit of a setting; rounded up to whole calls
     visits: int = 3  # of every setting at every context
     policy_visits: int = 100  # pairs of visits, with and without the policies
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("calls", "visits", "policy_visits"):
+        for name in ("cycles", "visits", "policy_visits"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)} but must be at least 1.")
         rising = list(self.contexts) == sorted(set(self.contexts))
@@ -57,8 +58,9 @@ class MeasureConfig:
 class Clock:
     """Times cycles of one pair at a context; the state is rewound before every visit."""
 
-    def __init__(self, pair: Pair, controller: Controller, context: int, calls: int) -> None:
-        self.pair, self.controller, self.context, self.calls = pair, controller, context, calls
+    def __init__(self, pair: Pair, controller: Controller, context: int, cycles: int) -> None:
+        self.pair, self.controller, self.context = pair, controller, context
+        self.calls = math.ceil(cycles / pair.config.cycle.cycles_per_call)
         prompt_T = np.arange(context, dtype=np.int32) % pair.config.target.vocab_size
         self.state = prefill(pair, controller, prompt_T)
 
@@ -81,8 +83,7 @@ class Clock:
 
     def rewound(self) -> CycleState:
         """The state with only the prompt committed; slots behind it are overwritten."""
-        state = self.state
-        length = jnp.int32(self.context)
+        state, length = self.state, jnp.int32(self.context)
         return state.replace(
             target_cache=state.target_cache.replace(length=length),
             draft_cache=state.draft_cache.replace(length=length - 1),
@@ -95,8 +96,7 @@ class Clock:
         state, done = run(state, jnp.int32(room))
         state, following = run(state, done.left)
         jax.device_get(done)
-        started = time.perf_counter()
-        count = 0
+        started, count = time.perf_counter(), 0
         for _ in range(self.calls):
             done = following
             state, following = run(state, done.left)
@@ -129,7 +129,7 @@ def measure(
     """
     kept = Partial(partial_file, _identity(pair, policy, config))
     constant = controllers.constant()
-    clocks = [Clock(pair, constant, context, config.calls) for context in config.contexts]
+    clocks = [Clock(pair, constant, context, config.cycles) for context in config.contexts]
     median_LDV, plain_L = steady(_whole_cycles(pair, clocks, config, kept, progress))
     cycle_LDV = fit_sum(median_LDV)
     misfit = float(np.median(np.abs(median_LDV / cycle_LDV - 1)))
@@ -233,7 +233,7 @@ def policy_seconds(
     """
     cycle = pair.config.cycle
     random_params = networks.init_learned(jax.random.key(config.seed), cycle, policy)
-    with_policies = Clock(pair, networks.learned(cycle, policy), bare.context, config.calls)
+    with_policies = Clock(pair, networks.learned(cycle, policy), bare.context, config.cycles)
     size, extra = min(1, len(cycle.sizes) - 1), []
     ends: list[tuple[Literal["least", "most"], int]] = [("least", 1), ("most", cycle.max_levels)]
     for levels, count in ends:

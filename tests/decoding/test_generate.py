@@ -83,8 +83,7 @@ def test_the_first_burst_is_prefills_and_the_others_are_cycles():
     ],
 )
 def test_trim_cuts_at_the_length_and_behind_the_first_stop(left, stops, expected):
-    row = np.array([7, 8, 9, 5, 5, 5], np.int32)
-    scalars = (np.int32(one) for one in (3, 2, 4, 3))  # committed, accepted, levels, size index
+    row, scalars = [7, 8, 9, 5, 5, 5], (3, 2, 4, 3)  # committed, accepted, levels, size index
     pair = tiny.pair(SEED, stop_tokens=stops)
     burst = generate.trim(CycleResult(row, *scalars), pair, left)
     assert burst == Burst(expected, levels=4, size=6, accepted=2)

@@ -32,7 +32,7 @@ def steady(monkeypatch):
 
 
 def test_a_table_of_all_settings(steady):
-    config = measure.MeasureConfig(contexts=(8, 32), calls=1, visits=1, policy_visits=2)
+    config = measure.MeasureConfig(contexts=(8, 32), cycles=1, visits=1, policy_visits=2)
     shares: list[float] = []
     table = measure.measure(tiny.pair(0), WIDTHS, config, {"device": "here"}, shares.append)
     assert table.cycle_seconds.shape == (2, CYCLE.max_levels, len(CYCLE.sizes))
@@ -47,7 +47,7 @@ class Killed(Exception):
 
 
 def test_a_killed_measurement_goes_on(tmp_path, monkeypatch, steady):
-    config = measure.MeasureConfig(contexts=(8, 32), calls=1, visits=1, policy_visits=2)
+    config = measure.MeasureConfig(contexts=(8, 32), cycles=1, visits=1, policy_visits=2)
     path, shares = tmp_path / "partial.json", []
 
     def kill(share: float) -> None:

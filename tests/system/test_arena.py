@@ -111,7 +111,7 @@ def test_the_leaderboard_and_table_1_share_one_decoding(run, trained, out):
 
 def test_table_5_measures_and_decodes_at_temperature_1(run, trained, out):
     arguments = ("--trained", trained, "--splits", "all", "all", "--methods", "ddd")
-    quick = ("--measure.contexts", 16, "--measure.calls", 1, "--measure.visits", 1)
+    quick = ("--measure.contexts", 16, "--measure.cycles", 1, "--measure.visits", 1)
     found, _ = run(table5_sampling, out, *arguments, *quick, "--measure.policy-visits", 1)
     assert {row["temperature"] for row in found["rows"]} == {1.0}
     assert found["lossless"]["1"]["mismatches"] == 0
