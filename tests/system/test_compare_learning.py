@@ -19,7 +19,7 @@ SMALL = (
     "--learning.joint.total-steps 256 --learning.joint.environments 32 "
     "--learning.joint.rollout 128 --learning.joint.minibatch 64 --learning.joint.epochs 1 "
     "--learning.exact.updates 2 --learning.exact.environments 16 --learning.exact.cycles 2 "
-    "--learning.exact.steps 2 --learning.exact.minibatch 16"
+    "--learning.exact.steps 2 --learning.exact.minibatch 16 --learning.alternations 0"
 ).split()
 ROW = {
     *("latency", "learning", "reward", "over_best_constant", "low", "high", "share_of_gap"),
