@@ -39,7 +39,7 @@ class Config(PairFlags):
     cycle: CycleConfig = EMBEDDED_CYCLE
     policy: PolicyConfig = EMBEDDED_POLICY
     learning: LearningConfig = QUICK_LEARNING
-    measure: MeasureConfig = MeasureConfig(policy_visits=30)
+    measure: MeasureConfig = MeasureConfig(visits=2, policy_visits=30)
     json: bool = False  # print advice.json alone
 
 

@@ -30,7 +30,7 @@ class Config(PairFlags):
     out: Path = Path("runs/embedded")
     asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags(prompts=12)
     cycle: CycleConfig = EMBEDDED_CYCLE
-    seed: int = 0
+    training_seed: int = 0
 
 
 def terminal_table(trained: SavedHeads) -> Table:
@@ -59,7 +59,7 @@ def main() -> None:
     command.writable(config.out)
     console = Console()
     pair = command.load_pair(config, config.cycle)
-    trained = heads.train(pair, config, config.out / "classifiers", config.seed, console)
+    trained = heads.train(pair, config, config.out / "classifiers", config.training_seed, console)
     console.print(terminal_table(trained))
 
 
