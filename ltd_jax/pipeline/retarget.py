@@ -39,10 +39,12 @@ class Cell(TypedDict):
 
 
 def grounds(here: Ground, names: tuple[str, ...]) -> dict[str, Ground]:
-    """The same texts under every table, by name; `here` comes first under its own."""
+    """The same texts under every table, by name; `here` comes first, its own table only once."""
     found = {HERE: here}
     for name in names:
-        found[name] = under(here, shipped.fit(shipped.find(name), here.cycle))
+        ground = under(here, shipped.fit(shipped.find(name), here.cycle))
+        if ground.origin["latency"] != here.origin["latency"]:
+            found[name] = ground
     return found
 
 
