@@ -7,6 +7,7 @@ import jax
 import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # for the processes that tests start
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -14,8 +15,17 @@ hypothesis.settings.register_profile("tests", deadline=None)  # the first exampl
 hypothesis.settings.load_profile("tests")
 
 
+AS_USERS_RUN = ("cycle", "decoding", "models", "test_lossless", "test_families", "test_sampling")
+
+
 @pytest.fixture(scope="module", autouse=True)
-def forget_programs():
-    """Compiled programs hold memory maps, and a process may have only so many of them."""
+def programs(request):
+    """How a module's programs are compiled: nearly all of a test's time is XLA's optimising.
+
+    What decodes is compiled as users run it, all else in half the time. Compiled programs hold
+    memory maps, and a process may have only so many of them: a module's are forgotten behind it.
+    """
+    optimised = {request.path.stem, request.path.parent.name} & set(AS_USERS_RUN)
+    jax.config.update("jax_disable_most_optimizations", not optimised)
     yield
     jax.clear_caches()
