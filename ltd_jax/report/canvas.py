@@ -33,12 +33,17 @@ def subtitle(axes: Axes, text: str) -> None:
     axes.set_title(text, loc="left", fontsize=MEDIUM, color=palette.TEXT)
 
 
-def legend(figure: Figure, handles: Sequence[Artist]) -> None:
-    """One row of names above everything else."""
+def legend(
+    figure: Figure, handles: Sequence[Artist], *, below: bool = False, columns: int = 0
+) -> None:
+    """Names in rows of `columns`, 0 = in one row, above everything else or below it.
+
+    Above, a headline would be in their way.
+    """
     figure.legend(
         handles=list(handles),
-        loc="outside upper left",
-        ncols=len(handles),
+        loc="outside lower left" if below else "outside upper left",
+        ncols=columns or len(handles),
         frameon=False,
         fontsize=MEDIUM,
         handlelength=1.2,

@@ -13,6 +13,7 @@ COLOURS = {
     "joint": palette.PARTS["draft"],
     "exact": palette.METHODS["ltd"],
 }
+LOWEST = 0.8  # random policies are far below, and nothing is to be seen there
 LINES = {"paper": "--", "renewal": "-", "accepted": ":", "time": "-."}
 
 
@@ -33,6 +34,7 @@ def progress(curves: Sequence[Mapping[str, Any]]) -> bytes:
                 style = {"color": COLOURS[curve["learning"]], "linestyle": LINES[curve["reward"]]}
                 axes.plot(curve["seconds"], curve["validation"], linewidth=1.8, **style)
         axes.set_xscale("log")
+        axes.set_ylim(bottom=LOWEST)
         last = axes is panels[-1]
         canvas.tidy(axes, x="seconds of training" if last else "", y="over best constant")
         canvas.subtitle(axes, table)
@@ -43,6 +45,8 @@ def progress(curves: Sequence[Mapping[str, Any]]) -> bytes:
             Line2D([], [], color=COLOURS[way], linestyle=LINES[reward], label=f"{way}, {reward}")
             for way, reward in ways
         ],
+        below=True,
+        columns=3,
     )
     canvas.headline(figure, "Validation throughput while learning")
     return canvas.encode(figure, "png")
