@@ -1,6 +1,6 @@
 """The whole way on the embedded pair: record, measure, search, train, decode, compare, report.
 
-    python -m experiments.quickstart --out runs/quickstart        8 to 20 minutes on 2 CPU cores
+    python -m experiments.quickstart --out runs/quickstart        8 to 10 minutes on 2 CPU cores
 
 Writes report.html (start there), report.json and the plots. Stopped at any point, the same command
 goes on from there. `--smoke` runs everything in a tiny size; `--json` prints the report.

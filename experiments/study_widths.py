@@ -5,7 +5,8 @@
 Records and measures every width, trains its policies (exact learning), and learns which width to
 draft from the entropy of the target's last token. All numbers are on the test texts, over the best
 constant of the first width: the paper's action space has one. Decoding has one width per program;
-nothing here is measured live.
+nothing here is measured live. The widths' tables are measured one after another: only on a device
+that stays as fast as it is do they say which width is better.
 """
 
 import dataclasses
@@ -65,9 +66,12 @@ def shown(rows: list[Row]) -> Table:
 
 def main() -> None:
     config, console, started = study.parse(Config), Console(), time.monotonic()
-    if not config.widths or len(set(config.widths)) < len(config.widths):
-        raise UserError(f"--widths {config.widths} must be one or more distinct widths.")
+    distinct = len(set(config.widths)) == len(config.widths)
+    if not config.widths or not distinct or min(config.widths) < 1:
+        given = " ".join(map(str, config.widths))
+        raise UserError(f"--widths {given} must be one or more distinct widths of at least 1.")
     grounds = widths.same_speed([ground_of(each, config, console) for each in config.widths])
+    widths.must_be_comparable(grounds)
     params = [
         comparing.train(here, config.learning, config.seeds, console).params for here in grounds
     ]

@@ -1,6 +1,6 @@
 """Kill a training (kill -9) at random moments, resume it, compare with the uninterrupted one.
 
-    python -m experiments.torture_resume --kills 50        about 15 minutes on 2 CPU cores
+    python -m experiments.torture_resume --kills 50        about 40 minutes on 2 CPU cores
 
 Runs the stages of `train_policies` in a small size on the embedded pair: recording, then learning;
 only the latency table is kept between the runs, for measured times differ. Every finished run must

@@ -28,6 +28,7 @@ from ltd_jax.pipeline.studies import Ground
 from ltd_jax.policies import controller
 from ltd_jax.policies.networks import LearnedParams
 from ltd_jax.replay import measure, optimum
+from ltd_jax.replay.clock import Clock
 from ltd_jax.replay.measure import MeasureConfig
 from ltd_jax.replay.overhead import Overhead, with_overhead
 
@@ -133,7 +134,7 @@ def score(here: Ground, params: LearnedParams) -> Score:
 def with_policy_times(here: Ground, pair: Pair, config: MeasureConfig) -> Ground:
     """The same ground, where the policies take what its own take on this device."""
     context = config.contexts[0]
-    bare = measure.Clock(pair, controller.constant(), context, config.cycles)
+    bare = Clock(pair, controller.constant(), context, config.cycles)
     own = Overhead(*measure.policy_seconds(pair, here.policy, bare, config))
     splits = ("train", "validation", "test")
     return here._replace(**{name: with_overhead(getattr(here, name), own) for name in splits})

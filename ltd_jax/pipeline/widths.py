@@ -20,10 +20,10 @@ import numpy as np
 from ltd_jax.errors import UserError
 from ltd_jax.learning import lessons
 from ltd_jax.learning.lessons import Start
-from ltd_jax.pipeline import scores
+from ltd_jax.pipeline import retarget, scores
 from ltd_jax.pipeline.studies import Ground
 from ltd_jax.policies.networks import LearnedParams
-from ltd_jax.replay import optimum, retime
+from ltd_jax.replay import optimum
 from ltd_jax.replay.cycles import Replay
 
 BINS = 16  # of the root's entropy, equally full
@@ -52,7 +52,8 @@ class Cycles(NamedTuple):
 def same_speed(grounds: Sequence[Ground]) -> list[Ground]:
     """The same grounds, all as fast as the first in plain decoding.
 
-    Their tables were measured one after another, and a device's speed drifts in between.
+    Their tables were measured one after another. A device that gets slower as a whole in between is
+    put right; one whose memory alone gets slower is not, for that changes what a row costs.
     """
     first = grounds[0].table.plain_seconds
     return [_scaled(each, float((first / each.table.plain_seconds).mean())) for each in grounds]
@@ -64,12 +65,9 @@ def rows_of(
     """A row for every choice of widths, fewest first.
 
     Args:
+      grounds: of every width, comparable (`must_be_comparable`).
       params: of every width, the policies of every seed.
-
-    Raises:
-      UserError: the texts of two widths differ.
     """
-    same_texts(grounds)
     unit = scores.of_constant(grounds[0], grounds[0].best.levels, grounds[0].best.size)
     of_seeds = list(zip(*params, strict=True))
     train, test = (
@@ -82,8 +80,13 @@ def rows_of(
     return found
 
 
-def same_texts(grounds: Sequence[Ground]) -> None:
-    """Raises UserError unless all widths were recorded along the same texts."""
+def must_be_comparable(grounds: Sequence[Ground]) -> None:
+    """Raises UserError unless positions mean the same for all widths, and say what is chosen.
+
+    The texts must be the same, and the policies must not see recent cycles.
+    """
+    if any(here.policy.observation.recent for here in grounds):
+        raise UserError("The study of widths needs policies that do not see recent cycles.")
     for split in ("train", "test"):
         first = getattr(grounds[0], split).remaining
         for ground in grounds[1:]:
@@ -100,15 +103,9 @@ def joined(replays: Sequence[Replay]) -> Replay:
 
 
 def cycles_of(grounds: Sequence[Ground], params: Sequence[LearnedParams], split: str) -> Cycles:
-    """The cycle that each width's likeliest choices give from every position of a split.
-
-    Raises:
-      UserError: the policies see recent cycles, so a position does not say what they choose.
-    """
+    """The cycle that each width's likeliest choices give from every position of a split."""
     committed, seconds = [], []
     for here, actors in zip(grounds, params, strict=True):
-        if here.policy.observation.recent:
-            raise UserError("The study of widths needs policies that do not see recent cycles.")
         lesson = lessons.build(getattr(here, split), here.cycle, here.policy)
 
         def one(position: jax.Array, actors=actors, lesson=lesson, here=here):
@@ -195,12 +192,7 @@ def _row(
 
 def _scaled(here: Ground, factor: float) -> Ground:
     """A ground whose device takes `factor` times as long for everything."""
-    table = here.table
-    timed = ("cycle_seconds", "draft_seconds", "verify_seconds", "plain_seconds")
-    timed += ("depth_seconds", "size_seconds")
-    changed = {name: factor * getattr(table, name) for name in timed}
-    table = dataclasses.replace(table, **changed)
-    splits = ("train", "validation", "test")
-    replays = {name: retime.retimed(getattr(here, name), table, here.cycle) for name in splits}
-    best = optimum.best_constant(replays["validation"], here.cycle)
-    return here._replace(table=table, best=best, **replays)
+    parts = ("cycle", "draft", "verify", "plain", "depth", "size")
+    timed = [f"{part}_seconds" for part in parts]
+    changed = {name: factor * getattr(here.table, name) for name in timed}
+    return retarget.under(here, dataclasses.replace(here.table, **changed))

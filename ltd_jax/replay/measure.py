@@ -10,8 +10,6 @@ Drafting and verifying are also compiled alone, only to be timed, for the report
 """
 
 import dataclasses
-import math
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,16 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltd_jax.config import CycleConfig, PolicyConfig
-from ltd_jax.cycle import loop
 from ltd_jax.cycle.pair import Pair
-from ltd_jax.cycle.prefill import prefill
-from ltd_jax.cycle.step import CycleState, PlainState
 from ltd_jax.errors import UserError
 from ltd_jax.policies import controller as controllers
 from ltd_jax.policies import networks
-from ltd_jax.policies.controller import Controller
 from ltd_jax.provenance import device_name
 from ltd_jax.replay import parts
+from ltd_jax.replay.clock import Clock
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.partial import Partial
 
@@ -53,62 +48,6 @@ class MeasureConfig:
         rising = list(self.contexts) == sorted(set(self.contexts))
         if not self.contexts or not rising or self.contexts[0] < 1:
             raise ValueError(f"contexts {self.contexts} must be distinct, ascending and positive.")
-
-
-class Clock:
-    """Times cycles of one pair at a context; the state is rewound before every visit."""
-
-    def __init__(self, pair: Pair, controller: Controller, context: int, cycles: int) -> None:
-        self.pair, self.controller, self.context = pair, controller, context
-        self.calls = math.ceil(cycles / pair.config.cycle.cycles_per_call)
-        prompt_T = np.arange(context, dtype=np.int32) % pair.config.target.vocab_size
-        self.state = prefill(pair, controller, prompt_T)
-
-    def cycle_seconds(self, params: Any) -> float:
-        """Seconds of one cycle, as decoding runs them."""
-        run = partial(
-            loop.run_cycles, self.pair.params, self.pair.config, self.controller, (), params
-        )
-        self.state, seconds = self.time(run, self.rewound())
-        return seconds
-
-    def plain_seconds(self) -> float:
-        """Seconds of one autoregressive step, as decoding runs them."""
-        state = self.rewound()
-        run = partial(loop.run_plain, self.pair.params.target, self.pair.config, ())
-        root, sampling = jax.tree.map(jnp.copy, (state.root, state.sampling))
-        plain, seconds = self.time(run, PlainState(state.target_cache, root, sampling))
-        self.state = state.replace(target_cache=plain.cache)
-        return seconds
-
-    def rewound(self) -> CycleState:
-        """The state with only the prompt committed; slots behind it are overwritten."""
-        state, length = self.state, jnp.int32(self.context)
-        return state.replace(
-            target_cache=state.target_cache.replace(length=length),
-            draft_cache=state.draft_cache.replace(length=length - 1),
-            pending=state.pending.replace(count=jnp.int32(1)),
-        )
-
-    def time(self, run: Callable[[Any, jax.Array], Any], state: Any) -> tuple[Any, float]:
-        """The state behind some calls in a row and the seconds of one cycle or step in them."""
-        room = self.pair.config.cycle.context - self.context
-        state, done = run(state, jnp.int32(room))
-        state, following = run(state, done.left)
-        jax.device_get(done)
-        started, count = time.perf_counter(), 0
-        for _ in range(self.calls):
-            done = following
-            state, following = run(state, done.left)
-            count += int(jax.device_get(done).count)
-        seconds = time.perf_counter() - started
-        jax.device_get(following)
-        if count < self.calls * self.pair.config.cycle.cycles_per_call:
-            raise UserError(
-                f"There is no room to time cycles behind {self.context} tokens in a context of "
-                f"{self.pair.config.cycle.context}; measure at a smaller one."
-            )
-        return state, seconds / count
 
 
 def measure(
@@ -158,8 +97,9 @@ def fit_sum(seconds_LDV: np.ndarray) -> np.ndarray:
     Raises:
       UserError: a fitted cycle would take no time, which no quiet machine gives.
     """
-    mean = partial(np.mean, seconds_LDV, keepdims=True)
-    fitted = mean(axis=2) + mean(axis=1) - mean(axis=(1, 2))
+    by_levels = seconds_LDV.mean(axis=2, keepdims=True)
+    by_size = seconds_LDV.mean(axis=1, keepdims=True)
+    fitted = by_levels + by_size - seconds_LDV.mean(axis=(1, 2), keepdims=True)
     if fitted.min() <= 0:
         raise UserError("The timings are no sum of drafting and verifying; measure again.")
     return fitted
@@ -234,7 +174,8 @@ def policy_seconds(
     cycle = pair.config.cycle
     random_params = networks.init_learned(jax.random.key(config.seed), cycle, policy)
     with_policies = Clock(pair, networks.learned(cycle, policy), bare.context, config.cycles)
-    size, extra = min(1, len(cycle.sizes) - 1), []
+    size = min(1, len(cycle.sizes) - 1)
+    extra = []
     ends: list[tuple[Literal["least", "most"], int]] = [("least", 1), ("most", cycle.max_levels)]
     for levels, count in ends:
         forced = networks.forced(random_params, levels, size)
