@@ -1,14 +1,13 @@
 """Where a number comes from: device, versions, date, command; goes with all that is written."""
 
 import datetime
-import os
 import platform
 import sys
 from typing import Any
 
 import jax
 
-from ltd_jax import __version__
+from ltd_jax import __version__, processor
 
 
 def environment(dtype: str) -> dict[str, Any]:
@@ -34,24 +33,6 @@ def _command() -> str:
 
 
 def device_name() -> str:
-    """The kind of the first device; of a processor also the cores that may be used."""
+    """The kind of the first device; of a processor also its vectors and usable cores."""
     device = jax.devices()[0]
-    if device.platform != "cpu":
-        return device.device_kind
-    return f"{_processor()}, {core_count()} cores"
-
-
-def core_count() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if "model name" in line]
-    except OSError:
-        names = []
-    return names[0] if names else (platform.processor() or platform.machine())
+    return processor.name() if device.platform == "cpu" else device.device_kind

@@ -2,25 +2,27 @@
 
 For a few rows, XLA's CPU kernels first copy a weight [E, F] into panels of columns, in every call:
 a pass over 4 rows then costs 1.5 to 2 passes over one, though both read the same weights once. A
-weight kept as [F / 64, E, 64] *is* these panels, and the compiled loop over one holds the sums of
-all its columns for a few rows in registers while it reads the panel once (measured on a target of
-9 M parameters: 2 rows cost as much as one, 4 rows 1.2 times; 16 columns 2.4 times, for want of sums
-to keep the processor busy; 128 columns 2 times, for want of registers). Maps that read the same
-input are joined as well: one product for queries, keys and values, one for gate and up. GPUs and
-TPUs keep [E, F].
+weight kept as [F / P, E, P] *is* these panels, and is read where it lies. P is as wide as the
+kernel's sums: 64 columns with AVX-512, else 16. Measured on a target of 9 M parameters, two cores,
+one row and four: AVX-512 1.1 and 1.3 ms (16 columns: four cost 2.4 times one, 128 columns: twice);
+AVX2 2.8 and 4.1 ms (64 columns: 3.8 and 8.4, [E, F]: 3.3 and 6.7). Maps that read the same input
+are joined as well: one product for queries, keys and values, one for gate and up. GPUs and TPUs
+keep [E, F].
 
-    [E, F]            c0 c1 ... c63 | c64 ... c127 | ...   one row of memory per e
-    [F / 64, E, 64]   every panel lies in one piece: its 64 columns at e = 0, at e = 1, ...
+    [E, F]           c0 c1 ... | cP cP+1 ... | c2P ...   one row of memory per e
+    [F / P, E, P]    every panel lies in one piece: its P columns at e = 0, at e = 1, ...
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ltd_jax import processor
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.eagle3 import Eagle3Params
-from ltd_jax.models.layers import PANEL
+from ltd_jax.models.layers import WIDE_PANEL
 from ltd_jax.models.target import TargetParams
 
 
@@ -29,14 +31,24 @@ def wanted(dtype: jnp.dtype) -> bool:
     return jax.default_backend() == "cpu" and jax.device_count() == 1 and dtype == jnp.float32
 
 
-@jax.jit
+def panel_width() -> int:
+    """Columns of one panel that suit this processor's vectors."""
+    return WIDE_PANEL if processor.vector_instructions() == "AVX-512" else 16
+
+
 def blocked(*weights_EF: jax.Array) -> jax.Array:
-    """Maps of one input, side by side, as [F / 64, E, 64]; [E, F] if F is no multiple of 64."""
+    """Maps of one input, side by side, in panels for this processor; see `in_panels`."""
+    return in_panels(weights_EF, panel_width())
+
+
+@functools.partial(jax.jit, static_argnames="width")
+def in_panels(weights_EF: tuple[jax.Array, ...], width: int) -> jax.Array:
+    """Maps of one input, side by side, as [F / P, E, P]; [E, F] if F is no multiple of P."""
     joined_EF = jnp.concatenate(weights_EF, axis=1)
     E, F = joined_EF.shape
-    if F % PANEL:
+    if F % width:
         return joined_EF
-    return jnp.transpose(joined_EF.reshape(E, F // PANEL, PANEL), (1, 0, 2))
+    return jnp.transpose(joined_EF.reshape(E, F // width, width), (1, 0, 2))
 
 
 def block_target(params: TargetParams) -> TargetParams:

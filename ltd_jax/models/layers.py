@@ -14,13 +14,12 @@ import jax.numpy as jnp
 from ltd_jax.config import RopeScaling
 
 MASKED = -1e30  # finite, so that a row without any visible key gives no NaN
-PANEL = 64  # columns of one block of a blocked weight, see models.blocks
-FEWEST_BLOCKED_ROWS = 2  # XLA's kernel for one row is slower than the one for two
+WIDE_PANEL = 64  # columns of a block; see models.blocks
 MOST_BLOCKED_ROWS = 32  # more rows are worth a copy into [E, F]
 
 
 def linear(x_TE: jax.Array, weight: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
-    """x @ weight [T, F]; the weight is [E, F] or blocked, [F / 64, E, 64] (models.blocks).
+    """x @ weight [T, F]; the weight is [E, F] or blocked, [F / P, E, P] (models.blocks).
 
     Args:
       dtype: of the sum and the result; None = the input's.
@@ -31,7 +30,8 @@ def linear(x_TE: jax.Array, weight: jax.Array, dtype: jnp.dtype | None = None) -
         return jnp.dot(x_TE, weight, preferred_element_type=dtype)
     # Every panel gets its own copy of the rows: one product over a batch of panels.
     T = x_TE.shape[0]
-    x_TE = jnp.pad(x_TE, ((0, max(FEWEST_BLOCKED_ROWS - T, 0)), (0, 0)))
+    if T == 1 and weight.shape[2] == WIDE_PANEL:  # two rows are faster than one here
+        x_TE = jnp.pad(x_TE, ((0, 1), (0, 0)))
     x_BTE = jnp.broadcast_to(x_TE[None], (weight.shape[0], *x_TE.shape))
     panel_BTF = jnp.einsum("bte,bef->btf", x_BTE, weight, preferred_element_type=dtype)
     return jnp.transpose(panel_BTF, (1, 0, 2)).reshape(x_TE.shape[0], -1)[:T]

@@ -18,7 +18,7 @@ from ltd_jax.models.kv_cache import KVCache, Rows
 class LayerParams:
     """Weights of one decoder layer; linear maps are [in, out]; None = not in this family.
 
-    In blocks (models.blocks) every linear map is [out / 16, in, 16], `q` holds q, k and v, and
+    In blocks (models.blocks) every linear map is [out / P, in, P], `q` holds q, k and v, and
     `gate` holds gate and up.
     """
 

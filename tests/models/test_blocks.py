@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ltd_jax import processor
 from ltd_jax.cycle import pair as pairs
 from ltd_jax.models import blocks, draft, layers, target, weights
-from ltd_jax.models.layers import PANEL
 from ltd_jax.presets import EMBEDDED_CYCLE
 from tests.cycle import tiny
 
 CONFIG = tiny.CONFIG
+PANEL = blocks.panel_width()
 
 
 def normal(seed, *shape):
@@ -36,11 +37,18 @@ def test_a_width_without_whole_panels_stays():
     assert blocks.blocked(normal(0, 5, PANEL + 8)).shape == (5, PANEL + 8)
 
 
+@pytest.mark.parametrize(("flags", "width"), [("sse2 avx2 avx512f", 64), ("avx2", 16), ("", 16)])
+def test_panels_are_as_wide_as_the_processors_sums(monkeypatch, flags, width):
+    monkeypatch.setattr(processor, "_lines", lambda: {"flags": flags})
+    assert blocks.blocked(normal(0, 5, 128)).shape == (128 // width, 5, width)
+
+
 @pytest.mark.parametrize("rows", [1, 2, 7, layers.MOST_BLOCKED_ROWS + 1])
-@pytest.mark.parametrize("columns", [PANEL, 5 * PANEL, PANEL + 8])
-def test_the_product_is_the_same(rows, columns):
+@pytest.mark.parametrize("columns", [64, 5 * 64, 64 + 8])
+@pytest.mark.parametrize("width", [16, layers.WIDE_PANEL])
+def test_the_product_is_the_same(rows, columns, width):
     x_TE, weight_EF = normal(0, rows, 12), normal(1, 12, columns)
-    found = jax.jit(layers.linear)(x_TE, blocks.blocked(weight_EF))
+    found = jax.jit(layers.linear)(x_TE, blocks.in_panels((weight_EF,), width))
     np.testing.assert_allclose(found, np.asarray(x_TE) @ np.asarray(weight_EF), atol=1e-5)
 
 

@@ -15,7 +15,7 @@ import ltd_jax
 
 ROOT = Path(ltd_jax.__file__).parent
 LAYERS = (
-    ("model_config", "learning_config", "sampling"),
+    ("model_config", "learning_config", "sampling", "processor"),
     ("errors", "config", "presets", "checkpoint", "prompts", "chat", "provenance", "repetition"),
     ("models",),
     ("policies.controller",),
