@@ -33,6 +33,7 @@ class CycleConfig:
     context: int = 512  # most tokens (prompt and generated) of one sequence
     prefill_chunk: int = 64  # tokens per prefill pass
     cycles_per_call: int = 4  # cycles, or plain steps, between two visits of the host
+    short_catch_ups: tuple[int, ...] = ()  # rows of catch-up passes for short paths
 
     def __post_init__(self) -> None:
         for name in ("beam_width", "max_levels", "prefill_chunk", "cycles_per_call"):
@@ -46,6 +47,9 @@ class CycleConfig:
             )
         if not self.sizes or list(self.sizes) != sorted(set(self.sizes)) or self.sizes[0] < 0:
             raise ValueError(f"sizes {self.sizes} must be distinct, ascending and not negative.")
+        rows = self.short_catch_ups
+        if list(rows) != sorted(set(rows)) or any(row < 1 for row in rows):
+            raise ValueError(f"short_catch_ups {rows} must be distinct, ascending and positive.")
         if self.sizes[-1] > self.node_count:
             raise ValueError(
                 f"size {self.sizes[-1]} is larger than the {self.node_count} slots of a tree with "
@@ -61,6 +65,12 @@ class CycleConfig:
     def path_length(self) -> int:
         """Most tokens one cycle can commit: every level accepted, plus the target's own token."""
         return self.max_levels + 1
+
+    @property
+    def catch_up_rows(self) -> tuple[int, ...]:
+        """Rows of all catch-up passes that are compiled, ascending; the last holds every path."""
+        short = (rows for rows in self.short_catch_ups if rows < self.path_length)
+        return (*short, self.path_length)
 
     @property
     def target_slots(self) -> int:

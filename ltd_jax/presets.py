@@ -44,6 +44,7 @@ EMBEDDED_CYCLE = CycleConfig(
     sizes=(0, 1, 2, 3, 4, 6, 8, 12, 16, 24),
     context=384,
     cycles_per_call=8,
+    short_catch_ups=(2, 4),
 )  # no more than pays on a small target: unused levels would still cost rows in every cycle
 # The best nodes and what they promise say what all nodes say, in a tenth of the numbers.
 SORTED = ObservationConfig(nodes=False, best=8, expected=True, length=False)

@@ -1,9 +1,8 @@
 """Expand: the draft grows the tree, level by level, until the controller stops it (Sec. 3.2).
 
-First the catch-up pass: the tokens committed by the last cycle, with the target's true features,
-enter the draft's cache, and the last of them gives level 1. Then each further pass reads the W
-best nodes of the newest level and gives each W children. The depth policy sits inside the loop,
-so drafting never returns to the host.
+The catch-up pass (chain.py) gives the draft's output at the root, and that gives level 1. Then each
+further pass reads the W best nodes of the newest level and gives each W children. The depth policy
+sits inside the loop, so drafting never returns to the host.
 
     block   [ level-2 pass: W rows | level-3 pass: W rows | ... ]   uncommitted, thrown away
     a tree row sees: all committed tokens, its own ancestors in the block, itself
@@ -16,24 +15,15 @@ import jax.numpy as jnp
 from flax import struct
 
 from ltd_jax.config import PairConfig
-from ltd_jax.cycle import observe
+from ltd_jax.cycle import chain, observe
 from ltd_jax.cycle import tree as trees
+from ltd_jax.cycle.chain import Pending
 from ltd_jax.cycle.tree import DraftTree
-from ltd_jax.models import draft, kv_cache
+from ltd_jax.models import draft
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.kv_cache import KVCache, Rows
 from ltd_jax.policies import controller as controllers
 from ltd_jax.policies.controller import Controller, LevelView, TreeView
-
-
-@struct.dataclass
-class Pending:
-    """Committed tokens that the draft has not seen yet, with the target's features before them."""
-
-    token: jax.Array  # [D + 1] i32
-    feature: jax.Array  # [D + 1, 3 * target E]; Griffin: [D + 1, E]
-    count: jax.Array  # i32 [], valid rows; the last one is the root
-    root_entropy: jax.Array  # f32 [] nats, of the target's distribution that the root came from
 
 
 @struct.dataclass
@@ -68,39 +58,6 @@ class Expansion:
     entropy: jax.Array  # [D, W] f32 nats, of the draft's distribution at each row; 0 = no row
     hidden: jax.Array  # [D, W, E] the draft's outputs at the rows; 0 = no row
     memory: Any = ()  # the controller's state
-
-
-def catch_up(
-    params: DraftParams, pair: PairConfig, pending: Pending, cache: KVCache
-) -> tuple[jax.Array, KVCache]:
-    """Feeds the pending tokens; returns the output [E] at the root and the cache, committed."""
-    feature_TE = draft.fuse(params, pair.draft, pending.feature)
-    hidden_TE, cache = causal_pass(params, pair, pending.token, feature_TE, pending.count, cache)
-    return jnp.take(hidden_TE, pending.count - 1, axis=0), cache
-
-
-def causal_pass(
-    params: DraftParams,
-    pair: PairConfig,
-    token_T: jax.Array,
-    feature_TE: jax.Array,
-    count: jax.Array,
-    cache: KVCache,
-) -> tuple[jax.Array, KVCache]:
-    """A chain of tokens with true features: outputs [T, E]; `count` rows are committed."""
-    T = token_T.shape[0]
-    hidden_TE, rows = draft.forward(
-        params,
-        pair.draft,
-        token_T,
-        feature_TE,
-        cache.length + jnp.arange(T),
-        cache,
-        draft.empty_block(pair.draft, T, cache.keys[0].dtype),
-        0,
-        jnp.tril(jnp.ones((T, T), bool)),
-    )
-    return hidden_TE, kv_cache.append(cache, rows, count)
 
 
 def first_level(params: DraftParams, pair: PairConfig, hidden_E: jax.Array) -> Expansion:
@@ -175,7 +132,7 @@ def expand(
         going = wanted & (expansion.levels < pair.cycle.max_levels)
         return expansion.replace(going=going, memory=memory)
 
-    hidden_E, cache = catch_up(params, pair, pending, cache)
+    hidden_E, cache = chain.catch_up(params, pair, pending, cache)
     expansion = jax.lax.while_loop(
         lambda expansion: expansion.going,
         lambda expansion: decide(add_level(params, pair, cache, expansion)),

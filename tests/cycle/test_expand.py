@@ -3,9 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltd_jax.cycle import expand, prefill
+from ltd_jax.config import CycleConfig
+from ltd_jax.cycle import chain, expand, prefill
 from ltd_jax.cycle import tree as trees
-from ltd_jax.cycle.expand import Pending
+from ltd_jax.cycle.chain import Pending
 from tests.cycle import menu, tiny
 from tests.oracle import target as oracle_target
 from tests.oracle import tree as oracle
@@ -25,14 +26,14 @@ def expanded(params, chosen, memory, pending, cache):
 @jax.jit
 def full_tree(params, pending, cache):
     """The tree of all levels."""
-    hidden_E, cache = expand.catch_up(params, tiny.CONFIG, pending, cache)
+    hidden_E, cache = chain.catch_up(params, tiny.CONFIG, pending, cache)
     return expand.full_expansion(params, tiny.CONFIG, hidden_E, cache).tree
 
 
 @jax.jit
 def caught_up(params, pending, cache):
     """The catch-up pass alone."""
-    return expand.catch_up(params, tiny.CONFIG, pending, cache)
+    return chain.catch_up(params, tiny.CONFIG, pending, cache)
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,14 @@ def test_no_controller_drafts_beyond_the_most_levels(pair):
     endless = menu.params(menu.FIXED, 99)
     expansion, _ = expanded(pair.params.draft, endless, jnp.int32(0), pending, cache)
     assert int(expansion.levels) == D
+
+
+def test_the_shortest_catch_up_that_holds_a_path():
+    assert CYCLE.catch_up_rows == (2, D + 1)  # PLACES need both
+    assert CycleConfig(max_levels=3, short_catch_ups=(2, 4, 9)).catch_up_rows == (2, 4)
+    for wrong in ((4, 2), (2, 2), (0,)):
+        with pytest.raises(ValueError, match="short_catch_ups .* must be distinct, ascending"):
+            CycleConfig(short_catch_ups=wrong)
 
 
 def test_catching_up_at_once_equals_one_token_at_a_time(pair):

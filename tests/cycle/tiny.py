@@ -39,7 +39,12 @@ CONFIG = PairConfig(
         rope_theta=500.0,
     ),
     cycle=CycleConfig(
-        beam_width=4, max_levels=5, sizes=(0, 1, 3, 6, 12), context=96, prefill_chunk=8
+        beam_width=4,
+        max_levels=5,
+        sizes=(0, 1, 3, 6, 12),
+        context=96,
+        prefill_chunk=8,
+        short_catch_ups=(2,),
     ),
 )
 PROMPT_TOKENS = (1, 8, 19)  # less than a prefill chunk, just one, more than two
