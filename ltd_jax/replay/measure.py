@@ -60,7 +60,8 @@ def measure(
 ) -> LatencyTable:
     """The latency table of this device for a pair; `progress` gets the share that is done.
 
-    Time does not depend on what the tokens are, so any text serves.
+    Any text serves: of a cycle's time, only the catch-up pass depends on what is accepted, and that
+    is timed as it comes.
 
     Args:
       partial_file: where what is measured is kept at once, for a killed measurement to go on from;
