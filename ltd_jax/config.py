@@ -36,6 +36,8 @@ class CycleConfig:
     short_catch_ups: tuple[int, ...] = ()  # rows of catch-up passes for short paths
 
     def __post_init__(self) -> None:
+        for name in ("sizes", "short_catch_ups"):  # lists where read from JSON
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("beam_width", "max_levels", "prefill_chunk", "cycles_per_call"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)} but must be at least 1.")
