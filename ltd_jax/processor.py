@@ -20,7 +20,7 @@ def core_count() -> int:
 
 
 def vector_instructions() -> str:
-    """ "AVX-512", "AVX2", or "" where neither is known of."""
+    """Either "AVX-512" or "AVX2"; empty where neither is known of."""
     flags = _lines().get("flags", "").split()
     return "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else ""
 
@@ -34,4 +34,4 @@ def _lines() -> dict[str, str]:
     except OSError:
         return {}
     pairs = [line.split(":", 1) for line in first.splitlines() if ":" in line]
-    return {name.strip(): value.strip() for name, value in pairs}
+    return {key.strip(): value.strip() for key, value in pairs}

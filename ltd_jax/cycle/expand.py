@@ -1,8 +1,8 @@
 """Expand: the draft grows the tree, level by level, until the controller stops it (Sec. 3.2).
 
-The catch-up pass (chain.py) gives the draft's output at the root, and that gives level 1. Then each
-further pass reads the W best nodes of the newest level and gives each W children. The depth policy
-sits inside the loop, so drafting never returns to the host.
+The catch-up pass (catch_up.py) gives the draft's output at the root, and that gives level 1. Then
+each further pass reads the W best nodes of the newest level and gives each W children. The depth
+policy sits inside the loop, so drafting never returns to the host.
 
     block   [ level-2 pass: W rows | level-3 pass: W rows | ... ]   uncommitted, thrown away
     a tree row sees: all committed tokens, its own ancestors in the block, itself
@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from ltd_jax.config import PairConfig
-from ltd_jax.cycle import chain, observe
+from ltd_jax.cycle import catch_up, observe
 from ltd_jax.cycle import tree as trees
-from ltd_jax.cycle.chain import Pending
+from ltd_jax.cycle.catch_up import Pending
 from ltd_jax.cycle.tree import DraftTree
 from ltd_jax.models import draft
 from ltd_jax.models.draft import DraftParams
@@ -132,7 +132,7 @@ def expand(
         going = wanted & (expansion.levels < pair.cycle.max_levels)
         return expansion.replace(going=going, memory=memory)
 
-    hidden_E, cache = chain.catch_up(params, pair, pending, cache)
+    hidden_E, cache = catch_up.catch_up(params, pair, pending, cache)
     expansion = jax.lax.while_loop(
         lambda expansion: expansion.going,
         lambda expansion: decide(add_level(params, pair, cache, expansion)),

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltd_jax.config import PairConfig
-from ltd_jax.cycle import chain, observe, sample
-from ltd_jax.cycle.chain import Pending
+from ltd_jax.cycle import catch_up, observe, sample
+from ltd_jax.cycle.catch_up import Pending
 from ltd_jax.cycle.pair import Pair, PairParams
 from ltd_jax.cycle.step import CycleState
 from ltd_jax.errors import UserError
@@ -94,7 +94,7 @@ def prefill_chunk(
     shifted_T = jnp.where(rows_T == count - 1, next_token, jnp.roll(token_T, -1))
     waiting = is_last.astype(jnp.int32)
     fused_TE = draft.fuse(params.draft, pair.draft, feature_TE)
-    _, draft_cache = chain.causal_pass(
+    _, draft_cache = catch_up.causal_pass(
         params.draft, pair, shifted_T, fused_TE, count - waiting, state.draft_cache
     )
     last = (feature_TE[count - 1], logits_TX[count - 1])

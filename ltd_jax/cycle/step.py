@@ -11,7 +11,7 @@ from flax import struct
 
 from ltd_jax.config import PairConfig
 from ltd_jax.cycle import expand, sample, verify
-from ltd_jax.cycle.chain import Pending
+from ltd_jax.cycle.catch_up import Pending
 from ltd_jax.cycle.pair import PairParams
 from ltd_jax.cycle.sample import SamplingState
 from ltd_jax.models import kv_cache, target

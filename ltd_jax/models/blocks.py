@@ -3,11 +3,11 @@
 For a few rows, XLA's CPU kernels first copy a weight [E, F] into panels of columns, in every call:
 a pass over 4 rows then costs 1.5 to 2 passes over one, though both read the same weights once. A
 weight kept as [F / P, E, P] *is* these panels, and is read where it lies. P is as wide as the
-kernel's sums: 64 columns with AVX-512, else 16. Measured on a target of 9 M parameters, two cores,
-one row and four: AVX-512 1.1 and 1.3 ms (16 columns: four cost 2.4 times one, 128 columns: twice);
-AVX2 2.8 and 4.1 ms (64 columns: 3.8 and 8.4, [E, F]: 3.3 and 6.7). Maps that read the same input
-are joined as well: one product for queries, keys and values, one for gate and up. GPUs and TPUs
-keep [E, F].
+kernel's sums: 64 columns with AVX-512, else 16. The linear maps of a target of 9 M parameters on
+two cores, for one row and four, took 2.8 and 4.1 ms with AVX2 (64 columns: 3.8 and 8.4, [E, F]: 3.3
+and 6.7), and 1.1 and 1.3 ms in panels of 64 on a faster processor, with AVX-512 as its times tell
+(16 columns: four rows cost 2.4 times one). Maps that read the same input are joined as well: one
+product for queries, keys and values, one for gate and up. GPUs and TPUs keep [E, F].
 
     [E, F]           c0 c1 ... | cP cP+1 ... | c2P ...   one row of memory per e
     [F / P, E, P]    every panel lies in one piece: its P columns at e = 0, at e = 1, ...

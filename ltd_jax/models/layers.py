@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from ltd_jax.config import RopeScaling
 
 MASKED = -1e30  # finite, so that a row without any visible key gives no NaN
-WIDE_PANEL = 64  # columns of a block; see models.blocks
+WIDE_PANEL = 64  # columns of a block with AVX-512, see models.blocks
 MOST_BLOCKED_ROWS = 32  # more rows are worth a copy into [E, F]
 
 

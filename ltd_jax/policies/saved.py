@@ -64,7 +64,7 @@ def load(folder: Path) -> SavedPolicies:
                 raise UserError(f"The policies in {folder} are damaged; train them again.")
             raise UserError(f"There are no policies in {folder}; train them first.")
         try:
-            cycle = CycleConfig(**_tuples(provenance["cycle"]))
+            cycle = CycleConfig(**provenance["cycle"])
             policy = dict(provenance["policy"])
             seen = ObservationConfig(**policy.pop("observation"))
             widths = PolicyConfig(**_tuples(policy), observation=seen)

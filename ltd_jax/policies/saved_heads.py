@@ -79,14 +79,12 @@ def load(folder: Path) -> SavedHeads:
 
 def cycle_of(heads: SavedHeads) -> CycleConfig:
     """The cycle that the classifiers were trained with."""
-    fields = heads.provenance["cycle"]
-    return CycleConfig(**fields | {"sizes": tuple(fields["sizes"])})
+    return CycleConfig(**heads.provenance["cycle"])
 
 
 def _blank(provenance: dict[str, Any]) -> dict[str, Any]:
     """Heads of the recorded shapes, with random weights."""
-    fields = provenance["cycle"] | {"sizes": tuple(provenance["cycle"]["sizes"])}
-    cycle, hidden_size = CycleConfig(**fields), provenance["hidden"]
+    cycle, hidden_size = CycleConfig(**provenance["cycle"]), provenance["hidden"]
     heads = {
         name: network(name, width).init(
             jax.random.key(0), jnp.zeros(feature_width(name, cycle, hidden_size))

@@ -17,7 +17,7 @@ import numpy as np
 from flax import struct
 
 from ltd_jax.config import PairConfig
-from ltd_jax.cycle import chain, expand, observe, step
+from ltd_jax.cycle import catch_up, expand, observe, step
 from ltd_jax.cycle import prefill as prefills
 from ltd_jax.cycle.pair import Pair, PairParams
 from ltd_jax.cycle.step import PlainState
@@ -149,7 +149,7 @@ def _text_states(params: PairParams, pair: PairConfig, tokens_S: jax.Array) -> T
         jnp.tril(jnp.ones((S, S), bool)),
         None,
     )
-    hidden_SE, cache = chain.causal_pass(
+    hidden_SE, cache = catch_up.causal_pass(
         params.draft,
         pair,
         jnp.roll(tokens_S, -1),

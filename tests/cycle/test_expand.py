@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ltd_jax.config import CycleConfig
-from ltd_jax.cycle import chain, expand, prefill
+from ltd_jax.cycle import catch_up, expand, prefill
 from ltd_jax.cycle import tree as trees
-from ltd_jax.cycle.chain import Pending
+from ltd_jax.cycle.catch_up import Pending
 from tests.cycle import menu, tiny
 from tests.oracle import target as oracle_target
 from tests.oracle import tree as oracle
@@ -26,14 +26,14 @@ def expanded(params, chosen, memory, pending, cache):
 @jax.jit
 def full_tree(params, pending, cache):
     """The tree of all levels."""
-    hidden_E, cache = chain.catch_up(params, tiny.CONFIG, pending, cache)
+    hidden_E, cache = catch_up.catch_up(params, tiny.CONFIG, pending, cache)
     return expand.full_expansion(params, tiny.CONFIG, hidden_E, cache).tree
 
 
 @jax.jit
 def caught_up(params, pending, cache):
     """The catch-up pass alone."""
-    return chain.catch_up(params, tiny.CONFIG, pending, cache)
+    return catch_up.catch_up(params, tiny.CONFIG, pending, cache)
 
 
 @pytest.fixture(scope="module")

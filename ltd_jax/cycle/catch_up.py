@@ -1,4 +1,4 @@
-"""Catching up: committed tokens, with the target's true features, enter the draft's cache.
+"""Catch up: committed tokens, with the target's true features, enter the draft's cache.
 
 A cycle begins with the tokens that the last one committed; the last of them is the root. How many
 they are is known only when the program runs, and a processor pays for every row of a pass: so short
@@ -45,8 +45,8 @@ def catch_up(
         return run
 
     widths = pair.cycle.catch_up_rows
-    width = jnp.searchsorted(jnp.asarray(widths), pending.count)
-    hidden_E, rows = jax.lax.switch(width, [branch(T) for T in widths], pending, cache)
+    too_short = jnp.sum(jnp.asarray(widths) < pending.count)
+    hidden_E, rows = jax.lax.switch(too_short, [branch(T) for T in widths], pending, cache)
     return hidden_E, kv_cache.append(cache, rows, pending.count)
 
 
