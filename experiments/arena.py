@@ -12,7 +12,7 @@ from experiments import command, output
 from experiments.command import PairFlags
 from ltd_jax import provenance
 from ltd_jax.config import PolicyConfig
-from ltd_jax.pipeline import contest, results, stages, standings, training
+from ltd_jax.pipeline import contest, results, standings, tables, training
 from ltd_jax.pipeline.contest import Contest
 from ltd_jax.pipeline.questions import QuestionFlags, Split
 from ltd_jax.policies import saved, saved_heads
@@ -63,7 +63,7 @@ def hold(config: ArenaFlags, temperature: float, console: Console) -> Contest:
     results.must_be_comparable(pair)
     if temperature > 0:
         clocking = Clocking(out, trained.policies.widths, config.measure)
-        trained = trained._replace(table=stages.table_of(pair, clocking, console))
+        trained = trained._replace(table=tables.table_of(pair, clocking, console))
     device = provenance.device_name()
     saved.check(trained.policies, pair.fingerprint, device, config.allow_other_hardware)
     heads = saved_heads.load(config.classifiers or config.trained / "classifiers")

@@ -29,7 +29,7 @@ from ltd_jax import provenance
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig, PPOConfig
 from ltd_jax.learning.course import Replays
 from ltd_jax.learning.stage import Point
-from ltd_jax.pipeline import learning_speed, stages
+from ltd_jax.pipeline import learning_speed, stages, tables
 from ltd_jax.pipeline.learning_speed import PAPER_LEARNING, PAPER_WIDTHS
 from ltd_jax.pipeline.questions import QuestionFlags
 from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_LEARNING, EMBEDDED_POLICY
@@ -59,7 +59,7 @@ def recorded(config: Config, console: Console) -> Replays:
     """The replays to learn and to validate on."""
     pair = command.load_pair(config, config.cycle)
     traces = [stages.trace_of(pair, split, config, console) for split in ("train", "validation")]
-    table = stages.table_of(pair, config, console)
+    table = tables.table_of(pair, config, console)
     return Replays(*[cycles.build(trace, table, config.cycle) for trace in traces])
 
 

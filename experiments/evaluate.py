@@ -17,7 +17,7 @@ from rich.console import Console
 from experiments import command
 from experiments.command import PairFlags
 from ltd_jax import prompts, provenance, report
-from ltd_jax.pipeline import answers, results, settings_file, stages, training
+from ltd_jax.pipeline import answers, results, settings_file, tables, training
 from ltd_jax.pipeline.questions import QuestionFlags, Split
 from ltd_jax.policies import saved
 
@@ -43,7 +43,7 @@ def main() -> None:
     folder = config.policies if tuned is None else tuned.folder / "policies"
     trained = training.load(folder)
     pair = command.load_pair(config, trained.policies.cycle)
-    stages.must_fit(trained.table, folder.parent / "latency.json", pair)
+    tables.must_fit(trained.table, folder.parent / "latency.json", pair)
     here, other = provenance.device_name(), config.allow_other_hardware
     if tuned is not None:
         settings_file.check_here(tuned, pair, other)

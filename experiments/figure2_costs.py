@@ -16,7 +16,7 @@ from rich.table import Table
 from experiments import command, output
 from experiments.command import PairFlags
 from ltd_jax.config import CycleConfig, PolicyConfig
-from ltd_jax.pipeline import stages
+from ltd_jax.pipeline import tables
 from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY, Preset
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.measure import MeasureConfig
@@ -60,7 +60,7 @@ def main() -> None:
     config = command.parse(start)
     command.writable(config.out)
     console = Console()
-    table = stages.table_of(command.load_pair(config, config.cycle), config, console)
+    table = tables.table_of(command.load_pair(config, config.cycle), config, console)
     rows = rows_of(table)
     paper = part_rows("draft", range(1, len(FIGURE2.draft) + 1), FIGURE2.draft)
     paper += part_rows("verify", FIGURE2.sizes, FIGURE2.verify)

@@ -17,7 +17,7 @@ from rich.table import Table
 from experiments import command, output
 from experiments.command import PairFlags
 from ltd_jax.config import CycleConfig, PolicyConfig
-from ltd_jax.pipeline import gridsearch, stages
+from ltd_jax.pipeline import gridsearch, tables
 from ltd_jax.pipeline.questions import QuestionFlags, Split
 from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY, Preset
 from ltd_jax.replay.measure import MeasureConfig
@@ -51,7 +51,7 @@ def main() -> None:
     console = Console()
     grid = gridsearch.grid_of(config.levels, config.sizes, config.cycle)
     pair = command.load_pair(config, config.cycle)
-    table = stages.table_of(pair, config, console)
+    table = tables.table_of(pair, config, console)
     here = dataclasses.replace(config, out=config.out / "grid")
     replay = gridsearch.replay_of(pair, table, config.split, here, console)
     rows = gridsearch.rows_of(replay, config.cycle, grid)

@@ -17,7 +17,7 @@ from rich.table import Table
 from experiments import command
 from experiments.command import PairFlags
 from ltd_jax.config import CycleConfig, PolicyConfig
-from ltd_jax.pipeline import stages
+from ltd_jax.pipeline import tables
 from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY, Preset
 from ltd_jax.replay import latency
 from ltd_jax.replay.latency import LatencyTable
@@ -66,7 +66,7 @@ def main() -> None:
     config = command.parse(start)
     command.writable(config.out)
     console = Console(stderr=config.json)
-    table = stages.table_of(command.load_pair(config, config.cycle), config, console)
+    table = tables.table_of(command.load_pair(config, config.cycle), config, console)
     if config.json:
         print(json.dumps(latency.record(table)))
     else:

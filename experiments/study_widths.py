@@ -2,11 +2,10 @@
 
     python -m experiments.study_widths --out runs/widths          about 15 minutes on 2 CPU cores
 
-Records and measures every width, trains its policies (exact learning), and learns which width to
-draft from the entropy of the target's last token. All numbers are on the test texts, over the best
-constant of the first width: the paper's action space has one. Decoding has one width per program;
-nothing here is measured live. The widths' tables are measured one after another: only on a device
-that stays as fast as it is do they say which width is better.
+Records every width, measures all of them in turns, trains each one's policies (exact learning), and
+learns which width to draft from the entropy of the target's last token. All numbers are on the test
+texts, over the best constant of the first width: the paper's action space has one. Decoding has one
+width per program; nothing here is measured live.
 """
 
 import dataclasses
@@ -20,7 +19,7 @@ from experiments import command, study
 from experiments.study import StudyFlags
 from ltd_jax.config import LearningConfig
 from ltd_jax.errors import UserError
-from ltd_jax.pipeline import comparing, studies, widths
+from ltd_jax.pipeline import comparing, studies, tables, widths
 from ltd_jax.pipeline.studies import Ground
 from ltd_jax.pipeline.widths import Row
 from ltd_jax.presets import EMBEDDED_LEARNING
@@ -35,13 +34,24 @@ class Config(StudyFlags):
     learning: LearningConfig = EMBEDDED_LEARNING
 
 
-def ground_of(width: int, config: Config, console: Console) -> Ground:
-    """What one width stands on."""
-    cycle = dataclasses.replace(config.cycle, beam_width=width)
-    here = dataclasses.replace(config, cycle=cycle, out=config.out / f"width-{width}")
-    console.print(f"beam width {width}")
-    pair = command.load_pair(here, cycle)
-    return studies.ground(pair, here, config.latency, console)
+def grounds_of(config: Config, console: Console) -> list[Ground]:
+    """What every width stands on."""
+    settings = [
+        dataclasses.replace(
+            config,
+            cycle=dataclasses.replace(config.cycle, beam_width=width),
+            out=config.out / f"width-{width}",
+        )
+        for width in config.widths
+    ]
+    pairs = [command.load_pair(here, here.cycle) for here in settings]
+    if config.latency is None:
+        tables.tables_of(pairs, settings, console)
+    grounds = []
+    for width, pair, here in zip(config.widths, pairs, settings, strict=True):
+        console.print(f"beam width {width}")
+        grounds.append(studies.ground(pair, here, config.latency, console))
+    return grounds
 
 
 def shown(rows: list[Row]) -> Table:
@@ -70,7 +80,7 @@ def main() -> None:
     if not config.widths or not distinct or min(config.widths) < 1:
         given = " ".join(map(str, config.widths))
         raise UserError(f"--widths {given} must be one or more distinct widths of at least 1.")
-    grounds = widths.same_speed([ground_of(each, config, console) for each in config.widths])
+    grounds = widths.same_speed(grounds_of(config, console))
     widths.must_be_comparable(grounds)
     params = [
         comparing.train(here, config.learning, config.seeds, console).params for here in grounds

@@ -16,7 +16,7 @@ from rich.console import Console
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.errors import UserError
 from ltd_jax.learning import coadapt
-from ltd_jax.pipeline import stages
+from ltd_jax.pipeline import stages, tables
 from ltd_jax.pipeline.questions import Split
 from ltd_jax.pipeline.stages import Settings
 from ltd_jax.policies import controller, networks
@@ -56,7 +56,7 @@ def study(pair: Pair, settings: StudySettings, console: Console) -> dict[str, An
     if pair.config.sampling.temperature == 0:
         raise UserError("There is nothing to study at temperature 0; give --temperature 1.")
     cycle = pair.config.cycle
-    table = stages.table_of(pair, settings, console)
+    table = tables.table_of(pair, settings, console)
     lessons = lessons_of(pair, table, settings, console)
     trace = stages.trace_of(pair, "test", settings, console, with_reach=True)
     tests = {

@@ -1,11 +1,10 @@
-"""The stages that end in files: traces, latency table, policies.
+"""The stages that end in files: traces and policies; latency tables are in `tables`.
 
 A stage that is found done for the same pair and settings is read; one of another pair is refused.
 """
 
 import dataclasses
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,9 +21,8 @@ from ltd_jax.errors import UserError
 from ltd_jax.learning.course import Learned, Replays
 from ltd_jax.pipeline import questions
 from ltd_jax.pipeline.questions import QuestionFlags, Split
-from ltd_jax.replay import latency, measure, optimum, reach, record, shipped
+from ltd_jax.replay import measure, optimum, reach, record
 from ltd_jax.replay import trace as traces
-from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.record import Prompt
 from ltd_jax.replay.trace import Trace
 from ltd_jax.sampling import described
@@ -40,7 +38,7 @@ class Recording(Protocol):
 
 
 class Measuring(Protocol):
-    """What `table_of` reads of a command's config."""
+    """What `tables.table_of` reads of a command's config."""
 
     @property
     def out(self) -> Path: ...
@@ -136,66 +134,6 @@ def _reaching(
         trace = reach.add(pair, found, trace, lambda texts: advance(texts / len(found)))
     traces.save(trace, path)
     return trace
-
-
-def table_of(pair: Pair, settings: Measuring, console: Console) -> LatencyTable:
-    """Measures this device, or reads what was measured before, or goes on measuring."""
-    path, partial_file = settings.out / "latency.json", settings.out / "latency-partial.json"
-    if path.exists():
-        table = latency.load(path)
-        must_fit(table, path, pair)
-        return table
-    origin = provenance.environment(jnp.dtype(pair.dtype).name)
-    origin |= {"fingerprint": pair.fingerprint, "sampling": described(pair.config.sampling)}
-    with bar(console, "measure latencies") as advance:
-        table = measure.measure(
-            pair, settings.policy, settings.measure, origin, advance, partial_file
-        )
-    latency.save(table, path)
-    partial_file.unlink(missing_ok=True)
-    return table
-
-
-def must_fit(table: LatencyTable, path: Path, pair: Pair) -> None:
-    """Raises UserError unless a table is of this pair and its cycle; warns of another device."""
-    cycle, origin = pair.config.cycle, table.provenance
-    if "fingerprint" not in origin:
-        raise UserError(
-            f"{path} is the table of {origin.get('device')}, not measured with this pair; give "
-            "another --out or delete it."
-        )
-    must_equal(path, "fingerprint", origin.get("fingerprint"), pair.fingerprint)
-    must_equal(path, "dtype", origin.get("dtype"), jnp.dtype(pair.dtype).name)
-    must_equal(path, "sampling", origin.get("sampling"), described(pair.config.sampling))
-    must_equal(path, "sizes", table.sizes, cycle.sizes)
-    must_equal(path, "levels", table.max_levels, cycle.max_levels)
-    if origin.get("device") != provenance.device_name():
-        warnings.warn(
-            f"{path} was measured on {origin.get('device')}, so the policies are trained for that "
-            f"device and not for {provenance.device_name()}.",
-            stacklevel=2,
-        )
-
-
-def named_table(
-    pair: Pair, settings: Measuring, name: str | None, console: Console
-) -> LatencyTable:
-    """The table of a shipped name or a file, fitted to the pair's cycle; None = `table_of`."""
-    if name is None:
-        return table_of(pair, settings, console)
-    return shipped.fit(shipped.find(name), pair.config.cycle)
-
-
-def kept_table(pair: Pair, settings: Measuring, name: str, console: Console) -> LatencyTable:
-    """`named_table`, kept as the folder's own, so that what is trained for it lies beside it."""
-    path = settings.out / "latency.json"
-    table = named_table(pair, settings, name, console)
-    if path.exists():
-        there, here = latency.load(path), latency.fingerprint(table)
-        must_equal(path, "latency table", latency.fingerprint(there), here)
-    else:
-        latency.save(table, path)
-    return table
 
 
 def learned_by(

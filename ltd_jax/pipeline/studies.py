@@ -18,7 +18,7 @@ from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig, Reward
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.learning import coadapt
 from ltd_jax.learning.course import Learned, Replays
-from ltd_jax.pipeline import stages
+from ltd_jax.pipeline import stages, tables
 from ltd_jax.pipeline.questions import Split
 from ltd_jax.pipeline.stages import Settings
 from ltd_jax.replay import cycles, latency, optimum
@@ -56,7 +56,7 @@ def ground(pair: Pair, settings: Settings, latencies: str | None, console: Conso
       latencies: a shipped table's name or a file; None = this device.
     """
     traces = [stages.trace_of(pair, split, settings, console) for split in SPLITS]
-    table = stages.named_table(pair, settings, latencies, console)
+    table = tables.named_table(pair, settings, latencies, console)
     cycle = pair.config.cycle
     origin = {
         "fingerprint": pair.fingerprint,

@@ -10,7 +10,7 @@ from ltd_jax.cycle.pair import Pair
 from ltd_jax.errors import UserError
 from ltd_jax.learning.course import Learned, Replays
 from ltd_jax.learning.stage import Point
-from ltd_jax.pipeline import stages
+from ltd_jax.pipeline import stages, tables
 from ltd_jax.pipeline.stages import Settings
 from ltd_jax.policies import saved
 from ltd_jax.policies.saved import SavedPolicies
@@ -43,9 +43,9 @@ def train(
     cycle, folder = pair.config.cycle, settings.out / "policies"
     traces = [stages.trace_of(pair, split, settings, console) for split in ("train", "validation")]
     if latencies is None:
-        table = stages.table_of(pair, settings, console)
+        table = tables.table_of(pair, settings, console)
     else:
-        table = stages.kept_table(pair, settings, latencies, console)
+        table = tables.kept_table(pair, settings, latencies, console)
     lessons = Replays(*[cycles.build(trace, table, cycle) for trace in traces])
     best = optimum.best_constant(lessons.validation, cycle)
     console.print(f"best constant on validation: levels {best.levels}, size {best.size}")

@@ -52,8 +52,8 @@ class Cycles(NamedTuple):
 def same_speed(grounds: Sequence[Ground]) -> list[Ground]:
     """The same grounds, all as fast as the first in plain decoding.
 
-    Their tables were measured one after another. A device that gets slower as a whole in between is
-    put right; one whose memory alone gets slower is not, for that changes what a row costs.
+    Tables that were measured in turns (`tables.tables_of`) differ little in that; tables of other
+    days differ by what the device was slower as a whole.
     """
     first = grounds[0].table.plain_seconds
     return [_scaled(each, float((first / each.table.plain_seconds).mean())) for each in grounds]

@@ -10,16 +10,16 @@ Drafting and verifying are also compiled alone, only to be timed, for the report
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltd_jax.config import CycleConfig, PolicyConfig
+from ltd_jax.config import PolicyConfig
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.errors import UserError
 from ltd_jax.policies import controller as controllers
@@ -50,29 +50,65 @@ class MeasureConfig:
             raise ValueError(f"contexts {self.contexts} must be distinct, ascending and positive.")
 
 
+class Subject(NamedTuple):
+    """What is measured: a pair, what its table says of its origin, and where halves are kept.
+
+    `partial_file` keeps what is measured at once, for a killed measurement to go on from; the
+    caller deletes it when the table is saved.
+    """
+
+    pair: Pair
+    provenance: dict[str, Any]
+    partial_file: Path | None = None
+
+
 def measure(
-    pair: Pair,
+    subject: Subject,
     policy: PolicyConfig,
     config: MeasureConfig,
-    provenance: dict[str, Any],
     progress: Callable[[float], None] = lambda share: None,
-    partial_file: Path | None = None,
 ) -> LatencyTable:
     """The latency table of this device for a pair; `progress` gets the share that is done.
 
     Any text serves: of a cycle's time, only the catch-up pass depends on what is accepted, and that
     is timed as it comes.
-
-    Args:
-      partial_file: where what is measured is kept at once, for a killed measurement to go on from;
-        the caller deletes it when the table is saved.
     """
-    kept = Partial(partial_file, _identity(pair, policy, config))
-    constant = controllers.constant()
-    clocks = [Clock(pair, constant, context, config.cycles) for context in config.contexts]
-    median_LDV, plain_L = steady(_whole_cycles(pair, clocks, config, kept, progress))
+    return measure_in_turns([subject], policy, config, progress)[0]
+
+
+def measure_in_turns(
+    subjects: Sequence[Subject],
+    policy: PolicyConfig,
+    config: MeasureConfig,
+    progress: Callable[[float], None] = lambda share: None,
+) -> list[LatencyTable]:
+    """The tables of several pairs, visited in turns: a drift of the device favours none of them."""
+    clocks = [
+        [
+            Clock(each.pair, controllers.constant(), context, config.cycles)
+            for context in config.contexts
+        ]
+        for each in subjects
+    ]
+    kept = [Partial(each.partial_file, _identity(each.pair, policy, config)) for each in subjects]
+    rounds = _whole_cycles(clocks, config, kept, progress)
+    everything = zip(subjects, clocks, kept, rounds, strict=True)
+    return [_table(*one, policy, config) for one in everything]
+
+
+def _table(
+    subject: Subject,
+    clocks: list[Clock],
+    kept: Partial,
+    seconds: np.ndarray,
+    policy: PolicyConfig,
+    config: MeasureConfig,
+) -> LatencyTable:
+    """A pair's table from the seconds [visits, L, D, V, 2] of its visits; measures what is left."""
+    median_LDV, plain_L = steady(seconds)
     cycle_LDV = fit_sum(median_LDV)
     misfit = float(np.median(np.abs(median_LDV / cycle_LDV - 1)))
+    pair, sizes = subject.pair, subject.pair.config.cycle.sizes
     depth_seconds, size_seconds = kept.entry(
         "policies", lambda: policy_seconds(pair, policy, clocks[0], config)
     ).tolist()
@@ -81,14 +117,14 @@ def measure(
     rows = len(config.contexts)
     return LatencyTable(
         contexts=np.asarray(config.contexts, np.int32),
-        sizes=pair.config.cycle.sizes,
+        sizes=sizes,
         cycle_seconds=cycle_LDV,
         draft_seconds=np.tile(draft_D, (rows, 1)),
         verify_seconds=np.tile(verify_V, (rows, 1)),
         plain_seconds=plain_L,
         depth_seconds=depth_seconds,
         size_seconds=size_seconds,
-        provenance=provenance | {"policy": dataclasses.asdict(policy), "misfit": misfit},
+        provenance=subject.provenance | {"policy": dataclasses.asdict(policy), "misfit": misfit},
     )
 
 
@@ -131,29 +167,35 @@ def steady(seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _whole_cycles(
-    pair: Pair,
-    clocks: list[Clock],
+    clocks: list[list[Clock]],
     config: MeasureConfig,
-    kept: Partial,
+    kept: list[Partial],
     progress: Callable[[float], None],
-) -> np.ndarray:
-    """What all visits gave: seconds [visits, L, D, V, 2], see `steady`."""
-    cycle = pair.config.cycle
-    for clock in clocks:  # compile and warm up
+) -> list[np.ndarray]:
+    """What all visits gave each pair: seconds [visits, L, D, V, 2], see `steady`.
+
+    Args:
+      clocks: of every pair, one per context.
+    """
+    for clock in (each for of_pair in clocks for each in of_pair):  # compile and warm up
+        cycle = clock.pair.config.cycle
         clock.cycle_seconds(controllers.constant_params(1, cycle.sizes[0], cycle))
         clock.plain_seconds()
-    rounds = []
-    for visit in range(config.visits):
-        for row, clock in enumerate(clocks):
-            random = np.random.default_rng([config.seed, visit, row])
-            name = f"visit {visit} at {clock.context}"
-            rounds.append(kept.entry(name, partial(_visit, clock, cycle, random)))
-            progress(len(rounds) / (config.visits * len(clocks)))
-    return np.stack(rounds).reshape(config.visits, len(clocks), *rounds[0].shape)
+    rounds: list[list[np.ndarray]] = [[] for _ in clocks]
+    turns = list(np.ndindex(config.visits, len(config.contexts), len(clocks)))
+    for done, (visit, row, index) in enumerate(turns, 1):
+        clock = clocks[index][row]
+        random = np.random.default_rng([config.seed, visit, row])
+        name = f"visit {visit} at {clock.context}"
+        rounds[index].append(kept[index].entry(name, partial(_visit, clock, random)))
+        progress(done / len(turns))
+    leading = (config.visits, len(config.contexts))
+    return [np.stack(each).reshape(*leading, *each[0].shape) for each in rounds]
 
 
-def _visit(clock: Clock, cycle: CycleConfig, random: np.random.Generator) -> np.ndarray:
+def _visit(clock: Clock, random: np.random.Generator) -> np.ndarray:
     """Every setting once, in random order: seconds of a cycle, and of plain steps around it."""
+    cycle = clock.pair.config.cycle
     seconds = np.zeros((cycle.max_levels, len(cycle.sizes), 2))
     before = clock.plain_seconds()
     for level, size in random.permutation(list(np.ndindex(seconds.shape[:2]))).tolist():

@@ -1,5 +1,6 @@
 """Measured tables have the right shape; the forced policies really make the choices they time."""
 
+import dataclasses
 import json
 
 import jax
@@ -13,6 +14,7 @@ from ltd_jax.errors import UserError
 from ltd_jax.policies import networks
 from ltd_jax.replay import measure
 from ltd_jax.replay.clock import Clock
+from ltd_jax.replay.measure import Subject
 from tests.cycle import tiny
 
 CYCLE = tiny.CONFIG.cycle
@@ -35,7 +37,9 @@ def steady(monkeypatch):
 def test_a_table_of_all_settings(steady):
     config = measure.MeasureConfig(contexts=(8, 32), cycles=1, visits=1, policy_visits=2)
     shares: list[float] = []
-    table = measure.measure(tiny.pair(0), WIDTHS, config, {"device": "here"}, shares.append)
+    table = measure.measure(
+        Subject(tiny.pair(0), {"device": "here"}), WIDTHS, config, shares.append
+    )
     assert table.cycle_seconds.shape == (2, CYCLE.max_levels, len(CYCLE.sizes))
     assert (table.cycle_seconds > 0).all() and (table.plain_seconds > 0).all()
     assert table.sizes == CYCLE.sizes and table.contexts.tolist() == [8, 32]
@@ -50,24 +54,55 @@ class Killed(Exception):
 def test_a_killed_measurement_goes_on(tmp_path, monkeypatch, steady):
     config = measure.MeasureConfig(contexts=(8, 32), cycles=1, visits=1, policy_visits=2)
     path, shares = tmp_path / "partial.json", []
+    subject = Subject(tiny.pair(0), {}, path)
 
     def kill(share: float) -> None:
         raise Killed
 
     with pytest.raises(Killed):
-        measure.measure(tiny.pair(0), WIDTHS, config, {}, kill, path)
+        measure.measure(subject, WIDTHS, config, kill)
     entries = json.loads(path.read_text())["entries"]
     assert list(entries) == ["visit 0 at 8"]
     first = np.asarray(entries["visit 0 at 8"])
     monkeypatch.setattr(measure, "policy_seconds", lambda *_: (1e-6, 2e-6))
-    table = measure.measure(tiny.pair(0), WIDTHS, config, {}, shares.append, path)
+    table = measure.measure(subject, WIDTHS, config, shares.append)
     cycle_1DV, plain_1 = measure.steady(first[None, None])
     np.testing.assert_array_equal(table.cycle_seconds[0], measure.fit_sum(cycle_1DV)[0])
     assert table.plain_seconds[0] == plain_1[0] == np.median(first[..., 1])
     assert (table.depth_seconds, table.size_seconds) == (1e-6, 2e-6) and shares == [0.5, 1.0]
-    again = measure.measure(tiny.pair(0), WIDTHS, config, {}, partial_file=path)
+    again = measure.measure(subject, WIDTHS, config)
     np.testing.assert_array_equal(again.cycle_seconds, table.cycle_seconds)
     np.testing.assert_array_equal(again.verify_seconds, table.verify_seconds)
+
+
+def test_several_pairs_are_visited_in_turns(tmp_path, monkeypatch, steady):
+    config = measure.MeasureConfig(contexts=(8, 32), cycles=1, visits=2, policy_visits=2)
+    narrow = tiny.pair(0)
+    cycle = dataclasses.replace(CYCLE, beam_width=CYCLE.beam_width + 1)
+    config_of_wide = dataclasses.replace(narrow.config, cycle=cycle)
+    wide = dataclasses.replace(narrow, config=config_of_wide)
+    visit, seen = measure._visit, []
+
+    def noted(clock, random):
+        seen.append((clock.pair.config.cycle.beam_width, clock.context))
+        return visit(clock, random)
+
+    monkeypatch.setattr(measure, "_visit", noted)
+    monkeypatch.setattr(measure, "policy_seconds", lambda *_: (1e-6, 2e-6))
+    paths = [tmp_path / "narrow.json", tmp_path / "wide.json"]
+    subjects = [
+        Subject(narrow, {"is": "narrow"}, paths[0]),
+        Subject(wide, {"is": "wide"}, paths[1]),
+    ]
+    tables = measure.measure_in_turns(subjects, WIDTHS, config)
+    widths = (CYCLE.beam_width, CYCLE.beam_width + 1)
+    assert seen == 2 * [(width, context) for context in (8, 32) for width in widths]
+    assert [table.provenance["is"] for table in tables] == ["narrow", "wide"]
+    for table, path in zip(tables, paths, strict=True):
+        entries = json.loads(path.read_text())["entries"]
+        seconds = [[entries[f"visit {each} at {at}"] for at in (8, 32)] for each in (0, 1)]
+        cycle_LDV, _ = measure.steady(np.asarray(seconds))
+        np.testing.assert_array_equal(table.cycle_seconds, measure.fit_sum(cycle_LDV))
 
 
 def test_a_drifting_device_favours_no_setting():

@@ -1,0 +1,100 @@
+"""The stage that ends in a latency table: this device's, measured once, or a named one."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+from rich.console import Console
+
+from ltd_jax import provenance
+from ltd_jax.cycle.pair import Pair
+from ltd_jax.errors import UserError
+from ltd_jax.pipeline.stages import Measuring, bar, must_equal
+from ltd_jax.replay import latency, measure, shipped
+from ltd_jax.replay.latency import LatencyTable
+from ltd_jax.sampling import described
+
+
+def table_of(pair: Pair, settings: Measuring, console: Console) -> LatencyTable:
+    """Measures this device, or reads what was measured before, or goes on measuring."""
+    return tables_of([pair], [settings], console)[0]
+
+
+def tables_of(
+    pairs: Sequence[Pair], settings: Sequence[Measuring], console: Console
+) -> list[LatencyTable]:
+    """`table_of` several pairs that are to be compared: those still to measure are, in turns.
+
+    Args:
+      settings: of every pair; they differ in nothing but the folder.
+    """
+    paths = [each.out / "latency.json" for each in settings]
+    missing = []
+    for pair, path in zip(pairs, paths, strict=True):
+        if path.exists():
+            must_fit(latency.load(path), path, pair)
+        else:
+            missing.append((_subject(pair, path), path))
+    if missing:
+        here, subjects = settings[0], [subject for subject, _ in missing]
+        with bar(console, "measure latencies") as advance:
+            tables = measure.measure_in_turns(subjects, here.policy, here.measure, advance)
+        for (_, path), table in zip(missing, tables, strict=True):
+            latency.save(table, path)
+            _partial_file(path).unlink(missing_ok=True)
+    return [latency.load(path) for path in paths]
+
+
+def _subject(pair: Pair, path: Path) -> measure.Subject:
+    """A pair to measure on this device."""
+    origin = provenance.environment(jnp.dtype(pair.dtype).name)
+    origin |= {"fingerprint": pair.fingerprint, "sampling": described(pair.config.sampling)}
+    return measure.Subject(pair, origin, _partial_file(path))
+
+
+def _partial_file(path: Path) -> Path:
+    """Where halves of a table are kept until it is measured."""
+    return path.with_name(f"{path.stem}-partial.json")
+
+
+def must_fit(table: LatencyTable, path: Path, pair: Pair) -> None:
+    """Raises UserError unless a table is of this pair and its cycle; warns of another device."""
+    cycle, origin = pair.config.cycle, table.provenance
+    if "fingerprint" not in origin:
+        raise UserError(
+            f"{path} is the table of {origin.get('device')}, not measured with this pair; give "
+            "another --out or delete it."
+        )
+    must_equal(path, "fingerprint", origin.get("fingerprint"), pair.fingerprint)
+    must_equal(path, "dtype", origin.get("dtype"), jnp.dtype(pair.dtype).name)
+    must_equal(path, "sampling", origin.get("sampling"), described(pair.config.sampling))
+    must_equal(path, "sizes", table.sizes, cycle.sizes)
+    must_equal(path, "levels", table.max_levels, cycle.max_levels)
+    if origin.get("device") != provenance.device_name():
+        warnings.warn(
+            f"{path} was measured on {origin.get('device')}, so the policies are trained for that "
+            f"device and not for {provenance.device_name()}.",
+            stacklevel=2,
+        )
+
+
+def named_table(
+    pair: Pair, settings: Measuring, name: str | None, console: Console
+) -> LatencyTable:
+    """The table of a shipped name or a file, fitted to the pair's cycle; None = `table_of`."""
+    if name is None:
+        return table_of(pair, settings, console)
+    return shipped.fit(shipped.find(name), pair.config.cycle)
+
+
+def kept_table(pair: Pair, settings: Measuring, name: str, console: Console) -> LatencyTable:
+    """`named_table`, kept as the folder's own, so that what is trained for it lies beside it."""
+    path = settings.out / "latency.json"
+    table = named_table(pair, settings, name, console)
+    if path.exists():
+        there, here = latency.load(path), latency.fingerprint(table)
+        must_equal(path, "latency table", latency.fingerprint(there), here)
+    else:
+        latency.save(table, path)
+    return table
