@@ -15,14 +15,14 @@ hypothesis.settings.register_profile("tests", deadline=None)  # the first exampl
 hypothesis.settings.load_profile("tests")
 
 
-AS_USERS_RUN = ("cycle", "decoding", "models", "test_lossless", "test_families", "test_sampling")
+AS_USERS_RUN = ("models", "test_lossless", "test_families", "test_sampling")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def programs(request):
     """How a module's programs are compiled: nearly all of a test's time is XLA's optimising.
 
-    What decodes is compiled as users run it, all else in half the time. Compiled programs hold
+    The proofs of losslessness are compiled as users run, all else in half the time. Programs hold
     memory maps, and a process may have only so many of them: a module's are forgotten behind it.
     """
     optimised = {request.path.stem, request.path.parent.name} & set(AS_USERS_RUN)

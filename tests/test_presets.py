@@ -88,7 +88,7 @@ def test_a_prompt_and_a_call_trace_at_full_size(name):
     assert filled == state
     setting = jax.eval_shape(lambda: controller.constant_params(8, 60, cycle))
     run = lambda params, setting, state, left: loop.run_cycles(
-        params, config, constant, (2,), setting, state, left
+        params, config, constant, jnp.array([2]), setting, state, left
     )
     after, done = jax.eval_shape(run, params, setting, filled, number)
     assert after == state

@@ -39,19 +39,21 @@ class PlainSteps:
     left: jax.Array  # i32 [], tokens still wanted; 0 = the text is over
 
 
-@functools.partial(
-    jax.jit, static_argnames=("pair", "controller", "stop_tokens"), donate_argnames="state"
-)
+@functools.partial(jax.jit, static_argnames=("pair", "controller"), donate_argnames="state")
 def run_cycles(
     params: PairParams,
     pair: PairConfig,
     controller: Controller,
-    stop_tokens: tuple[int, ...],
+    stops: jax.Array,
     controller_params: Any,
     state: CycleState,
     left: jax.Array,
 ) -> tuple[CycleState, Cycles]:
-    """Runs `cycles_per_call` cycles, or as many as give the `left` tokens or a stop token."""
+    """Runs `cycles_per_call` cycles, or as many as give the `left` tokens or a stop token.
+
+    Args:
+      stops: i32 [S], tokens behind which a text ends; data, so that all sets of S share a program.
+    """
     N, path = pair.cycle.cycles_per_call, pair.cycle.path_length
     blank_N = jnp.zeros((N,), jnp.int32)
     blank = CycleResult(jnp.zeros((N, path), jnp.int32), *[blank_N] * 4)
@@ -61,7 +63,7 @@ def run_cycles(
         state, result = step.cycle(params, pair, controller, controller_params, state)
         kept = jnp.minimum(result.committed, so_far.left)
         is_text = jnp.arange(path) < kept
-        stopped = jnp.any(_is_stop(result.token, stop_tokens) & is_text)
+        stopped = jnp.any(jnp.isin(result.token, stops) & is_text)
         return state, Cycles(
             result=jax.tree.map(_put(so_far.count), so_far.result, result),
             count=so_far.count + 1,
@@ -72,11 +74,11 @@ def run_cycles(
     return jax.lax.while_loop(lambda carry: _goes_on(carry[1], N), advance, start)
 
 
-@functools.partial(jax.jit, static_argnames=("pair", "stop_tokens"), donate_argnames="state")
+@functools.partial(jax.jit, static_argnames="pair", donate_argnames="state")
 def run_plain(
     params: TargetParams,
     pair: PairConfig,
-    stop_tokens: tuple[int, ...],
+    stops: jax.Array,
     state: PlainState,
     left: jax.Array,
 ) -> tuple[PlainState, PlainSteps]:
@@ -89,7 +91,7 @@ def run_plain(
         return state, PlainSteps(
             token=_put(so_far.count)(so_far.token, state.root),
             count=so_far.count + 1,
-            left=jnp.where(_is_stop(state.root, stop_tokens), 0, so_far.left - 1),
+            left=jnp.where(jnp.isin(state.root, stops), 0, so_far.left - 1),
         )
 
     start = (state, PlainSteps(jnp.zeros((N,), jnp.int32), jnp.int32(0), left))
@@ -103,7 +105,3 @@ def _goes_on(so_far: Cycles | PlainSteps, most: int) -> jax.Array:
 def _put(row: jax.Array):
     """A function that writes a value into one row of an array."""
     return lambda rows, value: jax.lax.dynamic_update_index_in_dim(rows, value, row, 0)
-
-
-def _is_stop(token: jax.Array, stop_tokens: tuple[int, ...]) -> jax.Array:
-    return jnp.isin(token, jnp.asarray(stop_tokens, jnp.int32))

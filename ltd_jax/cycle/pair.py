@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -41,6 +42,11 @@ class Pair:
     names: tuple[str, str] = ("random target", "random draft")  # for reports
     remarks: tuple[str, ...] = ()  # how the folders were read, sentences for a person
     seed: int = 0  # of all random numbers that sampling draws
+
+    @property
+    def stops(self) -> jax.Array:
+        """The stop tokens as the compiled loops take them, i32 [S]."""
+        return jnp.asarray(self.stop_tokens, jnp.int32)
 
     def sampled(self, sampling: SamplingConfig, seed: int = 0) -> "Pair":
         """The same pair, decoding with other sampling settings."""

@@ -41,7 +41,7 @@ def plain_bursts(pair: Pair, prompt_T: np.ndarray, new_tokens: int) -> Iterator[
     yield Burst((root,))
     if root in pair.stop_tokens:
         return
-    advance = partial(loop.run_plain, pair.params.target, pair.config, pair.stop_tokens)
+    advance = partial(loop.run_plain, pair.params.target, pair.config, pair.stops)
     for done in calls(advance, step.plain_of(state), new_tokens - 1):
         yield from (Burst((token,)) for token in done.token[: done.count].tolist())
 
@@ -66,7 +66,7 @@ def speculative_bursts(
     if root in pair.stop_tokens:
         return
     advance = partial(
-        loop.run_cycles, pair.params, pair.config, controller, pair.stop_tokens, controller_params
+        loop.run_cycles, pair.params, pair.config, controller, pair.stops, controller_params
     )
     left = new_tokens - 1
     for done in calls(advance, state, left):

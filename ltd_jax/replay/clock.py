@@ -24,13 +24,14 @@ class Clock:
     def __init__(self, pair: Pair, controller: Controller, context: int, cycles: int) -> None:
         self.pair, self.controller, self.context = pair, controller, context
         self.calls = math.ceil(cycles / pair.config.cycle.cycles_per_call)
+        self.stops = jnp.full_like(pair.stops, -1)  # decoding's program, and no text ends
         prompt_T = np.arange(context, dtype=np.int32) % pair.config.target.vocab_size
         self.state = prefill(pair, controller, prompt_T)
 
     def cycle_seconds(self, params: Any) -> float:
         """Seconds of one cycle, as decoding runs them."""
         run = partial(
-            loop.run_cycles, self.pair.params, self.pair.config, self.controller, (), params
+            loop.run_cycles, self.pair.params, self.pair.config, self.controller, self.stops, params
         )
         self.state, seconds = self.time(run, self.rewound())
         return seconds
@@ -38,7 +39,7 @@ class Clock:
     def plain_seconds(self) -> float:
         """Seconds of one autoregressive step, as decoding runs them."""
         state = self.rewound()
-        run = partial(loop.run_plain, self.pair.params.target, self.pair.config, ())
+        run = partial(loop.run_plain, self.pair.params.target, self.pair.config, self.stops)
         root, sampling = jax.tree.map(jnp.copy, (state.root, state.sampling))
         plain, seconds = self.time(run, PlainState(state.target_cache, root, sampling))
         self.state = state.replace(target_cache=plain.cache)

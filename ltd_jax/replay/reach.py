@@ -103,7 +103,7 @@ def of_text(
       limit_P: i32, the most tokens that may follow each root.
     """
     cache = _read(pair.params.target, pair.config, jnp.asarray(tokens_S))
-    at = partial(_trees, pair.params.target, pair.config, pair.stop_tokens, tokens_S, cache)
+    at = partial(_trees, pair.params.target, pair.config, pair.stops, tokens_S, cache)
     found = []
     for start in range(0, len(length_P), POSITIONS_AT_ONCE):
         rows = np.minimum(np.arange(start, start + POSITIONS_AT_ONCE), len(length_P) - 1)
@@ -121,11 +121,11 @@ def _read(params: TargetParams, pair: PairConfig, tokens_S: jax.Array) -> KVCach
     return KVCache(rows.keys, rows.values, jnp.int32(S))
 
 
-@partial(jax.jit, static_argnames=("pair", "stop_tokens"))
+@partial(jax.jit, static_argnames="pair")
 def _trees(
     params: TargetParams,
     pair: PairConfig,
-    stop_tokens: tuple[int, ...],
+    stops: jax.Array,
     tokens_S: jax.Array,
     cache: KVCache,
     *places: Any,
@@ -136,7 +136,7 @@ def _trees(
         length, tree, limit = place
         before = cache.replace(length=length)
         p_DWW = _children(params, pair, tree, tokens_S, before)
-        ends_DWW = jnp.isin(tree.token, jnp.asarray(stop_tokens, jnp.int32))
+        ends_DWW = jnp.isin(tree.token, stops)
         return _products(tree, jnp.where(ends_DWW, 0.0, p_DWW), limit)
 
     logits = (1 + pair.cycle.tree_rows) * pair.target.vocab_size

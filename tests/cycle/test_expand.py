@@ -14,7 +14,7 @@ from tests.oracle import tree as oracle
 SEED = 3
 CYCLE = tiny.CONFIG.cycle
 W, D = CYCLE.beam_width, CYCLE.max_levels
-PLACES = ((0, 4, 1), (1, 12, 3), (2, 30, 6), (2, 19, 1))  # prompt, root's place, pending tokens
+PLACES = ((0, 4, 1), (1, 16, 3), (2, 30, 6), (2, 19, 1))  # prompt, root's place, pending tokens
 
 
 @jax.jit

@@ -34,8 +34,8 @@ def by_root():
 def test_entropies_are_computed_for_who_reads_them(rule, params, reads):
     weights = jax.eval_shape(lambda: tiny.pair(0).params)
     state = jax.eval_shape(lambda: prefill.empty_state(CONFIG, rule, jnp.float32))
-    left = jax.ShapeDtypeStruct((), jnp.int32)
-    lowered = loop.run_cycles.lower(weights, CONFIG, rule, (), params, state, left)
+    left, stops = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((), (1,)))
+    lowered = loop.run_cycles.lower(weights, CONFIG, rule, stops, params, state, left)
     text = lowered.compile().as_text()
     lines = [line for line in text.split("\n") if "/entropy/" in line]
     of_target = [line for line in lines if "branch" in line or "cond" in line]

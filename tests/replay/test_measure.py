@@ -17,7 +17,8 @@ from ltd_jax.replay.clock import Clock
 from ltd_jax.replay.measure import Subject
 from tests.cycle import tiny
 
-CYCLE = tiny.CONFIG.cycle
+CYCLE = dataclasses.replace(tiny.CONFIG.cycle, max_levels=3, sizes=(0, 1, 6), short_catch_ups=())
+PAIR = dataclasses.replace(tiny.pair(0), config=dataclasses.replace(tiny.CONFIG, cycle=CYCLE))
 WIDTHS = PolicyConfig((16,), (16,), (16,), (16,))
 
 
@@ -37,9 +38,7 @@ def steady(monkeypatch):
 def test_a_table_of_all_settings(steady):
     config = measure.MeasureConfig(contexts=(8, 32), cycles=1, visits=1, policy_visits=2)
     shares: list[float] = []
-    table = measure.measure(
-        Subject(tiny.pair(0), {"device": "here"}), WIDTHS, config, shares.append
-    )
+    table = measure.measure(Subject(PAIR, {"device": "here"}), WIDTHS, config, shares.append)
     assert table.cycle_seconds.shape == (2, CYCLE.max_levels, len(CYCLE.sizes))
     assert (table.cycle_seconds > 0).all() and (table.plain_seconds > 0).all()
     assert table.sizes == CYCLE.sizes and table.contexts.tolist() == [8, 32]
@@ -54,7 +53,7 @@ class Killed(Exception):
 def test_a_killed_measurement_goes_on(tmp_path, monkeypatch, steady):
     config = measure.MeasureConfig(contexts=(8, 32), cycles=1, visits=1, policy_visits=2)
     path, shares = tmp_path / "partial.json", []
-    subject = Subject(tiny.pair(0), {}, path)
+    subject = Subject(PAIR, {}, path)
 
     def kill(share: float) -> None:
         raise Killed
@@ -77,7 +76,7 @@ def test_a_killed_measurement_goes_on(tmp_path, monkeypatch, steady):
 
 def test_several_pairs_are_visited_in_turns(tmp_path, monkeypatch, steady):
     config = measure.MeasureConfig(contexts=(8, 32), cycles=1, visits=2, policy_visits=2)
-    narrow = tiny.pair(0)
+    narrow = PAIR
     cycle = dataclasses.replace(CYCLE, beam_width=CYCLE.beam_width + 1)
     config_of_wide = dataclasses.replace(narrow.config, cycle=cycle)
     wide = dataclasses.replace(narrow, config=config_of_wide)
@@ -137,8 +136,6 @@ def test_forced_policies_choose_what_they_are_told(levels, count, size):
     forced = networks.forced(params, levels, size)
     prompt_T = jnp.arange(9)
     bursts = list(
-        generate.speculative_bursts(
-            tiny.pair(0), networks.learned(CYCLE, WIDTHS), forced, prompt_T, 12
-        )
+        generate.speculative_bursts(PAIR, networks.learned(CYCLE, WIDTHS), forced, prompt_T, 12)
     )[1:]
     assert {(burst.levels, burst.size) for burst in bursts} == {(count, CYCLE.sizes[size])}

@@ -10,6 +10,7 @@ from ltd_jax.config import PolicyConfig
 from ltd_jax.cycle import loop, prefill
 from ltd_jax.decoding import generate
 from ltd_jax.policies import controller, networks
+from ltd_jax.replay.clock import Clock
 from tests.cycle import tiny
 
 SEED = 3
@@ -72,6 +73,22 @@ def test_all_constants_share_one_cycle_and_give_one_text(pair):
 
     assert compilations(loop.run_cycles, run) == 1
     assert all(text == found[0] for text in found)
+
+
+def test_what_is_timed_is_the_program_that_decodes(pair):
+    cycle = pair.config.cycle
+    params = controller.constant_params(2, cycle.sizes[-1], cycle)
+    ends = dataclasses.replace(pair, stop_tokens=(7,))
+    for stopping in (ends, dataclasses.replace(pair, stop_tokens=(8,))):
+        list(generate.plain_bursts(stopping, PROMPTS[0], NEW_TOKENS))
+        list(
+            generate.speculative_bursts(
+                stopping, controller.constant(), params, PROMPTS[0], NEW_TOKENS
+            )
+        )
+    clock = Clock(ends, controller.constant(), 8, cycle.cycles_per_call)
+    assert compilations(loop.run_plain, clock.plain_seconds) == 0
+    assert compilations(loop.run_cycles, lambda: clock.cycle_seconds(params)) == 0
 
 
 def test_all_weights_of_the_policies_share_one_cycle(pair):
