@@ -17,6 +17,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import struct
 from jax.sharding import Mesh
 
@@ -59,10 +60,15 @@ def method(
         environments=learning.joint.environments,
         asked_updates=learning.joint.updates,
         fresh=fresh,
-        rule=lambda method: ppo.adam(method.learning.joint),
+        rule=rule,
         improve=improve,
         mesh=mesh,
     )
+
+
+def rule(method: Method) -> optax.GradientTransformation:
+    """How gradients change the policies and the values."""
+    return ppo.adam(method.learning.joint)
 
 
 def fresh(method: Method, key: jax.Array) -> PolicyParams:

@@ -161,10 +161,12 @@ def _side_by_side(here: Ground, learning: LearningConfig, seeds: int) -> Trained
     rate = optimum.best_constant(here.train, here.cycle).tokens_per_second
     keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
     began = time.monotonic()
-    compiled = _program(method).lower(keys, jnp.float32(rate), learn, check).compile()
+    arguments = (keys, jnp.float32(rate), learn, check)
+    leaves, structure = jax.tree.flatten(jax.eval_shape(lambda: arguments))
+    compiled = _program(method, tuple(leaves), structure)
     compile_seconds = time.monotonic() - began
     began = time.monotonic()
-    state, metrics = jax.block_until_ready(compiled(keys, jnp.float32(rate), learn, check))
+    state, metrics = jax.block_until_ready(compiled(*arguments))
     seconds = (time.monotonic() - began) / seeds
     every = learning.validate_every
     validation = np.asarray(metrics.validation)[:, every - 1 :: every]
@@ -180,9 +182,10 @@ def _side_by_side(here: Ground, learning: LearningConfig, seeds: int) -> Trained
 
 
 @functools.cache  # compiled once: tables are data
-def _program(method: Method) -> Any:
-    """`both.program` of many seeds side by side."""
-    return jax.jit(jax.vmap(partial(both.program, method), (0, None, None, None)))
+def _program(method: Method, shapes: tuple[Any, ...], structure: Any) -> Any:
+    """`both.program` of many seeds side by side, for arguments of some shapes."""
+    many = jax.jit(jax.vmap(partial(both.program, method), (0, None, None, None)))
+    return many.lower(*jax.tree.unflatten(structure, shapes)).compile()
 
 
 def _one_by_one(

@@ -113,6 +113,13 @@ def test_coadapt_is_the_papers_order() -> None:
 
 
 @both_ways
+def test_every_seed_finds_the_same_program(way: str) -> None:
+    made = {"exact": exact.method, "joint": joint.method}[way]
+    again = made(CYCLE, POLICY, dataclasses.replace(LEARNING[way], seed=5))
+    assert again == METHODS[way] and hash(again) == hash(METHODS[way])
+
+
+@both_ways
 def test_policies_without_a_memory_learn_too(way: str) -> None:
     seen = dataclasses.replace(POLICY.observation, recent=False)
     forgetful = dataclasses.replace(POLICY, observation=seen)

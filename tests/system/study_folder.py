@@ -29,7 +29,7 @@ ARGUMENTS = (
     f"{TEN_WORDS.format('learning.depth')} --learning.depth.epochs 2 "
     "--learning.alternations 1 --learning.validate-every 1 --learning.exact.updates 2 "
     "--learning.exact.environments 16 --learning.exact.cycles 2 --learning.exact.steps 2 "
-    "--learning.exact.minibatch 16"
+    "--learning.exact.minibatch 16 --measure.policy-visits 2 --measure.cycles 1"
 ).split()
 
 
