@@ -1,0 +1,34 @@
+"""Parts that are timed alone run one round after the other."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from ltd_jax.policies import controller
+from ltd_jax.replay import parts
+from ltd_jax.replay.clock import Clock
+from tests.cycle import tiny
+
+
+@struct.dataclass
+class Found:
+    token: jnp.ndarray
+
+
+def test_every_round_starts_from_the_token_before():
+    part = lambda token, step: Found(jnp.stack([token * 2, token + step]))
+    found = parts.in_a_row(part)(jnp.int32(3), jnp.int32(5))
+    before = 3 * 2 ** (parts.ROUNDS - 1)
+    assert found.token.tolist() == [2 * before, before + 5]
+
+
+def test_seconds_by_levels_and_by_size():
+    cycle = dataclasses.replace(tiny.CONFIG.cycle, max_levels=2, sizes=(0, 8), short_catch_ups=())
+    pair = dataclasses.replace(tiny.pair(0), config=dataclasses.replace(tiny.CONFIG, cycle=cycle))
+    clock = Clock(pair, controller.constant(), 8, 1)
+    draft_D, verify_V = parts.seconds(pair, clock.rewound())
+    assert draft_D.shape == (2,) and verify_V.shape == (2,)
+    assert (draft_D > 0).all() and np.isfinite(verify_V).all()
+    clock.cycle_seconds(controller.constant_params(1, 0, cycle))  # its state is still whole
