@@ -1,5 +1,6 @@
 """The experiments that compare ways of learning, in their smallest size, from recorded texts."""
 
+import dataclasses
 import json
 import math
 
@@ -11,7 +12,9 @@ from experiments import compare_learning, table6_observations, table10_widths
 from ltd_jax.config import PolicyConfig
 from ltd_jax.errors import UserError
 from ltd_jax.learning import lessons
+from ltd_jax.pipeline import comparing
 from ltd_jax.policies import networks
+from ltd_jax.replay import latency, shipped
 from tests.learning import small
 from tests.system import study_folder
 
@@ -38,14 +41,18 @@ def run(module, out, monkeypatch, *arguments):
 
 
 def test_ways_of_learning(out, monkeypatch, capsys) -> None:
-    table = "a100-vicuna-13b-paper"
+    table, mine = "a100-vicuna-13b-paper", out / "mine.json"
+    paper = shipped.find(table)
+    latency.save(dataclasses.replace(paper, plain_seconds=2 * paper.plain_seconds), mine)
     path = out / "compared" / "ways.json"
-    arguments = ("--json", str(path), "--tables", table, str(out / "latency.json"))
+    arguments = ("--json", str(path), "--tables", table, str(mine))
+    before = comparing._program.cache_info().misses
     run(compare_learning, out, monkeypatch, *arguments, "--rewards", "renewal")
     rows = json.loads(path.read_text())["rows"]
     ways = [(row["latency"], row["learning"]) for row in rows]
-    tables = (table, str(out / "latency.json"))
+    tables = (table, str(mine))
     assert ways == [(name, way) for name in tables for way in ("coadapt", "joint", "exact")]
+    assert comparing._program.cache_info().misses == before + 2  # both tables share two programs
     for row in rows:
         assert set(row) >= ROW
         assert row["low"] <= row["over_best_constant"] <= row["high"]
