@@ -38,7 +38,7 @@ class Config(PairFlags):
 
 
 def smoke(config: Config) -> Config:
-    """With `smoke` the same stages in a size that takes about a minute."""
+    """With `smoke` the same stages in a size that takes a minute or two."""
     if not config.smoke:
         return config
     short = {"total_steps": 2048, "environments": 32, "rollout": 1024, "minibatch": 256}

@@ -27,7 +27,7 @@ def tables_of(
     """`table_of` several pairs that are to be compared: those still to measure are, in turns.
 
     Args:
-      settings: of every pair; they differ in nothing but the folder.
+      settings: of every pair, all with the same `policy` and `measure`.
     """
     paths = [each.out / "latency.json" for each in settings]
     missing = []

@@ -76,10 +76,8 @@ def test_a_killed_measurement_goes_on(tmp_path, monkeypatch, steady):
 
 def test_several_pairs_are_visited_in_turns(tmp_path, monkeypatch, steady):
     config = measure.MeasureConfig(contexts=(8, 32), cycles=1, visits=2, policy_visits=2)
-    narrow = PAIR
     cycle = dataclasses.replace(CYCLE, beam_width=CYCLE.beam_width + 1)
-    config_of_wide = dataclasses.replace(narrow.config, cycle=cycle)
-    wide = dataclasses.replace(narrow, config=config_of_wide)
+    wide = dataclasses.replace(PAIR, config=dataclasses.replace(PAIR.config, cycle=cycle))
     visit, seen = measure._visit, []
 
     def noted(clock, random):
@@ -90,7 +88,7 @@ def test_several_pairs_are_visited_in_turns(tmp_path, monkeypatch, steady):
     monkeypatch.setattr(measure, "policy_seconds", lambda *_: (1e-6, 2e-6))
     paths = [tmp_path / "narrow.json", tmp_path / "wide.json"]
     subjects = [
-        Subject(narrow, {"is": "narrow"}, paths[0]),
+        Subject(PAIR, {"is": "narrow"}, paths[0]),
         Subject(wide, {"is": "wide"}, paths[1]),
     ]
     tables = measure.measure_in_turns(subjects, WIDTHS, config)

@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
 from ltd_jax.policies import controller
@@ -30,5 +29,5 @@ def test_seconds_by_levels_and_by_size():
     clock = Clock(pair, controller.constant(), 8, 1)
     draft_D, verify_V = parts.seconds(pair, clock.rewound())
     assert draft_D.shape == (2,) and verify_V.shape == (2,)
-    assert (draft_D > 0).all() and np.isfinite(verify_V).all()
+    assert (draft_D > 0).all() and (verify_V > 0).all()
     clock.cycle_seconds(controller.constant_params(1, 0, cycle))  # its state is still whole
