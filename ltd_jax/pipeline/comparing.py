@@ -181,7 +181,7 @@ def _side_by_side(here: Ground, learning: LearningConfig, seeds: int) -> Trained
     )
 
 
-@functools.cache  # compiled once: tables are data
+@functools.lru_cache(maxsize=8)  # compiled once: tables are data; each program holds memory
 def _program(method: Method, shapes: tuple[Any, ...], structure: Any) -> Any:
     """`both.program` of many seeds side by side, for arguments of some shapes."""
     many = jax.jit(jax.vmap(partial(both.program, method), (0, None, None, None)))
