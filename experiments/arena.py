@@ -32,7 +32,8 @@ class ArenaFlags(PairFlags):
     splits: tuple[Split, Split] = ("validation", "test")  # to tune on, to decode
     methods: tuple[str, ...] = ()  # of the compared ones; none = all that there are classifiers for
     asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags(prompts=6)
-    measure: MeasureConfig = MeasureConfig()  # of this device, at temperatures above 0
+    measure: MeasureConfig = MeasureConfig(policy_visits=40)
+    """of what decisions cost, and of the device at temperatures above 0"""
     allow_other_hardware: bool = False  # use policies that were trained for another device
 
     @property

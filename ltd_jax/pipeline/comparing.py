@@ -27,10 +27,9 @@ from ltd_jax.pipeline import scores, stages
 from ltd_jax.pipeline.studies import Ground
 from ltd_jax.policies import controller
 from ltd_jax.policies.networks import LearnedParams
-from ltd_jax.replay import measure, optimum
+from ltd_jax.replay import optimum, overhead
 from ltd_jax.replay.clock import Clock
 from ltd_jax.replay.measure import MeasureConfig
-from ltd_jax.replay.overhead import Overhead, with_overhead
 
 
 class Curve(NamedTuple):
@@ -135,9 +134,10 @@ def with_policy_times(here: Ground, pair: Pair, config: MeasureConfig) -> Ground
     """The same ground, where the policies take what its own take on this device."""
     context = config.contexts[0]
     bare = Clock(pair, controller.constant(), context, config.cycles)
-    own = Overhead(*measure.policy_seconds(pair, here.policy, bare, config))
+    own = overhead.of_learned(bare, here.policy, config.seed, config.policy_visits)
     splits = ("train", "validation", "test")
-    return here._replace(**{name: with_overhead(getattr(here, name), own) for name in splits})
+    priced = {name: overhead.with_overhead(getattr(here, name), own) for name in splits}
+    return here._replace(**priced)
 
 
 def time_to_reach(curves: Sequence[Curve], rate: float) -> float | None:

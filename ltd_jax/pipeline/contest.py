@@ -5,7 +5,8 @@ and replayed for what there was to gain. A method at its published setting is on
 its 25 settings another, named "ddd tuned".
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from rich.console import Console
@@ -20,12 +21,16 @@ from ltd_jax.pipeline.stages import Recording
 from ltd_jax.pipeline.training import Trained
 from ltd_jax.policies import catalogue, controller, networks
 from ltd_jax.policies.catalogue import Family
+from ltd_jax.policies.controller import Controller
 from ltd_jax.policies.saved_heads import SavedHeads
 from ltd_jax.policies.settings import Setting, eagle3
-from ltd_jax.replay import cycles, optimum, overhead, tuning
+from ltd_jax.replay import cycles, measure, optimum, overhead, tuning
+from ltd_jax.replay.clock import Clock
 from ltd_jax.replay.cycles import Replay
 from ltd_jax.replay.latency import LatencyTable
+from ltd_jax.replay.measure import MeasureConfig
 from ltd_jax.replay.overhead import Overhead
+from ltd_jax.replay.partial import Partial
 from ltd_jax.replay.trace import Trace
 
 BEST = "best constant"
@@ -40,6 +45,16 @@ class Entry(NamedTuple):
     setting: Setting
     source: str
     overhead: Overhead | None = None  # None = decides nothing
+
+
+class Contesting(Recording, Protocol):
+    """What a contest reads of a command's config."""
+
+    @property
+    def measure(self) -> MeasureConfig: ...
+
+
+Prices = Callable[[str, Controller, Any], Overhead]  # of a method's name, controller, parameters
 
 
 class Field(NamedTuple):
@@ -83,7 +98,7 @@ def families_of(names: tuple[str, ...], heads: SavedHeads) -> list[Family]:
 
 
 def run(
-    pair: Pair, field: Field, settings: Recording, splits: tuple[Split, Split], console: Console
+    pair: Pair, field: Field, settings: Contesting, splits: tuple[Split, Split], console: Console
 ) -> Contest:
     """Tunes on the first split, decodes and replays the second."""
     with_hidden = any(family.head == "specdec" for family in field.families)
@@ -95,21 +110,43 @@ def run(
         )
         for split in splits
     )
-    entries = entries_of(pair, field, lesson, console)
+    entries = entries_of(pair, field, lesson, prices(pair, field, settings), console)
     asking = questions.ask(pair, settings.asked, splits[1], settings.out / "traces")
     methods = [entry.method for entry in entries]
     runs = compare.runs_of(pair, methods, asking.prompts, settings, console)
     return Contest(pair, field.trained.table, entries, asking, test, runs)
 
 
-def entries_of(pair: Pair, field: Field, lesson: Replay, console: Console) -> list[Entry]:
+def prices(pair: Pair, field: Field, settings: Contesting) -> Prices:
+    """What decisions cost on this device, measured when asked and kept in OUT/decisions.json.
+
+    Methods with one controller, such as GammaTune and GammaTune+, are measured once.
+    """
+    timing, heads = settings.measure, field.heads.parts
+    bare = Clock(pair, controller.constant(), timing.contexts[0], timing.cycles)
+    subject = measure.identity(pair, timing) | {"classifiers": heads.widths}
+    kept = Partial(settings.out / "decisions.json", subject)
+    names: dict[Controller, str] = {}
+
+    def price(name: str, rule: Controller, params: Any) -> Overhead:
+        first = names.setdefault(rule, name)
+        visits = timing.policy_visits
+        found = kept.entry(first, lambda: overhead.of_controller(bare, rule, params, visits))
+        return Overhead(*found.tolist())
+
+    return price
+
+
+def entries_of(
+    pair: Pair, field: Field, lesson: Replay, own: Prices, console: Console
+) -> list[Entry]:
     """Plain decoding, the constants, every method published and tuned, LTD."""
     cycle = pair.config.cycle
     parts = field.heads.parts._replace(costs=rivals.costs_of(field.trained.table))
     entries = fixed_entries(pair, lesson)
-    with stages.bar(console, "tune") as advance:
+    with stages.bar(console, "time and tune") as advance:
         for place, family in enumerate(field.families, 1):
-            first = tuning.published(lesson, cycle, family, parts)
+            first = tuning.published(lesson, cycle, family, parts, own)
             best = tuning.best(lesson, cycle, first, parts)
             entries.append(_entry(first, family.name))
             if best is not first:
@@ -151,7 +188,7 @@ def predicted(pair: Pair, replay: Replay, entry: Entry) -> cycles.Totals | None:
     method = entry.method
     if method.controller is None:
         return None
-    priced = overhead.with_overhead(replay, entry.overhead or Overhead(0.0, 0.0))
+    priced = overhead.with_overhead(replay, entry.overhead or overhead.FREE)
     return cycles.run(priced, pair.config.cycle, method.controller, method.params, learned=True)
 
 

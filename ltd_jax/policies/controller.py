@@ -135,3 +135,39 @@ def constant_params(levels: int, size: int, config: CycleConfig) -> ConstantPara
     if size not in config.sizes:
         raise ValueError(f"size {size} is not one of the compiled sizes {config.sizes}.")
     return ConstantParams(jnp.int32(levels), jnp.int32(config.sizes.index(size)))
+
+
+@struct.dataclass
+class Overruled:
+    """What a controller decides with, and the setting that holds whatever it says."""
+
+    own: Any  # the controller's parameters
+    setting: ConstantParams
+    holds: jax.Array  # bool []; traced, so that the compiler cannot leave a decision out
+
+
+@functools.cache
+def overruled(controller: Controller) -> Controller:
+    """Decides everything as the controller does, then does as told; params are `Overruled`.
+
+    Its cycles draft, verify and accept what the constant's do, and cost the decisions more.
+    """
+
+    def told(constant: jax.Array, params: Overruled, own: jax.Array) -> jax.Array:
+        return jnp.where(params.holds, constant, own)
+
+    def rank(params: Overruled, state: Any, view: TreeView) -> jax.Array:
+        return told(view.score, params, ranked(controller, params.own, state, view))
+
+    return controller._replace(
+        keep_drafting=lambda params, state, view: told(
+            view.levels < params.setting.levels,
+            params,
+            controller.keep_drafting(params.own, state, view),
+        ),
+        choose_size=lambda params, state, view: told(
+            params.setting.size, params, controller.choose_size(params.own, state, view)
+        ),
+        notice=lambda params, state, view: noticed(controller, params.own, state, view),
+        rank=None if controller.rank is None else rank,
+    )

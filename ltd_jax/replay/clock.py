@@ -28,6 +28,11 @@ class Clock:
         prompt_T = np.arange(context, dtype=np.int32) % pair.config.target.vocab_size
         self.state = prefill(pair, controller, prompt_T)
 
+    def beside(self, controller: Controller) -> "Clock":
+        """A clock of another controller, at the same place for as long."""
+        cycles = self.calls * self.pair.config.cycle.cycles_per_call
+        return Clock(self.pair, controller, self.context, cycles)
+
     def cycle_seconds(self, params: Any) -> float:
         """Seconds of one cycle, as decoding runs them."""
         run = partial(

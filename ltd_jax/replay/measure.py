@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +23,12 @@ from ltd_jax.config import PolicyConfig
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.errors import UserError
 from ltd_jax.policies import controller as controllers
-from ltd_jax.policies import networks
 from ltd_jax.provenance import device_name
-from ltd_jax.replay import parts
+from ltd_jax.replay import overhead, parts
 from ltd_jax.replay.clock import Clock
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.partial import Partial
+from ltd_jax.sampling import described
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,8 @@ def measure_in_turns(
         ]
         for each in subjects
     ]
-    kept = [Partial(each.partial_file, _identity(each.pair, policy, config)) for each in subjects]
+    policies = {"policy": dataclasses.asdict(policy)}
+    kept = [Partial(each.partial_file, identity(each.pair, config) | policies) for each in subjects]
     rounds = _whole_cycles(clocks, config, kept, progress)
     everything = zip(subjects, clocks, kept, rounds, strict=True)
     return [_table(*one, policy, config) for one in everything]
@@ -109,9 +110,8 @@ def _table(
     cycle_LDV = fit_sum(median_LDV)
     misfit = float(np.median(np.abs(median_LDV / cycle_LDV - 1)))
     pair, sizes = subject.pair, subject.pair.config.cycle.sizes
-    depth_seconds, size_seconds = kept.entry(
-        "policies", lambda: policy_seconds(pair, policy, clocks[0], config)
-    ).tolist()
+    own = lambda: overhead.of_learned(clocks[0], policy, config.seed, config.policy_visits)
+    depth_seconds, size_seconds = kept.entry("policies", own).tolist()
     alone = kept.entry("parts", lambda: np.concatenate(parts.seconds(pair, clocks[0].rewound())))
     draft_D, verify_V = np.split(alone, [pair.config.cycle.max_levels])
     rows = len(config.contexts)
@@ -142,15 +142,15 @@ def fit_sum(seconds_LDV: np.ndarray) -> np.ndarray:
     return fitted
 
 
-def _identity(pair: Pair, policy: PolicyConfig, config: MeasureConfig) -> dict[str, Any]:
-    """What two halves of a measurement must have in common."""
+def identity(pair: Pair, config: MeasureConfig) -> dict[str, Any]:
+    """What two halves of a measurement must have in common, as JSON."""
     return {
         "fingerprint": pair.fingerprint,
         "device": device_name(),
         "dtype": jnp.dtype(pair.dtype).name,
         "jax": jax.__version__,
         "cycle": dataclasses.asdict(pair.config.cycle),
-        "policy": dataclasses.asdict(policy),
+        "sampling": described(pair.config.sampling),
         "measure": dataclasses.asdict(config),
     }
 
@@ -204,31 +204,3 @@ def _visit(clock: Clock, random: np.random.Generator) -> np.ndarray:
         seconds[level, size] = cycle_seconds, (before + after) / 2
         before = after
     return seconds
-
-
-def policy_seconds(
-    pair: Pair, policy: PolicyConfig, bare: Clock, config: MeasureConfig
-) -> tuple[float, float]:
-    """Seconds of one depth decision and of one size decision, inside the compiled cycle.
-
-    The same settings are run with the policies computed and without, in turns; differences at one
-    level and at most levels tell the two apart.
-    """
-    cycle = pair.config.cycle
-    random_params = networks.init_learned(jax.random.key(config.seed), cycle, policy)
-    with_policies = Clock(pair, networks.learned(cycle, policy), bare.context, config.cycles)
-    size = min(1, len(cycle.sizes) - 1)
-    extra = []
-    ends: list[tuple[Literal["least", "most"], int]] = [("least", 1), ("most", cycle.max_levels)]
-    for levels, count in ends:
-        forced = networks.forced(random_params, levels, size)
-        fixed = controllers.constant_params(count, cycle.sizes[size], cycle)
-        with_policies.cycle_seconds(forced)
-        visits = [
-            with_policies.cycle_seconds(forced) - bare.cycle_seconds(fixed)
-            for _ in range(config.policy_visits)
-        ]
-        extra.append(max(float(np.median(visits)), 0.0))
-    decisions = max(cycle.max_levels - 2, 1)  # of the depth policy: D - 1 against 1
-    depth_seconds = max((extra[1] - extra[0]) / decisions, 0.0)
-    return depth_seconds, max(extra[0] - depth_seconds, 0.0)

@@ -1,28 +1,23 @@
-"""What deciding costs: seconds of a controller's own decisions, of any controller.
+"""What deciding costs: seconds of a controller's own time, inside the compiled cycle.
 
-Decisions are made over recorded positions inside one compiled loop, as in the compiled cycle they
-stand between two draft passes; nothing of the cycle itself is timed. A loop over 1 level and one
-over most levels tell a decision after a pass from one about the size, and the same loops with a
-constant controller are taken off.
+Cycles of a controller that decides everything and is then overruled are timed in turns with cycles
+of the constant that does the same; differences at one level and at most levels tell a decision
+after a draft pass from the rest. What a controller looks at and no constant computes, the draft's
+entropy for one, counts as its own.
 """
 
-import time
-from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltd_jax.config import CycleConfig
+from ltd_jax.config import PolicyConfig
 from ltd_jax.policies import controller as controllers
-from ltd_jax.policies.controller import Controller, Outcome
-from ltd_jax.replay import cycles
+from ltd_jax.policies import networks
+from ltd_jax.policies.controller import Controller, Overruled
+from ltd_jax.replay.clock import Clock
 from ltd_jax.replay.cycles import Replay
-
-CYCLES = 200  # decided in one call
-VISITS = 15
 
 
 class Overhead(NamedTuple):
@@ -32,15 +27,7 @@ class Overhead(NamedTuple):
     size_seconds: float  # of the rest of a cycle's decisions
 
 
-def measure(replay: Replay, config: CycleConfig, controller: Controller, params: Any) -> Overhead:
-    """Times a controller's decisions on this device."""
-    setting = controllers.constant_params(1, config.sizes[0], config)
-    ours = _timer(replay, controller, params)
-    theirs = _timer(replay, controllers.constant(), setting)
-    most = max(config.max_levels - 1, 2)  # after the last level there is nothing to decide
-    few, many = (_difference(ours, theirs, levels) for levels in (1, most))
-    depth = max((many - few) / (most - 1), 0.0)
-    return Overhead(depth, max(few - depth, 0.0))
+FREE = Overhead(0.0, 0.0)
 
 
 def with_overhead(replay: Replay, overhead: Overhead) -> Replay:
@@ -51,44 +38,48 @@ def with_overhead(replay: Replay, overhead: Overhead) -> Replay:
     )
 
 
-@partial(jax.jit, static_argnames="controller")
-def decide(replay: Replay, controller: Controller, params: Any, levels: jax.Array) -> jax.Array:
-    """All decisions of CYCLES cycles, each after `levels` passes, whatever they say.
+def of_learned(bare: Clock, policy: PolicyConfig, seed: int, visits: int) -> Overhead:
+    """What two policies of some widths cost, in the very program that decodes with them.
 
-    Returns a number that depends on every decision, so that none is left out.
+    Args:
+      bare: a clock of the constant controller, which says where and how long.
+      visits: pairs of visits, with and without decisions, at either number of levels.
     """
-
-    def one(position: jax.Array, carry: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
-        def after_pass(index: jax.Array, carry: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
-            state, total = carry
-            view = cycles.level_view(replay, position, index + 1)
-            state = controllers.noticed(controller, params, state, view)
-            return state, total + controller.keep_drafting(params, state, view)
-
-        state, total = jax.lax.fori_loop(0, levels, after_pass, carry)
-        view = cycles.tree_view(replay, position, levels)
-        size = controller.choose_size(params, state, view)
-        if controller.rank is not None:
-            total += jnp.isfinite(controller.rank(params, state, view)).sum()
-        state = controller.update(state, Outcome(levels, size, jnp.minimum(total % 3, levels)))
-        return state, total + size
-
-    count = min(CYCLES, replay.remaining.shape[0])
-    return jax.lax.fori_loop(0, count, one, (controller.init(), jnp.int32(0)))[1] / count
+    cycle = bare.pair.config.cycle
+    params = networks.init_learned(jax.random.key(seed), cycle, policy)
+    least, most = (networks.forced(params, end, _size(bare)) for end in ("least", "most"))
+    return _measure(bare, bare.beside(networks.learned(cycle, policy)), least, most, visits)
 
 
-def _timer(replay: Replay, controller: Controller, params: Any) -> Callable[[int], float]:
-    """A function that times the decisions of one cycle of so many levels, in seconds."""
-
-    def seconds(levels: int) -> float:
-        started = time.perf_counter()
-        jax.block_until_ready(decide(replay, controller, params, jnp.int32(levels)))
-        return (time.perf_counter() - started) / min(CYCLES, replay.remaining.shape[0])
-
-    seconds(1)  # compile
-    return seconds
+def of_controller(bare: Clock, controller: Controller, params: Any, visits: int) -> Overhead:
+    """What the decisions of any controller cost; arguments as of `of_learned`."""
+    if controller is controllers.constant():
+        return FREE
+    least, most = (
+        Overruled(params, setting, jnp.bool_(True)) for setting in _constants(bare, _size(bare))
+    )
+    return _measure(bare, bare.beside(controllers.overruled(controller)), least, most, visits)
 
 
-def _difference(ours: Callable[[int], float], theirs: Callable[[int], float], levels: int) -> float:
-    """Median of what ours takes more, in turns."""
-    return float(np.median([ours(levels) - theirs(levels) for _ in range(VISITS)]))
+def _measure(bare: Clock, ours: Clock, least: Any, most: Any, visits: int) -> Overhead:
+    """Medians over pairs of visits of two clocks; `least` and `most` decide as `_constants` do."""
+    extra = []
+    for params, setting in zip((least, most), _constants(bare, _size(bare)), strict=True):
+        ours.cycle_seconds(params)
+        pairs = [ours.cycle_seconds(params) - bare.cycle_seconds(setting) for _ in range(visits)]
+        extra.append(max(float(np.median(pairs)), 0.0))
+    decisions = max(bare.pair.config.cycle.max_levels - 2, 1)  # after a pass: D - 1 against 1
+    depth_seconds = max((extra[1] - extra[0]) / decisions, 0.0)
+    return Overhead(depth_seconds, max(extra[0] - depth_seconds, 0.0))
+
+
+def _size(bare: Clock) -> int:
+    """The index of the size that all these cycles verify: the least with a tree."""
+    return min(1, len(bare.pair.config.cycle.sizes) - 1)
+
+
+def _constants(bare: Clock, size: int) -> list[controllers.ConstantParams]:
+    """One level and most levels, of a size by index."""
+    cycle = bare.pair.config.cycle
+    sizes = cycle.sizes[size]
+    return [controllers.constant_params(count, sizes, cycle) for count in (1, cycle.max_levels)]

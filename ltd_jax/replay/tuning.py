@@ -1,5 +1,6 @@
 """Tuning the compared methods: settings tried on a replay, all with the same budget."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -27,14 +28,22 @@ class Tuned(NamedTuple):
 
 
 def published(
-    replay: Replay, config: CycleConfig, family: Family, parts: Parts, own: Overhead | None = None
+    replay: Replay,
+    config: CycleConfig,
+    family: Family,
+    parts: Parts,
+    own: Callable[[str, Controller, Any], Overhead],
 ) -> Tuned:
-    """A method at its published setting; its own time is measured where it is not given."""
+    """A method at its published setting.
+
+    Args:
+      own: what the decisions of a method cost, by its name, controller and parameters.
+    """
     setting = family.published(config)
     controller, params = family.build(config, setting, parts)
-    own = own or overhead.measure(replay, config, controller, params)
-    rate = _rate(overhead.with_overhead(replay, own), config, controller, params)
-    return Tuned(family, setting, controller, params, own, float(rate))
+    cost = own(family.name, controller, params)
+    rate = _rate(overhead.with_overhead(replay, cost), config, controller, params)
+    return Tuned(family, setting, controller, params, cost, float(rate))
 
 
 def best(replay: Replay, config: CycleConfig, first: Tuned, parts: Parts) -> Tuned:

@@ -12,9 +12,10 @@ from ltd_jax.config import PolicyConfig
 from ltd_jax.decoding import generate
 from ltd_jax.errors import UserError
 from ltd_jax.policies import networks
-from ltd_jax.replay import measure
+from ltd_jax.replay import measure, overhead
 from ltd_jax.replay.clock import Clock
 from ltd_jax.replay.measure import Subject
+from ltd_jax.replay.overhead import Overhead
 from tests.cycle import tiny
 
 CYCLE = dataclasses.replace(tiny.CONFIG.cycle, max_levels=3, sizes=(0, 1, 6), short_catch_ups=())
@@ -63,7 +64,7 @@ def test_a_killed_measurement_goes_on(tmp_path, monkeypatch, steady):
     entries = json.loads(path.read_text())["entries"]
     assert list(entries) == ["visit 0 at 8"]
     first = np.asarray(entries["visit 0 at 8"])
-    monkeypatch.setattr(measure, "policy_seconds", lambda *_: (1e-6, 2e-6))
+    monkeypatch.setattr(overhead, "of_learned", lambda *_: Overhead(1e-6, 2e-6))
     table = measure.measure(subject, WIDTHS, config, shares.append)
     cycle_1DV, plain_1 = measure.steady(first[None, None])
     np.testing.assert_array_equal(table.cycle_seconds[0], measure.fit_sum(cycle_1DV)[0])
@@ -85,7 +86,7 @@ def test_several_pairs_are_visited_in_turns(tmp_path, monkeypatch, steady):
         return visit(clock, random)
 
     monkeypatch.setattr(measure, "_visit", noted)
-    monkeypatch.setattr(measure, "policy_seconds", lambda *_: (1e-6, 2e-6))
+    monkeypatch.setattr(overhead, "of_learned", lambda *_: Overhead(1e-6, 2e-6))
     paths = [tmp_path / "narrow.json", tmp_path / "wide.json"]
     subjects = [
         Subject(PAIR, {"is": "narrow"}, paths[0]),

@@ -1,4 +1,4 @@
-"""The compared methods in the replay: what deciding costs, tuning, and ranks other than scores."""
+"""The compared methods in the replay: tuning, and ranks other than scores."""
 
 import dataclasses
 
@@ -18,7 +18,6 @@ from tests.replay import synthetic
 CONFIG = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 1, 2, 4, 8), context=64)
 TRACE = synthetic.trace(CONFIG, seed=4, text_tokens=(30, 21), agreement=0.9)
 TABLE = synthetic.table(CONFIG)
-FREE = Overhead(0.0, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -70,37 +69,9 @@ def test_ranking_by_scores_changes_nothing(replay):
     jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
-def slow(work):
-    """The constants, after a long sum whose value decides nothing."""
-
-    def busy(view):
-        rows = jnp.broadcast_to(view.score.max() * 0 + 1.0, (work,))
-        return jnp.cumsum(jnp.sin(jnp.cumsum(rows)))[-1] < 1e9
-
-    return controller.constant()._replace(
-        keep_drafting=lambda params, state, view: (view.levels < params.levels) & busy(view)
-    )
-
-
-def test_slow_decisions_are_seen_to_be_slow(replay):
-    setting = controller.constant_params(2, 1, CONFIG)
-    small = overhead.measure(replay, CONFIG, slow(10), setting)
-    large = overhead.measure(replay, CONFIG, slow(10_000), setting)
-    assert large.depth_seconds > 5 * max(small.depth_seconds, 1e-6)
-    assert large.depth_seconds > 2 * large.size_seconds
-
-
-def test_all_decisions_are_made(replay):
-    counting = controller.constant()._replace(
-        init=lambda: jnp.int32(0),
-        notice=lambda params, state, view: state + 1,
-        keep_drafting=lambda params, state, view: jnp.bool_(True),
-        choose_size=lambda params, state, view: state,
-    )
-    count = min(overhead.CYCLES, len(TRACE.remaining))
-    found = overhead.decide(replay, counting, (), jnp.int32(3))
-    expected = sum(3 + 3 * (cycle + 1) for cycle in range(count)) / count
-    assert float(found) == pytest.approx(expected)
+def free(name, rule, params):
+    """Deciding costs nothing."""
+    return overhead.FREE
 
 
 def costs():
@@ -112,12 +83,12 @@ def costs():
 @pytest.mark.parametrize("name", ["ddd", "svip", "gammatune+", "tiers", "cost-aware"])
 def test_tuning_finds_the_best_of_the_grid(replay, name):
     family, parts = catalogue.find(name), Parts(costs=costs())
-    first = tuning.published(replay, CONFIG, family, parts, own=FREE)
+    first = tuning.published(replay, CONFIG, family, parts, free)
     best = tuning.best(replay, CONFIG, first, parts)
-    free, rates = overhead.with_overhead(replay, FREE), []
+    unpriced, rates = overhead.with_overhead(replay, overhead.FREE), []
     for given in family.grid(CONFIG)[::6]:
         rule, params = family.build(CONFIG, first.setting | given, parts)
-        totals = cycles.run(free, CONFIG, rule, params, learned=True)
+        totals = cycles.run(unpriced, CONFIG, rule, params, learned=True)
         rates.append(float(cycles.throughput(totals)))
     assert best.tokens_per_second >= max(rates) * (1 - 1e-5)
     assert len(family.grid(CONFIG)) <= catalogue.BUDGET
@@ -125,6 +96,6 @@ def test_tuning_finds_the_best_of_the_grid(replay, name):
 
 def test_what_decides_for_itself_pays_for_it(replay):
     family = catalogue.find("ddd")
-    free = tuning.published(replay, CONFIG, family, Parts(), own=FREE)
-    dear = tuning.published(replay, CONFIG, family, Parts(), own=Overhead(1e-3, 5e-3))
-    assert dear.tokens_per_second < free.tokens_per_second
+    cheap = tuning.published(replay, CONFIG, family, Parts(), free)
+    dear = tuning.published(replay, CONFIG, family, Parts(), lambda *_: Overhead(1e-3, 5e-3))
+    assert dear.tokens_per_second < cheap.tokens_per_second

@@ -31,6 +31,8 @@ WIDTHS = PolicyConfig((4,), (4,), (4,), (4,))
 ROW = {"method", "task", "temperature", "tokens_per_second", "speedup", "low", "high"}
 ROW |= {"over_best_constant", "committed_per_cycle", "share_of_optimum"}
 METHODS = ("specdec++",)  # one: each is compiled
+QUICK = ("--measure.contexts", 16, "--measure.cycles", 1, "--measure.visits", 1)
+QUICK += ("--measure.policy-visits", 1)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,7 @@ def run(whole, asked, monkeypatch, capsys):
 
 
 def test_the_leaderboard_and_table_1_share_one_decoding(run, trained, out):
-    arguments = ("--trained", trained, "--splits", "all", "all", "--methods", *METHODS)
+    arguments = ("--trained", trained, "--splits", "all", "all", "--methods", *METHODS, *QUICK)
     found, said = run(leaderboard, out, *arguments, "--temperatures", 0)
     assert all(set(row) == ROW for row in found["rows"])
     names = {row["method"] for row in found["rows"]}
@@ -96,6 +98,12 @@ def test_the_leaderboard_and_table_1_share_one_decoding(run, trained, out):
     for row in found["time"]["0"]:
         assert sum(row[part] for part in ("draft", "verify", "decide", "rest")) == pytest.approx(1)
     assert found["lossless"]["0"]["mismatches"] == 0
+    kept = json.loads((out / "temperature-0" / "decisions.json").read_text())["entries"]
+    for entry in found["entries"]["0"]:
+        name = entry["method"].removesuffix(" tuned")
+        cost = [1e-6 * entry[f"microseconds_per_{each}"] for each in ("pass", "cycle")]
+        if name != "ltd":
+            assert cost == pytest.approx(kept.get(name, [0, 0]))
     runs = out / "temperature-0" / "runs.jsonl"
     decoded = runs.stat().st_mtime_ns
     again, said = run(table1_greedy, out, *arguments)
@@ -111,8 +119,7 @@ def test_the_leaderboard_and_table_1_share_one_decoding(run, trained, out):
 
 def test_table_5_measures_and_decodes_at_temperature_1(run, trained, out):
     arguments = ("--trained", trained, "--splits", "all", "all", "--methods", "ddd")
-    quick = ("--measure.contexts", 16, "--measure.cycles", 1, "--measure.visits", 1)
-    found, _ = run(table5_sampling, out, *arguments, *quick, "--measure.policy-visits", 1)
+    found, _ = run(table5_sampling, out, *arguments, *QUICK)
     assert {row["temperature"] for row in found["rows"]} == {1.0}
     assert found["lossless"]["1"]["mismatches"] == 0
     table = latency.load(out / "temperature-1" / "latency.json")
