@@ -86,8 +86,11 @@ class CycleConfig:
 
     @property
     def tree_rows(self) -> int:
-        """Uncommitted draft rows of one tree: a pass of W rows for every level after the first."""
-        return (self.max_levels - 1) * self.beam_width
+        """Uncommitted draft rows of one tree: a pass of W rows for every level after the first.
+
+        With one level no such pass is made, but its shapes are compiled.
+        """
+        return max(self.max_levels - 1, 1) * self.beam_width
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ Small vocabularies only: all beginnings are listed.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -71,7 +72,10 @@ def drawn(
     controller: Controller | None = None,
     params: Any = None,
 ) -> np.ndarray:
-    """The first LENGTH tokens of `count` texts, i32 [count, LENGTH]; no controller = plain."""
+    """The first LENGTH tokens of `count` texts, i32 [count, LENGTH]; no controller = plain.
+
+    A text depends on its place and not on how many there are.
+    """
 
     def text(key: jax.Array) -> jax.Array:
         state = _prefilled(pair, controller or constant(), prompt_T, key)
@@ -80,7 +84,8 @@ def drawn(
         return _cycle_text(pair, controller, params, state)
 
     draw = jax.jit(jax.vmap(text))
-    keys = jax.random.split(jax.random.key(pair.seed), -(-count // BATCH) * BATCH)
+    places = jnp.arange(-(-count // BATCH) * BATCH)
+    keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(pair.seed)))(places)
     pieces = [draw(keys[start : start + BATCH]) for start in range(0, count, BATCH)]
     return np.concatenate(jax.device_get(pieces))[:count]
 

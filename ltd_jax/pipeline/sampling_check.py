@@ -2,25 +2,32 @@
 
 For every row: the chi-square p-value of the first tokens' joint law (uniform over all rows if
 sampling is lossless) and the total variation, beside that of as many plainly decoded texts. Under
-the coupled rule texts must even be plain decoding's, token by token.
+the coupled rule texts must even be plain decoding's, token by token. Methods are the compared ones
+with random weights, on settings under which what they choose differs between places.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ltd_jax.config import CycleConfig, PolicyConfig
 from ltd_jax.cycle.pair import Pair
-from ltd_jax.decoding import distribution
+from ltd_jax.decoding import benchmark, distribution, rivals
 from ltd_jax.decoding.benchmark import Method
-from ltd_jax.policies import controller, networks
+from ltd_jax.policies import catalogue, controller, networks, saved_heads
+from ltd_jax.policies.settings import Parts, Setting
+from ltd_jax.replay import shipped
+from ltd_jax.replay.record import Prompt
 from ltd_jax.sampling import SamplingConfig
 
 CYCLE = CycleConfig(beam_width=4, max_levels=3, sizes=(0, 2, 8), context=24, prefill_chunk=8)
 PROMPT = np.array([3, 1, 4, 1, 5])
+TEXTS = 4  # in which choices are counted
 SETTINGS = {
     "temperature 0.7": SamplingConfig(temperature=0.7),
     "temperature 1": SamplingConfig(temperature=1.0),
@@ -30,11 +37,25 @@ SETTINGS = {
     "penalty 1.3": SamplingConfig(temperature=1.0, repetition_penalty=1.3),
     "all": SamplingConfig(temperature=1.3, top_p=0.9, top_k=5, repetition_penalty=1.3),
 }
+TABLE = "a100-vicuna-13b-paper"  # what the cost-aware tree reckons with
+POLICIES = 33  # key of random policies that choose three levels and two sizes here
+WAVERING: dict[str, Setting] = {  # numbers under which a method's decisions differ between places
+    "ddd": {"checks": (1.0, 2.0)},
+    "svip": {"threshold": (0.55,)},
+    "disco": {"threshold": (0.66,)},
+    "specdec++": {"threshold": (0.5,)},
+    "c2t": {"threshold": (0.2,)},
+    "tiers": {"every": (1.0,), "warm_up": (0.0,)},
+}
 SHAPES = ((1, 2), (2, 8), (3, 8), (3, 0))  # levels and size of constant trees
 
 
-def methods() -> list[Method]:
-    """Trees of several shapes, and policies that change the shape from cycle to cycle."""
+def methods(hidden_size: int) -> list[Method]:
+    """Trees of several shapes, the compared methods, and policies; weights are random.
+
+    Args:
+      hidden_size: of the draft, which SpecDec++ reads.
+    """
     constants = [
         Method(
             f"constant:levels={levels},size={size}",
@@ -44,25 +65,74 @@ def methods() -> list[Method]:
         for levels, size in SHAPES
     ]
     widths = PolicyConfig((8,), (8,), (8,), (8,))
-    drawn = networks.init_learned(jax.random.key(0), CYCLE, widths)
-    louder = jax.tree.map(lambda leaf: 5 * leaf, drawn)  # decisions that differ between places
-    return [*constants, Method("ltd", networks.learned(CYCLE, widths), louder)]
+    drawn = networks.init_learned(jax.random.key(POLICIES), CYCLE, widths)
+    learned = Method("ltd", networks.learned(CYCLE, widths), drawn)
+    return [*constants, learned, *_rivals(hidden_size)]
+
+
+def _rivals(hidden_size: int) -> list[Method]:
+    """The compared methods, but for those that are constants."""
+    parts, made = _parts(hidden_size), []
+    for family in catalogue.METHODS:
+        setting = catalogue.setting_of(family, CYCLE, WAVERING.get(family.name, {}))
+        made.append(Method(family.name, *family.build(CYCLE, setting, parts)))
+    return [method for method in made if method.controller is not controller.constant()]
+
+
+def _parts(hidden_size: int) -> Parts:
+    """Random classifiers and a shipped table, for the methods that need them."""
+    key, widths = jax.random.key(1), dict.fromkeys(("disco", "specdec", "c2t"), 8)
+    heads = {
+        name: saved_heads.network(name, width).init(
+            jax.random.fold_in(key, place),
+            jnp.zeros(saved_heads.feature_width(name, CYCLE, hidden_size)),
+        )
+        for place, (name, width) in enumerate(widths.items())
+    }
+    table = shipped.fit(shipped.find(TABLE), CYCLE)
+    power = np.ones(CYCLE.max_levels, np.float32)
+    return Parts(heads, widths, power, rivals.costs_of(table))
+
+
+def choices(pair: Pair) -> dict[str, dict[str, int]]:
+    """How often each method chose which "levels, size" in some texts at temperature 1."""
+    prompt = Prompt(PROMPT.astype(np.int32), 0)
+    room = CYCLE.context - len(PROMPT) - CYCLE.path_length
+    found = {}
+    for method in methods(pair.config.draft.hidden_size):
+        runs = [
+            benchmark.decode(pair.sampled(SETTINGS["temperature 1"], seed), method, prompt, 0, room)
+            for seed in range(TEXTS)
+        ]
+        chosen = Counter(
+            f"{levels}, {size}"
+            for run in runs
+            for levels, size in zip(run.levels, run.sizes, strict=True)
+        )
+        found[method.name] = dict(sorted(chosen.items()))
+    return found
 
 
 def rows(pair: Pair, draws: int) -> Iterator[dict[str, Any]]:
-    """Every setting by plain decoding, and by both rules with every method."""
+    """Every setting by plain decoding, and by both rules with every method.
+
+    Under the coupled rule texts are compared one by one, and a tenth of them is drawn.
+    """
     seed = 0
     for name, setting in SETTINGS.items():
         seed = plain_seed = seed + 1
         pair = pair.sampled(setting, plain_seed)
         law, plain = distribution.exact(pair, PROMPT), distribution.drawn(pair, PROMPT, draws)
         yield _row(name, "plain", "autoregressive", plain, plain, law)
-        for method in methods():
+        for method in methods(pair.config.draft.hidden_size):
             seed += 1  # rows of the sequential rule are independent of one another
-            for rule, own_seed in (("coupled", plain_seed), ("sequential", seed)):
+            for rule, own_seed, count in (
+                ("coupled", plain_seed, -(-draws // 10)),
+                ("sequential", seed, draws),
+            ):
                 ruled = pair.sampled(dataclasses.replace(setting, rule=rule), own_seed)
-                texts = distribution.drawn(ruled, PROMPT, draws, method.controller, method.params)
-                yield _row(name, rule, method.name, texts, plain, law)
+                texts = distribution.drawn(ruled, PROMPT, count, method.controller, method.params)
+                yield _row(name, rule, method.name, texts, plain[:count], law)
 
 
 def _row(
@@ -73,6 +143,7 @@ def _row(
         "setting": setting,
         "rule": rule,
         "method": method,
+        "draws": len(texts),
         "p_value": fit.p_value,
         "total_variation": fit.total_variation,
         "plain_total_variation": noise.total_variation,
