@@ -55,21 +55,21 @@ class PairFlags:
 Flags = TypeVar("Flags", bound=PairFlags)
 
 
-def parse(
-    start: Callable[[Preset], Flags], settle: Callable[[Flags], Flags] = lambda config: config
-) -> Flags:
+def parse(start: Callable[[Preset], Flags], small: Callable[[Flags], Flags] | None = None) -> Flags:
     """The command line, with hub ids downloaded and nothing left to choose; says it on stderr.
 
     Args:
       start: the command's settings where no flag changes them, for the target's preset.
-      settle: what the flags together ask for.
+      small: the settings that --smoke starts from, of the usual ones.
 
     Raises:
       UserError: a folder or a value cannot be.
     """
-    named, _ = tyro.cli(PairFlags, return_unknown_args=True, add_help=False)
+    named, others = tyro.cli(PairFlags, return_unknown_args=True, add_help=False)
     default = start(presets.of(named.target))
-    config = settle(resolved(tyro.cli(type(default), default=default)))
+    if small is not None and "--smoke" in others:
+        default = small(default)
+    config = resolved(tyro.cli(type(default), default=default))
     for line in described(config):
         say(line)
     return config

@@ -31,8 +31,8 @@ class Config(quickstart.Config):
 
 
 def smoke(config: Config) -> Config:
-    """With `smoke` a few prompts, decisions and one training of each kind."""
-    return dataclasses.replace(quickstart.smoke(config), repeats=1) if config.smoke else config
+    """A few prompts, decisions and one training of each kind."""
+    return dataclasses.replace(quickstart.smoke(config), repeats=1)
 
 
 def main() -> None:

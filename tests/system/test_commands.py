@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import experiments
+from experiments import command, quickstart
 
 FOLDER = Path(experiments.__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "\ndef main()" in path.read_text())
@@ -24,3 +25,15 @@ def test_help(name, monkeypatch, capsys):
         module.main()
     assert ended.value.code == 0
     assert "--" in capsys.readouterr().out
+
+
+def test_other_flags_change_what_smoke_starts_from(monkeypatch):
+    start = lambda preset: quickstart.Config(**command.stage_settings(preset))
+    small = ("quickstart", "--smoke", "--cycle.max-levels", "1", "--new-tokens", "9")
+    monkeypatch.setattr(sys, "argv", [*small, "--measure.visits", "4"])
+    found = command.parse(start, quickstart.smoke)
+    assert (found.cycle.max_levels, found.asked.new_tokens, found.measure.visits) == (1, 9, 4)
+    tiny = quickstart.smoke(quickstart.Config())
+    assert found.learning == tiny.learning and found.cycle.sizes == tiny.cycle.sizes
+    monkeypatch.setattr(sys, "argv", ["quickstart"])
+    assert command.parse(start, quickstart.smoke).cycle == quickstart.Config().cycle
