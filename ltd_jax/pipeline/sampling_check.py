@@ -50,6 +50,11 @@ WAVERING: dict[str, Setting] = {  # numbers under which a method's decisions dif
 SHAPES = ((1, 2), (2, 8), (3, 8), (3, 0))  # levels and size of constant trees
 
 
+def pair_of(vocabulary: int) -> Pair:
+    """The random pair that is checked."""
+    return distribution.random_pair(vocabulary, CYCLE, seed=0)
+
+
 def methods(hidden_size: int) -> list[Method]:
     """Trees of several shapes, the compared methods, and policies; weights are random.
 
@@ -113,26 +118,25 @@ def choices(pair: Pair) -> dict[str, dict[str, int]]:
     return found
 
 
-def rows(pair: Pair, draws: int) -> Iterator[dict[str, Any]]:
-    """Every setting by plain decoding, and by both rules with every method.
+def rows(pair: Pair, name: str, draws: int) -> Iterator[dict[str, Any]]:
+    """A setting by plain decoding, and by both rules with every method.
 
-    Under the coupled rule texts are compared one by one, and a tenth of them is drawn.
+    Rows of the sequential rule are independent of one another. Under the coupled rule texts are
+    compared one by one, and a tenth of them is drawn.
     """
-    seed = 0
-    for name, setting in SETTINGS.items():
-        seed = plain_seed = seed + 1
-        pair = pair.sampled(setting, plain_seed)
-        law, plain = distribution.exact(pair, PROMPT), distribution.drawn(pair, PROMPT, draws)
-        yield _row(name, "plain", "autoregressive", plain, plain, law)
-        for method in methods(pair.config.draft.hidden_size):
-            seed += 1  # rows of the sequential rule are independent of one another
-            for rule, own_seed, count in (
-                ("coupled", plain_seed, -(-draws // 10)),
-                ("sequential", seed, draws),
-            ):
-                ruled = pair.sampled(dataclasses.replace(setting, rule=rule), own_seed)
-                texts = distribution.drawn(ruled, PROMPT, count, method.controller, method.params)
-                yield _row(name, rule, method.name, texts, plain[:count], law)
+    setting, found = SETTINGS[name], methods(pair.config.draft.hidden_size)
+    plain_seed = list(SETTINGS).index(name) * (len(found) + 1)
+    pair = pair.sampled(setting, plain_seed)
+    law, plain = distribution.exact(pair, PROMPT), distribution.drawn(pair, PROMPT, draws)
+    yield _row(name, "plain", "autoregressive", plain, plain, law)
+    for place, method in enumerate(found, 1):
+        for rule, seed, count in (
+            ("coupled", plain_seed, -(-draws // 10)),
+            ("sequential", plain_seed + place, draws),
+        ):
+            ruled = pair.sampled(dataclasses.replace(setting, rule=rule), seed)
+            texts = distribution.drawn(ruled, PROMPT, count, method.controller, method.params)
+            yield _row(name, rule, method.name, texts, plain[:count], law)
 
 
 def _row(

@@ -22,10 +22,8 @@ def test_rows_of_one_setting(monkeypatch):
     rule, params = controller.constant(), controller.constant_params(1, 2, cycle)
     one = [Method("constant", rule, params)]
     monkeypatch.setattr(sampling_check, "methods", lambda hidden_size: one)
-    setting = {"all": sampling_check.SETTINGS["all"]}
-    monkeypatch.setattr(sampling_check, "SETTINGS", setting)
     pair = distribution.random_pair(6, cycle, seed=0)
-    found = list(sampling_check.rows(pair, 4096))
+    found = list(sampling_check.rows(pair, "all", 4096))
     assert [row["rule"] for row in found] == ["plain", "coupled", "sequential"]
     assert [row["draws"] for row in found] == [4096, 410, 4096]
     assert [row["plain_texts"] == 1 for row in found] == [True, True, False]
