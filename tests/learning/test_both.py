@@ -102,16 +102,6 @@ def test_one_program_trains_many_seeds(learned, way: str) -> None:
     assert float(state.best_validation[0]) == pytest.approx(best, rel=0.05)
 
 
-def test_coadapt_is_the_papers_order() -> None:
-    few = dataclasses.replace(JOINT.joint, total_steps=128)
-    paper = dataclasses.replace(EXACT, learning="coadapt", size=few, depth=few, alternations=1)
-    found = learning.train(REPLAYS, CYCLE, POLICY, paper)
-    assert list(found.stages) == ["size-alone", "depth-alone", "iter1-size"]
-    with pytest.raises(UserError, match="one device|several devices"):
-        mesh = jax.make_mesh((1,), (both.AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
-        learning.train(REPLAYS, CYCLE, POLICY, paper, mesh=mesh)
-
-
 @both_ways
 def test_every_seed_finds_the_same_program(way: str) -> None:
     made = {"exact": exact.method, "joint": joint.method}[way]

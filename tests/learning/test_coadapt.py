@@ -6,10 +6,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from ltd_jax import checkpoint
+from ltd_jax import checkpoint, learning
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig, PPOConfig
 from ltd_jax.errors import UserError
-from ltd_jax.learning import coadapt, stage
+from ltd_jax.learning import both, coadapt, stage
 from ltd_jax.learning.coadapt import Learned, Replays
 from ltd_jax.learning.stage import Point
 from ltd_jax.policies import networks
@@ -74,8 +74,11 @@ def test_learns_more_than_random_policies(replays: Replays, learned: Learned) ->
     assert rate(replays, learned.params) >= np.mean(random)
 
 
-def test_is_deterministic(replays: Replays, learned: Learned) -> None:
-    same(coadapt.train(replays, CYCLE, WIDTHS, LEARNING), learned)
+def test_is_deterministic_and_one_of_the_ways_to_learn(replays, learned: Learned) -> None:
+    same(learning.train(replays, CYCLE, WIDTHS, LEARNING), learned)
+    with pytest.raises(UserError, match="one device|several devices"):
+        mesh = jax.make_mesh((1,), (both.AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+        learning.train(replays, CYCLE, WIDTHS, LEARNING, mesh=mesh)
 
 
 def test_stages_in_the_papers_order(learned: Learned) -> None:
