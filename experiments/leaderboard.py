@@ -2,7 +2,7 @@
 
     python -m experiments.train_policies --out runs/embedded         about 5 minutes on 2 CPU cores
     python -m experiments.train_classifiers --out runs/embedded      about 2 minutes
-    python -m experiments.leaderboard --out runs/arena               about 25 minutes
+    python -m experiments.leaderboard --out runs/arena               about 75 minutes
 
 Writes OUT/results/leaderboard.html (start there) and leaderboard.json, whose rows are {"method",
 "task", "temperature", "tokens_per_second", "speedup", "low", "high", "over_best_constant",

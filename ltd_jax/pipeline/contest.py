@@ -15,7 +15,7 @@ from ltd_jax.cycle.pair import Pair
 from ltd_jax.decoding import comparison, rivals
 from ltd_jax.decoding.benchmark import Method, Run
 from ltd_jax.errors import UserError
-from ltd_jax.pipeline import compare, questions, stages
+from ltd_jax.pipeline import compare, programs, questions, stages
 from ltd_jax.pipeline.questions import Asking, Split
 from ltd_jax.pipeline.stages import Recording
 from ltd_jax.pipeline.training import Trained
@@ -111,9 +111,11 @@ def run(
         for split in splits
     )
     entries = entries_of(pair, field, lesson, prices(pair, field, settings), console)
+    programs.forget_if_many()  # each rival's cycle was compiled once to time its decisions
     asking = questions.ask(pair, settings.asked, splits[1], settings.out / "traces")
     methods = [entry.method for entry in entries]
     runs = compare.runs_of(pair, methods, asking.prompts, settings, console)
+    programs.forget_if_many()
     return Contest(pair, field.trained.table, entries, asking, test, runs)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 
 from ltd_jax.report import canvas, page, palette
@@ -38,25 +39,31 @@ def ranked(rows: Sequence[Row], temperature: float) -> list[Row]:
 
 def terminal_table(
     title: str, rows: Sequence[Row], temperature: float, papers: Sequence[PaperTable]
-) -> Table:
-    """A row per method, fastest first: speedup by task and mean, committed, the paper's."""
+) -> Group:
+    """Two tables of a row per method, fastest first, each of which fits into 80 columns.
+
+    The mean with its interval, committed tokens and what the best constant and the optimum leave;
+    then the speedup by task, beside the paper's.
+    """
     mine = [row for row in rows if row["temperature"] == temperature]
     tasks = list(dict.fromkeys(row["task"] for row in mine if row["task"] != MEAN))
-    caption = f"The paper's: {papers[0].name}, mean speedup and committed tokens." if papers else ""
+    caption = f"On the right: the paper's {papers[0].name}, mean speedup and committed tokens."
+    whole = _per_method(title, (MEAN, "95 %", "commit.", "/ best const.", "of optimum"))
+    models = [paper.model for paper in papers]
+    by_task = _per_method("speedup by task", (*tasks, *models), caption if papers else "")
+    for row in ranked(rows, temperature):
+        whole.add_row(row["method"], *cells(row))
+        speedups = {one["task"]: one["speedup"] for one in mine if one["method"] == row["method"]}
+        theirs = [paper_cell(paper, row["method"]) for paper in papers]
+        by_task.add_row(row["method"], *(times(speedups[task]) for task in tasks), *theirs)
+    return Group(whole, by_task)
+
+
+def _per_method(title: str, headings: Sequence[str], caption: str = "") -> Table:
     shown = Table(title=title, caption=caption, box=SIMPLE_HEAD, pad_edge=False)
     shown.add_column("method", no_wrap=True)
-    for heading in (*tasks, MEAN, "95 %", "commit.", "/ best const.", "of optimum"):
-        shown.add_column(heading, justify="right")
-    for paper in papers:
-        shown.add_column(f"paper, {paper.model}", justify="right")
-    for row in ranked(rows, temperature):
-        by_task = {one["task"]: one for one in mine if one["method"] == row["method"]}
-        shown.add_row(
-            row["method"],
-            *(times(by_task[task]["speedup"]) for task in tasks),
-            *cells(row),
-            *(paper_cell(paper, row["method"]) for paper in papers),
-        )
+    for heading in headings:
+        shown.add_column(heading, justify="right", overflow="fold")
     return shown
 
 
