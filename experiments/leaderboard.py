@@ -31,7 +31,7 @@ class Config(ArenaFlags):
 
 
 def main() -> None:
-    config = command.parse(lambda preset: Config())
+    config = command.parse(lambda preset: Config(measure=arena.timing(preset)))
     console = Console()
     found = {heat: arena.hold(config, heat, console) for heat in config.temperatures}
     document = output.write(config.folder, "leaderboard", config.dtype, arena.document(found))

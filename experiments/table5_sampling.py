@@ -17,7 +17,7 @@ from ltd_jax.report.paper_methods import TABLE5
 
 
 def main() -> None:
-    config = command.parse(lambda preset: ArenaFlags())
+    config = command.parse(lambda preset: ArenaFlags(measure=arena.timing(preset)))
     arena.show(config, "table5_sampling", 1.0, TABLE5[:2], Console())
 
 
