@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as keeping
@@ -171,6 +172,15 @@ def _newest_record(checkpoints: ocp.CheckpointManager) -> tuple[dict[str, Any], 
         except Exception:  # orbax raises many kinds for a damaged folder; `restore` names it
             continue
     return None
+
+
+def unbound(arrays: Any) -> Any:
+    """Restored arrays that are bound to no device, as those of a fresh start are.
+
+    A jitted function is compiled once for bound arguments and once for others, and a cycle whose
+    parameters are bound returns a bound state: it would be compiled twice.
+    """
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), arrays)
 
 
 def _restore_step(checkpoints: ocp.CheckpointManager, abstract: Any, step: int) -> Restored:

@@ -75,7 +75,8 @@ def load(folder: Path) -> SavedPolicies:
         abstract = jax.eval_shape(lambda: networks.init_learned(jax.random.key(0), cycle, widths))
         found = checkpoint.restore(checkpoints, abstract)
     assert found is not None  # there was a provenance
-    return SavedPolicies(folder, found.state, cycle, widths, found.provenance)
+    params = checkpoint.unbound(found.state)
+    return SavedPolicies(folder, params, cycle, widths, found.provenance)
 
 
 def check(

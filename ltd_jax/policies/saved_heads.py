@@ -73,7 +73,8 @@ def load(folder: Path) -> SavedHeads:
             ) from error
         restored = checkpoint.restore(checkpoints, abstract)
     assert restored is not None  # there was a provenance
-    parts = Parts(restored.state["heads"], found["widths"], np.asarray(restored.state["power"]))
+    heads = checkpoint.unbound(restored.state["heads"])
+    parts = Parts(heads, found["widths"], np.asarray(restored.state["power"]))
     return SavedHeads(folder, parts, found)
 
 

@@ -29,6 +29,11 @@ def test_a_folder_alone_is_enough(folder):
     assert found.provenance.items() >= ORIGIN.items()
 
 
+def test_what_was_saved_is_bound_to_no_device(folder):
+    """Else the cycle is compiled twice: for the first state, and for the one that it returns."""
+    assert not any(leaf.committed for leaf in jax.tree.leaves(saved.load(folder).params))
+
+
 def test_the_newest_is_read(folder):
     newer = networks.init_learned(jax.random.key(2), CYCLE, WIDTHS)
     saved.save(folder, newer, CYCLE, WIDTHS, ORIGIN)

@@ -37,6 +37,7 @@ def folder(parts, tmp_path_factory):
 def test_what_was_saved_comes_back(folder, parts):
     found = saved_heads.load(folder)
     jax.tree.map(np.testing.assert_array_equal, found.parts.heads, parts.heads)
+    assert not any(leaf.committed for leaf in jax.tree.leaves(found.parts.heads))
     assert found.parts.widths == WIDTHS
     np.testing.assert_array_equal(found.parts.power, parts.power)
     assert found.provenance["quality"]["disco"]["auc"] == 0.7

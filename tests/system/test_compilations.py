@@ -9,7 +9,7 @@ import pytest
 from ltd_jax.config import PolicyConfig
 from ltd_jax.cycle import loop, prefill
 from ltd_jax.decoding import generate
-from ltd_jax.policies import controller, networks
+from ltd_jax.policies import controller, networks, saved
 from ltd_jax.replay.clock import Clock
 from tests.cycle import tiny
 
@@ -91,13 +91,15 @@ def test_what_is_timed_is_the_program_that_decodes(pair):
     assert compilations(loop.run_cycles, lambda: clock.cycle_seconds(params)) == 0
 
 
-def test_all_weights_of_the_policies_share_one_cycle(pair):
+def test_all_weights_of_the_policies_share_one_cycle(pair, tmp_path):
     cycle, found = pair.config.cycle, []
     drawn = networks.init_learned(jax.random.key(0), cycle, POLICY)
+    saved.save(tmp_path, drawn, cycle, POLICY, {})
+    restored = saved.load(tmp_path).params
     most = networks.forced(drawn, "most", len(cycle.sizes) - 1)
 
     def run():
-        for params in (drawn, most, networks.forced(drawn, "least", 0)):
+        for params in (drawn, most, networks.forced(drawn, "least", 0), restored):
             policies = networks.learned(cycle, dataclasses.replace(POLICY))
             found.append(
                 tokens(generate.speculative_bursts(pair, policies, params, PROMPTS[0], NEW_TOKENS))
@@ -105,4 +107,4 @@ def test_all_weights_of_the_policies_share_one_cycle(pair):
 
     assert compilations(loop.run_cycles, run) == 1
     plain = tokens(generate.plain_bursts(pair, PROMPTS[0], NEW_TOKENS))
-    assert found == [plain] * 3
+    assert found == [plain] * 4
