@@ -6,23 +6,26 @@
 A random pair of a small vocabulary, whose exact law is computed from the target alone; 7 settings,
 14 methods, both rules. Expected: p-values uniform over the rows, total variation that of plain
 decoding, and every coupled text plain decoding's own. Writes OUT/sampling.json. About an hour on 2
-CPU cores, most of it drawing.
+CPU cores, most of it drawing. Stopped, the same command goes on.
 """
 
 import dataclasses
 import json
 import multiprocessing
+import signal
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import tyro
 
 from experiments import command
 from ltd_jax import provenance
 from ltd_jax.errors import UserError
 from ltd_jax.pipeline import sampling_check
+from ltd_jax.replay.partial import Partial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +41,9 @@ class Config:
 def rows(config: Config, setting: str) -> list[dict[str, Any]]:
     """All rows of one setting; prints them as they come."""
     pair, found = sampling_check.pair_of(config.vocabulary), []
-    for row in sampling_check.rows(pair, setting, config.draws):
+    origin = {"draws": config.draws, "vocabulary": config.vocabulary, "jax": jax.__version__}
+    kept = Partial(config.out / "rows" / f"{setting.replace(' ', '-')}.json", origin)
+    for row in sampling_check.rows(pair, setting, config.draws, kept):
         found.append(row)
         print(
             f"{row['setting']:<16} {row['rule']:<10} {row['method']:<26} p {row['p_value']:.3f}  "
@@ -53,11 +58,23 @@ def main() -> None:
     if config.processes < 1:
         raise UserError(f"--processes is {config.processes} but must be at least 1.")
     path = command.writable(config.out) / "sampling.json"
+    command.writable(config.out / "rows")
     chosen = sampling_check.choices(sampling_check.pair_of(config.vocabulary))
-    started = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(config.processes, mp_context=started) as pool:
-        lists = pool.map(partial(rows, config), sampling_check.SETTINGS)
-        found = [row for one in lists for row in one]
+    print(
+        "levels, size and how often:",
+        *(f"{name} {each}" for name, each in chosen.items()),
+        sep="\n",
+    )
+    spawning = multiprocessing.get_context("spawn")
+    unheard = (signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches all processes; this one ends them
+    with ProcessPoolExecutor(config.processes, spawning, signal.signal, unheard) as pool:
+        try:
+            lists = pool.map(partial(rows, config), sampling_check.SETTINGS)
+            found = [row for one in lists for row in one]
+        except BaseException:
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
     summary = sampling_check.summary(found)
     head = {"draws": config.draws, "environment": provenance.environment("float32")}
     content = head | summary | {"choices": chosen, "rows": found}

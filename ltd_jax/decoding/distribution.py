@@ -166,14 +166,17 @@ def fit(tokens: np.ndarray, law: np.ndarray) -> Fit:
     common = expected >= LEAST_EXPECTED
     pooled = lambda cells: np.append(cells[common], cells[~common].sum())
     observed, wanted = pooled(seen), pooled(expected)
-    if wanted[-1] < LEAST_EXPECTED:  # too few even together: they join the rarest common cell
+    distance = float(np.abs(seen - expected).sum() / (2 * len(tokens)))
+    if wanted[-1] < LEAST_EXPECTED and common.any():  # even together: join the rarest cell
         rarest = int(np.argmin(wanted[:-1]))
         observed[rarest] += observed[-1]
         wanted[rarest] += wanted[-1]
         observed, wanted = observed[:-1], wanted[:-1]
+    if len(wanted) == 1:  # too few draws to tell cells apart
+        return Fit(1.0, distance)
     statistic = float(((observed - wanted) ** 2 / wanted).sum())
     upper = jax.scipy.special.gammaincc((len(wanted) - 1) / 2, statistic / 2)
-    return Fit(float(upper), float(np.abs(seen - expected).sum() / (2 * len(tokens))))
+    return Fit(float(upper), distance)
 
 
 def uniformity(p_values: Sequence[float]) -> float:

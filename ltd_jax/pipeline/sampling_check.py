@@ -7,8 +7,10 @@ with random weights, on settings under which what they choose differs between pl
 """
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,8 +24,9 @@ from ltd_jax.decoding.benchmark import Method
 from ltd_jax.policies import catalogue, controller, networks, saved_heads
 from ltd_jax.policies.settings import Parts, Setting
 from ltd_jax.replay import shipped
+from ltd_jax.replay.partial import Partial
 from ltd_jax.replay.record import Prompt
-from ltd_jax.sampling import SamplingConfig
+from ltd_jax.sampling import Rule, SamplingConfig
 
 CYCLE = CycleConfig(beam_width=4, max_levels=3, sizes=(0, 2, 8), context=24, prefill_chunk=8)
 PROMPT = np.array([3, 1, 4, 1, 5])
@@ -38,7 +41,7 @@ SETTINGS = {
     "all": SamplingConfig(temperature=1.3, top_p=0.9, top_k=5, repetition_penalty=1.3),
 }
 TABLE = "a100-vicuna-13b-paper"  # what the cost-aware tree reckons with
-POLICIES = 33  # key of random policies that choose three levels and two sizes here
+POLICIES = 33  # key of random policies that choose two levels and two sizes here
 WAVERING: dict[str, Setting] = {  # numbers under which a method's decisions differ between places
     "ddd": {"checks": (1.0, 2.0)},
     "svip": {"threshold": (0.55,)},
@@ -47,6 +50,7 @@ WAVERING: dict[str, Setting] = {  # numbers under which a method's decisions dif
     "c2t": {"threshold": (0.2,)},
     "tiers": {"every": (1.0,), "warm_up": (0.0,)},
 }
+NUMBERS = ("p_value", "total_variation", "plain_total_variation", "plain_texts")  # of a row
 SHAPES = ((1, 2), (2, 8), (3, 8), (3, 0))  # levels and size of constant trees
 
 
@@ -118,41 +122,51 @@ def choices(pair: Pair) -> dict[str, dict[str, int]]:
     return found
 
 
-def rows(pair: Pair, name: str, draws: int) -> Iterator[dict[str, Any]]:
+def rows(pair: Pair, name: str, draws: int, kept: Partial) -> Iterator[dict[str, Any]]:
     """A setting by plain decoding, and by both rules with every method.
 
     Rows of the sequential rule are independent of one another. Under the coupled rule texts are
     compared one by one, and a tenth of them is drawn.
+
+    Args:
+      kept: where the numbers of rows are kept, of this setting alone.
     """
     setting, found = SETTINGS[name], methods(pair.config.draft.hidden_size)
     plain_seed = list(SETTINGS).index(name) * (len(found) + 1)
     pair = pair.sampled(setting, plain_seed)
-    law, plain = distribution.exact(pair, PROMPT), distribution.drawn(pair, PROMPT, draws)
-    yield _row(name, "plain", "autoregressive", plain, plain, law)
+
+    @functools.cache
+    def plainly() -> tuple[np.ndarray, np.ndarray]:
+        return distribution.exact(pair, PROMPT), distribution.drawn(pair, PROMPT, draws)
+
+    def row(rule: Rule, method: Method, seed: int, count: int) -> list[float]:
+        law, plain = plainly()
+        ruled = pair.sampled(dataclasses.replace(setting, rule=rule), seed)
+        texts = distribution.drawn(ruled, PROMPT, count, method.controller, method.params)
+        return _numbers(texts, plain[:count], law)
+
+    numbers = kept.entry("plain", lambda: _numbers(plainly()[1], *plainly()[::-1]))
+    yield _row(name, "plain", "autoregressive", draws, numbers)
+    rules: tuple[tuple[Rule, int], ...] = (("coupled", -(-draws // 10)), ("sequential", draws))
     for place, method in enumerate(found, 1):
-        for rule, seed, count in (
-            ("coupled", plain_seed, -(-draws // 10)),
-            ("sequential", plain_seed + place, draws),
-        ):
-            ruled = pair.sampled(dataclasses.replace(setting, rule=rule), seed)
-            texts = distribution.drawn(ruled, PROMPT, count, method.controller, method.params)
-            yield _row(name, rule, method.name, texts, plain[:count], law)
+        for rule, count in rules:
+            seed = plain_seed + (place if rule == "sequential" else 0)
+            made = partial(row, rule, method, seed, count)
+            yield _row(name, rule, method.name, count, kept.entry(f"{rule} {method.name}", made))
+
+
+def _numbers(texts: np.ndarray, plain: np.ndarray, law: np.ndarray) -> list[float]:
+    """Of some texts and as many plainly decoded ones, in the order of NUMBERS."""
+    fit, noise = distribution.fit(texts, law), distribution.fit(plain, law)
+    equal = float((texts == plain).all(axis=1).mean())
+    return [fit.p_value, fit.total_variation, noise.total_variation, equal]
 
 
 def _row(
-    setting: str, rule: str, method: str, texts: np.ndarray, plain: np.ndarray, law: np.ndarray
+    setting: str, rule: str, method: str, draws: int, numbers: Sequence[float]
 ) -> dict[str, Any]:
-    fit, noise = distribution.fit(texts, law), distribution.fit(plain, law)
-    return {
-        "setting": setting,
-        "rule": rule,
-        "method": method,
-        "draws": len(texts),
-        "p_value": fit.p_value,
-        "total_variation": fit.total_variation,
-        "plain_total_variation": noise.total_variation,
-        "plain_texts": float((texts == plain).all(axis=1).mean()),
-    }
+    head = {"setting": setting, "rule": rule, "method": method, "draws": draws}
+    return head | dict(zip(NUMBERS, map(float, numbers), strict=True))
 
 
 def summary(found: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -55,16 +55,14 @@ def of_controller(bare: Clock, controller: Controller, params: Any, visits: int)
     """What the decisions of any controller cost; arguments as of `of_learned`."""
     if controller is controllers.constant():
         return FREE
-    least, most = (
-        Overruled(params, setting, jnp.bool_(True)) for setting in _constants(bare, _size(bare))
-    )
+    least, most = (Overruled(params, setting, jnp.bool_(True)) for setting in _constants(bare))
     return _measure(bare, bare.beside(controllers.overruled(controller)), least, most, visits)
 
 
 def _measure(bare: Clock, ours: Clock, least: Any, most: Any, visits: int) -> Overhead:
     """Medians over pairs of visits of two clocks; `least` and `most` decide as `_constants` do."""
     extra = []
-    for params, setting in zip((least, most), _constants(bare, _size(bare)), strict=True):
+    for params, setting in zip((least, most), _constants(bare), strict=True):
         ours.cycle_seconds(params)
         pairs = [ours.cycle_seconds(params) - bare.cycle_seconds(setting) for _ in range(visits)]
         extra.append(max(float(np.median(pairs)), 0.0))
@@ -73,13 +71,13 @@ def _measure(bare: Clock, ours: Clock, least: Any, most: Any, visits: int) -> Ov
     return Overhead(depth_seconds, max(extra[0] - depth_seconds, 0.0))
 
 
+def _constants(bare: Clock) -> list[controllers.ConstantParams]:
+    """One level and most levels, with the size of `_size`."""
+    cycle = bare.pair.config.cycle
+    size = cycle.sizes[_size(bare)]
+    return [controllers.constant_params(levels, size, cycle) for levels in (1, cycle.max_levels)]
+
+
 def _size(bare: Clock) -> int:
     """The index of the size that all these cycles verify: the least with a tree."""
     return min(1, len(bare.pair.config.cycle.sizes) - 1)
-
-
-def _constants(bare: Clock, size: int) -> list[controllers.ConstantParams]:
-    """One level and most levels, of a size by index."""
-    cycle = bare.pair.config.cycle
-    sizes = cycle.sizes[size]
-    return [controllers.constant_params(count, sizes, cycle) for count in (1, cycle.max_levels)]

@@ -89,3 +89,4 @@ def test_fit_puts_rare_cells_together():
     assert distribution.fit(texts, law).p_value > 0.9
     assert distribution.fit(np.zeros((1000, 1), int), law).p_value < 1e-6
     assert distribution.fit(texts, law).total_variation == pytest.approx(0.0002)
+    assert distribution.fit(np.zeros((4, 1), int), law) == (1.0, pytest.approx(0.5))

@@ -7,6 +7,7 @@ from ltd_jax.decoding import distribution
 from ltd_jax.decoding.benchmark import Method
 from ltd_jax.pipeline import sampling_check
 from ltd_jax.policies import catalogue, controller
+from ltd_jax.replay.partial import Partial
 
 
 def test_all_compared_methods_take_part():
@@ -17,13 +18,19 @@ def test_all_compared_methods_take_part():
     assert len(fixed) == len(sampling_check.SHAPES) and not others & set(fixed)
 
 
-def test_rows_of_one_setting(monkeypatch):
+def test_rows_of_one_setting(monkeypatch, tmp_path):
     cycle = CycleConfig(beam_width=2, max_levels=1, sizes=(2,), context=24, prefill_chunk=8)
     rule, params = controller.constant(), controller.constant_params(1, 2, cycle)
     one = [Method("constant", rule, params)]
     monkeypatch.setattr(sampling_check, "methods", lambda hidden_size: one)
     pair = distribution.random_pair(6, cycle, seed=0)
-    found = list(sampling_check.rows(pair, "all", 4096))
+    started = sampling_check.rows(pair, "all", 4096, Partial(tmp_path / "rows.json", {}))
+    first = [next(started), next(started)]  # and then it is stopped
+    found = list(sampling_check.rows(pair, "all", 4096, Partial(tmp_path / "rows.json", {})))
+    assert found[:2] == first
+    monkeypatch.setattr(distribution, "drawn", None)  # nothing is left to draw
+    again = sampling_check.rows(pair, "all", 4096, Partial(tmp_path / "rows.json", {}))
+    assert list(again) == found
     assert [row["rule"] for row in found] == ["plain", "coupled", "sequential"]
     assert [row["draws"] for row in found] == [4096, 410, 4096]
     assert [row["plain_texts"] == 1 for row in found] == [True, True, False]
