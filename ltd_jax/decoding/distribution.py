@@ -167,7 +167,7 @@ def fit(tokens: np.ndarray, law: np.ndarray) -> Fit:
     pooled = lambda cells: np.append(cells[common], cells[~common].sum())
     observed, wanted = pooled(seen), pooled(expected)
     distance = float(np.abs(seen - expected).sum() / (2 * len(tokens)))
-    if wanted[-1] < LEAST_EXPECTED and common.any():  # even together: join the rarest cell
+    if wanted[-1] < LEAST_EXPECTED and common.any():  # few together, too: the rarest takes them
         rarest = int(np.argmin(wanted[:-1]))
         observed[rarest] += observed[-1]
         wanted[rarest] += wanted[-1]
