@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/installed
 
-.PHONY: quickstart tables test
+.PHONY: check quickstart tables test
 
 quickstart: $(INSTALLED)
 	$(VENV)/bin/python -m experiments.quickstart --out runs/quickstart
@@ -16,6 +16,11 @@ tables: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --max-worker-restart 0
+
+check: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 # An environment that is there is kept; only a missing or broken one is made.
 $(INSTALLED): pyproject.toml

@@ -7,6 +7,7 @@ by the Gumbel-max trick: argmax of score + Gumbel noise has the distribution sof
 """
 
 import zlib
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,9 @@ class SamplingState:
     seen: jax.Array | None  # [X] bool, tokens of the text up to the root; None without a penalty
 
 
+State = TypeVar("State", bound=SamplingState | None)
+
+
 def start(pair: PairConfig, key: jax.Array) -> SamplingState | None:
     """The state of a text without tokens; None where the largest logit decides."""
     if pair.sampling.is_argmax:
@@ -42,9 +46,7 @@ def text_key(seed: int, prompt_T: np.ndarray) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), np.uint32(digest))
 
 
-def read(
-    state: SamplingState | None, token_T: jax.Array, valid_T: jax.Array
-) -> SamplingState | None:
+def read(state: State, token_T: jax.Array, valid_T: jax.Array) -> State:
     """The state after the valid ones of some tokens have joined the text."""
     if state is None or state.seen is None:
         return state
@@ -96,6 +98,7 @@ def scores(logits_X: jax.Array, seen_X: jax.Array | None, config: SamplingConfig
     if config.temperature not in (0.0, 1.0):
         score_X = score_X / config.temperature
     if config.repetition_penalty != 1:
+        assert seen_X is not None  # a pair with a penalty keeps them
         factor_X = jnp.where(score_X < 0, config.repetition_penalty, 1 / config.repetition_penalty)
         score_X = jnp.where(seen_X, score_X * factor_X, score_X)
     if config.top_p < 1:

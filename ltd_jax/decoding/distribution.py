@@ -45,7 +45,12 @@ class _Text:
 def random_pair(vocab_size: int, cycle: CycleConfig, seed: int) -> Pair:
     """Random weights whose distributions are neither flat nor sure, f32."""
     width, heads = 16, 2
-    shape = {"intermediate_size": 24, "head_count": heads, "kv_head_count": heads, "head_dim": 8}
+    shape: dict[str, Any] = {
+        "intermediate_size": 24,
+        "head_count": heads,
+        "kv_head_count": heads,
+        "head_dim": 8,
+    }
     teacher = TargetConfig(
         vocab_size=vocab_size, hidden_size=width, layer_count=3, feature_layers=(0, 1, 2), **shape
     )

@@ -7,7 +7,7 @@ the device never waits for Python; at the end of a text one call is dispatched t
 import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,6 @@ from ltd_jax.cycle import loop, step
 from ltd_jax.cycle.loop import Cycles
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.cycle.prefill import check_room, prefill
-from ltd_jax.cycle.step import CycleResult
 from ltd_jax.policies.controller import Controller
 
 
@@ -29,6 +28,16 @@ class Burst:
     levels: int = 0  # 0 = no cycle (prefill or plain step)
     size: int = 0
     accepted: int = 0
+
+
+class HostCycle(NamedTuple):
+    """A `CycleResult` in Python's own numbers, which are cheaper to handle one by one."""
+
+    token: list[int]
+    committed: int
+    accepted: int
+    levels: int
+    size: int  # index into config.sizes
 
 
 def plain_bursts(pair: Pair, prompt_T: np.ndarray, new_tokens: int) -> Iterator[Burst]:
@@ -90,15 +99,13 @@ def calls(advance: Callable[[Any, jax.Array], Any], state: Any, left: int) -> It
         done = following
 
 
-def rows_of(done: Cycles) -> list[CycleResult]:
-    """Every cycle of a call, in Python's own numbers, which are cheaper to handle one by one."""
-    count, result = int(done.count), done.result
-    fields = (result.token, result.committed, result.accepted, result.levels, result.size)
-    lists = [field[:count].tolist() for field in fields]
-    return [CycleResult(*row) for row in zip(*lists, strict=True)]
+def rows_of(done: Cycles) -> list[HostCycle]:
+    """Every cycle of a call."""
+    lists = [getattr(done.result, name)[: int(done.count)].tolist() for name in HostCycle._fields]
+    return [HostCycle(*row) for row in zip(*lists, strict=True)]
 
 
-def trim(result: CycleResult, pair: Pair, left: int) -> Burst:
+def trim(result: HostCycle, pair: Pair, left: int) -> Burst:
     """One cycle's tokens on the host, cut at the wanted length and behind the first stop token."""
     tokens = result.token[: min(result.committed, left)]
     stops = [index for index, token in enumerate(tokens) if token in pair.stop_tokens]

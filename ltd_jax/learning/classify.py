@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from ltd_jax.config import HeadConfig
 from ltd_jax.learning.examples import Examples, balanced
+from ltd_jax.policies.networks import output
 
 
 class Quality(NamedTuple):
@@ -57,7 +58,7 @@ def _train(
     optimiser = optax.adamw(config.learning_rate)
 
     def loss(variables: Any, rows: jax.Array) -> jax.Array:
-        logits = network.apply(variables, feature[rows])
+        logits = output(network, variables, feature[rows])
         return optax.sigmoid_binary_cross_entropy(logits, label[rows]).mean()
 
     def step(carry, rows):
@@ -94,7 +95,7 @@ def quality(network: nn.Module, variables: Any, examples: Examples) -> Quality:
     """How well a classifier tells yes from no, on examples as they come."""
     logits = np.concatenate(
         [
-            np.asarray(network.apply(variables, part))
+            np.asarray(output(network, variables, jnp.asarray(part)))
             for part in np.array_split(examples.feature, max(len(examples.label) // 65536, 1))
         ]
     )

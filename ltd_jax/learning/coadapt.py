@@ -75,7 +75,8 @@ def train(
         stage.claim(folder, course.settings(replays, config, widths, learning))
     constant = optimum.best_constant(replays.train, config)
     whole = _Course(replays, config, widths, learning, constant)
-    best = PolicyParams(depth=None, size=None)
+    unknown: Any = None
+    best = PolicyParams(depth=unknown, size=unknown)
     by_stage: dict[str, LearnedParams] = {}
     curves: list[Point] = []
     for index, turn in enumerate(turns(learning, last)):
@@ -92,7 +93,8 @@ def train(
 def turns(learning: LearningConfig, last: str | None = None) -> list[Turn]:
     """The order of learning, without running it; up to the turn `last`, None = all."""
     alone = [Turn("size-alone", "size", True), Turn("depth-alone", "depth", True)]
-    numbered = zip(range(1, learning.alternations + 1), itertools.cycle(("size", "depth")))
+    order: tuple[Policy, ...] = ("size", "depth")
+    numbered = zip(range(1, learning.alternations + 1), itertools.cycle(order))
     every = alone + [Turn(f"iter{number}-{policy}", policy, False) for number, policy in numbered]
     names = [turn.name for turn in every]
     return every if last is None else every[: names.index(last) + 1]
@@ -149,7 +151,7 @@ def _learner(
     """
     both = networks.learned(config, widths)
     if policy == "size":
-        levels = both if fixed is None else "random"
+        levels: Controller | Literal["random"] = both if fixed is None else "random"
         world = environment.size_environment(config, learning.reward, levels, widths.observation)
         judged = both if fixed is None else networks.learned_size(config, widths, fixed)
         settings, actor, critic = learning.size, widths.size_actor, widths.size_critic

@@ -122,7 +122,8 @@ def expectation(
     config, policy = method.config, method.policy
     level_log_D, entropy = _levels(method, actors, lesson, start)
     actor = networks.size_actor(config, policy)
-    size_log_DA = jax.nn.log_softmax(actor.apply(actors.size, lessons.sizes_seen(lesson, start)))
+    seen_DO = lessons.sizes_seen(lesson, start)
+    size_log_DA = jax.nn.log_softmax(networks.output(actor, actors.size, seen_DO))
     level_D, size_DA = jnp.exp(level_log_D), jnp.exp(size_log_DA)
     both_DA = level_D[:, None] * size_DA
     result_DA = lessons.outcomes(lesson, start.position, config)
@@ -141,7 +142,7 @@ def _levels(
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probability of every number of levels, f32 [D], and the entropy of the answers."""
     actor = networks.depth_actor(method.policy)
-    logits = actor.apply(actors.depth, lessons.depth_seen(lesson, start))
+    logits = networks.output(actor, actors.depth, lessons.depth_seen(lesson, start))
     answer_log = jax.nn.log_softmax(logits)  # [D - 1, 2]
     stop, go_on = answer_log[:, 0], answer_log[:, 1]
     reached_D = jnp.append(0.0, jnp.cumsum(go_on))

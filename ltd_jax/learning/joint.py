@@ -29,7 +29,7 @@ from ltd_jax.learning.loss import Losses, loss
 from ltd_jax.learning.ppo import Metrics
 from ltd_jax.learning.rollout import Rollout
 from ltd_jax.policies import networks
-from ltd_jax.policies.networks import ActorCritic, Critic, PolicyParams
+from ltd_jax.policies.networks import ActorCritic, Critic, PolicyParams, output
 from ltd_jax.replay import environment
 from ltd_jax.replay.environment import ReplayData
 
@@ -157,8 +157,9 @@ def _values(
 ) -> jax.Array:
     """Of every slot, f32 [D]."""
     depth_critic, size_critic = _critics(method)
-    depth_D = depth_critic.apply(params.depth.critic, lessons.depth_seen(lesson, start))
-    size = size_critic.apply(params.size.critic, lessons.size_seen(lesson, start, levels))
+    depth_D = output(depth_critic, params.depth.critic, lessons.depth_seen(lesson, start))
+    seen_O = lessons.size_seen(lesson, start, levels)
+    size = output(size_critic, params.size.critic, seen_O)
     return jnp.append(depth_D, size)
 
 
@@ -191,8 +192,8 @@ def _loss(
     size_MO = jax.vmap(partial(lessons.size_seen, lesson))(batch.start, decision.levels)
     size_actor = networks.size_actor(method.config, method.policy)
     size_loss, size_parts = loss(
-        size_actor.apply(params.size.actor, size_MO),
-        size_critic.apply(params.size.critic, size_MO),
+        output(size_actor, params.size.actor, size_MO),
+        output(size_critic, params.size.critic, size_MO),
         Rollout(
             observation=size_MO,
             action=decision.size,
@@ -206,8 +207,8 @@ def _loss(
         return size_loss, size_parts
     seen_NO = both.rows(jax.vmap(partial(lessons.depth_seen, lesson))(batch.start))
     depth_loss, depth_parts = loss(
-        networks.depth_actor(method.policy).apply(params.depth.actor, seen_NO),
-        depth_critic.apply(params.depth.critic, seen_NO),
+        output(networks.depth_actor(method.policy), params.depth.actor, seen_NO),
+        output(depth_critic, params.depth.critic, seen_NO),
         Rollout(
             observation=seen_NO,
             action=both.rows(decision.go_on).astype(jnp.int32),

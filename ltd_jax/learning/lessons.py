@@ -88,12 +88,13 @@ def decide(
     key: jax.Array | None,
 ) -> Decision:
     """Both policies' choices for one cycle: drawn with a key, the likeliest without one."""
-    depth_DA = networks.depth_actor(policy).apply(actors.depth, depth_seen(lesson, start))
+    depth_actor = networks.depth_actor(policy)
+    depth_DA = networks.output(depth_actor, actors.depth, depth_seen(lesson, start))
     key_levels, key_size = (None, None) if key is None else jax.random.split(key)
     answer_D, depth_log_prob_D = _choose(depth_DA, key_levels)
     levels = 1 + jnp.cumprod(answer_D).sum()
-    actor = networks.size_actor(config, policy)
-    size_A = actor.apply(actors.size, size_seen(lesson, start, levels))
+    size_actor = networks.size_actor(config, policy)
+    size_A = networks.output(size_actor, actors.size, size_seen(lesson, start, levels))
     size, size_log_prob = _choose(size_A, key_size)
     return Decision(levels, size, answer_D == 1, depth_log_prob_D, size_log_prob)
 

@@ -21,7 +21,7 @@ from ltd_jax.config import PPOConfig
 from ltd_jax.learning import rollout
 from ltd_jax.learning.loss import Losses, loss
 from ltd_jax.learning.rollout import Rollout
-from ltd_jax.policies.networks import Actor, ActorCritic, Critic
+from ltd_jax.policies.networks import Actor, ActorCritic, Critic, output
 from ltd_jax.replay.environment import Environment
 
 THROUGHPUT_RATE = 0.2  # weight of the newest rollout in the running throughput
@@ -159,8 +159,8 @@ def update(
     """One rollout, the epochs over it, and a validation where one is due."""
     key, key_rollout, key_shuffle = jax.random.split(state.key, 3)
     config, environment = learner.config, learner.environment
-    actor = functools.partial(learner.actor.apply, state.params.actor)
-    critic = functools.partial(learner.critic.apply, state.params.critic)
+    actor = functools.partial(output, learner.actor, state.params.actor)
+    critic = functools.partial(output, learner.critic, state.params.critic)
     data = learner.with_throughput(data, state.throughput)
     steps = config.rollout // config.environments
     environments, decisions = rollout.collect(
@@ -196,8 +196,8 @@ def _improve(
     config, rule = learner.config, optimizer(learner)
 
     def objective(params: ActorCritic, batch: Rollout) -> tuple[jax.Array, Losses]:
-        logits_MA = learner.actor.apply(params.actor, batch.observation)
-        value_M = learner.critic.apply(params.critic, batch.observation)
+        logits_MA = output(learner.actor, params.actor, batch.observation)
+        value_M = output(learner.critic, params.critic, batch.observation)
         return loss(logits_MA, value_M, batch, config)
 
     def learn(state: TrainState, index_M: jax.Array) -> tuple[TrainState, Losses]:

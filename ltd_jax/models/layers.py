@@ -106,8 +106,9 @@ def attention(
     peaks = [jnp.max(score, axis=-1, keepdims=True) for score, _ in parts]
     peak = jax.lax.stop_gradient(functools.reduce(jnp.maximum, peaks))
     weights = [(jnp.exp(score - peak), value) for score, value in parts]
-    total = sum(jnp.sum(weight, axis=-1, keepdims=True) for weight, _ in weights)
-    mixed = sum(_mix(weight, value) for weight, value in weights) / total
+    add = functools.partial(functools.reduce, jnp.add)
+    total = add([jnp.sum(weight, axis=-1, keepdims=True) for weight, _ in weights])
+    mixed = add([_mix(weight, value) for weight, value in weights]) / total
     mixed = mixed.astype(query_THC.dtype).reshape(K, G, T, C).transpose(2, 0, 1, 3)
     return mixed.reshape(T, H * C)
 
@@ -129,7 +130,7 @@ def three_maps(
     Args:
       width: columns of the first map.
     """
-    if second is not None:
+    if second is not None and third is not None:
         return linear(x_TE, first), linear(x_TE, second), linear(x_TE, third)
     joined_TF = linear(x_TE, first)
     end = (width + joined_TF.shape[1]) // 2

@@ -136,7 +136,9 @@ def with_policy_times(here: Ground, pair: Pair, config: MeasureConfig) -> Ground
     bare = Clock(pair, controller.constant(), context, config.cycles)
     own = overhead.of_learned(bare, here.policy, config.seed, config.policy_visits)
     splits = ("train", "validation", "test")
-    priced = {name: overhead.with_overhead(getattr(here, name), own) for name in splits}
+    priced: dict[str, Any] = {
+        name: overhead.with_overhead(getattr(here, name), own) for name in splits
+    }
     return here._replace(**priced)
 
 

@@ -167,7 +167,7 @@ def fixed_entries(pair: Pair, lesson: Replay) -> list[Entry]:
         (BEST, (best.levels, best.size), "grid search over all constants by replay"),
     ):
         params = controller.constant_params(levels, size, cycle)
-        setting = {"levels": (float(levels),), "size": (float(size),)}
+        setting: Setting = {"levels": (float(levels),), "size": (float(size),)}
         entries.append(Entry(Method(name, constant, params), setting, source))
     return entries
 

@@ -97,7 +97,7 @@ def pair(family: str, seed: int = 0, cycle: CycleConfig | None = None) -> Pair:
     params = PairParams(teacher, fitted)
     if blocks.wanted(raw.dtype):  # as loaded pairs are
         packed: Any = blocks.block_draft(fitted)
-        if fitted.head is teacher.head:
+        if fitted.head is teacher.head and teacher.head is not None:
             packed = packed.replace(head=blocks.blocked(teacher.head))
         params = PairParams(blocks.block_target(teacher), packed)
     return dataclasses.replace(raw, params=params)
@@ -152,6 +152,7 @@ def _readings(both: PairParams, pair: PairConfig, text_S: jax.Array) -> jax.Arra
         hidden = kind.finish(params, config, stream, mixed)
         return layers.rms_norm(hidden, params.norm, config.rms_norm_eps)
     stream = stream + mixed @ params.o
+    assert params.up is not None  # gate and up are not joined yet
     normed = layers.rms_norm(stream, params.post_attention_norm, config.rms_norm_eps)
     inner = jax.nn.silu(normed @ params.gate) * (normed @ params.up)
     return jnp.concatenate([stream, inner], axis=1)

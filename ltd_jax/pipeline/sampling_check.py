@@ -163,7 +163,7 @@ def _numbers(texts: np.ndarray, plain: np.ndarray, law: np.ndarray) -> list[floa
 
 
 def _row(
-    setting: str, rule: str, method: str, draws: int, numbers: Sequence[float]
+    setting: str, rule: str, method: str, draws: int, numbers: Sequence[float] | np.ndarray
 ) -> dict[str, Any]:
     head = {"setting": setting, "rule": rule, "method": method, "draws": draws}
     return head | dict(zip(NUMBERS, map(float, numbers), strict=True))

@@ -19,6 +19,7 @@ from flax import struct
 
 from ltd_jax.config import CycleConfig
 from ltd_jax.policies.controller import Controller, LevelView, TreeView
+from ltd_jax.policies.networks import output
 
 LEVEL_SCALE = 10.0  # levels enter as level / 10 (LTD)
 Aggregate = Literal["sum", "any"]
@@ -95,7 +96,7 @@ def disco(width: int) -> Controller:
     network = Perceptron(width)
 
     def keep_drafting(params: DiscoParams, state: tuple[()], view: LevelView) -> jax.Array:
-        chance = jax.nn.sigmoid(network.apply(params.network, disco_features(view)))
+        chance = jax.nn.sigmoid(output(network, params.network, disco_features(view)))
         return (view.levels < params.most) & (chance >= params.threshold)
 
     return Controller(
@@ -121,7 +122,9 @@ def survival(config: CycleConfig, width: int, aggregate: Aggregate) -> Controlle
     network = Residual(width)
 
     def notice(params: SurvivalParams, state: jax.Array, view: LevelView) -> jax.Array:
-        chance_W = jax.nn.sigmoid(network.apply(params.network, view.hidden.astype(jnp.float32)))
+        assert view.hidden is not None  # its examples have them
+        hidden_WE = view.hidden.astype(jnp.float32)
+        chance_W = jax.nn.sigmoid(output(network, params.network, hidden_WE))
         before_W = state[view.parent // config.beam_width] if aggregate == "sum" else 1.0
         root_W = jnp.zeros(config.beam_width, jnp.float32).at[0].set(1.0)
         return jnp.where(view.levels == 1, root_W, before_W * chance_W)
@@ -161,7 +164,7 @@ def node_classifier(config: CycleConfig, width: int) -> Controller:
 
     def notice(params: NodeParams, state: jax.Array, view: LevelView) -> jax.Array:
         feature = node_features(view.score, view.entropy, view.levels)
-        chance_WW = jax.nn.sigmoid(network.apply(params.network, feature))
+        chance_WW = jax.nn.sigmoid(output(network, params.network, feature))
         above_N = state[jnp.maximum(view.levels - 2, 0)].reshape(-1)
         has_parent_W = (view.levels == 1) | above_N[view.parent]
         lives_WW = (view.score > -jnp.inf) & has_parent_W[:, None]

@@ -27,7 +27,7 @@ class LevelView:
     levels: jax.Array  # i32 [] draft passes done in this cycle, >= 1
     length: jax.Array  # i32 [] committed tokens before the root
     entropy: jax.Array  # [W] f32 nats, of the draft's distribution at each row
-    hidden: jax.Array  # [W, E] the draft's outputs at the rows
+    hidden: jax.Array | None  # [W, E] the draft's outputs at the rows; None = not recorded
     root_entropy: jax.Array  # f32 [] nats, of the target's distribution that the root came from
     parent: jax.Array  # [W] i32, slot * W + child of the row's node in the level above
 

@@ -6,7 +6,7 @@ hidden layers, 0.01 for logits, 1 for the value, biases zero.
 """
 
 import functools
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +72,11 @@ class Critic(nn.Module):
         return _dense(1, 1.0)(hidden)[..., 0]
 
 
+def output(network: nn.Module, variables: Any, observation: jax.Array) -> jax.Array:
+    """What a network says of observations; `apply` alone may also give a tuple, says its type."""
+    return cast(jax.Array, network.apply(variables, observation))
+
+
 def size_actor(config: CycleConfig, policy: PolicyConfig) -> Actor:
     """The size policy's network; one action per entry of `config.sizes`."""
     return Actor(policy.size_actor, len(config.sizes))
@@ -92,12 +97,12 @@ def learned(config: CycleConfig, policy: PolicyConfig) -> Controller:
 
     def keep_drafting(params: LearnedParams, memory: jax.Array, view: LevelView) -> jax.Array:
         seen_O = observe.depth_observation(view, memory, config, seen)
-        go_on = jnp.argmax(depth.apply(params.depth, seen_O)) == 1
+        go_on = jnp.argmax(output(depth, params.depth, seen_O)) == 1
         return go_on & (view.levels < config.max_levels)
 
     def choose_size(params: LearnedParams, memory: jax.Array, view: TreeView) -> jax.Array:
         seen_O = observe.size_observation(view, memory, config, seen)
-        return jnp.argmax(size.apply(params.size, seen_O)).astype(jnp.int32)
+        return jnp.argmax(output(size, params.size, seen_O)).astype(jnp.int32)
 
     def update(memory: jax.Array, outcome: Outcome) -> jax.Array:
         return observe.remember(memory, outcome, config, seen)

@@ -180,12 +180,10 @@ def reward_of(reward: Reward, result: CycleOutcome, data: ReplayData) -> jax.Arr
     return -seconds / plain_seconds
 
 
-def _chosen(
-    data: ReplayData, place: Place, levels: jax.Array, size: Controller | int
-) -> jax.Array | int:
+def _chosen(data: ReplayData, place: Place, levels: jax.Array, size: Controller | int) -> jax.Array:
     """Index of the size, fixed or chosen by a controller with the tree of so many levels."""
     if not isinstance(size, Controller):
-        return size
+        return jnp.int32(size)
     return cycles.choose_size(
         data.replay, place.position, levels, size, data.other_params, place.memory
     )

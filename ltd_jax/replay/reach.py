@@ -62,7 +62,8 @@ def add(
     Raises:
       UserError: the trace is not one of these prompts.
     """
-    limit, found, texts = int(trace.provenance["new_tokens"]) - 1, [], len(trace.first)
+    limit, texts = int(trace.provenance["new_tokens"]) - 1, len(trace.first)
+    found: list[np.ndarray] = []
     places = np.split(np.arange(len(trace.remaining)), trace.first[1:])
     for prompt, root in _beginnings(pair, prompts, limit):
         place_P = places[min(len(found), texts - 1)]
@@ -71,7 +72,8 @@ def add(
         count = len(place_P)
         text_T = np.concatenate([prompt.token, [root], trace.continuation[place_P, 0]])
         tokens_S = np.pad(text_T, (0, pair.config.cycle.context - len(text_T)))
-        tree = DraftTree(trace.score[place_P], trace.token[place_P], trace.parent[place_P])
+        fields = (trace.score, trace.token, trace.parent)
+        tree = DraftTree(*[jnp.asarray(field[place_P]) for field in fields])
         left_P = limit - np.arange(count, dtype=np.int32)
         found.append(of_text(pair, tokens_S, trace.length[place_P], tree, left_P))
         progress(len(found))
@@ -99,7 +101,7 @@ def of_text(
     Args:
       tokens_S: i32, the whole text, padded to the context.
       length_P: i32, tokens before each position's root.
-      tree: host arrays with a leading axis [P].
+      tree: with a leading axis [P].
       limit_P: i32, the most tokens that may follow each root.
     """
     cache = _read(pair.params.target, pair.config, jnp.asarray(tokens_S))

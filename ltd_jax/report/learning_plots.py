@@ -14,7 +14,7 @@ COLOURS = {
     "exact": palette.METHODS["ltd"],
 }
 LOWEST = 0.8  # random policies are far below, and nothing is to be seen there
-LINES = {"paper": "--", "renewal": "-", "accepted": ":", "time": "-."}
+LINES: dict[str, Any] = {"paper": "--", "renewal": "-", "accepted": ":", "time": "-."}
 
 
 def progress(curves: Sequence[Mapping[str, Any]]) -> bytes:

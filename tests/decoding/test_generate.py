@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from ltd_jax.cycle.step import CycleResult
 from ltd_jax.decoding import generate
-from ltd_jax.decoding.generate import Burst
+from ltd_jax.decoding.generate import Burst, HostCycle
 from ltd_jax.errors import UserError
 from tests.cycle import menu, tiny
 
@@ -85,5 +84,5 @@ def test_the_first_burst_is_prefills_and_the_others_are_cycles():
 def test_trim_cuts_at_the_length_and_behind_the_first_stop(left, stops, expected):
     row, scalars = [7, 8, 9, 5, 5, 5], (3, 2, 4, 3)  # committed, accepted, levels, size index
     pair = tiny.pair(SEED, stop_tokens=stops)
-    burst = generate.trim(CycleResult(row, *scalars), pair, left)
+    burst = generate.trim(HostCycle(row, *scalars), pair, left)
     assert burst == Burst(expected, levels=4, size=6, accepted=2)

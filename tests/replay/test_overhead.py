@@ -85,7 +85,7 @@ def test_all_settings_of_a_controller_are_overruled_by_one_controller():
 
 @pytest.mark.parametrize("where", ["depth_seconds", "size_seconds"])
 def test_slow_decisions_are_seen_to_be_slow_where_they_are(where):
-    slow = jnp.int32(300_000)
+    slow = jnp.int32(2_000_000)
     work = {
         "depth_seconds": IDLE.replace(after_pass=slow),
         "size_seconds": IDLE.replace(at_end=slow),
