@@ -33,6 +33,7 @@ def prefill(pair: Pair, controller: Controller, prompt_T: np.ndarray) -> CycleSt
     check_room(pair, len(prompt_T), 0)
     chunk = pair.config.cycle.prefill_chunk
     state = empty_state(pair.config, controller, pair.dtype, sample.text_key(pair.seed, prompt_T))
+    memory, state = state.memory, state.replace(memory=())  # all controllers share one program
     for start in range(0, len(prompt_T), chunk):
         piece = prompt_T[start : start + chunk]
         is_last = start + chunk >= len(prompt_T)
@@ -45,7 +46,7 @@ def prefill(pair: Pair, controller: Controller, prompt_T: np.ndarray) -> CycleSt
             jnp.int32(len(piece)),
             jnp.bool_(is_last),
         )
-    return state
+    return state.replace(memory=memory)
 
 
 def empty_state(

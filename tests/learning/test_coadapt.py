@@ -191,13 +191,5 @@ def test_a_folder_of_another_training_is_refused(replays: Replays, tmp_path) -> 
         coadapt.train(swapped, CYCLE, WIDTHS, LEARNING, folder=tmp_path)
 
 
-def test_the_renewal_reward_trains(replays: Replays) -> None:
-    few = dataclasses.replace(PPO, total_steps=4 * 128)
-    learning = LearningConfig(size=few, depth=few, alternations=0, reward="renewal")
-    learned = coadapt.train(replays, CYCLE, WIDTHS, learning)
-    assert learned.policies.size is not None and learned.policies.depth is not None
-    assert all(np.isfinite(point.reward) for point in learned.curves if point.update)
-
-
 def test_the_fixed_size_is_the_nearest_compiled_one() -> None:
     assert [coadapt.nearest_size(CYCLE, size) for size in (0, 3, 5, 60)] == [0, 2, 3, 4]

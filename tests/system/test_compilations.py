@@ -52,11 +52,15 @@ def test_plain_decoding_compiles_its_step_once(pair):
     assert compilations(loop.run_plain, run) == 0
 
 
-def test_prompts_of_all_lengths_share_one_prefill(pair):
-    constant = controller.constant()
-    run = lambda: [prefill.prefill(pair, constant, one) for one in PROMPTS]
+def test_prompts_of_all_lengths_and_controllers_share_one_prefill(pair):
+    seen = dataclasses.replace(POLICY.observation, recent=True)
+    policy = dataclasses.replace(POLICY, observation=seen)
+    remembering = networks.learned(pair.config.cycle, policy)
+    rules = (controller.constant(), remembering)
+    run = lambda: [prefill.prefill(pair, rule, one) for rule in rules for one in PROMPTS]
     assert compilations(prefill.prefill_chunk, run) <= 1  # plain decoding may have left it
     assert compilations(prefill.prefill_chunk, run) == 0
+    assert prefill.prefill(pair, remembering, PROMPTS[0]).memory.size
 
 
 def test_all_constants_share_one_cycle_and_give_one_text(pair):
