@@ -46,8 +46,8 @@ def test_a_learned_policy_that_is_worth_it():
         "Learned policies are 1.05x the best constant: worth using.",
         "A choice that knows the text would be 1.25x the best constant; the policies go 20 % of "
         "that way.",
-        "Speculation pays at every measured context of tokens: 1.20x at 64 (1 level, size 3), "
-        "1.10x at 256 (1 level, size 3).",
+        "Speculation pays at every measured length of context: 1.20x at 64 tokens (1 level, size "
+        "3), 1.10x at 256 tokens (1 level, size 3).",
         "Use: learned policies, 1.26x plain decoding by replay; measured live 1.25x (95 % "
         "interval 1.20 to 1.30).",
     ]
@@ -64,7 +64,7 @@ def test_where_speculation_does_not_pay():
     some = advice.sentences(made("autoregressive", contexts=((64, 1.2), (256, 0.9))))
     assert some[3].startswith("Speculation pays only at a context of 64 tokens: ")
     none = advice.sentences(made("autoregressive", contexts=((64, 0.8), (256, 0.9))))
-    assert none[3].startswith("Speculation pays at no measured context")
+    assert none[3].startswith("Speculation pays at no measured length of context")
     assert none[4] == "Decode without a draft here: nothing is faster than plain decoding."
 
 

@@ -61,22 +61,27 @@ class Clock:
         )
 
     def time(self, run: Callable[[Any, jax.Array], Any], state: Any) -> tuple[Any, float]:
-        """The state behind some calls in a row and the seconds of one cycle or step in them."""
-        room = self.pair.config.cycle.context - self.context
-        state, done = run(state, jnp.int32(room))
-        state, following = run(state, done.left)
-        jax.device_get(done)
+        """The state behind some calls in a row and the seconds of one cycle or step in them.
+
+        The clock starts when a first call, of one cycle, has ended while the next waits behind it;
+        behind the last one, a call of no cycle is dispatched.
+        """
+        cycle, first, none = self.pair.config.cycle, jnp.int32(1), jnp.int32(0)
+        room = jnp.int32(cycle.context - self.context - cycle.path_length)
+        state, before = run(state, first)
+        state, following = run(state, room)
+        jax.device_get(before)
         started = time.perf_counter()
         count = 0
-        for _ in range(self.calls):
+        for call in range(1, self.calls + 1):
             done = following
-            state, following = run(state, done.left)
+            state, following = run(state, done.left if call < self.calls else none)
             count += int(jax.device_get(done).count)
         seconds = time.perf_counter() - started
         jax.device_get(following)
-        if count < self.calls * self.pair.config.cycle.cycles_per_call:
+        if count < self.calls * cycle.cycles_per_call:
             raise UserError(
                 f"There is no room to time cycles behind {self.context} tokens in a context of "
-                f"{self.pair.config.cycle.context}; measure at a smaller one."
+                f"{cycle.context}; measure at a smaller one."
             )
         return state, seconds / count

@@ -76,13 +76,13 @@ def _meaning(gained: float) -> str:
 def _at_contexts(contexts: Sequence[AtContext]) -> list[str]:
     pays = [each for each in contexts if each["speedup"] > 1]
     numbers = ", ".join(
-        f"{times(each['speedup'])} at {each['context']} ({_context_setting(each)})"
+        f"{times(each['speedup'])} at {each['context']} tokens ({_context_setting(each)})"
         for each in contexts
     )
     if len(pays) == len(contexts):
-        return [f"Speculation pays at every measured context of tokens: {numbers}."]
+        return [f"Speculation pays at every measured length of context: {numbers}."]
     if not pays:
-        return [f"Speculation pays at no measured context of tokens: {numbers}."]
+        return [f"Speculation pays at no measured length of context: {numbers}."]
     where = ", ".join(str(each["context"]) for each in pays)
     return [f"Speculation pays only at a context of {where} tokens: {numbers}."]
 
