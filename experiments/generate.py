@@ -27,7 +27,7 @@ from experiments.command import PairFlags
 from ltd_jax.chat import Chat, Message, Style, open_chat
 from ltd_jax.cycle.pair import Pair, check_known
 from ltd_jax.cycle.prefill import check_room
-from ltd_jax.decoding import named
+from ltd_jax.decoding import benchmark, named
 from ltd_jax.decoding.benchmark import Method
 from ltd_jax.decoding.rivals import Files
 from ltd_jax.decoding.stream import TextStream
@@ -49,7 +49,7 @@ class Config(PairFlags):
     policies: Path | None = None  # folder of trained policies, for ltd
     settings: Path | None = None  # file of autotune; it says --controller and --policies
     classifiers: Path | None = None  # folder of trained classifiers, for disco, specdec++ and c2t
-    latency: Path | None = None  # a latency table, for cost-aware
+    latency: Path | None = None  # a latency table, shipped or a file, for cost-aware
     allow_other_hardware: bool = False  # use what was trained or tuned for another device
     context: int | None = None  # most tokens of prompt and answer
     new_tokens: int = 128
@@ -65,6 +65,8 @@ def main() -> None:
     if config.chat and config.json:
         raise UserError("--json prints one answer; leave it out with --chat.")
     tuned = None if config.settings is None else settings_file.load(config.settings)
+    if tuned is not None and (config.policies, config.controller) != (None, "eagle3"):
+        raise UserError("--settings says the controller; leave out --controller and --policies.")
     if tuned is not None:
         config = dataclasses.replace(config, controller=tuned.controller, policies=tuned.policies)
     files = Files(config.classifiers, config.latency)
@@ -97,7 +99,7 @@ def main() -> None:
 def warm_up(pair: Pair, method: Method, prompt_T: np.ndarray, new_tokens: int) -> None:
     """Decodes a few tokens, so that compiling is not timed; UserError without room for all."""
     check_room(pair, len(prompt_T), new_tokens)
-    for _ in method.bursts(pair, prompt_T, min(new_tokens, WARM_UP_TOKENS)):
+    for _ in method.bursts(benchmark.endless(pair), prompt_T, min(new_tokens, WARM_UP_TOKENS)):
         pass
 
 

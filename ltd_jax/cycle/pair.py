@@ -75,13 +75,12 @@ def load(
     """
     packs = blocks.wanted(dtype) if in_blocks is None else in_blocks
     target_config, target_params = weights.load_target(target_folder, dtype, in_blocks=packs)
-    embedding, head = target_params.embedding, target_params.head
-    draft = draft_folder_reader.load_draft(
-        draft_folder, target_config, embedding, dtype, draft_rope_theta, head=head
-    )
+    shared = (target_params.embedding, dtype, draft_rope_theta, None, target_params.head)
+    draft = draft_folder_reader.load_draft(draft_folder, target_config, *shared)
     try:
-        target_config = _with_features(target_config, draft, feature_layers)
-        config = PairConfig(target_config, draft.config, cycle)
+        asked = (feature_layers, draft_rope_theta)
+        seen, read_as = _as_asked(target_config, draft, draft_folder, *asked)
+        config = PairConfig(seen, draft.config, cycle)
     except ValueError as error:
         raise UserError(f"{target_folder} and {draft_folder}: {error}") from error
     return Pair(
@@ -89,7 +88,7 @@ def load(
         params=PairParams(target_params, _laid_out(draft.params, packs)),
         dtype=dtype,
         stop_tokens=prompts.stop_tokens(target_folder),
-        fingerprint=tensor_files.fingerprint(target_folder, draft_folder),
+        fingerprint=tensor_files.fingerprint(target_folder, draft_folder, read_as=read_as),
         folder=target_folder,
         names=(_name(target_folder), _name(draft_folder)),
         remarks=draft.remarks,
@@ -100,13 +99,24 @@ def _laid_out(params: DraftParams, packs: bool) -> DraftParams:
     return blocks.block_draft(params) if packs else params
 
 
-def _with_features(
-    target: TargetConfig, draft: LoadedDraft, asked: tuple[int, int, int] | None
-) -> TargetConfig:
-    """The target with the layers that are asked for, or that the draft names, or its default."""
-    named = draft.feature_layers
-    chosen = asked or (target.feature_layers if named is None else named)
-    return dataclasses.replace(target, feature_layers=chosen)
+def _as_asked(
+    target: TargetConfig,
+    draft: LoadedDraft,
+    folder: Path,
+    layers: tuple[int, int, int] | None,
+    rope_theta: float | None,
+) -> tuple[TargetConfig, str]:
+    """The target that takes features where it is asked to, and what is so read otherwise.
+
+    Otherwise than the folders say: than the draft's layers or the target's default, and than the
+    rotary base in the draft's config.json.
+    """
+    own = target.feature_layers if draft.feature_layers is None else draft.feature_layers
+    read_as = "" if layers in (None, own) else f"{layers}"
+    if rope_theta is not None:
+        said = draft_folder_reader.settings_of(folder, target).config.rope_theta
+        read_as += "" if said == rope_theta else f" {rope_theta}"
+    return dataclasses.replace(target, feature_layers=layers or own), read_as
 
 
 def check_known(pair: Pair, token_T: np.ndarray) -> None:

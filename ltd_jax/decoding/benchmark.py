@@ -5,9 +5,10 @@ last one is. Compiling and one warm-up text per method come before.
 """
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -91,7 +92,7 @@ def interleaved(
     if skip >= set(range(len(prompts))):
         return []
     for method in methods:
-        decode(pair, method, prompts[0], 0, min(new_tokens, 32))  # compile and warm up
+        decode(endless(pair), method, prompts[0], 0, min(new_tokens, 32))  # compile and warm up
     runs = []
     for index, prompt in enumerate(prompts):
         if index in skip:
@@ -101,6 +102,16 @@ def interleaved(
         done(batch)
         runs += batch
     return runs
+
+
+def endless(pair: Pair) -> Pair:
+    """The same pair and programs, but no token ends a text: a warm-up compiles all of a method."""
+    return dataclasses.replace(pair, stop_tokens=(-1,) * len(pair.stop_tokens))
+
+
+def per_cycle(runs: Sequence[Run], field: Literal["levels", "sizes", "committed"]) -> np.ndarray:
+    """A field of all cycles of some runs, i64; a text that ended with its first token has none."""
+    return np.fromiter(itertools.chain.from_iterable(getattr(run, field) for run in runs), np.int64)
 
 
 def tokens_per_second(runs: Sequence[Run]) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 from ltd_jax import repetition
 from ltd_jax.decoding import benchmark
 from ltd_jax.decoding.benchmark import Run
+from ltd_jax.errors import UserError
 from ltd_jax.replay import latency
 from ltd_jax.replay.cycles import Replay
 from ltd_jax.replay.latency import LatencyTable
@@ -21,7 +22,15 @@ MEAN = "mean"  # of all tasks, in the place of a task's name
 def method_rows(
     runs: Sequence[Run], tasks: Sequence[str], table: LatencyTable
 ) -> list[dict[str, Any]]:
-    """The report's rows: every method on every task, and on their mean."""
+    """The report's rows: every method on every task, and on their mean.
+
+    A task whose texts all ended with their first token has none.
+
+    Raises:
+      UserError: that is so of all tasks.
+    """
+    if not any(len(run.tokens) > 1 for run in runs):
+        raise UserError("All texts ended with their first token; ask for more, or other questions.")
     methods = list(dict.fromkeys(run.method for run in runs))
     rows = []
     for method in sorted(methods, key=lambda name: name != PLAIN):
@@ -29,7 +38,7 @@ def method_rows(
         by_task = benchmark.ratios(runs, method, PLAIN)
         for index, task in enumerate(tasks):
             mine = [run for run in ours if run.task == index]
-            if mine:
+            if index in by_task:
                 rows.append(_row(method, task, mine, {index: by_task[index]}, table))
         rows.append(_row(method, MEAN, ours, by_task, table))
     return rows
@@ -43,9 +52,6 @@ def _row(
     table: LatencyTable,
 ) -> dict[str, Any]:
     speedup, low, high = benchmark.interval(ratios)
-    committed = np.concatenate([run.committed for run in runs])
-    levels = np.concatenate([run.levels for run in runs])
-    sizes = np.concatenate([run.sizes for run in runs])
     shares = _shares(method, runs, table)
     return {
         "method": method,
@@ -54,9 +60,9 @@ def _row(
         "speedup": speedup,
         "speedup_low": low,
         "speedup_high": high,
-        "committed_per_cycle": float(committed.mean()),
-        "levels_mean": float(levels.mean()),
-        "size_mean": float(sizes.mean()),
+        "committed_per_cycle": float(benchmark.per_cycle(runs, "committed").mean()),
+        "levels_mean": float(benchmark.per_cycle(runs, "levels").mean()),
+        "size_mean": float(benchmark.per_cycle(runs, "sizes").mean()),
         **shares,
     }
 
@@ -66,8 +72,7 @@ def _shares(method: str, runs: Sequence[Run], table: LatencyTable) -> dict[str, 
     names = ("draft_share", "verify_share", "policy_share")
     if method == PLAIN:
         return dict.fromkeys(names, 0.0)
-    levels = np.concatenate([run.levels for run in runs])
-    sizes = np.concatenate([run.sizes for run in runs])
+    levels, sizes = benchmark.per_cycle(runs, "levels"), benchmark.per_cycle(runs, "sizes")
     draft = table.draft_seconds.mean(axis=0)[levels - 1].sum()
     size_index = np.searchsorted(table.sizes, sizes)
     verify = table.verify_seconds.mean(axis=0)[size_index].sum()
@@ -98,13 +103,13 @@ def without_repetition(
     Cycles are the measured ones, their time is the table's: single cycles are too short to be timed
     alone. A task without such a cycle has no row; the mean is over the tasks that have one.
     """
-    rows = []
+    rows, text = [], _texts(runs)
     for method in dict.fromkeys(run.method for run in runs if run.method != PLAIN):
-        ours = [run for run in runs if run.method == method]
+        ours = [run for run in runs if run.method == method and run.prompt in text]
         found = []
         for index, task in enumerate(tasks):
             mine = [run for run in ours if run.task == index]
-            parts = [_outside(run, replay, table) for run in mine]
+            parts = [_outside(run, replay, text[run.prompt], table) for run in mine]
             committed, plain, seconds = np.concatenate(parts, axis=1) if mine else np.zeros((3, 0))
             if len(committed):
                 speedup = float(plain.sum() / seconds.sum())
@@ -118,12 +123,21 @@ def without_repetition(
     return rows
 
 
-def _outside(run: Run, replay: Replay, table: LatencyTable) -> np.ndarray:
+def _texts(runs: Sequence[Run]) -> dict[int, int]:
+    """Which text of a replay of the same prompts each prompt's is.
+
+    The replay has no text of a prompt whose text ended with its first token.
+    """
+    longer = sorted({run.prompt for run in runs if len(run.tokens) > 1})
+    return {prompt: text for text, prompt in enumerate(longer)}
+
+
+def _outside(run: Run, replay: Replay, text: int, table: LatencyTable) -> np.ndarray:
     """Of each cycle outside of repetitions [3, cycles]: tokens, plain seconds of them, seconds."""
     committed, levels = np.asarray(run.committed), np.asarray(run.levels)
     start = np.cumsum(committed) - committed
     clean = ~repetition.repeated(np.asarray(run.tokens))[start]
-    length = int(replay.length[replay.first[run.prompt]]) + start
+    length = int(replay.length[replay.first[text]]) + start
     plain = committed * latency.interpolate(table, table.plain_seconds, length)
     size = np.searchsorted(table.sizes, run.sizes)
     seconds = latency.interpolate(table, table.cycle_seconds, length)
@@ -138,13 +152,14 @@ def choices(runs: Sequence[Run], replay: Replay, table: LatencyTable) -> tuple[n
     """Cycles of some runs by levels and size [D, V], at easy and at hard places.
 
     Easy = the most that any setting gets accepted there is above the median. Texts must be the
-    replay's own, in its order.
+    replay's own, all of them.
     """
+    text = _texts(runs)
     most_P = np.asarray(jnp.max(replay.accepted, axis=(1, 2)))
     easy_P = most_P > np.median(most_P)
     counts = np.zeros((2, table.max_levels, len(table.sizes)))
-    for run in runs:
-        position = int(replay.first[run.prompt])
+    for run in (run for run in runs if run.prompt in text):
+        position = int(replay.first[text[run.prompt]])
         for levels, size, committed in zip(run.levels, run.sizes, run.committed, strict=True):
             column = table.sizes.index(size)
             counts[int(easy_P[position]), levels - 1, column] += 1

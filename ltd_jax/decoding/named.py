@@ -51,8 +51,10 @@ def parse(name: str, target: Path, policies: Path | None, files: Files = _NO_FIL
       files: what the compared methods need.
 
     Raises:
-      UserError: the name is unknown, or what the method needs is not there.
+      UserError: the name is unknown, what the method needs is not there, or what is there is
+        nothing that the method reads.
     """
+    _must_be_read(name, policies, files)
     if name == "autoregressive":
         return Named(name)
     if name == "eagle3":
@@ -70,6 +72,21 @@ def parse(name: str, target: Path, policies: Path | None, files: Files = _NO_FIL
     if found is None or int(found[1]) < 1:
         raise UserError(f"There is no controller {name!r}; choose {NAMES}.")
     return Named(name, int(found[1]), int(found[2]))
+
+
+def _must_be_read(name: str, policies: Path | None, files: Files) -> None:
+    """Raises UserError for a file that was meant for another method."""
+    word = name.partition(":")[0]
+    family = catalogue.find(word)
+    unread = {
+        "--policies": policies is not None and name != "ltd",
+        "--classifiers": files.classifiers is not None and family is None,
+        "--latency": files.latency is not None and (family is None or not family.needs_costs),
+    }
+    for flag in (flag for flag, is_unread in unread.items() if is_unread):
+        raise UserError(
+            f"The controller {word} does not read {flag}; leave it out or choose another one."
+        )
 
 
 def cycle_for(
@@ -92,19 +109,15 @@ def cycle_for(
             )
         return own
     if named.rival is not None:
-        own = named.rival.cycle
-        return dataclasses.replace(own, context=own.context if context is None else context)
+        base = named.rival.cycle
     base = base or presets.of(target).cycle
-    if named.published is not None:
-        base = sb3.smallest_cycle(named.published[0], base)
-        return base if context is None else dataclasses.replace(base, context=context)
     try:
-        return dataclasses.replace(
-            base,
-            max_levels=max(named.levels, 1),
-            sizes=tuple(sorted({0, named.size})),
-            context=base.context if context is None else context,
-        )
+        if named.published is not None:
+            base = sb3.smallest_cycle(named.published[0], base)
+        elif named.rival is None:
+            sizes = tuple(sorted({0, named.size}))
+            base = dataclasses.replace(base, max_levels=max(named.levels, 1), sizes=sizes)
+        return base if context is None else dataclasses.replace(base, context=context)
     except ValueError as error:
         raise UserError(f"{named.name}: {error}") from error
 
@@ -113,12 +126,13 @@ def method(named: Named, pair: Pair, other_device: bool = False) -> Method:
     """The method, for a pair that was loaded with `cycle_for`.
 
     Raises:
-      UserError: the policies belong to another pair, or to another device unless `other_device`.
+      UserError: the policies or the latency table belong to another pair, or to another device
+        unless `other_device`.
     """
     if named.name == "autoregressive":
         return Method(named.name)
     if named.rival is not None:
-        return rivals.method(named.name, named.rival, pair)
+        return rivals.method(named.name, named.rival, pair, other_device)
     policies, cycle = named.policies, pair.config.cycle
     if named.published is not None:
         choice, params = named.published

@@ -6,9 +6,13 @@ Numbers that are not given are the published ones.
 """
 
 import dataclasses
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
+from ltd_jax import provenance
 from ltd_jax.config import CycleConfig
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.decoding.benchmark import Method
@@ -17,7 +21,7 @@ from ltd_jax.policies import catalogue, saved_heads
 from ltd_jax.policies.catalogue import Family
 from ltd_jax.policies.saved_heads import SavedHeads
 from ltd_jax.policies.settings import Costs, Parts, Setting
-from ltd_jax.replay import latency
+from ltd_jax.replay import shipped
 from ltd_jax.replay.latency import LatencyTable
 
 
@@ -53,18 +57,30 @@ def parse(name: str, base: CycleConfig, files: Files) -> Rival | None:
     if family is None:
         return None
     heads = None if files.classifiers is None else saved_heads.load(files.classifiers)
-    table = latency.load(files.latency) if family.needs_costs and files.latency else None
-    if family.needs_costs and table is None:
+    if family.needs_costs and files.latency is None:
         raise UserError(f"The controller {word} needs this device's latencies; name --latency.")
     if family.head is not None and (heads is None or family.head not in (heads.parts.heads or {})):
         raise UserError(
             f"The controller {word} needs its trained classifier; name its folder by --classifiers."
         )
     own = base if heads is None else saved_heads.cycle_of(heads)
-    if table is not None:
-        own = dataclasses.replace(own, max_levels=table.max_levels, sizes=table.sizes)
+    table = None
+    if family.needs_costs:
+        own, table = _with_table(name, own, shipped.find(str(files.latency)))
     setting = catalogue.setting_of(family, own, _numbers(name, numbers))
     return Rival(family, setting, _cycle(name, family, setting, own), heads, table)
+
+
+def _with_table(
+    name: str, own: CycleConfig, table: LatencyTable
+) -> tuple[CycleConfig, LatencyTable]:
+    """The levels and sizes that a pair's own table has, or another one fitted to the cycle."""
+    if "fingerprint" not in table.provenance:
+        return own, shipped.fit(table, own)
+    try:
+        return dataclasses.replace(own, max_levels=table.max_levels, sizes=table.sizes), table
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from error
 
 
 def _numbers(name: str, text: str) -> Setting:
@@ -92,11 +108,12 @@ def _cycle(name: str, family: Family, setting: Setting, own: CycleConfig) -> Cyc
         raise UserError(f"{name}: {error}") from error
 
 
-def method(name: str, rival: Rival, pair: Pair) -> Method:
+def method(name: str, rival: Rival, pair: Pair, other_device: bool = False) -> Method:
     """The method for a pair that was loaded with the rival's cycle, but for the context.
 
     Raises:
-      UserError: the classifiers belong to another pair, or a number is impossible.
+      UserError: the classifiers or the table belong to another pair, a number is impossible, or the
+        table is of another device and `other_device` does not allow that.
     """
     cycle = pair.config.cycle
     parts = Parts()
@@ -104,8 +121,32 @@ def method(name: str, rival: Rival, pair: Pair) -> Method:
         saved_heads.check(rival.heads, pair.fingerprint, cycle)
         parts = rival.heads.parts
     if rival.table is not None:
+        _check_table(name, rival.table, pair, other_device)
         parts = parts._replace(costs=costs_of(rival.table))
     return Method(name, *rival.family.build(cycle, rival.setting, parts))
+
+
+def _check_table(name: str, table: LatencyTable, pair: Pair, other_device: bool) -> None:
+    """Raises UserError unless a table is of the pair, and of how it runs here."""
+    origin = table.provenance
+    if origin.get("fingerprint", pair.fingerprint) != pair.fingerprint:
+        raise UserError(
+            f"{name}: the latency table was measured with pair {origin['fingerprint']}, not "
+            f"{pair.fingerprint}; measure this one with profile_latency."
+        )
+    there, here = str(origin.get("device")), provenance.device_name()
+    dtype = jnp.dtype(pair.dtype).name
+    if there == here and origin.get("dtype", dtype) != dtype:
+        there, here = f"{there} in {origin['dtype']}", f"{here} in {dtype}"
+    if there == here:
+        return
+    sentence = f"{name}: the latency table is of {there}, not {here}"
+    if not other_device:
+        raise UserError(
+            f"{sentence}; measure here with profile_latency, or give --allow-other-hardware to "
+            "decode with a choice that may be slow."
+        )
+    warnings.warn(f"{sentence}; its choices may be slow here.", stacklevel=3)
 
 
 def costs_of(table: LatencyTable) -> Costs:

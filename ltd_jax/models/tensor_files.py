@@ -229,9 +229,13 @@ def _shards(
     yield shard
 
 
-def fingerprint(*folders: Path) -> str:
-    """12 hex digits that name the weights: sizes, headers and sampled blocks of all files."""
-    digest = hashlib.sha256()
+def fingerprint(*folders: Path, read_as: str = "") -> str:
+    """12 hex digits that name the weights: sizes, headers and sampled blocks of all files.
+
+    Args:
+      read_as: what is read otherwise than the folders say; it makes other models of the weights.
+    """
+    digest = hashlib.sha256(read_as.encode())
     for folder in folders:
         for path in sorted([*folder.glob("*.safetensors"), *folder.glob(f"*{TORCH_SUFFIX}")]):
             size = path.stat().st_size

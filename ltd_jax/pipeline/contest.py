@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from ltd_jax.cycle.pair import Pair
-from ltd_jax.decoding import comparison, rivals
+from ltd_jax.decoding import benchmark, comparison, rivals
 from ltd_jax.decoding.benchmark import Method, Run
 from ltd_jax.errors import UserError
 from ltd_jax.pipeline import compare, programs, questions, stages
@@ -205,6 +205,6 @@ def own_seconds(entry: Entry, runs: list[Run], max_levels: int) -> float:
     """Seconds that an entry's decisions took in some runs."""
     if entry.overhead is None:
         return 0.0
-    levels = np.concatenate([run.levels for run in runs])
+    levels = benchmark.per_cycle(runs, "levels")
     asked = np.minimum(levels, max_levels - 1).sum()
     return float(asked * entry.overhead.depth_seconds + len(levels) * entry.overhead.size_seconds)

@@ -66,7 +66,8 @@ def check(
         if compared >= wanted_tokens:
             break
     found = lossless.compare(pair, runs, rows, "plain")
-    committed = np.concatenate([run.committed for run in runs if run.method == "speculative"])
+    ours = [run for run in runs if run.method == "speculative"]
+    committed = benchmark.per_cycle(ours, "committed")
     said = {token for run in runs if run.method == "plain" for token in run.tokens}
     return Kept(
         distinct=len(said),

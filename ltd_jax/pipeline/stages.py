@@ -4,6 +4,7 @@ A stage that is found done for the same pair and settings is read; one of anothe
 """
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -111,6 +112,7 @@ def trace_of(
     seconds = time.monotonic() - started
     trace = dataclasses.replace(trace, provenance=trace.provenance | {"seconds": seconds})
     traces.save(trace, path)
+    shutil.rmtree(parts, ignore_errors=True)  # the whole trace holds them
     return _reaching(pair, found, trace, path, console) if with_reach else trace
 
 

@@ -28,16 +28,19 @@ def rows(found: Contest, temperature: float) -> list[dict[str, Any]]:
     lists = []
     for entry in found.entries:
         name = entry.method.name
-        for task, index in [
-            *((name, i) for i, name in enumerate(found.asking.tasks)),
-            (MEAN, None),
-        ]:
+        for task, index in [*_tasks(found), (MEAN, None)]:
             row = {"method": name, "task": task, "temperature": temperature}
             row |= _measured(found.runs, name, index)
             best = predictions[contest.BEST]
             share = _share(found.replay, predictions[name], best, most, index)
             lists.append(row | {"share_of_optimum": share})
     return lists
+
+
+def _tasks(found: Contest) -> list[tuple[str, int | None]]:
+    """Names and numbers of the tasks with a text that did not end with its first token."""
+    known = {run.task for run in found.runs if len(run.tokens) > 1}
+    return [(name, i) for i, name in enumerate(found.asking.tasks) if i in known]
 
 
 def _measured(runs: list[Run], method: str, task: int | None) -> dict[str, float]:
@@ -51,14 +54,13 @@ def _measured(runs: list[Run], method: str, task: int | None) -> dict[str, float
         for base, by_task in against.items()
     }
     speedup, low, high = benchmark.interval(chosen[comparison.PLAIN])
-    committed = np.concatenate([run.committed for run in ours])
     return {
         "tokens_per_second": benchmark.tokens_per_second(ours),
         "speedup": speedup,
         "low": low,
         "high": high,
         "over_best_constant": benchmark.interval(chosen[contest.BEST])[0],
-        "committed_per_cycle": float(committed.mean()),
+        "committed_per_cycle": float(benchmark.per_cycle(ours, "committed").mean()),
     }
 
 
@@ -84,8 +86,8 @@ def time_rows(found: Contest) -> list[dict[str, Any]]:
         ours = [run for run in found.runs if run.method == entry.method.name]
         if entry.method.controller is None:
             continue
-        levels = np.concatenate([run.levels for run in ours])
-        sizes = np.searchsorted(table.sizes, np.concatenate([run.sizes for run in ours]))
+        levels = benchmark.per_cycle(ours, "levels")
+        sizes = np.searchsorted(table.sizes, benchmark.per_cycle(ours, "sizes"))
         total = sum(run.seconds for run in ours)
         parts = {
             "draft": table.draft_seconds.mean(axis=0)[levels - 1].sum(),
@@ -105,7 +107,6 @@ def replay_rows(found: Contest) -> list[dict[str, Any]]:
         ours = [run for run in found.runs if run.method == entry.method.name]
         if totals is None:
             continue
-        levels = np.concatenate([run.levels for run in ours])
         lists.append(
             {
                 "method": entry.method.name,
@@ -113,8 +114,8 @@ def replay_rows(found: Contest) -> list[dict[str, Any]]:
                     np.asarray(totals.committed).sum() / np.asarray(totals.seconds).sum()
                 ),
                 "measured_tokens_per_second": benchmark.tokens_per_second(ours),
-                "levels_mean": float(levels.mean()),
-                "size_mean": float(np.concatenate([run.sizes for run in ours]).mean()),
+                "levels_mean": float(benchmark.per_cycle(ours, "levels").mean()),
+                "size_mean": float(benchmark.per_cycle(ours, "sizes").mean()),
             }
         )
     return lists

@@ -6,6 +6,7 @@ method leaves the size fixed, so that none loses for the size that LTD's compari
 """
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -31,11 +32,30 @@ class Family(NamedTuple):
     chooses_size: bool = False  # else settings have one "size"
 
 
+class Range(NamedTuple):
+    """What a number may be."""
+
+    least: float
+    most: float = math.inf
+    whole: bool = False
+
+
+def ranges(config: CycleConfig) -> dict[str, Range]:
+    """Of the numbers that cannot be just any; sizes are checked where they are compiled."""
+    levels = Range(1, config.max_levels, whole=True)
+    some = dict.fromkeys(("most", "levels", "checks"), levels)
+    some |= dict.fromkeys(("start", "least"), levels._replace(least=0))
+    some |= dict.fromkeys(("share", "confidence"), Range(0, 1))
+    some |= dict.fromkeys(("nodes", "every"), Range(1, whole=True))
+    some |= dict.fromkeys(("step", "scale", "speedup", "ratio"), Range(0))
+    return some | {"warm_up": Range(0, whole=True), "any": Range(0, 1, whole=True)}
+
+
 def setting_of(family: Family, config: CycleConfig, given: Setting) -> Setting:
     """The published setting with some numbers replaced.
 
     Raises:
-      UserError: the method has no such number, or takes one number there.
+      UserError: the method has no such number, takes one number there, or not that one.
     """
     own = family.published(config)
     for key, values in given.items():
@@ -43,7 +63,21 @@ def setting_of(family: Family, config: CycleConfig, given: Setting) -> Setting:
             raise UserError(f"{family.name} has no setting {key!r}; it has {', '.join(own)}.")
         if len(own[key]) == 1 != len(values):
             raise UserError(f"{family.name}: {key} takes one number, not {len(values)}.")
+        for value in values:
+            _must_lie(value, ranges(config).get(key), f"{family.name}: {key}")
     return own | given
+
+
+def _must_lie(value: float, allowed: Range | None, what: str) -> None:
+    if allowed is None:
+        return
+    inside = allowed.least <= value <= allowed.most
+    if not inside or (allowed.whole and value != int(value)):
+        kind = "a whole number" if allowed.whole else "a number"
+        upper = "" if allowed.most == math.inf else f" and at most {allowed.most:g}"
+        raise UserError(
+            f"{what} is {value:g} but must be {kind} of at least {allowed.least:g}{upper}."
+        )
 
 
 def find(name: str) -> Family | None:

@@ -37,6 +37,8 @@ def svip(config: CycleConfig, setting: Setting, parts: Parts) -> tuple[Controlle
 
 def gammatune(config: CycleConfig, setting: Setting, parts: Parts) -> tuple[Controller, Any]:
     """GammaTune, and with a confidence above 0 GammaTune+."""
+    if setting["start"][0] < 1:
+        raise UserError(f"gammatune: start is {setting['start'][0]:g} but must be at least 1.")
     keys = ("start", "share", "step", "least", "most", "confidence")
     numbers = {key: _f32(setting, key) for key in keys}
     params = heuristics.GammaParams(**numbers, size=_size(config, setting))
@@ -49,6 +51,11 @@ def tiers(config: CycleConfig, setting: Setting, parts: Parts) -> tuple[Controll
     if len(levels) != len(sizes) or list(levels) != sorted(set(levels)):
         raise UserError(
             "tiers: levels must rise and have one size each, like levels=1/3,sizes=2/8."
+        )
+    if setting["start"][0] >= len(levels):
+        raise UserError(
+            f"tiers: start is {setting['start'][0]:g} but the tiers are numbered 0 to "
+            f"{len(levels) - 1}."
         )
     return heuristics.tier_rule(), heuristics.TierParams(
         levels=jnp.asarray(levels, jnp.int32),

@@ -64,6 +64,8 @@ def load(folder: Path) -> SavedHeads:
     with checkpoint.manager(folder) as checkpoints:
         found = checkpoint.newest_provenance(checkpoints)
         if found is None:
+            if checkpoints.all_steps():
+                raise UserError(f"The classifiers in {folder} are damaged; {AGAIN}")
             raise UserError(f"There are no classifiers in {folder}; {AGAIN}")
         try:
             abstract = jax.eval_shape(lambda: _blank(found))

@@ -1,6 +1,6 @@
 """The latency table: how long a cycle of every setting takes on one device (paper Eq. 1 and 4).
 
-Measured once per device by `decoding.benchmark` or built from published numbers; a JSON file that a
+Measured once per device by `replay.measure` or built from published numbers; a JSON file that a
 user can keep, share and inspect. Moving to other hardware means swapping the table. All times are
 seconds, all arrays numpy on the host; seconds between two measured contexts are interpolated.
 """

@@ -151,7 +151,9 @@ def _children(
 ) -> jax.Array:
     """The target's probability [D, W, W] of every node behind its parent."""
     D, W = tree.parent.shape
-    above_token = jnp.take_along_axis(tree.token[:-1].reshape(D - 1, -1), tree.parent[1:], axis=1)
+    above_token = jnp.take_along_axis(
+        tree.token[:-1].reshape(D - 1, W * W), tree.parent[1:], axis=1
+    )
     token_T = jnp.concatenate([tokens_S[cache.length][None], above_token.reshape(-1)])
     slot = tree.parent[1:] // W + jnp.maximum(jnp.arange(-1, D - 2), 0)[:, None] * W
     above_row = jnp.where(jnp.arange(D - 1)[:, None] > 0, 1 + slot, 0)

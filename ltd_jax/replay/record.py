@@ -6,7 +6,6 @@ over a text gives the draft's state of all prefixes; the trees are then grown si
 """
 
 import functools
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +26,7 @@ from ltd_jax.models import draft, target
 from ltd_jax.models.kv_cache import KVCache
 from ltd_jax.models.target import TargetParams
 from ltd_jax.policies.controller import constant
-from ltd_jax.replay import join
+from ltd_jax.replay import join, kept_parts
 from ltd_jax.replay import trace as traces
 from ltd_jax.replay.trace import Trace
 
@@ -197,42 +196,24 @@ def record(
         2 * D * W * E bytes per position.
 
     Raises:
-      UserError: a prompt does not fit, `parts` cannot be written or belongs to another recording.
+      UserError: a prompt does not fit, `parts` cannot be written or belongs to another recording,
+        or all texts end with their first token.
     """
     recorded = []
     for start in range(0, len(prompts), TEXTS_AT_ONCE):
         path = None if parts is None else parts / f"texts-{start:05d}.npz"
-        part = None if path is None else _recorded(path, provenance, with_hidden)
+        wanted = (pair.config.cycle, provenance, with_hidden)
+        part = None if path is None else kept_parts.read(path, *wanted)
         if part is None:
             batch = prompts[start : start + TEXTS_AT_ONCE]
             part = _record_batch(pair, batch, new_tokens, provenance, with_hidden)
-            if path is not None:
+            if path is not None and part is not None:
                 traces.save(part, path)
-        recorded.append(part)
+        recorded += [] if part is None else [part]
         progress(min(start + TEXTS_AT_ONCE, len(prompts)))
+    if not recorded:
+        raise UserError("All texts end with their first token; ask for more, or other questions.")
     return join.concatenate(recorded)
-
-
-def _recorded(path: Path, provenance: dict[str, Any], with_hidden: bool) -> Trace | None:
-    """A part that an interrupted run left; None where there is none, or a damaged one.
-
-    Raises:
-      UserError: it belongs to another recording.
-    """
-    if not path.exists():
-        return None
-    try:
-        part = traces.load(path)
-    except UserError as error:
-        warnings.warn(f"{error} It is recorded now.", stacklevel=2)
-        return None
-    for name in ("fingerprint", "prompts", "new_tokens", "dtype", "sampling"):
-        if part.provenance.get(name) != provenance.get(name):
-            raise UserError(
-                f"{path} was recorded with {name} {part.provenance.get(name)}, not "
-                f"{provenance.get(name)}; delete {path.parent} or give another folder."
-            )
-    return part if (part.hidden is not None) == with_hidden else None
 
 
 def _record_batch(
@@ -241,10 +222,12 @@ def _record_batch(
     new_tokens: int,
     provenance: dict[str, Any],
     with_hidden: bool,
-) -> Trace:
+) -> Trace | None:
+    """The traces of some texts as one; None where all end with their first token."""
     texts = texts_of(pair, [prompt.token for prompt in prompts], new_tokens)
     found = [
         record_text(pair, prompt, text_T, provenance, with_hidden)
         for prompt, text_T in zip(prompts, texts, strict=True)
     ]
-    return join.concatenate([trace for trace in found if trace is not None])
+    longer = [trace for trace in found if trace is not None]
+    return join.concatenate(longer) if longer else None

@@ -1,10 +1,14 @@
 """Ratios, intervals and rows on runs made by hand, and one real interleaved run."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from ltd_jax.cycle import loop
 from ltd_jax.decoding import benchmark, comparison, lossless
 from ltd_jax.decoding.benchmark import Method, Run
+from ltd_jax.errors import UserError
 from ltd_jax.policies import controller
 from ltd_jax.replay import cycles, latency
 from ltd_jax.replay.record import Prompt
@@ -70,6 +74,44 @@ def test_rows_and_lossless(real):
     assert rows[0]["speedup"] == 1.0 and rows[2]["levels_mean"] == 4.0
     checked = lossless.compare(pair, runs, prompts, comparison.PLAIN)
     assert checked["tokens_compared"] == 20 * len(prompts) and checked["mismatches"] == 0
+
+
+def ended(method: str, prompt: int, task: int) -> Run:
+    """A text that its first token ended."""
+    return Run(method, prompt, task, (7,), 0.1, 0.0, (), (), ())
+
+
+def test_texts_that_end_at_once_are_no_rows_and_have_no_place_in_the_replay():
+    trace, table = synthetic.trace(CYCLE, text_tokens=(5, 5)), synthetic.table(CYCLE)
+    replay = cycles.build(trace, table, CYCLE)
+    names = (comparison.PLAIN, "eagle3")
+    longer = [made(name, prompt, 1.0) for prompt in (1, 3) for name in names]
+    runs = [ended(name, prompt, task) for prompt, task in ((0, 0), (2, 1)) for name in names]
+    rows = comparison.method_rows([*runs, *longer], ["some", "none"], table)
+    assert [row["task"] for row in rows] == 2 * ["some", "mean"]
+    assert rows == comparison.method_rows(longer, ["some", "none"], table)
+    mine = [run for run in [*runs, *longer] if run.method == "eagle3"]
+    easy, hard = comparison.choices(mine, replay, table)
+    renumbered = [Run(**(vars(run) | {"prompt": run.prompt // 2})) for run in mine[2:]]
+    expected = comparison.choices(renumbered, replay, table)
+    np.testing.assert_array_equal((easy, hard), expected)
+    assert (easy + hard).sum() == 4
+    outside = comparison.without_repetition([*runs, *longer], ["some", "none"], replay, table)
+    assert outside == comparison.without_repetition(renumbered, ["some", "none"], replay, table)
+    with pytest.raises(UserError, match="All texts ended with their first token"):
+        comparison.method_rows(runs, ["some", "none"], table)
+
+
+def test_warming_up_compiles_although_the_first_text_ends_at_once():
+    pair, prompt = tiny.pair(0), Prompt(np.asarray(tiny.prompts(0)[0], np.int32), 0)
+    first = benchmark.decode(pair, Method(comparison.PLAIN), prompt, 0, 2).tokens[0]
+    stopping = dataclasses.replace(pair, stop_tokens=(first,))
+    cycle = dataclasses.replace(pair.config.cycle, cycles_per_call=2)  # a program of its own
+    stopping = dataclasses.replace(stopping, config=dataclasses.replace(pair.config, cycle=cycle))
+    before = loop.run_plain._cache_size()
+    runs = benchmark.interleaved(stopping, [Method(comparison.PLAIN)], [prompt], 8)
+    assert [run.tokens for run in runs] == [(first,)]
+    assert loop.run_plain._cache_size() == before + 1
 
 
 def test_a_wrong_token_is_a_mismatch(real):

@@ -10,6 +10,7 @@ from ltd_jax import presets, provenance
 from ltd_jax.config import PolicyConfig
 from ltd_jax.cycle.pair import ASSETS
 from ltd_jax.decoding import named
+from ltd_jax.decoding.rivals import Files
 from ltd_jax.errors import UserError
 from ltd_jax.policies import networks, saved, sb3
 from tests.cycle import tiny
@@ -102,6 +103,20 @@ def test_wrong_names(name, words):
         named.parse(name, OTHER, None)
 
 
+@pytest.mark.parametrize("name", ["eagle3", "constant:levels=2,size=3", "sb3:size=a", "svip"])
+def test_files_that_a_method_does_not_read(name, policies):
+    word = name.partition(":")[0]
+    with pytest.raises(UserError, match=f"controller {word} does not read --policies; leave it"):
+        named.parse(name, OTHER, policies)
+    with pytest.raises(UserError, match=f"controller {word} does not read --latency"):
+        named.parse(name, OTHER, None, Files(latency=policies / "latency.json"))
+    if word != "svip":  # what is trained there says for which cycle
+        with pytest.raises(UserError, match=f"controller {word} does not read --classifiers"):
+            named.parse(name, OTHER, None, Files(classifiers=policies))
+
+
 def test_a_setting_that_no_tree_has():
+    with pytest.raises(UserError, match="ddd: max_levels 6 must be less than the context of 6"):
+        cycle_of("ddd", EMBEDDED, 6)
     with pytest.raises(UserError, match="constant:levels=1,size=500: size 500 is larger"):
         cycle_of("constant:levels=1,size=500")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltd_jax import presets
+from ltd_jax import presets, provenance
 from ltd_jax.cycle.pair import ASSETS
 from ltd_jax.decoding import named, rivals
 from ltd_jax.decoding.rivals import Files
@@ -32,8 +32,19 @@ def files(tmp_path_factory):
     parts = Parts({"disco": head}, {"disco": 4}, np.full(CYCLE.max_levels, 1.5, np.float32))
     origin = {"fingerprint": tiny.pair(0).fingerprint}
     saved_heads.save(folder / "heads", parts, CYCLE, tiny.CONFIG.draft.hidden_size, origin)
-    latency.save(synthetic.table(CYCLE), folder / "latency.json")
+    latency.save(table_of(), folder / "latency.json")
     return Files(folder / "heads", folder / "latency.json")
+
+
+def table_of(**origin):
+    """A table as if measured here with the tiny pair, but for some of its origin."""
+    own = {"fingerprint": "unsaved", "device": provenance.device_name(), "dtype": "float32"}
+    return dataclasses.replace(synthetic.table(CYCLE), provenance=own | origin)
+
+
+def only(files, name):
+    """One of the files, for methods that read no other."""
+    return Files(**{name: getattr(files, name)})
 
 
 def asked(name, target=OTHER, files=None):
@@ -47,7 +58,7 @@ def test_only_what_a_method_can_choose_is_compiled(files):
     assert sizes("svip:size=7", OTHER) == (0, 7)
     assert sizes("tiers:levels=1/3,sizes=2/9,start=1", OTHER) == (0, 2, 9)
     assert sizes("cost-aware", OTHER, files) == CYCLE.sizes
-    disco = asked("disco:size=6", OTHER, files)
+    disco = asked("disco:size=6", OTHER, only(files, "classifiers"))
     expected = dataclasses.replace(CYCLE, sizes=(0, 6), context=80)
     assert named.cycle_for(disco, OTHER, 80) == expected
 
@@ -66,9 +77,8 @@ def test_methods_are_made_for_the_pair(files):
     made = named.method(ddd, pair)
     assert made.controller is heuristics.mass_rule()
     assert float(made.params.threshold) == pytest.approx(-0.7)
-    costs = named.method(asked("cost-aware:speedup=2", OTHER, files), pair)
+    costs = named.method(asked("cost-aware:speedup=2", OTHER, only(files, "latency")), pair)
     assert costs.controller is cost_aware.cost_rule(CYCLE)
-    assert float(costs.params.power[0]) == 1.5
     table = synthetic.table(CYCLE)
     expected = 2 / table.plain_seconds.mean()
     assert float(costs.params.throughput) == pytest.approx(expected, rel=1e-6)
@@ -96,12 +106,76 @@ def test_wrong_names_and_numbers(name, words):
 
 
 def test_classifiers_of_another_pair_are_refused(files):
-    disco = asked("disco", OTHER, files)
+    disco = asked("disco", OTHER, only(files, "classifiers"))
     other = dataclasses.replace(tiny.pair(0), fingerprint="other")
     with pytest.raises(UserError, match="trained for pair unsaved, not other"):
         named.method(disco, other)
     with pytest.raises(UserError, match="c2t needs its trained classifier"):
-        asked("c2t", OTHER, files)
+        asked("c2t", OTHER, only(files, "classifiers"))
+
+
+@pytest.mark.parametrize(
+    ("origin", "words"),
+    [
+        ({"device": "abacus"}, "is of abacus, not .*--allow-other-hardware"),
+        ({"fingerprint": "other"}, "measured with pair other, not unsaved"),
+        ({"dtype": "bfloat16"}, "in bfloat16, not .* in float32"),
+    ],
+)
+def test_latency_tables_of_other_pairs_and_devices_are_refused(origin, words, tmp_path):
+    path = tmp_path / "table.json"
+    latency.save(table_of(**origin), path)
+    costs = asked("cost-aware", OTHER, Files(latency=path))
+    with pytest.raises(UserError, match=words):
+        named.method(costs, tiny.pair(0))
+    if "device" in origin:
+        with pytest.warns(UserWarning, match="is of abacus, not .*may be slow here"):
+            named.method(costs, tiny.pair(0), True)
+
+
+def test_a_published_table_is_fitted():
+    table = "h100-llama-3.1-8b-modelled"
+    found = asked("cost-aware", EMBEDDED, Files(latency=Path(table))).rival
+    assert found.cycle == presets.EMBEDDED_CYCLE and found.table.sizes == found.cycle.sizes
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("svip:most=2.5", "svip: most is 2.5 but must be a whole number of at least 1 and at most"),
+        ("svip:scale=-1", "svip: scale is -1 but must be a number of at least 0"),
+        ("tiers:every=0", "tiers: every is 0 but must be a whole number of at least 1"),
+        ("tiers:levels=1/3/99", "tiers: levels is 99 but must be .* at most 12"),
+        ("ddd:checks=0", "ddd: checks is 0 but must be a whole number of at least 1"),
+        ("gammatune:share=1.5", "gammatune: share is 1.5 but must be a number .* at most 1"),
+    ],
+)
+def test_numbers_that_mean_nothing(name, words):
+    with pytest.raises(UserError, match=words):
+        asked(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("tiers:start=3", "tiers: start is 3 but the tiers are numbered 0 to 2"),
+        ("gammatune:start=0", "gammatune: start is 0 but must be at least 1"),
+    ],
+)
+def test_a_start_that_is_none(name, words):
+    rival = asked(name).rival
+    with pytest.raises(UserError, match=words):
+        rivals.method(name, rival, dataclasses.replace(tiny.pair(0), config=of(rival)))
+
+
+def of(rival):
+    return dataclasses.replace(tiny.CONFIG, cycle=rival.cycle)
+
+
+def test_the_drafts_calibration_is_read(files):
+    pair = tiny.pair(0)
+    costs = named.method(asked("cost-aware", OTHER, files), pair)
+    assert float(costs.params.power[0]) == 1.5
 
 
 def test_tiers_need_a_size_for_every_level():

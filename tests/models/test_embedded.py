@@ -38,3 +38,14 @@ def test_the_golden_texts_are_long_and_varied():
     assert len(ROWS) == 8
     assert all(len(row["tokens"]) == families.NEW_TOKENS for row in ROWS)
     assert len({tuple(row["tokens"]) for row in ROWS}) == 8
+
+
+def test_weights_that_are_read_otherwise_are_another_pair():
+    own = pairs.load(CYCLE)
+    layers, theta = own.config.target.feature_layers, own.config.draft.rope_theta
+    said = pairs.load(CYCLE, feature_layers=layers, draft_rope_theta=theta)
+    assert said.fingerprint == own.fingerprint
+    deeper = pairs.load(CYCLE, feature_layers=(1, 6, 9))
+    faster = pairs.load(CYCLE, draft_rope_theta=5e5)
+    both = pairs.load(CYCLE, feature_layers=(1, 6, 9), draft_rope_theta=5e5)
+    assert len({each.fingerprint for each in (own, deeper, faster, both)}) == 4

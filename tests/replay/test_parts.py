@@ -3,8 +3,10 @@
 import dataclasses
 
 import jax.numpy as jnp
+import pytest
 from flax import struct
 
+from ltd_jax.errors import UserError
 from ltd_jax.policies import controller
 from ltd_jax.replay import parts
 from ltd_jax.replay.clock import Clock
@@ -30,4 +32,8 @@ def test_seconds_by_levels_and_by_size():
     draft_D, verify_V = parts.seconds(pair, clock.rewound())
     assert draft_D.shape == (2,) and verify_V.shape == (2,)
     assert (draft_D > 0).all() and (verify_V > 0).all()
-    clock.cycle_seconds(controller.constant_params(1, 0, cycle))  # its state is still whole
+    setting = controller.constant_params(1, 0, cycle)
+    clock.cycle_seconds(setting)  # its state is still whole
+    late = Clock(pair, controller.constant(), cycle.context - 5, 1)
+    with pytest.raises(UserError, match=f"no room to time cycles behind {cycle.context - 5} token"):
+        late.cycle_seconds(setting)

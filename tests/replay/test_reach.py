@@ -152,3 +152,14 @@ def test_without_chance_the_expected_tokens_are_the_tokens(plain_pair):
 def test_a_trace_without_reach_is_refused(hot):
     with pytest.raises(UserError, match="no acceptance probabilities; record it again with reach"):
         reach.expected(dataclasses.replace(hot[1], reach=None), CYCLE)
+
+
+def test_trees_of_one_level():
+    cycle = dataclasses.replace(CYCLE, max_levels=1, sizes=(0, 2))
+    pair = distribution.random_pair(X, cycle, seed=4).sampled(HOT, seed=3)
+    trace = recorded(pair)
+    text = record.texts_of(pair, [PROMPTS[0].token], NEW)[0]
+    chance = chance_behind(pair, [*PROMPTS[0].token.tolist(), int(text[0])])
+    for child in range(cycle.beam_width):
+        token = int(trace.token[0, 0, 0, child])
+        assert trace.reach[0, 0, 0, child] == pytest.approx(chance[token], abs=1e-5)

@@ -120,6 +120,26 @@ def test_a_damaged_part_is_recorded_again(pair, found, trace, tmp_path):
     assert part.read_bytes()[:2] == content[:2] and len(part.read_bytes()) == len(content)
 
 
+def test_parts_of_other_trees_are_refused(pair, found, tmp_path):
+    record.record(pair, found, NEW_TOKENS, ORIGIN, tmp_path)
+    deeper = dataclasses.replace(pair.config.cycle, max_levels=pair.config.cycle.max_levels + 1)
+    other = dataclasses.replace(pair, config=dataclasses.replace(pair.config, cycle=deeper))
+    with pytest.raises(UserError, match=f"levels and beam width .*; delete {tmp_path}"):
+        record.record(other, found, NEW_TOKENS, ORIGIN, tmp_path)
+
+
+def test_texts_that_end_at_once_are_left_out(pair, found, monkeypatch):
+    monkeypatch.setattr(record, "TEXTS_AT_ONCE", 1)
+    texts = record.texts_of(pair, [prompt.token for prompt in found], NEW_TOKENS)
+    stopping = dataclasses.replace(pair, stop_tokens=(int(texts[0][0]),))
+    lengths = [len(text) - 1 for text in record.texts_of(stopping, [p.token for p in found], 9)]
+    assert lengths[0] == 0 < max(lengths)
+    trace = record.record(stopping, found, 9, ORIGIN)
+    assert trace.remaining[trace.first].tolist() == [length for length in lengths if length]
+    with pytest.raises(UserError, match="All texts end with their first token"):
+        record.record(stopping, found[:1], 9, ORIGIN)
+
+
 def test_stop_tokens_end_a_text(pair, found):
     texts = record.texts_of(pair, [found[0].token], NEW_TOKENS)
     stop = int(texts[0][3])
