@@ -72,7 +72,8 @@ def hold(config: ArenaFlags, temperature: float, console: Console) -> Contest:
         clocking = Clocking(out, trained.policies.widths, config.measure)
         trained = trained._replace(table=tables.table_of(pair, clocking, console))
     device = provenance.device_name()
-    saved.check(trained.policies, pair.fingerprint, device, config.allow_other_hardware)
+    other, dtype = config.allow_other_hardware, config.dtype
+    saved.check(trained.policies, pair.fingerprint, device, other, dtype)
     heads = saved_heads.load(config.classifiers or config.trained / "classifiers")
     saved_heads.check(heads, pair.fingerprint, pair.config.cycle)
     field = contest.Field(trained, heads, contest.families_of(config.methods, heads))

@@ -143,7 +143,9 @@ def qualities(config: Config, replays: Replays) -> dict[str, Any]:
 
 def main() -> None:
     config = command.parse(lambda preset: Config(**command.stage_settings(preset)))
-    command.writable(config.out)
+    path = config.json or config.out / "bench_learning.json"
+    for folder in (config.out, path.parent):
+        command.writable(folder)
     replays = recorded(config, Console(stderr=True))
     settings = dataclasses.replace(config, out=Path(config.out.name), json=None)
     record = (
@@ -155,7 +157,6 @@ def main() -> None:
             "provenance": provenance.environment(config.dtype),
         }
     )
-    path = config.json or config.out / "bench_learning.json"
     path.write_text(json.dumps(record, indent=1, default=str) + "\n")
     shown = [name for name in record if name.endswith(("per_second", "ratio"))]
     print(json.dumps({name: record[name] for name in shown}))

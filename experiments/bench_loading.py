@@ -64,4 +64,4 @@ def measure(folder: Path, dtype: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, resumes=False)

@@ -25,6 +25,14 @@ from ltd_jax.pipeline import promise, random_pairs
 from ltd_jax.pipeline.promise import Kept
 from ltd_jax.presets import EMBEDDED_CYCLE
 
+FLAGS = {
+    "target": "--target",
+    "draft": "--draft",
+    "feature_layers": "--feature-layers",
+    "draft_rope_theta": "--draft-rope-theta",
+    "sampling": "the sampling flags",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Config(PairFlags):
@@ -38,6 +46,10 @@ class Config(PairFlags):
 
 def main() -> None:
     config = command.parse(lambda preset: Config())
+    for name in ("tokens", "new_tokens"):
+        if getattr(config, name) < 1:
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{flag} is {getattr(config, name)} but must be at least 1.")
     command.writable(config.out)
     found = {}
     for name in names(config):
@@ -47,21 +59,36 @@ def main() -> None:
             f"ties, {kept.accepted_mean:.2f} accepted per cycle"
         )
     rows = {name: dataclasses.asdict(kept) for name, kept in found.items()}
-    written = {"pairs": rows, "environment": provenance.environment(config.dtype)}
+    dtype = config.dtype if is_own(config) else "float32"
+    written = {"pairs": rows, "environment": provenance.environment(dtype)}
     (config.out / "lossless.json").write_text(json.dumps(written, indent=1) + "\n")
     sys.exit(any(kept.mismatches for kept in found.values()))
 
 
 def names(config: Config) -> tuple[str, ...]:
-    """The random families, or the folders' pair; UserError for a family that is not known."""
-    if config.target.parent != ASSETS or config.draft.parent != ASSETS:
+    """The random families, or the folders' pair.
+
+    Raises:
+      UserError: a family is not known, or a flag is for the other kind of pair.
+    """
+    if is_own(config):
+        if config.families:
+            raise UserError("--families are random pairs; leave it out with --target and --draft.")
         return (f"{config.target.name} with {config.draft.name}",)
+    for name, value in vars(PairFlags()).items():
+        if name != "dtype" and getattr(config, name) != value:
+            raise UserError(f"Random pairs decode greedily as they are; leave out {FLAGS[name]}.")
     for family in config.families:
         if family not in random_pairs.FAMILIES:
             raise UserError(
                 f"--families has {family!r}; known: {', '.join(random_pairs.FAMILIES)}."
             )
     return config.families or tuple(random_pairs.FAMILIES)
+
+
+def is_own(config: Config) -> bool:
+    """Whether folders are named: else the pairs are random."""
+    return config.target.parent != ASSETS or config.draft.parent != ASSETS
 
 
 def check(config: Config, name: str) -> Kept:
@@ -78,4 +105,4 @@ def check(config: Config, name: str) -> Kept:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, resumes=False)

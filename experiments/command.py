@@ -194,6 +194,14 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
+def with_cycle(cycle: CycleConfig, **changes: Any) -> CycleConfig:
+    """The cycle with some settings replaced; UserError where there is no such cycle."""
+    try:
+        return dataclasses.replace(cycle, **changes)
+    except ValueError as error:
+        raise UserError(f"There is no such cycle: {error}") from error
+
+
 def writable(folder: Path) -> Path:
     """Makes an output folder; UserError when nothing can be written there."""
     try:

@@ -1,7 +1,11 @@
 """Decode questions with every method in turns, and report: plain, EAGLE-3, best constant, LTD.
 
-    python -m experiments.evaluate --policies runs/me/policies --questions DIR --tasks mt_bench
+    python -m experiments.evaluate --policies runs/me/policies --questions DIR
+    python -m experiments.evaluate --policies runs/me/policies --questions DIR --split all
 
+Decodes the test questions: those in DIR/test, or of a folder without splits the 15 % of each file
+that train_policies leaves for this. `--split all` takes every question, for files that the policies
+were not trained on.
 POLICIES is what train_policies wrote, with its latency table beside it. Writes OUT/report.html and
 report.json, and OUT/answers/TASK/METHOD.jsonl as FastChat and EAGLE have them. Stopped, the same
 command goes on. `--json` prints the report.
@@ -17,6 +21,7 @@ from rich.console import Console
 from experiments import command
 from experiments.command import PairFlags
 from ltd_jax import prompts, provenance, report
+from ltd_jax.errors import UserError
 from ltd_jax.pipeline import answers, results, settings_file, tables, training
 from ltd_jax.pipeline.questions import QuestionFlags, Split
 from ltd_jax.policies import saved
@@ -29,7 +34,7 @@ class Config(PairFlags):
     policies: Path = Path("runs/embedded/policies")
     settings: Path | None = None  # file of autotune; the policies beside it are taken
     out: Path = Path("runs/evaluation")
-    split: Split | None = None  # None = all of --questions, or the embedded test questions
+    split: Split = "test"  # of the questions; all = also those that policies may have learned on
     asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags()
     allow_other_hardware: bool = False  # use policies that were trained for another device
     json: bool = False
@@ -40,16 +45,17 @@ def main() -> None:
     command.writable(config.out)
     console = Console(stderr=config.json)
     tuned = None if config.settings is None else settings_file.load(config.settings)
+    if tuned is not None and config.policies != Config().policies:
+        raise UserError("--settings says which policies; leave out --policies.")
     folder = config.policies if tuned is None else tuned.folder / "policies"
     trained = training.load(folder)
     pair = command.load_pair(config, trained.policies.cycle)
-    tables.must_fit(trained.table, folder.parent / "latency.json", pair)
     here, other = provenance.device_name(), config.allow_other_hardware
     if tuned is not None:
         settings_file.check_here(tuned, pair, other)
     saved.check(trained.policies, pair.fingerprint, here, other, config.dtype)
-    split = config.split or ("test" if config.asked.questions is None else "all")
-    found = results.evaluate(pair, trained, config, split, console)
+    tables.must_sample_alike(trained.table, folder, pair)
+    found = results.evaluate(pair, trained, config, config.split, console)
     page = report.write(found.report, found.figures, config.out)
     tokenizer = prompts.load_tokenizer(config.target)
     answers.write(config.out / "answers", found.asking, found.runs, tokenizer)

@@ -32,7 +32,7 @@ class Config(PairFlags):
 
 def main() -> None:
     config = command.parse(lambda preset: Config())
-    cycle = dataclasses.replace(
+    cycle = command.with_cycle(
         presets.EMBEDDED_CYCLE,
         max_levels=inspection.PROBE_LEVELS,
         sizes=(0, inspection.PROBE_SIZE),

@@ -66,6 +66,7 @@ def main() -> None:
     pair = command.load_pair(config, config.cycle)
     found = results.run(pair, config, console)
     page = report.write(found.report, found.figures, config.out)
+    report.headline_picture(found.report, config.out / "headline.png")
     if config.json:
         print(json.dumps(found.report))
     console.print(report.terminal_table(found.report))

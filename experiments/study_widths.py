@@ -39,7 +39,7 @@ def grounds_of(config: Config, console: Console) -> list[Ground]:
     settings = [
         dataclasses.replace(
             config,
-            cycle=dataclasses.replace(config.cycle, beam_width=width),
+            cycle=command.with_cycle(config.cycle, beam_width=width),
             out=config.out / f"width-{width}",
         )
         for width in config.widths

@@ -6,6 +6,7 @@ Runs the stages of `train_policies` in a small size on the embedded pair: record
 only the latency table is kept between the runs, for measured times differ. Every finished run must
 have the same policies and the same last state of every stage (parameters, optimiser, random key,
 environments), bit for bit. Prints every kill, writes OUT/torture.json; exit code 1 on a difference.
+Always starts from the beginning: OUT/runs is deleted first.
 """
 
 import contextlib
@@ -114,7 +115,7 @@ def torture(config: Config, whole: Path, seconds: float) -> dict[str, Any]:
     kills: list[dict[str, Any]] = []
     identical, different = 0, []
     while len(kills) < config.kills:
-        folder = config.out / f"run-{identical + len(different)}"
+        folder = whole.parent / f"run-{identical + len(different)}"
         folder.mkdir()
         shutil.copy(whole / "latency.json", folder)
         began, before = time.monotonic(), len(kills)
@@ -140,11 +141,12 @@ def main() -> None:
     if config.child:
         train(config)
         return
-    whole = config.out / "whole"
-    for folder in config.out.glob("run-*"):
-        shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
-    shutil.rmtree(whole, ignore_errors=True)
-    whole.mkdir()
+    path = config.json or config.out / "torture.json"
+    command.writable(path.parent)
+    runs = config.out / "runs"
+    shutil.rmtree(runs, ignore_errors=True)
+    whole = runs / "whole"
+    whole.mkdir(parents=True)
     began = time.monotonic()
     run(config, whole, None)
     seconds = time.monotonic() - began
@@ -154,7 +156,6 @@ def main() -> None:
         "uninterrupted_seconds": seconds,
         "provenance": provenance.environment("float32"),
     }
-    path = config.json or config.out / "torture.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
     print(
         f"{found['kills']} kills, {found['identical']} finished runs identical, "
@@ -164,4 +165,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, resumes=False)

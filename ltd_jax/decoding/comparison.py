@@ -30,7 +30,7 @@ def method_rows(
       UserError: that is so of all tasks.
     """
     if not any(len(run.tokens) > 1 for run in runs):
-        raise UserError("All texts ended with their first token; ask for more, or other questions.")
+        raise UserError("All texts ended with their first token; ask other questions.")
     methods = list(dict.fromkeys(run.method for run in runs))
     rows = []
     for method in sorted(methods, key=lambda name: name != PLAIN):

@@ -129,6 +129,7 @@ class Walk:
 
     start: Start
     left: jax.Array  # i32 [] tokens of the text
+    committed: jax.Array  # f32 [] tokens, as the replay counts them: the text's or expected ones
     seconds: jax.Array  # f32 []
     chosen: jax.Array  # [D, V] f32, cycles of each (levels, size)
 
@@ -142,7 +143,8 @@ def walk(actors: LearnedParams, lesson: Lesson, config: CycleConfig, policy: Pol
         start, result = follow(lesson, so_far.start, decision, config, policy)
         return Walk(
             start=start,
-            left=so_far.left - result.committed,
+            left=so_far.left - (start.position - so_far.start.position),
+            committed=so_far.committed + result.committed,
             seconds=so_far.seconds + result.seconds,
             chosen=so_far.chosen.at[decision.levels - 1, decision.size].add(1.0),
         )
@@ -150,7 +152,8 @@ def walk(actors: LearnedParams, lesson: Lesson, config: CycleConfig, policy: Pol
     def walk_text(first: jax.Array) -> Walk:
         start = Start(first, observe.no_memory(policy.observation))
         blank_DV = jnp.zeros((config.max_levels, len(config.sizes)))
-        begin = Walk(start, lesson.replay.remaining[first], jnp.float32(0), blank_DV)
+        none = jnp.float32(0)
+        begin = Walk(start, lesson.replay.remaining[first], none, none, blank_DV)
         return jax.lax.while_loop(lambda so_far: so_far.left > 0, cycle, begin)
 
     return jax.vmap(walk_text)(lesson.replay.first)
@@ -160,8 +163,8 @@ def throughput(
     actors: LearnedParams, lesson: Lesson, config: CycleConfig, policy: PolicyConfig
 ) -> jax.Array:
     """Tokens per second of the likeliest choices over all texts, as `cycles.run` gives it."""
-    tokens = lesson.replay.remaining[lesson.replay.first].sum()
-    return tokens / walk(actors, lesson, config, policy).seconds.sum()
+    walked = walk(actors, lesson, config, policy)
+    return walked.committed.sum() / walked.seconds.sum()
 
 
 @partial(jax.jit, static_argnames=("config", "policy"))

@@ -142,20 +142,6 @@ def with_policy_times(here: Ground, pair: Pair, config: MeasureConfig) -> Ground
     return here._replace(**priced)
 
 
-def time_to_reach(curves: Sequence[Curve], rate: float) -> float | None:
-    """Mean seconds until the seeds' best validation reached a throughput; None if one never did."""
-    reached = [np.flatnonzero(curve.rate >= rate) for curve in curves]
-    if not all(len(each) for each in reached):
-        return None
-    times = [curve.seconds[each[0]] for curve, each in zip(curves, reached, strict=True)]
-    return float(np.mean(times))
-
-
-def final_rate(curves: Sequence[Curve]) -> float:
-    """Mean over seeds of the best validation throughput."""
-    return float(np.mean([curve.rate.max() for curve in curves]))
-
-
 def _side_by_side(here: Ground, learning: LearningConfig, seeds: int) -> Trained:
     made = joint.method if learning.learning == "joint" else exact.method
     method = made(here.cycle, here.policy, learning)

@@ -197,7 +197,7 @@ def predicted(pair: Pair, replay: Replay, entry: Entry) -> cycles.Totals | None:
 def domains(asking: Asking, trace: Trace) -> list[str]:
     """Per recorded text the first part of its question's category."""
     if len(asking.turns) != len(trace.first):
-        raise UserError("Some texts ended with their first token; raise --new-tokens.")
+        raise UserError("Some texts ended with their first token; leave out those questions.")
     return [asked.question.category.split(".")[0] for asked in asking.turns]
 
 

@@ -144,7 +144,10 @@ def question_files(flags: QuestionFlags, split: Split) -> list[Path]:
         root = root / split if (root / split).is_dir() else root
         names = tuple(sorted(path.stem for path in root.glob("*.jsonl")))
         if not names:
-            raise UserError(f"{root} holds no question files (*.jsonl); check --questions.")
+            raise UserError(
+                f"{root} holds no question files (*.jsonl); check --questions and --split: files "
+                "lie in the folder itself, or in its train/, validation/ and test/."
+            )
     unknown = [task for task in flags.tasks if task not in names]
     if unknown:
         raise UserError(

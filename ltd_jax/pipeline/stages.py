@@ -162,7 +162,13 @@ def learned_by(
 
 def must_equal(path: Path, name: str, there: Any, here: Any) -> None:
     """Raises UserError unless a file found was made with the same value of a setting."""
-    if there != here:
+    if there == here:
+        return
+    if name == "prompts":
         raise UserError(
-            f"{path} was made with {name} {there}, not {here}; give another --out or delete it."
+            f"{path} was made with other prompts: what is asked, how many, or how they are put to "
+            "the target has changed; give another --out or delete it."
         )
+    raise UserError(
+        f"{path} was made with {name} {there}, not {here}; give another --out or delete it."
+    )

@@ -18,6 +18,8 @@ from ltd_jax.errors import UserError
 from ltd_jax.policies import networks
 from ltd_jax.policies.networks import LearnedParams
 
+AGAIN = "train them by experiments.train_policies."
+
 
 @dataclasses.dataclass(frozen=True)
 class SavedPolicies:
@@ -56,13 +58,13 @@ def load(folder: Path) -> SavedPolicies:
       UserError: there are none, or they are damaged or of another version.
     """
     if not folder.is_dir():
-        raise UserError(f"There are no policies in {folder}; train them first.")
+        raise UserError(f"There are no policies in {folder}; {AGAIN}")
     with checkpoint.manager(folder) as checkpoints:
         provenance = checkpoint.newest_provenance(checkpoints)
         if provenance is None:
             if checkpoints.all_steps():
-                raise UserError(f"The policies in {folder} are damaged; train them again.")
-            raise UserError(f"There are no policies in {folder}; train them first.")
+                raise UserError(f"The policies in {folder} are damaged; {AGAIN}")
+            raise UserError(f"There are no policies in {folder}; {AGAIN}")
         try:
             cycle = CycleConfig(**provenance["cycle"])
             policy = dict(provenance["policy"])

@@ -212,7 +212,7 @@ def record(
         recorded += [] if part is None else [part]
         progress(min(start + TEXTS_AT_ONCE, len(prompts)))
     if not recorded:
-        raise UserError("All texts end with their first token; ask for more, or other questions.")
+        raise UserError("All texts end with their first token; ask other questions or try --style.")
     return join.concatenate(recorded)
 
 

@@ -110,6 +110,15 @@ def test_every_seed_finds_the_same_program(way: str) -> None:
 
 
 @both_ways
+def test_the_program_takes_expected_tokens(way: str) -> None:
+    sampled = [each.replace(expected=1.0 + each.accepted) for each in REPLAYS]
+    learn, check = (lessons.build(each, CYCLE, POLICY) for each in sampled)
+    program = functools.partial(both.program, METHODS[way])
+    state, _ = jax.eval_shape(program, jax.random.key(0), jnp.float32(RATE), learn, check)
+    assert state.best_validation.dtype == jnp.float32
+
+
+@both_ways
 def test_policies_may_have_no_memory(way: str) -> None:
     seen = dataclasses.replace(POLICY.observation, recent=False)
     forgetful = dataclasses.replace(POLICY, observation=seen)

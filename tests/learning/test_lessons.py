@@ -43,6 +43,18 @@ def test_throughput_is_that_of_the_controller_memory_included(lesson: Lesson, se
     assert len(set(np.asarray(means).round(3).tolist())) > 2  # the choices vary
 
 
+def test_throughput_counts_the_tokens_that_are_expected_where_texts_were_sampled() -> None:
+    replay = small.replay(0)
+    chance = jax.random.uniform(jax.random.key(2), replay.accepted.shape)
+    sampled = replay.replace(expected=1 + chance * replay.accepted)
+    actors, controller = lively(18), networks.learned(CYCLE, POLICY)
+    totals = cycles.run(sampled, CYCLE, controller, actors, learned=True)
+    ours = lessons.throughput(actors, lessons.build(sampled, CYCLE, POLICY), CYCLE, POLICY)
+    assert float(ours) == pytest.approx(float(cycles.throughput(totals)), rel=1e-6)
+    drawn = lessons.throughput(actors, lessons.build(replay, CYCLE, POLICY), CYCLE, POLICY)
+    assert float(ours) < 0.95 * float(drawn)
+
+
 def test_what_is_seen_is_what_decoding_sees(lesson: Lesson) -> None:
     start = Start(jnp.int32(11), jnp.linspace(0, 1, observe.memory_width(POLICY.observation)))
     seen_DO = lessons.depth_seen(lesson, start)

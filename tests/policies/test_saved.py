@@ -52,9 +52,9 @@ def test_the_pair_and_the_device_must_be_theirs(folder):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(UserError, match="There are no policies in .*nowhere; train them first"):
+    with pytest.raises(UserError, match="There are no policies in .*nowhere; train them by"):
         saved.load(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="There are no policies in .*; train them first"):
+    with pytest.raises(UserError, match="There are no policies in .*; train them by"):
         saved.load(tmp_path)
 
 
