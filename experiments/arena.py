@@ -12,6 +12,7 @@ from experiments import command, output
 from experiments.command import PairFlags
 from ltd_jax import provenance
 from ltd_jax.config import PolicyConfig
+from ltd_jax.errors import UserError
 from ltd_jax.pipeline import contest, results, standings, tables, training
 from ltd_jax.pipeline.contest import Contest
 from ltd_jax.pipeline.questions import QuestionFlags, Split
@@ -61,7 +62,15 @@ def hold(config: ArenaFlags, temperature: float, console: Console) -> Contest:
 
     Above 0 the device is measured again, the same policies and classifiers decide, and constants
     and thresholds are tuned on texts of that temperature.
+
+    Raises:
+      UserError: something is missing or of another pair, or --temperature says another one.
     """
+    if config.sampling.temperature not in (0, temperature):
+        raise UserError(
+            f"--temperature {config.sampling.temperature:g} is not this experiment's, which is "
+            f"{temperature:g}; leaderboard takes others by --temperatures."
+        )
     out = command.writable(config.out / f"temperature-{temperature:g}")
     sampling = dataclasses.replace(config.sampling, temperature=temperature)
     here = dataclasses.replace(config, out=out, sampling=sampling)

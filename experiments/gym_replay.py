@@ -83,8 +83,7 @@ class Walk:
         table = self.replay["seconds"]
         after = min(row + 1, len(table) - 1)
         seconds = (1 - share) * table[row, level, size] + share * table[after, level, size]
-        decisions = min(self.levels, self.config.max_levels - 1)
-        seconds += self.decision[1] + self.decision[0] * decisions
+        seconds += self.decision[1] + self.decision[0] * self.levels
         accepted, left = int(self.replay["accepted"][place, level, size]), self.replay["remaining"]
         committed = min(accepted + 1, int(left[place]))
         over = committed == left[place]

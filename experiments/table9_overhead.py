@@ -31,8 +31,7 @@ def overhead(here: Ground, params: LearnedParams) -> Overhead:
     learned = networks.learned(here.cycle, here.policy)
     found = walk.walk(here.test, here.cycle, learned, params)
     texts = len(here.test.first)
-    decisions = np.minimum(found.levels, here.cycle.max_levels - 1).sum()
-    depth = float(decisions * here.table.depth_seconds) / texts
+    depth = float(np.sum(found.levels) * here.table.depth_seconds) / texts
     size = len(found.levels) * here.table.size_seconds / texts
     cycles = float(walk.totals(here.test, here.cycle, found).seconds.sum()) / texts
     total = cycles + depth + size

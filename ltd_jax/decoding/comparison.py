@@ -76,7 +76,7 @@ def _shares(method: str, runs: Sequence[Run], table: LatencyTable) -> dict[str, 
     draft = table.draft_seconds.mean(axis=0)[levels - 1].sum()
     size_index = np.searchsorted(table.sizes, sizes)
     verify = table.verify_seconds.mean(axis=0)[size_index].sum()
-    decisions = np.minimum(levels, table.max_levels - 1).sum() * table.depth_seconds
+    decisions = levels.sum() * table.depth_seconds
     policy = decisions + len(levels) * table.size_seconds if method == LEARNED else 0.0
     parts = np.asarray([draft, verify, policy], float)
     total = max(sum(run.seconds for run in runs), float(parts.sum()))
@@ -143,8 +143,7 @@ def _outside(run: Run, replay: Replay, text: int, table: LatencyTable) -> np.nda
     seconds = latency.interpolate(table, table.cycle_seconds, length)
     seconds = seconds[np.arange(len(levels)), levels - 1, size]
     if run.method == LEARNED:
-        decisions = np.minimum(levels, table.max_levels - 1)
-        seconds = seconds + decisions * table.depth_seconds + table.size_seconds
+        seconds = seconds + levels * table.depth_seconds + table.size_seconds
     return np.stack([committed, plain, seconds])[:, clean]
 
 

@@ -109,8 +109,9 @@ def found(name: str, here: Ground, score: Score, runs: list[Run]) -> Found:
     settings_by_name = {"eagle3": here.eagle3, "best_constant": tuple(here.best[:2])}
     levels, size = settings_by_name.get(name, (None, None))
     live: tuple[Any, Any, Any] = (None, None, None)
-    if any(run.method == name for run in runs):
-        live = benchmark.interval(benchmark.ratios(runs, name, PLAIN))
+    by_task = benchmark.ratios(runs, name, PLAIN)
+    if by_task:
+        live = benchmark.interval(by_task)
     plain = scores.of_plain(here).tokens_per_second
     return Found(
         method=name,

@@ -8,7 +8,6 @@ its 25 settings another, named "ddd tuned".
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 from rich.console import Console
 
 from ltd_jax.cycle.pair import Pair
@@ -201,10 +200,10 @@ def domains(asking: Asking, trace: Trace) -> list[str]:
     return [asked.question.category.split(".")[0] for asked in asking.turns]
 
 
-def own_seconds(entry: Entry, runs: list[Run], max_levels: int) -> float:
+def own_seconds(entry: Entry, runs: list[Run]) -> float:
     """Seconds that an entry's decisions took in some runs."""
     if entry.overhead is None:
         return 0.0
     levels = benchmark.per_cycle(runs, "levels")
-    asked = np.minimum(levels, max_levels - 1).sum()
-    return float(asked * entry.overhead.depth_seconds + len(levels) * entry.overhead.size_seconds)
+    cost = entry.overhead
+    return float(levels.sum() * cost.depth_seconds + len(levels) * cost.size_seconds)

@@ -92,7 +92,7 @@ def time_rows(found: Contest) -> list[dict[str, Any]]:
         parts = {
             "draft": table.draft_seconds.mean(axis=0)[levels - 1].sum(),
             "verify": table.verify_seconds.mean(axis=0)[sizes].sum(),
-            "decide": contest.own_seconds(entry, ours, table.max_levels),
+            "decide": contest.own_seconds(entry, ours),
         }
         shares = {part: float(seconds / total) for part, seconds in parts.items()}
         lists.append({"method": entry.method.name} | shares | {"rest": 1 - sum(shares.values())})

@@ -84,15 +84,14 @@ def outcome(
     Args:
       accepted: i32 [], where nodes were not selected by their scores (`accepted_by_rank`).
       learned: also count the time of the policies' own decisions: one of the size policy, and one
-        of the depth policy after every level but the D-th, where there is nothing to decide.
+        of the depth policy after every level; behind the D-th it is asked as well, and not heard.
     """
     row, share = replay.context[position], replay.share[position]
     row_after = jnp.minimum(row + 1, replay.seconds.shape[0] - 1)
     seconds = (1 - share) * replay.seconds[row, levels - 1, size]
     seconds += share * replay.seconds[row_after, levels - 1, size]
     if learned:
-        decisions = jnp.minimum(levels, replay.score.shape[1] - 1)
-        seconds += replay.size_seconds + replay.depth_seconds * decisions
+        seconds += replay.size_seconds + replay.depth_seconds * levels
     by_score = accepted is None
     if accepted is None:
         accepted = replay.accepted[position, levels - 1, size].astype(jnp.int32)

@@ -76,7 +76,6 @@ def _tiled(replay: Replay, count: int, copies: int) -> Replay:
 def _units(replay: Replay, table: LatencyTable, config: CycleConfig) -> np.ndarray:
     """Cycles with their decisions [D, V], in units of the best constant setting's time a token."""
     best = optimum.best_constant(retime.retimed(replay, table, config), config)
-    levels_D = np.arange(1, config.max_levels + 1)
-    decisions_D = np.minimum(levels_D, config.max_levels - 1) * table.depth_seconds
+    decisions_D = np.arange(1, config.max_levels + 1) * table.depth_seconds
     whole_DV = table.cycle_seconds.mean(axis=0) + decisions_D[:, None] + table.size_seconds
     return whole_DV * best.tokens_per_second

@@ -66,7 +66,7 @@ def _measure(bare: Clock, ours: Clock, least: Any, most: Any, visits: int) -> Ov
         ours.cycle_seconds(params)
         pairs = [ours.cycle_seconds(params) - bare.cycle_seconds(setting) for _ in range(visits)]
         extra.append(max(float(np.median(pairs)), 0.0))
-    decisions = max(bare.pair.config.cycle.max_levels - 2, 1)  # after a pass: D - 1 against 1
+    decisions = max(bare.pair.config.cycle.max_levels - 1, 1)  # after a pass: D against 1
     depth_seconds = max((extra[1] - extra[0]) / decisions, 0.0)
     return Overhead(depth_seconds, max(extra[0] - depth_seconds, 0.0))
 

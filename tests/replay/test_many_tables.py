@@ -60,8 +60,7 @@ def test_a_best_constant_gives_one_token_per_unit_of_time(replay, three):
     only = many_tables.spread(replay, three[:1], CONFIG, copies=1, seed=0).replay
     best = optimum.best_constant(retime.retimed(replay, three[0], CONFIG), CONFIG)
     free = retime.retimed(replay, three[0], CONFIG)
-    levels = min(best.levels, CONFIG.max_levels - 1)
-    decisions = levels * float(free.depth_seconds) + float(free.size_seconds)
+    decisions = best.levels * float(free.depth_seconds) + float(free.size_seconds)
     setting = controller.constant_params(best.levels, best.size, CONFIG)
     totals = cycles.run(only, CONFIG, controller.constant(), setting, learned=False)
     paid = totals.seconds.sum() - totals.cycles.sum() * decisions * best.tokens_per_second
