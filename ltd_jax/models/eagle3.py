@@ -80,7 +80,8 @@ def init(
 
 def fuse(params: Eagle3Params, config: DraftConfig, features_TE: jax.Array) -> jax.Array:
     """The target's features [T, 3 * target E] as draft features [T, E]."""
-    if params.fuse_norm is not None:
+    if config.fuse_norms:
+        assert params.fuse_norm is not None  # read where the config has norms
         T, norms = features_TE.shape[0], config.fuse_norms
         parts, weights = features_TE.reshape(T, norms, -1), params.fuse_norm.reshape(norms, -1)
         features_TE = layers.rms_norm(parts, weights, config.rms_norm_eps).reshape(T, -1)

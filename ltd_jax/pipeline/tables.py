@@ -82,10 +82,11 @@ def must_fit(table: LatencyTable, path: Path, pair: Pair) -> None:
 def must_sample_alike(table: LatencyTable, policies: Path, pair: Pair) -> None:
     """Raises UserError where a table, of some policies, was measured with other sampling."""
     there, here = table.provenance.get("sampling"), described(pair.config.sampling)
-    if there not in (None, here):
+    if "sampling" in table.provenance and there != here:
+        words = lambda found: "greedy decoding" if found is None else f"sampling {found}"
         raise UserError(
-            f"The times behind the policies in {policies} were measured with {there}, not with "
-            f"{here}; decode with the same sampling flags, or train policies with these."
+            f"The times behind the policies in {policies} were measured with {words(there)}, not "
+            f"with {words(here)}; decode with the same sampling flags, or train again with these."
         )
 
 

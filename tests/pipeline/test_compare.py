@@ -80,7 +80,8 @@ def test_runs_of_another_comparison_are_refused(measured):
         "methods": lambda: again(methods(levels=3)),
     }
     for name, action in other.items():
-        assert f"runs.jsonl was made with {name} " in refusal(action)
+        words = "other prompts" if name == "prompts" else name
+        assert f"runs.jsonl was made with {words}" in refusal(action)
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,10 @@ def test_time_to_the_quality_of_the_paper_s_end():
     paper = curve(("a", 10, 99), ("b", 20, 7), ("b", 70, 6))  # at its end 7, after 80 s
     found = learning_speed.quality(paper, curve(("joint", 2, 5), ("joint", 4, 7.5)))
     assert found["time_to_quality_ratio"] == 80 / 4 and found["paper_validation"] == 7
+    assert found["almost_seconds"] == {"paper": 10, "default": 4}
     never = learning_speed.quality(paper, curve(("joint", 2, 5)))
     assert never["time_to_quality_ratio"] is None and never["default_validation"] == 5
+    assert never["almost_seconds"]["default"] is None
 
 
 def test_the_mix_of_a_schedule():

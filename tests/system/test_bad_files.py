@@ -16,6 +16,7 @@ from ltd_jax.models import tensor_files
 from ltd_jax.policies import networks, saved
 from ltd_jax.replay import latency
 from ltd_jax.replay import trace as traces
+from ltd_jax.sampling import GREEDY, described
 from tests.replay import synthetic
 from tests.system.refusing import refusal
 from tests.system.tiny_pair import CYCLE, FLAGS, QUESTION
@@ -31,7 +32,7 @@ def fingerprint(root):
 
 def table(root, sizes=CYCLE.sizes, levels=CYCLE.max_levels, **origin):
     """A latency table of the pair in root/out."""
-    own = {"fingerprint": fingerprint(root), "dtype": "float32"}
+    own = {"fingerprint": fingerprint(root), "dtype": "float32", "sampling": described(GREEDY)}
     found = latency.additive(
         contexts=(16,),
         sizes=sizes,
@@ -62,6 +63,7 @@ def policies(root, best=True, **origin):
         "fingerprint": fingerprint(root),
         "latency": latency.fingerprint(table(root)),
         "device": provenance.device_name(),
+        "dtype": "float32",
     }
     chosen = {"best": {"levels": 1, "size": 2, "tokens_per_second": 1.0}, "learning": {}}
     params = networks.init_learned(jax.random.key(0), CYCLE, WIDTHS)
@@ -153,7 +155,13 @@ REFUSED = {
         evaluate,
         policies,
         (*EVALUATE, "--dtype", "bfloat16"),
-        ["latency.json", "dtype float32", "bfloat16"],
+        ["out/policies", "in float32", "in bfloat16", "--allow-other-hardware"],
+    ),
+    "policies measured with other sampling": (
+        evaluate,
+        policies,
+        (*EVALUATE, "--temperature", "1"),
+        ["out/policies", "greedy decoding", "'temperature': 1.0", "same sampling flags"],
     ),
     "output is a file": (record_traces, written("out", "mine"), RECORD, ["out", "--out"]),
     "output cannot be": (record_traces, nothing, (*RECORD, "--out", "/proc/none"), ["/proc/none"]),
