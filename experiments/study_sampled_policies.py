@@ -11,9 +11,11 @@ Writes OUT/study.json. Stopped, the same command goes on.
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import tyro
 from rich.console import Console
+from rich.table import Table
 
 from experiments import command, quickstart
 from experiments.command import SamplingFlags
@@ -35,25 +37,38 @@ def smoke(config: Config) -> Config:
     return dataclasses.replace(quickstart.smoke(config), repeats=1)
 
 
+def shown(rows: list[dict[str, Any]]) -> Table:
+    """The table for the terminal."""
+    table = Table(
+        title="Sampled texts of the test prompts, by replay; tokens as expected and as drawn",
+        caption="over best constant: with its 95 % interval by resampling texts",
+    )
+    for heading in ("policies", "seed", "tokens/s", "over best constant", "drawn"):
+        table.add_column(heading, justify="left" if heading == "policies" else "right")
+    for row in rows:
+        mean, drawn = row["expected"], row["drawn"]
+        table.add_row(
+            row["policies"],
+            str(row["seed"]),
+            f"{mean['tokens_per_second']:.1f}",
+            f"{mean['over_best_constant']:.3f} ({mean['low']:.3f} to {mean['high']:.3f})",
+            f"{drawn['over_best_constant']:.3f}",
+        )
+    return table
+
+
 def main() -> None:
     config = command.parse(lambda preset: Config(**command.stage_settings(preset)), smoke)
     path = command.writable(config.out) / "study.json"
     console = Console(stderr=config.json)
     pair = command.load_pair(config, config.cycle)
     found = sampled_study.study(pair, config, console)
-    for row in found["rows"]:
-        drawn, mean = row["drawn"], row["expected"]
-        console.print(
-            f"{row['policies']:<46} seed {row['seed']}  {mean['tokens_per_second']:7.1f} tokens/s, "
-            f"{mean['over_best_constant']:.3f} of the best constant "
-            f"({mean['low']:.3f} to {mean['high']:.3f}; drawn {drawn['over_best_constant']:.3f})"
-        )
+    console.print(shown(found["rows"]))
     head = {"environment": provenance.environment(config.dtype), "pair": pair.fingerprint}
     summary = {"means": sampled_study.means(found["rows"])}
     path.write_text(json.dumps(head | summary | found, indent=1) + "\n")
     if config.json:
         print(json.dumps(head | summary | found))
-    console.print(summary)
     console.print(f"Written: {path}")
 
 
