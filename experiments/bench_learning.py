@@ -147,7 +147,8 @@ def main() -> None:
     for folder in (config.out, path.parent):
         command.writable(folder)
     replays = recorded(config, Console(stderr=True))
-    settings = dataclasses.replace(config, out=Path(config.out.name), json=None)
+    names = {name: Path(getattr(config, name).name) for name in ("out", "target", "draft")}
+    settings = dataclasses.replace(config, **names, json=None)
     record = (
         rates(config, replays)
         | qualities(config, replays)

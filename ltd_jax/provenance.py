@@ -3,11 +3,13 @@
 import datetime
 import platform
 import sys
-from typing import Any
+import warnings
+from typing import Any, NamedTuple
 
 import jax
 
 from ltd_jax import __version__, processor
+from ltd_jax.errors import UserError
 
 
 def environment(dtype: str) -> dict[str, Any]:
@@ -36,3 +38,32 @@ def device_name() -> str:
     """The kind of the first device; of a processor also its vectors and usable cores."""
     device = jax.devices()[0]
     return processor.name() if device.platform == "cpu" else device.device_kind
+
+
+class Place(NamedTuple):
+    """Where something was made, or is used."""
+
+    device: str
+    dtype: str | None = None  # of the weights; None = not said
+
+
+def must_be_here(what: str, there: Place, here: Place, other: bool, remedy: str) -> None:
+    """Raises UserError where something was made for another device or dtype.
+
+    Args:
+      what: the sentence's beginning, up to the device it was made for.
+      other: only warn; --allow-other-hardware.
+      remedy: what to do, up to the flag.
+    """
+    device, mine = there.device, here.device
+    if device == mine and None not in (there.dtype, here.dtype) and there.dtype != here.dtype:
+        device, mine = f"{device} in {there.dtype}", f"{mine} in {here.dtype}"
+    if device == mine:
+        return
+    sentence = f"{what} {device}, not {mine}"
+    if not other:
+        raise UserError(
+            f"{sentence}; {remedy}, or give --allow-other-hardware to decode with choices that may "
+            "be slow."
+        )
+    warnings.warn(f"{sentence}; its choices may be slow here.", stacklevel=3)

@@ -6,7 +6,6 @@ Numbers that are not given are the published ones.
 """
 
 import dataclasses
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ from ltd_jax.policies import catalogue, saved_heads
 from ltd_jax.policies.catalogue import Family
 from ltd_jax.policies.saved_heads import SavedHeads
 from ltd_jax.policies.settings import Costs, Parts, Setting
+from ltd_jax.provenance import Place
 from ltd_jax.replay import shipped
 from ltd_jax.replay.latency import LatencyTable
 
@@ -134,19 +134,10 @@ def _check_table(name: str, table: LatencyTable, pair: Pair, other_device: bool)
             f"{name}: the latency table was measured with pair {origin['fingerprint']}, not "
             f"{pair.fingerprint}; measure this one with profile_latency."
         )
-    there, here = str(origin.get("device")), provenance.device_name()
-    dtype = jnp.dtype(pair.dtype).name
-    if there == here and origin.get("dtype", dtype) != dtype:
-        there, here = f"{there} in {origin['dtype']}", f"{here} in {dtype}"
-    if there == here:
-        return
-    sentence = f"{name}: the latency table is of {there}, not {here}"
-    if not other_device:
-        raise UserError(
-            f"{sentence}; measure here with profile_latency, or give --allow-other-hardware to "
-            "decode with a choice that may be slow."
-        )
-    warnings.warn(f"{sentence}; its choices may be slow here.", stacklevel=3)
+    there = Place(str(origin.get("device")), origin.get("dtype"))
+    here = Place(provenance.device_name(), jnp.dtype(pair.dtype).name)
+    what, remedy = f"{name}: the latency table is of", "measure here with profile_latency"
+    provenance.must_be_here(what, there, here, other_device, remedy)
 
 
 def costs_of(table: LatencyTable) -> Costs:

@@ -10,7 +10,6 @@ moved as a whole.
 
 import dataclasses
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from ltd_jax import provenance
 from ltd_jax.config import CycleConfig
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.errors import UserError
+from ltd_jax.provenance import Place
 from ltd_jax.replay.trace import replacing
 
 SCHEMA = 1
@@ -102,16 +102,9 @@ def check(
             f"{settings.path} was tuned for pair {settings.fingerprint}, not {fingerprint}; tune "
             "again for this one."
         )
-    there, here = f"{settings.device} in {settings.dtype}", f"{device} in {dtype}"
-    if there == here:
-        return
-    sentence = f"{settings.path} was tuned for {there}, not {here}"
-    if not other_device:
-        raise UserError(
-            f"{sentence}; run experiments.autotune here, or give --allow-other-hardware to decode "
-            "with a choice that may be slow."
-        )
-    warnings.warn(f"{sentence}; its choice may be slow here.", stacklevel=2)
+    there, here = Place(settings.device, settings.dtype), Place(device, dtype)
+    what, remedy = f"{settings.path} was tuned for", "run experiments.autotune here"
+    provenance.must_be_here(what, there, here, other_device, remedy)
 
 
 def check_here(settings: DecodeSettings, pair: Pair, other_device: bool) -> None:

@@ -6,7 +6,6 @@ that a folder alone is enough to decode.
 """
 
 import dataclasses
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from ltd_jax.config import CycleConfig, ObservationConfig, PolicyConfig
 from ltd_jax.errors import UserError
 from ltd_jax.policies import networks
 from ltd_jax.policies.networks import LearnedParams
+from ltd_jax.provenance import Place, must_be_here
 
 AGAIN = "train them by experiments.train_policies."
 
@@ -102,18 +102,10 @@ def check(
             f"The policies in {policies.folder} were trained for pair "
             f"{trained.get('fingerprint')}, not {fingerprint}; train them again for this one."
         )
-    there, here = str(trained.get("device")), device
-    if there == here and dtype is not None and trained.get("dtype") not in (None, dtype):
-        there, here = f"{there} in {trained['dtype']}", f"{here} in {dtype}"
-    if there == here:
-        return
-    sentence = f"The policies in {policies.folder} were trained for {there}, not {here}"
-    if not other_device:
-        raise UserError(
-            f"{sentence}; their latency table is {trained.get('latency')}: measure and train here, "
-            "or give --allow-other-hardware to decode with a choice that may be slow."
-        )
-    warnings.warn(f"{sentence}; their choices may be slow here.", stacklevel=2)
+    there = Place(str(trained.get("device")), trained.get("dtype"))
+    remedy = f"their latency table is {trained.get('latency')}: measure and train here"
+    what = f"The policies in {policies.folder} were trained for"
+    must_be_here(what, there, Place(device, dtype), other_device, remedy)
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

@@ -41,8 +41,15 @@ def test_only_for_their_pair_and_device(made):
     settings_file.check(made, "pair-1", "a machine", "float32", False)
     with pytest.raises(UserError, match="tuned for pair pair-1, not pair-2"):
         settings_file.check(made, "pair-2", "a machine", "float32", True)
-    for device, dtype in (("another", "float32"), ("a machine", "bfloat16")):
-        with pytest.raises(UserError, match="a machine in float32, not .*--allow-other-hardware"):
+    for device, dtype, words in (
+        ("another", "float32", "for a machine, not another; .*--allow-other-hardware"),
+        (
+            "a machine",
+            "bfloat16",
+            "in float32, not .* in bfloat16; .*--allow-other-hardware",
+        ),
+    ):
+        with pytest.raises(UserError, match=words):
             settings_file.check(made, "pair-1", device, dtype, False)
         with pytest.warns(UserWarning, match="may be slow here"):
             settings_file.check(made, "pair-1", device, dtype, True)
