@@ -61,11 +61,13 @@ def of_controller(bare: Clock, controller: Controller, params: Any, visits: int)
 
 def _measure(bare: Clock, ours: Clock, least: Any, most: Any, visits: int) -> Overhead:
     """Medians over pairs of visits of two clocks; `least` and `most` decide as `_constants` do."""
-    extra = []
-    for params, setting in zip((least, most), _constants(bare), strict=True):
-        ours.cycle_seconds(params)
-        pairs = [ours.cycle_seconds(params) - bare.cycle_seconds(setting) for _ in range(visits)]
-        extra.append(max(float(np.median(pairs)), 0.0))
+    ends = list(zip((least, most), _constants(bare), strict=True))
+    ours.cycle_seconds(least)  # compiles
+    pairs = [
+        [ours.cycle_seconds(params) - bare.cycle_seconds(setting) for params, setting in ends]
+        for _ in range(visits)
+    ]  # both ends in turns: a drift of the device hits them alike
+    extra = np.maximum(np.median(pairs, axis=0), 0.0).tolist()
     decisions = max(bare.pair.config.cycle.max_levels - 1, 1)  # after a pass: D against 1
     depth_seconds = max((extra[1] - extra[0]) / decisions, 0.0)
     return Overhead(depth_seconds, max(extra[0] - depth_seconds, 0.0))
