@@ -6,7 +6,7 @@ Runs the stages of `train_policies` in a small size on the embedded pair: record
 only the latency table is kept between the runs, for measured times differ. Every finished run must
 have the same policies and the same last state of every stage (parameters, optimiser, random key,
 environments), bit for bit. Prints every kill, writes OUT/torture.json; exit code 1 on a difference.
-Always starts from the beginning: OUT/runs is deleted first.
+Always starts from the beginning: OUT/torture-runs is deleted first.
 """
 
 import contextlib
@@ -143,7 +143,7 @@ def main() -> None:
         return
     path = config.json or config.out / "torture.json"
     command.writable(path.parent)
-    runs = config.out / "runs"
+    runs = config.out / "torture-runs"
     shutil.rmtree(runs, ignore_errors=True)
     whole = runs / "whole"
     whole.mkdir(parents=True)

@@ -75,11 +75,12 @@ def load(
     """
     packs = blocks.wanted(dtype) if in_blocks is None else in_blocks
     target_config, target_params = weights.load_target(target_folder, dtype, in_blocks=packs)
-    shared = (target_params.embedding, dtype, draft_rope_theta, None, target_params.head)
-    draft = draft_folder_reader.load_draft(draft_folder, target_config, *shared)
+    embedding, theta = target_params.embedding, draft_rope_theta
+    draft = draft_folder_reader.load_draft(
+        draft_folder, target_config, embedding, dtype, theta, head=target_params.head
+    )
     try:
-        asked = (feature_layers, draft_rope_theta)
-        seen, read_as = _as_asked(target_config, draft, draft_folder, *asked)
+        seen, read_as = _as_asked(target_config, draft, draft_folder, feature_layers, theta)
         config = PairConfig(seen, draft.config, cycle)
     except ValueError as error:
         raise UserError(f"{target_folder} and {draft_folder}: {error}") from error

@@ -22,7 +22,7 @@ from ltd_jax.errors import UserError
 from ltd_jax.learning.course import Learned, Replays
 from ltd_jax.pipeline import questions
 from ltd_jax.pipeline.questions import QuestionFlags, Split
-from ltd_jax.replay import measure, optimum, reach, record
+from ltd_jax.replay import kept_parts, measure, optimum, reach, record
 from ltd_jax.replay import trace as traces
 from ltd_jax.replay.record import Prompt
 from ltd_jax.replay.trace import Trace
@@ -119,7 +119,7 @@ def trace_of(
 def _recorded(path: Path, pair: Pair, origin: dict[str, Any]) -> Trace:
     """A trace that is there; UserError where it is of another pair or other settings."""
     trace, cycle = traces.load(path), pair.config.cycle
-    for name in ("fingerprint", "prompts", "new_tokens", "dtype", "sampling"):
+    for name in kept_parts.SAME:
         must_equal(path, name, trace.provenance.get(name), origin[name])
     shape = (cycle.max_levels, cycle.beam_width)
     must_equal(path, "levels and beam width", trace.score.shape[1:3], shape)

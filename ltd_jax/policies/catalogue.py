@@ -72,7 +72,7 @@ def _must_lie(value: float, allowed: Range | None, what: str) -> None:
     if allowed is None:
         return
     inside = allowed.least <= value <= allowed.most
-    if not inside or (allowed.whole and value != int(value)):
+    if not inside or (allowed.whole and value % 1 != 0):
         kind = "a whole number" if allowed.whole else "a number"
         upper = "" if allowed.most == math.inf else f" and at most {allowed.most:g}"
         raise UserError(

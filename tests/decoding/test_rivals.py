@@ -146,6 +146,8 @@ def test_a_published_table_is_fitted():
         ("svip:scale=-1", "svip: scale is -1 but must be a number of at least 0"),
         ("tiers:every=0", "tiers: every is 0 but must be a whole number of at least 1"),
         ("tiers:levels=1/3/99", "tiers: levels is 99 but must be .* at most 12"),
+        ("c2t-as-run:levels=inf", "c2t-as-run: levels is inf but must be a whole number"),
+        ("tiers:every=inf", "tiers: every is inf but must be a whole number of at least 1"),
         ("ddd:checks=0", "ddd: checks is 0 but must be a whole number of at least 1"),
         ("gammatune:share=1.5", "gammatune: share is 1.5 but must be a number .* at most 1"),
     ],
