@@ -12,15 +12,19 @@ from experiments import command, output
 from experiments.command import PairFlags
 from ltd_jax import provenance
 from ltd_jax.config import PolicyConfig
+from ltd_jax.cycle.pair import Pair
 from ltd_jax.errors import UserError
 from ltd_jax.pipeline import contest, results, standings, tables, training
 from ltd_jax.pipeline.contest import Contest
 from ltd_jax.pipeline.questions import QuestionFlags, Split
+from ltd_jax.pipeline.training import Trained
 from ltd_jax.policies import saved, saved_heads
+from ltd_jax.policies.saved import SavedPolicies
 from ltd_jax.presets import Preset
 from ltd_jax.replay.measure import MeasureConfig
 from ltd_jax.report import canvas, leaderboard
 from ltd_jax.report.paper import PaperTable
+from ltd_jax.sampling import described
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +53,14 @@ def timing(preset: Preset) -> MeasureConfig:
     return dataclasses.replace(ArenaFlags.measure, contexts=preset.contexts)
 
 
+@dataclasses.dataclass(frozen=True)
+class SampledFlags(ArenaFlags):
+    """And policies that learned at the temperature of the comparison."""
+
+    sampled: Path | None = None
+    """output folder of train_policies --temperature T; decodes beside the greedy-trained ones"""
+
+
 class Clocking(NamedTuple):
     """What measuring this device at a temperature needs."""
 
@@ -57,11 +69,16 @@ class Clocking(NamedTuple):
     measure: MeasureConfig
 
 
-def hold(config: ArenaFlags, temperature: float, console: Console) -> Contest:
+def hold(
+    config: ArenaFlags, temperature: float, console: Console, sampled: Path | None = None
+) -> Contest:
     """Decodes with all methods in turns; what was decoded before is read.
 
     Above 0 the device is measured again, the same policies and classifiers decide, and constants
     and thresholds are tuned on texts of that temperature.
+
+    Args:
+      sampled: output folder of policies that learned from texts of this temperature.
 
     Raises:
       UserError: something is missing or of another pair, or --temperature says another one.
@@ -86,7 +103,27 @@ def hold(config: ArenaFlags, temperature: float, console: Console) -> Contest:
     heads = saved_heads.load(config.classifiers or config.trained / "classifiers")
     saved_heads.check(heads, pair.fingerprint, pair.config.cycle)
     field = contest.Field(trained, heads, contest.families_of(config.methods, heads))
+    if sampled is not None:
+        field = field._replace(sampled=_of_sampled_texts(sampled / "policies", trained, pair))
+        saved.check(field.sampled, pair.fingerprint, device, other, dtype)
     return contest.run(pair, field, here, config.splits, console)
+
+
+def _of_sampled_texts(folder: Path, trained: Trained, pair: Pair) -> SavedPolicies:
+    """Policies that learned from texts as this pair draws them, and fit into the others' cycle."""
+    theirs, ours = saved.load(folder), trained.policies
+    heat = pair.config.sampling.temperature
+    if theirs.provenance.get("sampling") != described(pair.config.sampling):
+        raise UserError(
+            f"The policies in {folder} did not learn from texts of these sampling flags; train "
+            f"them with --temperature {heat:g} and what else differs from the default."
+        )
+    if (theirs.cycle, theirs.widths) != (ours.cycle, ours.widths):
+        raise UserError(
+            f"The policies in {folder} are of another cycle or other widths than those in "
+            f"{ours.folder}; train both with the same flags."
+        )
+    return theirs
 
 
 def document(found: Mapping[float, Contest]) -> dict[str, Any]:
@@ -106,9 +143,10 @@ def show(
     temperature: float,
     papers: Sequence[PaperTable],
     console: Console,
+    sampled: Path | None = None,
 ) -> None:
     """A contest as a table beside the paper's, NAME.json and NAME.png."""
-    content = document({temperature: hold(config, temperature, console)})
+    content = document({temperature: hold(config, temperature, console, sampled)})
     rows = content["rows"]
     title = f"{papers[0].name}'s methods on this pair, temperature {temperature:g}"
     console.print(leaderboard.terminal_table(title, rows, temperature, papers))

@@ -2,12 +2,14 @@
 
     python -m experiments.train_policies --out runs/embedded         about 5 minutes on 2 CPU cores
     python -m experiments.train_classifiers --out runs/embedded      about 2 minutes
-    python -m experiments.leaderboard --out runs/arena               about 75 minutes
+    python -m experiments.train_policies --out runs/sampled --temperature 1
+    python -m experiments.leaderboard --out runs/arena --sampled runs/sampled
 
-Writes OUT/results/leaderboard.html (start there) and leaderboard.json, whose rows are {"method",
-"task", "temperature", "tokens_per_second", "speedup", "low", "high", "over_best_constant",
-"committed_per_cycle", "share_of_optimum"}. With the same --out
-table1_greedy and table5_sampling decode nothing anew.
+The last one takes about an hour; without --sampled only greedy-trained policies decode. Writes
+OUT/results/leaderboard.html (start there) and leaderboard.json, whose rows are {"method", "task",
+"temperature", "tokens_per_second", "speedup", "low", "high", "over_best_constant",
+"committed_per_cycle", "share_of_optimum"}. With the same --out table1_greedy and table5_sampling
+decode nothing anew.
 """
 
 import dataclasses
@@ -15,7 +17,8 @@ import dataclasses
 from rich.console import Console
 
 from experiments import arena, command, output
-from experiments.arena import ArenaFlags
+from experiments.arena import SampledFlags
+from ltd_jax.errors import UserError
 from ltd_jax.replay.trace import replacing
 from ltd_jax.report import leaderboard
 from ltd_jax.report.paper_methods import TABLE1, TABLE5
@@ -24,7 +27,7 @@ PAPERS = {0.0: TABLE1[:2], 1.0: TABLE5[:2]}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ArenaFlags):
+class Config(SampledFlags):
     """And at which temperatures."""
 
     temperatures: tuple[float, ...] = (0.0, 1.0)
@@ -32,8 +35,13 @@ class Config(ArenaFlags):
 
 def main() -> None:
     config = command.parse(lambda preset: Config(measure=arena.timing(preset)))
+    if config.sampled is not None and not any(config.temperatures):
+        raise UserError("--sampled needs a temperature above 0 among --temperatures.")
     console = Console()
-    found = {heat: arena.hold(config, heat, console) for heat in config.temperatures}
+    found = {
+        heat: arena.hold(config, heat, console, config.sampled if heat > 0 else None)
+        for heat in config.temperatures
+    }
     document = output.write(config.folder, "leaderboard", config.dtype, arena.document(found))
     for temperature in found:
         papers = PAPERS.get(temperature, ())

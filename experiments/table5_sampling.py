@@ -4,7 +4,8 @@
     python -m experiments.train_classifiers --out runs/embedded      about 2 minutes
     python -m experiments.table5_sampling --out runs/arena           about 12 minutes
 
-Writes OUT/results/table5_sampling.json and .png; the leaderboard with the same --out uses the same
+With --sampled (see the leaderboard) policies that learned at that temperature decode, too. Writes
+OUT/results/table5_sampling.json and .png; the leaderboard with the same --out uses the same
 decoding. --top-p and the other sampling flags hold, too. In the paper LTD is first, but on
 Llama-3.1-8B four methods are within 1 % of it.
 """
@@ -12,13 +13,13 @@ Llama-3.1-8B four methods are within 1 % of it.
 from rich.console import Console
 
 from experiments import arena, command
-from experiments.arena import ArenaFlags
+from experiments.arena import SampledFlags
 from ltd_jax.report.paper_methods import TABLE5
 
 
 def main() -> None:
-    config = command.parse(lambda preset: ArenaFlags(measure=arena.timing(preset)))
-    arena.show(config, "table5_sampling", 1.0, TABLE5[:2], Console())
+    config = command.parse(lambda preset: SampledFlags(measure=arena.timing(preset)))
+    arena.show(config, "table5_sampling", 1.0, TABLE5[:2], Console(), config.sampled)
 
 
 if __name__ == "__main__":

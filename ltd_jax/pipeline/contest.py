@@ -2,9 +2,11 @@
 
 Thresholds are tuned on the validation split by replay; the test split is decoded live, interleaved,
 and replayed for what there was to gain. A method at its published setting is one entry, the best of
-its 25 settings another, named "ddd tuned".
+its 25 settings another, named "ddd tuned". Policies that learned from sampled texts may take part
+beside those of greedy ones.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -21,6 +23,7 @@ from ltd_jax.pipeline.training import Trained
 from ltd_jax.policies import catalogue, controller, networks
 from ltd_jax.policies.catalogue import Family
 from ltd_jax.policies.controller import Controller
+from ltd_jax.policies.saved import SavedPolicies
 from ltd_jax.policies.saved_heads import SavedHeads
 from ltd_jax.policies.settings import Setting, eagle3
 from ltd_jax.replay import cycles, measure, optimum, overhead, tuning
@@ -35,6 +38,7 @@ from ltd_jax.replay.trace import Trace
 BEST = "best constant"
 EAGLE3 = "eagle3"
 TUNED = " tuned"
+SAMPLED = f"{comparison.LEARNED} of sampled texts"
 
 
 class Entry(NamedTuple):
@@ -62,6 +66,7 @@ class Field(NamedTuple):
     trained: Trained
     heads: SavedHeads
     families: list[Family]
+    sampled: SavedPolicies | None = None  # of the same shapes, from sampled texts
 
 
 class Contest(NamedTuple):
@@ -141,7 +146,7 @@ def prices(pair: Pair, field: Field, settings: Contesting) -> Prices:
 def entries_of(
     pair: Pair, field: Field, lesson: Replay, own: Prices, console: Console
 ) -> list[Entry]:
-    """Plain decoding, the constants, every method published and tuned, LTD."""
+    """Plain decoding, the constants, every method published and tuned, LTD of either texts."""
     cycle = pair.config.cycle
     parts = field.heads.parts._replace(costs=rivals.costs_of(field.trained.table))
     entries = fixed_entries(pair, lesson)
@@ -153,7 +158,12 @@ def entries_of(
             if best is not first:
                 entries.append(_entry(best, family.name + TUNED))
             advance(place / len(field.families))
-    return [*entries, learned_entry(pair, field.trained)]
+    entries.append(learned_entry(pair, field.trained))
+    if field.sampled is not None:  # one program and one cost with those before
+        greedy = entries[-1]
+        method = dataclasses.replace(greedy.method, name=SAMPLED, params=field.sampled.params)
+        entries.append(greedy._replace(method=method))
+    return entries
 
 
 def fixed_entries(pair: Pair, lesson: Replay) -> list[Entry]:

@@ -19,6 +19,7 @@ from ltd_jax.replay.cycles import Replay
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.optimum import BestConstant
 from ltd_jax.replay.trace import Trace
+from ltd_jax.sampling import described
 
 
 class Trained(NamedTuple):
@@ -54,6 +55,7 @@ def train(
         "latency": latency.fingerprint(table),
         "device": table.provenance["device"],
         "dtype": table.provenance["dtype"],
+        "sampling": described(pair.config.sampling),  # of the texts
     }
     learned = stages.learned_by(pair, lessons, best, origin, settings, console)
     learning = cost_of(learned, traces)

@@ -107,7 +107,11 @@ def _table(
 ) -> LatencyTable:
     """A pair's table from the seconds [visits, L, D, V, 2] of its visits; measures what is left."""
     median_LDV, plain_L = steady(seconds)
-    cycle_LDV = fit_sum(median_LDV)
+    try:
+        cycle_LDV = fit_sum(median_LDV)
+    except UserError:
+        kept.forget()  # the same command measures anew
+        raise
     misfit = float(np.median(np.abs(median_LDV / cycle_LDV - 1)))
     pair, sizes = subject.pair, subject.pair.config.cycle.sizes
     own = lambda: overhead.of_learned(clocks[0], policy, config.seed, config.policy_visits)
@@ -138,7 +142,10 @@ def fit_sum(seconds_LDV: np.ndarray) -> np.ndarray:
     by_size = seconds_LDV.mean(axis=1, keepdims=True)
     fitted = by_levels + by_size - seconds_LDV.mean(axis=(1, 2), keepdims=True)
     if fitted.min() <= 0:
-        raise UserError("The timings are no sum of drafting and verifying; measure again.")
+        raise UserError(
+            "The times of some cycles contradict each other, so this device was too busy to be "
+            "measured; give the same command again when it is quiet."
+        )
     return fitted
 
 

@@ -35,6 +35,12 @@ class Partial:
             self._write()
         return np.asarray(self.entries[name], np.float64)
 
+    def forget(self) -> None:
+        """Drops all entries, of the file, too: they are of no use."""
+        self.entries = {}
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
     def _found(self, path: Path) -> dict[str, Any]:
         try:
             record = json.loads(path.read_text())

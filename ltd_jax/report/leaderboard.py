@@ -20,7 +20,8 @@ from ltd_jax.report.texts import NONE, percent, rate, times
 Row = Mapping[str, Any]
 MEAN = "mean"
 OTHERS = "#94a3b8"  # methods that have no colour of their own
-COLOURS = {"eagle3": "eagle3", "best constant": "best_constant", "ltd": "ltd"}
+COLOURS = {"eagle3": "eagle3", "best constant": "best_constant"}
+COLOURS |= dict.fromkeys(("ltd", "ltd of sampled texts"), "ltd")
 PARTS = ("draft", "verify", "decide", "rest")
 
 

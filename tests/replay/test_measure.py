@@ -117,6 +117,20 @@ def test_a_drifting_device_favours_no_setting():
     )
 
 
+def test_contradicting_times_are_not_kept_for_the_next_command(tmp_path, monkeypatch, steady):
+    config = measure.MeasureConfig(contexts=(8,), cycles=1, visits=1, policy_visits=2)
+    subject = Subject(PAIR, {}, tmp_path / "partial.json")
+    monkeypatch.setattr(overhead, "of_learned", lambda *_: Overhead(1e-6, 2e-6))
+    fitting = measure.fit_sum
+    busy = lambda seconds_LDV: fitting(seconds_LDV.at[0, 0, 0].set(99.0))
+    monkeypatch.setattr(measure, "fit_sum", lambda seconds: busy(jnp.asarray(seconds)))
+    with pytest.raises(UserError, match="too busy"):
+        measure.measure(subject, WIDTHS, config)
+    assert not subject.partial_file.exists()
+    monkeypatch.setattr(measure, "fit_sum", fitting)
+    assert (measure.measure(subject, WIDTHS, config).cycle_seconds > 0).all()
+
+
 def test_the_additive_fit():
     random = np.random.default_rng(0)
     draft, verify = random.uniform(1, 2, (2, 6, 1)), random.uniform(3, 9, (2, 1, 10))
@@ -124,7 +138,7 @@ def test_the_additive_fit():
     noise = random.normal(0, 0.2, (2, 6, 10))
     error = np.abs(measure.fit_sum(draft + verify + noise) - draft - verify).mean()
     assert error < 0.6 * np.abs(noise).mean()
-    with pytest.raises(UserError, match="no sum"):
+    with pytest.raises(UserError, match="too busy to be measured; give the same command again"):
         measure.fit_sum(np.asarray([[[9.0, 0.1], [0.1, 0.1]]]) - [[[0, 0], [0, 0.09]]])
 
 

@@ -22,6 +22,7 @@ from ltd_jax.models import tensor_files
 from ltd_jax.policies import networks, saved, saved_heads
 from ltd_jax.policies.settings import Parts
 from ltd_jax.replay import latency
+from ltd_jax.sampling import SamplingConfig, described
 from tests.models import folders
 from tests.replay import synthetic
 from tests.system import study_folder, tiny_pair
@@ -31,7 +32,7 @@ WIDTHS = PolicyConfig((4,), (4,), (4,), (4,))
 ROW = {"method", "task", "temperature", "tokens_per_second", "speedup", "low", "high"}
 ROW |= {"over_best_constant", "committed_per_cycle", "share_of_optimum"}
 METHODS = ("specdec++",)  # one: each is compiled
-QUICK = ("--measure.contexts", 16, "--measure.cycles", 1, "--measure.visits", 1)
+QUICK = ("--measure.contexts", 16, "--measure.cycles", 2, "--measure.visits", 5)
 QUICK += ("--measure.policy-visits", 1)
 
 
@@ -43,17 +44,25 @@ def trained(tmp_path_factory, whole):
     fingerprint = tensor_files.fingerprint(whole / "target", whole / "draft")
     table.provenance.update(fingerprint=fingerprint, device=here, dtype="float32")
     latency.save(table, out / "latency.json")
-    params = networks.init_learned(jax.random.key(0), CYCLE, WIDTHS)
     best = {"levels": 1, "size": 2, "tokens_per_second": 1.0}
     cost = {"decisions": 1, "seconds": 1.0, "positions_recorded": 1, "recording_seconds": 1.0}
     origin = {"fingerprint": fingerprint, "latency": latency.fingerprint(table), "device": here}
     origin |= {"dtype": "float32", "best": best, "learning": cost}
-    saved.save(out / "policies", params, CYCLE, WIDTHS, origin)
+    save_policies(out, "least", origin | {"sampling": None})
+    hot = described(SamplingConfig(temperature=1.0))
+    save_policies(out / "sampled", "most", origin | {"sampling": hot})
     hidden = folders.DRAFT.hidden_size
     head = saved_heads.network("specdec", 3).init(jax.random.key(1), jnp.zeros(hidden))
     parts = Parts({"specdec": head}, {"specdec": 3}, np.ones(2, np.float32))
     saved_heads.save(out / "classifiers", parts, CYCLE, hidden, {"fingerprint": fingerprint})
     return out
+
+
+def save_policies(folder, levels, origin):
+    """Policies that always choose the least or the most levels."""
+    params = networks.init_learned(jax.random.key(0), CYCLE, WIDTHS)
+    chosen = networks.forced(params, levels, 1)
+    saved.save(folder / "policies", chosen, CYCLE, WIDTHS, origin)
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +128,26 @@ def test_the_leaderboard_and_table_1_share_one_decoding(run, trained, out):
 
 def test_table_5_measures_and_decodes_at_temperature_1(run, trained, out):
     arguments = ("--trained", trained, "--splits", "all", "all", "--methods", "ddd")
+    arguments += ("--sampled", trained / "sampled")
     found, _ = run(table5_sampling, out, *arguments, *QUICK)
     assert {row["temperature"] for row in found["rows"]} == {1.0}
+    entries = {entry.pop("method"): entry for entry in found["entries"]["1"]}
+    assert entries["ltd of sampled texts"] == entries["ltd"]  # but for what they learned
+    levels = {row["method"]: row["levels_mean"] for row in found["replay"]["1"]}
+    assert levels["ltd"] == 1 and levels["ltd of sampled texts"] == 2  # each its own policies
     assert found["lossless"]["1"]["mismatches"] == 0
     table = latency.load(out / "temperature-1" / "latency.json")
     assert table.provenance["sampling"]["temperature"] == 1
     paper = [row["mean"]["speedup"] for row in found["paper"] if row["method"] == "ltd"]
     assert paper == [3.01, 3.62]
+
+
+def test_policies_of_sampled_texts_must_have_learned_from_such(run, trained, out):
+    arguments = ("--trained", trained, "--splits", "all", "all", *QUICK, "--sampled")
+    with pytest.raises(UserError, match="--sampled needs a temperature above 0"):
+        run(leaderboard, out, *arguments, trained / "sampled", "--temperatures", 0)
+    with pytest.raises(UserError, match="did not learn from texts .*--temperature 1 and"):
+        run(table5_sampling, out, *arguments, trained)
 
 
 def test_unknown_methods_and_missing_classifiers_get_one_sentence(run, trained, out):
