@@ -129,10 +129,8 @@ def rates(config: Config, replays: Replays) -> dict[str, Any]:
 
 def qualities(config: Config, replays: Replays) -> dict[str, Any]:
     """Both schedules' times to the quality that the paper's ends with."""
-    size = optimum.best_constant(replays.validation, config.cycle).size
-    default = dataclasses.replace(config.learning, depth_stage_size=size)
-    ours = schedule(config, config.learning.learning, replays, config.policy, default)
-    paper = learning_speed.shortened(PAPER_LEARNING, config.paper_share, size)
+    ours = schedule(config, config.learning.learning, replays, config.policy, config.learning)
+    paper = learning_speed.shortened(PAPER_LEARNING, config.paper_share)
     theirs = schedule(config, "paper", replays, PAPER_WIDTHS, paper)
     return learning_speed.quality(theirs, ours) | {
         "default_decisions_per_second": learning_speed.whole_rate(ours),

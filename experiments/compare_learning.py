@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -32,6 +33,7 @@ class Config(StudyFlags):
     """What is compared."""
 
     json: Path = Path("compare_learning.json")
+    results: tyro.conf.Suppress[Path | None] = None  # --json says where
     tables: tuple[str, ...] = shipped.names()  # shipped latency tables or files
     ways: tuple[Learning, ...] = ("coadapt", "joint", "exact")
     rewards: tuple[Reward, ...] = ("paper", "renewal")

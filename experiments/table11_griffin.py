@@ -10,6 +10,7 @@ with the best ones, 2.81 with LTD.
 """
 
 import dataclasses
+import json
 
 from rich.console import Console
 
@@ -32,7 +33,7 @@ def start(preset: Preset) -> Config:
 def main() -> None:
     config = command.parse(start, quickstart.smoke)
     command.writable(config.out)
-    console = Console()
+    console = Console(stderr=config.json)
     is_random = config.draft == Config.draft
     if is_random:
         config = dataclasses.replace(config, draft=config.out / "random-griffin")
@@ -49,7 +50,9 @@ def main() -> None:
             console.print(f"{row['method']}: {ours}; {paper.model} in the paper {theirs}")
     rows = [leaderboard.paper_row(paper, row) for row in paper.rows]
     content = {"rows": found.report["methods"], "paper": rows, "random_weights": is_random}
-    output.write(config.out / "results", "table11_griffin", config.dtype, content)
+    document = output.write(config.out / "results", "table11_griffin", config.dtype, content)
+    if config.json:
+        print(json.dumps(document))
 
 
 if __name__ == "__main__":

@@ -107,7 +107,8 @@ class LearningConfig:
     joint: PPOConfig = PPOConfig(total_steps=500_000, gamma=0.5)  # counts cycles, not decisions
     exact: ExactConfig = ExactConfig()
     alternations: int = 3  # Iter1 size, Iter2 depth, Iter3 size
-    depth_stage_size: int = 60  # verified nodes while the depth policy learns alone
+    depth_stage_size: int | None = None
+    """nodes verified while the depth policy learns alone (the paper: 60); None = best constant's"""
     reward: Reward = "paper"
     validate_every: int = 10  # updates between two validations
     seed: int = 0

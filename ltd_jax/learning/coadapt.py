@@ -116,9 +116,10 @@ def _stage(
     config, learning = whole.config, whole.learning
     fixed = None
     if turn.alone:
-        size = nearest_size(config, learning.depth_stage_size)
-        fixed = whole.constant.levels if turn.policy == "size" else size
-    shared = dataclasses.replace(learning, seed=0, depth_stage_size=0)  # compiled once for all
+        said, constant = learning.depth_stage_size, whole.constant
+        size = nearest_size(config, constant.size if said is None else said)
+        fixed = constant.levels if turn.policy == "size" else size
+    shared = dataclasses.replace(learning, seed=0, depth_stage_size=None)  # compiled once for all
     learner = _learner(turn.policy, fixed, config, whole.widths, shared)
     rate = jnp.float32(whole.constant.tokens_per_second)
     data = ReplayData(whole.replays.train, frozen, rate)

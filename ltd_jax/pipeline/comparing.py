@@ -83,7 +83,6 @@ def train(here: Ground, learning: LearningConfig, seeds: int, console: Console) 
     title = f"{learning.learning}, {learning.reward}"
     with stages.bar(console, title) as advance:
         if learning.learning == "coadapt":
-            learning = dataclasses.replace(learning, depth_stage_size=here.best.size)
             return _one_by_one(here, learning, seeds, advance)
         return _side_by_side(here, learning, seeds)
 

@@ -135,14 +135,9 @@ def whole_rate(curve: Sequence[Point]) -> float:
     return sum(last.values()) / totals(curve)[-1][0]
 
 
-def shortened(learning: LearningConfig, share: float, size: int) -> LearningConfig:
-    """A share of a schedule's decisions; the depth policy learns alone at `size`."""
+def shortened(learning: LearningConfig, share: float) -> LearningConfig:
+    """A share of a schedule's decisions."""
     budget = lambda settings: dataclasses.replace(
         settings, total_steps=max(1, round(share * settings.total_steps))
     )
-    return dataclasses.replace(
-        learning,
-        size=budget(learning.size),
-        depth=budget(learning.depth),
-        depth_stage_size=size,
-    )
+    return dataclasses.replace(learning, size=budget(learning.size), depth=budget(learning.depth))

@@ -119,7 +119,7 @@ def compared_of(
                 out=settings.out / name / f"seed-{seed}",
                 learning=dataclasses.replace(settings.learning, seed=seed),
             )
-            learned = stages.learned_by(pair, replays, best[name], origin, own, console)
+            learned = stages.learned_by(pair, replays, origin, own, console)
             yield Compared(f"ltd of {name} texts", seed, policies, learned.params, True)
 
 

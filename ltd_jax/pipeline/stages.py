@@ -22,7 +22,7 @@ from ltd_jax.errors import UserError
 from ltd_jax.learning.course import Learned, Replays
 from ltd_jax.pipeline import questions
 from ltd_jax.pipeline.questions import QuestionFlags, Split
-from ltd_jax.replay import kept_parts, measure, optimum, reach, record
+from ltd_jax.replay import kept_parts, measure, reach, record
 from ltd_jax.replay import trace as traces
 from ltd_jax.replay.record import Prompt
 from ltd_jax.replay.trace import Trace
@@ -141,19 +141,17 @@ def _reaching(
 def learned_by(
     pair: Pair,
     replays: Replays,
-    best: optimum.BestConstant,
     origin: dict[str, Any],
     settings: Settings,
     console: Console,
 ) -> Learned:
     """Trains both policies, or goes on training them."""
-    taught = dataclasses.replace(settings.learning, depth_stage_size=best.size)
     with bar(console, "train policies") as advance:
         return learning.train(
             replays,
             pair.config.cycle,
             settings.policy,
-            taught,
+            settings.learning,
             folder=settings.out / "learning",
             provenance=origin,
             progress=lambda point, share: advance(share),

@@ -95,8 +95,8 @@ def learn(
       reward: None = the settings' own.
       last: stage to end with; None = the whole schedule.
     """
-    taught = lesson(here, settings, seed)
-    taught = dataclasses.replace(taught, learning="coadapt", reward=reward or taught.reward)
+    reward = reward or settings.learning.reward
+    taught = dataclasses.replace(settings.learning, learning="coadapt", reward=reward, seed=seed)
     with stages.bar(console, f"{taught.reward} reward, seed {seed}") as advance:
         return coadapt.train(
             here.lessons,
@@ -112,7 +112,7 @@ def learn(
 
 def train(here: Ground, settings: Settings, seed: int, console: Console) -> Learned:
     """Policies with one seed, in the way that the settings name, or what is found of it."""
-    taught = lesson(here, settings, seed)
+    taught = dataclasses.replace(settings.learning, seed=seed)
     with stages.bar(console, f"{here.origin['device']}, seed {seed}"[:30]) as advance:
         return learning.train(
             here.lessons,
@@ -123,12 +123,6 @@ def train(here: Ground, settings: Settings, seed: int, console: Console) -> Lear
             provenance=here.origin,
             progress=lambda point, share: advance(share),
         )
-
-
-def lesson(here: Ground, settings: Settings, seed: int) -> LearningConfig:
-    """The settings of a training with one seed."""
-    size = here.best.size
-    return dataclasses.replace(settings.learning, depth_stage_size=size, seed=seed)
 
 
 def kept_at(here: Ground, settings: Settings, taught: LearningConfig, *also: str) -> Path:

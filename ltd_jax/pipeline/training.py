@@ -57,7 +57,7 @@ def train(
         "dtype": table.provenance["dtype"],
         "sampling": described(pair.config.sampling),  # of the texts
     }
-    learned = stages.learned_by(pair, lessons, best, origin, settings, console)
+    learned = stages.learned_by(pair, lessons, origin, settings, console)
     learning = cost_of(learned, traces)
     found = {"best": best._asdict(), "learning": learning}
     saved.save(folder, learned.params, cycle, settings.policy, origin | found)

@@ -14,7 +14,7 @@ from ltd_jax.learning.coadapt import Learned, Replays
 from ltd_jax.learning.stage import Point
 from ltd_jax.policies import networks
 from ltd_jax.policies.networks import LearnedParams
-from ltd_jax.replay import environment
+from ltd_jax.replay import environment, optimum
 from tests.replay import synthetic
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -88,6 +88,24 @@ def test_stages_in_the_papers_order(learned: Learned) -> None:
     assert [turn.name for turn in coadapt.turns(LEARNING)] == names
     assert learned.stages["size-alone"].depth is None
     jax.tree.map(np.testing.assert_array_equal, learned.stages["iter2-depth"], learned.params)
+
+
+def test_the_depth_policy_learns_alone_at_the_size_that_is_said_or_the_best_constants(replays):
+    best = optimum.best_constant(replays.train, CYCLE).size
+    other = next(size for size in CYCLE.sizes[1:] if size != best)
+    depths = [
+        coadapt.train(
+            replays,
+            CYCLE,
+            WIDTHS,
+            dataclasses.replace(LEARNING, depth_stage_size=size),
+            last="depth-alone",
+        ).stages["depth-alone"]
+        for size in (None, best, other)
+    ]
+    leaves = [np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(each)]) for each in depths]
+    np.testing.assert_array_equal(leaves[0], leaves[1])
+    assert np.abs(leaves[0] - leaves[2]).max() > 0
 
 
 def test_alternation_never_loses_validation_throughput(replays: Replays, learned: Learned) -> None:

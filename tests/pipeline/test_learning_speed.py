@@ -51,8 +51,8 @@ def test_the_mix_of_a_schedule():
     # size alone, iter1, iter3: 3 x 64; depth alone, iter2: 2 x 640
     mixed = learning_speed.by_schedule({"size": 10.0, "depth": 100.0}, learning)
     assert mixed == pytest.approx((192 + 1280) / (192 / 10 + 1280 / 100))
-    short = learning_speed.shortened(learning, 0.1, 5)
-    assert (short.size.total_steps, short.depth.total_steps, short.depth_stage_size) == (6, 64, 5)
+    short = learning_speed.shortened(learning, 0.1)
+    assert (short.size.total_steps, short.depth.total_steps) == (6, 64)
 
 
 def test_environments_and_training_run():
