@@ -5,8 +5,8 @@
 
 A random pair of a small vocabulary, whose exact law is computed from the target alone; 7 settings,
 14 methods, both rules. Expected: p-values uniform over the rows, total variation that of plain
-decoding, and every coupled text plain decoding's own. Writes OUT/sampling.json. About an hour on 2
-CPU cores, most of it drawing. Stopped, the same command goes on.
+decoding, and every coupled text plain decoding's own. Writes OUT/sampling.json. About 40
+minutes on 2 CPU cores, most of it drawing. Stopped, the same command goes on.
 """
 
 import dataclasses
