@@ -18,6 +18,16 @@ WIDE_PANEL = 64  # columns of a block with AVX-512, see models.blocks
 MOST_BLOCKED_ROWS = 32  # more rows are worth a copy into [E, F]
 
 
+def precision(dtype: jnp.dtype) -> jax.lax.Precision | None:
+    """How exactly to multiply: f32 in full on accelerators, whose default rounds its factors.
+
+    Rounded factors would make a pass over a tree differ from one over a token by a thousandth, and
+    so another token the most probable one now and then.
+    """
+    is_rounded = dtype == jnp.float32 and jax.default_backend() != "cpu"
+    return jax.lax.Precision.HIGHEST if is_rounded else None
+
+
 def linear(x_TE: jax.Array, weight: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
     """x @ weight [T, F]; the weight is [E, F] or blocked, [F / P, E, P] (models.blocks).
 
@@ -27,7 +37,7 @@ def linear(x_TE: jax.Array, weight: jax.Array, dtype: jnp.dtype | None = None) -
     if weight.ndim == 3 and x_TE.shape[0] > MOST_BLOCKED_ROWS:
         weight = jnp.transpose(weight, (1, 0, 2)).reshape(weight.shape[1], -1)
     if weight.ndim == 2:
-        return jnp.dot(x_TE, weight, preferred_element_type=dtype)
+        return jnp.dot(x_TE, weight, preferred_element_type=dtype, precision=precision(x_TE.dtype))
     # Every panel gets its own copy of the rows: one product over a batch of panels.
     T = x_TE.shape[0]
     if T == 1 and weight.shape[2] == WIDE_PANEL:  # two rows are faster than one here
@@ -114,12 +124,18 @@ def attention(
 
 
 def _scores(query_KMC: jax.Array, key_KSC: jax.Array) -> jax.Array:
-    return jnp.einsum("kmc,ksc->kms", query_KMC, key_KSC, preferred_element_type=jnp.float32)
+    return _product("kmc,ksc->kms", query_KMC, key_KSC)
 
 
 def _mix(weight_KMS: jax.Array, value_KSC: jax.Array) -> jax.Array:
     weight_KMS = weight_KMS.astype(value_KSC.dtype)
-    return jnp.einsum("kms,ksc->kmc", weight_KMS, value_KSC, preferred_element_type=jnp.float32)
+    return _product("kms,ksc->kmc", weight_KMS, value_KSC)
+
+
+def _product(axes: str, one: jax.Array, two: jax.Array) -> jax.Array:
+    """An einsum of two factors of one dtype, summed in f32."""
+    exact = precision(two.dtype)
+    return jnp.einsum(axes, one, two, preferred_element_type=jnp.float32, precision=exact)
 
 
 def three_maps(

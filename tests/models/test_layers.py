@@ -2,12 +2,15 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend import core
 
 from ltd_jax.config import RopeScaling
-from ltd_jax.models import layers
+from ltd_jax.models import kv_cache, layers, target
+from tests.cycle import tiny
 from tests.oracle import layer as oracle
 
 RANDOM = np.random.default_rng(0)
@@ -37,6 +40,38 @@ def test_rms_norm_takes_its_statistics_in_f32():
     found = layers.rms_norm(x, jnp.ones(4096, jnp.bfloat16), 0.0)
     assert found.dtype == jnp.bfloat16
     np.testing.assert_array_equal(found, np.ones((1, 4096)))
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype", "expected"),
+    [
+        ("gpu", jnp.float32, jax.lax.Precision.HIGHEST),
+        ("tpu", jnp.float32, jax.lax.Precision.HIGHEST),
+        ("gpu", jnp.bfloat16, None),
+        ("cpu", jnp.float32, None),
+    ],
+)
+def test_f32_is_multiplied_in_full_on_accelerators(monkeypatch, backend, dtype, expected):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    pair, config = tiny.pair(0), tiny.CONFIG.target
+    shape = (config.layer_count, config.kv_head_count, 16, config.head_dim)
+    cache = kv_cache.empty(*shape, dtype)
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), pair.params.target)
+    token_T, causal_TT = jnp.zeros(3, jnp.int32), jnp.tril(jnp.ones((3, 3), bool))
+    passing = lambda *args: target.forward(args[0], config, *args[1:])
+    program = jax.make_jaxpr(passing)(params, token_T, jnp.arange(3), causal_TT, cache)
+    found = [eqn.params["precision"] for eqn in products(program.jaxpr)]
+    assert len(found) >= 6 * config.layer_count
+    assert all((each and each[0]) == expected for each in found)
+
+
+def products(jaxpr):
+    """All products of a program and of the programs in it."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "dot_general":
+            yield eqn
+        for inner in core.jaxprs_in_params(eqn.params):
+            yield from products(inner)
 
 
 def test_position_0_is_not_turned():
