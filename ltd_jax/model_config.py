@@ -4,6 +4,15 @@ Users import them from config.py, beside the settings of every other stage.
 """
 
 import dataclasses
+from typing import Any
+
+LEAST_LAYERS = 7  # of a target in which EAGLE-3's default feature layers are distinct
+
+
+def told(config: Any) -> dict[str, Any]:
+    """What a config says beyond its defaults: a field of a later version changes nothing."""
+    values = {field: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {field.name: value for field, value in values.items() if value != field.default}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +53,10 @@ class TargetConfig:
                 f"{self.kv_head_count}; grouped-query attention needs whole groups."
             )
         if self.feature_layers == (0, 0, 0):
-            if self.layer_count < 7:
+            if self.layer_count < LEAST_LAYERS:
                 raise ValueError(
                     f"A target of {self.layer_count} layers has no three distinct EAGLE-3 feature "
-                    "layers (2, n//2, n-3); give feature_layers or use at least 7 layers."
+                    "layers (2, n//2, n-3); say by --feature-layers which ones the draft reads."
                 )
             default = (2, self.layer_count // 2, self.layer_count - 3)
             object.__setattr__(self, "feature_layers", default)

@@ -11,10 +11,10 @@ from flax import struct
 from ltd_jax import prompts
 from ltd_jax.config import CycleConfig, PairConfig, TargetConfig
 from ltd_jax.errors import UserError
+from ltd_jax.model_config import told
 from ltd_jax.models import blocks, hub, tensor_files, weights
 from ltd_jax.models import draft_folder as draft_folder_reader
 from ltd_jax.models.draft import DraftParams
-from ltd_jax.models.draft_folder import LoadedDraft
 from ltd_jax.models.target import TargetParams
 from ltd_jax.sampling import SamplingConfig
 
@@ -80,7 +80,7 @@ def load(
         draft_folder, target_config, embedding, dtype, theta, head=target_params.head
     )
     try:
-        seen, read_as = _as_asked(target_config, draft, draft_folder, feature_layers, theta)
+        seen = with_features(target_config, draft.feature_layers, feature_layers)
         config = PairConfig(seen, draft.config, cycle)
     except ValueError as error:
         raise UserError(f"{target_folder} and {draft_folder}: {error}") from error
@@ -89,35 +89,37 @@ def load(
         params=PairParams(target_params, _laid_out(draft.params, packs)),
         dtype=dtype,
         stop_tokens=prompts.stop_tokens(target_folder),
-        fingerprint=tensor_files.fingerprint(target_folder, draft_folder, read_as=read_as),
+        fingerprint=_identity(target_folder, draft_folder, config),
         folder=target_folder,
         names=(_name(target_folder), _name(draft_folder)),
         remarks=draft.remarks,
     )
 
 
+def _identity(target_folder: Path, draft_folder: Path, config: PairConfig) -> str:
+    """12 hex digits that name the weights, how they are read, and what ends a text."""
+    stops = sorted(prompts.stop_tokens(target_folder))
+    read_as = f"{told(config.target)} {told(config.draft)} {stops}"
+    return tensor_files.fingerprint(target_folder, draft_folder, read_as=read_as)
+
+
 def _laid_out(params: DraftParams, packs: bool) -> DraftParams:
     return blocks.block_draft(params) if packs else params
 
 
-def _as_asked(
-    target: TargetConfig,
-    draft: LoadedDraft,
-    folder: Path,
-    layers: tuple[int, int, int] | None,
-    rope_theta: float | None,
-) -> tuple[TargetConfig, str]:
-    """The target that takes features where it is asked to, and what is so read otherwise.
+def with_features(
+    target: TargetConfig, named: tuple[int, ...] | None, asked: tuple[int, int, int] | None
+) -> TargetConfig:
+    """The target that takes features where it is asked to, or where the draft names.
 
-    Otherwise than the folders say: than the draft's layers or the target's default, and than the
-    rotary base in the draft's config.json.
+    Args:
+      named: the draft's; () = the last norm's output, None = the default for as many layers.
+
+    Raises:
+      ValueError: there are no such layers.
     """
-    own = target.feature_layers if draft.feature_layers is None else draft.feature_layers
-    read_as = "" if layers in (None, own) else f"{layers}"
-    if rope_theta is not None:
-        said = draft_folder_reader.settings_of(folder, target).config.rope_theta
-        read_as += "" if said == rope_theta else f" {rope_theta}"
-    return dataclasses.replace(target, feature_layers=layers or own), read_as
+    own = (0, 0, 0) if named is None else named
+    return dataclasses.replace(target, feature_layers=asked or own)
 
 
 def check_known(pair: Pair, token_T: np.ndarray) -> None:

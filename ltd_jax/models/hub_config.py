@@ -9,6 +9,7 @@ from typing import Any
 
 from ltd_jax.config import RopeScaling, TargetConfig
 from ltd_jax.errors import UserError
+from ltd_jax.model_config import LEAST_LAYERS
 from ltd_jax.models.tensor_files import read_json
 
 TARGET_FAMILIES = {
@@ -36,10 +37,12 @@ def target_config(folder: Path) -> TargetConfig:
         )
     shared = settings.shared()
     even_head_dim(settings.path, shared["head_dim"])
+    layers = settings.whole("num_hidden_layers")
     try:
         return TargetConfig(
             **shared,
-            layer_count=settings.whole("num_hidden_layers"),
+            layer_count=layers,
+            feature_layers=(0, 0, 0) if layers >= LEAST_LAYERS else (),
             rope_scaling=settings.rope_scaling(),
             tie_embeddings=bool(settings.fields.get("tie_word_embeddings", False)),
             attention_bias=family == "qwen2",

@@ -233,7 +233,7 @@ def fingerprint(*folders: Path, read_as: str = "") -> str:
     """12 hex digits that name the weights: sizes, headers and sampled blocks of all files.
 
     Args:
-      read_as: what is read otherwise than the folders say; it makes other models of the weights.
+      read_as: how they are read, which makes other models of the same weights.
     """
     digest = hashlib.sha256(read_as.encode())
     for folder in folders:

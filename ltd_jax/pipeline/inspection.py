@@ -16,7 +16,7 @@ import numpy as np
 from ltd_jax import prompts
 from ltd_jax.config import CycleConfig, GriffinConfig, PairConfig
 from ltd_jax.cycle import prefill
-from ltd_jax.cycle.pair import Pair
+from ltd_jax.cycle.pair import Pair, with_features
 from ltd_jax.decoding import generate
 from ltd_jax.errors import UserError
 from ltd_jax.models import draft, hub_config, target
@@ -58,10 +58,8 @@ def settings_of(
     """
     config = hub_config.target_config(target_folder)
     found = draft_folders.settings_of(draft_folder, config, rope_theta)
-    named = found.feature_layers
-    layers = feature_layers or (config.feature_layers if named is None else named)
     try:
-        config = dataclasses.replace(config, feature_layers=layers)
+        config = with_features(config, found.feature_layers, feature_layers)
         return PairConfig(config, found.config, cycle), found.remarks
     except ValueError as error:
         raise UserError(f"{target_folder} and {draft_folder}: {error}") from error

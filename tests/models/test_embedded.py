@@ -1,8 +1,10 @@
 """The embedded target says what transformers says of its folder (see golden/make_embedded.py)."""
 
 import json
+import shutil
 
 import numpy as np
+import pytest
 
 from ltd_jax import prompts
 from ltd_jax.config import CycleConfig
@@ -49,3 +51,23 @@ def test_weights_that_are_read_otherwise_are_another_pair():
     faster = pairs.load(CYCLE, draft_rope_theta=5e5)
     both = pairs.load(CYCLE, feature_layers=(1, 6, 9), draft_rope_theta=5e5)
     assert len({each.fingerprint for each in (own, deeper, faster, both)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("file", "fields"),
+    [
+        ("draft/config.json", {"rope_theta": 5e5}),
+        ("target/config.json", {"rms_norm_eps": 1e-6}),
+        ("target/generation_config.json", {"eos_token_id": 7}),
+    ],
+)
+def test_settings_of_a_folder_are_part_of_the_pairs_identity(tmp_path, file, fields):
+    for name in ("target", "draft"):
+        shutil.copytree(pairs.ASSETS / name, tmp_path / name)
+    load = lambda: pairs.load(CYCLE, tmp_path / "target", tmp_path / "draft").fingerprint
+    before, path = load(), tmp_path / file
+    there = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(there | {"unread": 1}))
+    assert load() == before == pairs.load(CYCLE).fingerprint
+    path.write_text(json.dumps(there | fields))
+    assert load() != before

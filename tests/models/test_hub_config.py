@@ -6,6 +6,7 @@ import json
 import pytest
 
 from ltd_jax.config import RopeScaling
+from ltd_jax.cycle.pair import with_features
 from ltd_jax.models import draft_config, hub_config
 from tests.models.folders import DRAFT, TARGET, edit
 from tests.models.refusal import refusal
@@ -52,6 +53,16 @@ def test_target(folder):
     assert hub_config.target_config(folder) == TARGET
 
 
+def test_a_small_targets_features_are_the_drafts_affair(folder):
+    (folder / "config.json").write_text(json.dumps(TARGET_FILE | {"num_hidden_layers": 6}))
+    found = hub_config.target_config(folder)
+    assert with_features(found, None, (1, 3, 5)).feature_layers == (1, 3, 5)
+    assert with_features(found, (2, 3, 4), None).feature_layers == (2, 3, 4)
+    assert with_features(found, (), None).feature_layers == ()  # Griffin
+    with pytest.raises(ValueError, match="6 layers .* say by --feature-layers"):
+        with_features(found, None, None)
+
+
 def test_draft(draft_folder):
     assert draft_config.draft_settings(draft_folder, TARGET).config == DRAFT
 
@@ -95,7 +106,6 @@ def test_llama3_rope_and_the_newer_place_of_theta(folder):
         ({"architectures": ["GPT2LMHeadModel"]}, ("GPT2LMHeadModel", "LlamaForCausalLM")),
         ({"architectures": None}, ("architecture",)),
         ({"num_hidden_layers": None}, ("num_hidden_layers",)),
-        ({"num_hidden_layers": 5}, ("5 layers",)),
         ({"vocab_size": "24"}, ("vocab_size",)),
         ({"num_key_value_heads": 3}, ("kv_head_count",)),
         ({"num_attention_heads": 0}, ("num_attention_heads",)),

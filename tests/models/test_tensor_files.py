@@ -142,7 +142,7 @@ def test_missing_json(tmp_path):
     assert str(path) in refusal(lambda: tensor_files.read_json(path))
 
 
-def test_fingerprint_follows_the_weights(single, tmp_path_factory):
+def test_fingerprint_follows_the_weights_and_how_they_are_read(single, tmp_path_factory):
     before = tensor_files.fingerprint(single)
     same = tmp_path_factory.mktemp("same")
     write_folder(same, {"other": "config"}, TENSORS)
@@ -150,3 +150,4 @@ def test_fingerprint_follows_the_weights(single, tmp_path_factory):
     write_folder(same, {}, TENSORS | {"first": TENSORS["first"] + 1})
     assert tensor_files.fingerprint(same) != before
     assert tensor_files.fingerprint(single, same) != tensor_files.fingerprint(same, single)
+    assert tensor_files.fingerprint(single, read_as="otherwise") != before

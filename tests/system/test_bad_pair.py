@@ -149,7 +149,10 @@ BROKEN = {
     "RoPE base is negative": (field("target", rope_theta=-1.0), ["config.json", "rope_theta"]),
     "heads and kv heads": (field("target", num_key_value_heads=3), ["config.json", "kv_head"]),
     "another head_dim": (field("target", head_dim=6), [FIRST, "q_proj", "[24, 12]"]),
-    "few layers": (field("target", num_hidden_layers=3), ["config.json", "3 layers"]),
+    "few layers": (
+        field("target", num_hidden_layers=3),
+        ["target", "3 layers", "--feature-layers"],
+    ),
     "another activation": (field("target", hidden_act="gelu"), ["config.json", "gelu"]),
     "unknown scaling": (
         field("target", rope_scaling={"rope_type": "yarn", "factor": 2}),

@@ -4,7 +4,7 @@ import json
 
 from experiments import study_sampled_policies
 from ltd_jax import provenance
-from ltd_jax.models import tensor_files
+from ltd_jax.cycle import pair as pairs
 from ltd_jax.replay import latency
 from ltd_jax.sampling import SamplingConfig, described
 from tests.replay import synthetic
@@ -26,7 +26,7 @@ def test_policies_learn_from_every_kind_of_texts(whole, tmp_path, monkeypatch, c
         (asked / split / "mine.jsonl").write_text(tiny_pair.QUESTION + "\n")
     out.mkdir()
     table = synthetic.table(tiny_pair.CYCLE)
-    fingerprint = tensor_files.fingerprint(whole / "target", whole / "draft")
+    fingerprint = pairs.load(tiny_pair.CYCLE, whole / "target", whole / "draft").fingerprint
     table.provenance.update(
         fingerprint=fingerprint,
         device=provenance.device_name(),
