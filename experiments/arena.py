@@ -38,7 +38,7 @@ class ArenaFlags(PairFlags):
     splits: tuple[Split, Split] = ("validation", "test")  # to tune on, to decode
     methods: tuple[str, ...] = ()  # of the compared ones; none = all that there are classifiers for
     asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags(prompts=6)
-    measure: MeasureConfig = MeasureConfig(policy_visits=40)
+    measure: MeasureConfig = MeasureConfig(policy_visits=160)
     """of what decisions cost, and of the device at temperatures above 0"""
     allow_other_hardware: bool = False  # use policies that were trained for another device
 
@@ -96,7 +96,8 @@ def hold(
     results.must_be_comparable(pair)
     if temperature > 0:
         clocking = Clocking(out, trained.policies.widths, config.measure)
-        trained = trained._replace(table=tables.table_of(pair, clocking, console))
+        trained = trained._replace(table=tables.named_table(pair, clocking, None, console))
+    tables.must_sample_alike(trained.table, trained.policies.folder, pair)
     device = provenance.device_name()
     other, dtype = config.allow_other_hardware, config.dtype
     saved.check(trained.policies, pair.fingerprint, device, other, dtype)

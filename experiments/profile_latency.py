@@ -66,7 +66,7 @@ def main() -> None:
     config = command.parse(start)
     command.writable(config.out)
     console = Console(stderr=config.json)
-    table = tables.table_of(command.load_pair(config, config.cycle), config, console)
+    table = tables.named_table(command.load_pair(config, config.cycle), config, None, console)
     if config.json:
         print(json.dumps(latency.record(table)))
     else:

@@ -57,7 +57,7 @@ def depth_view(
     if not observation.hidden:
         return seen_O
     if view.hidden is None:
-        raise UserError("The trace holds no outputs of the draft; record it with hidden.")
+        raise UserError("The trace holds no outputs of the draft, which these policies see.")
     return jnp.concatenate([seen_O, view.hidden[0, : observation.hidden].astype(jnp.float32)])
 
 

@@ -43,7 +43,7 @@ def specdec(trace: Trace) -> Examples:
       UserError: the trace was recorded without the draft's outputs.
     """
     if trace.hidden is None:
-        raise UserError("The trace has no outputs of the draft; record it with --hidden.")
+        raise UserError("The trace holds no outputs of the draft; record it anew in another --out.")
     path_PD = traces.agreeing_path(trace)
     width = trace.parent.shape[2]
     on_path_PDW = np.zeros(trace.parent.shape, bool)

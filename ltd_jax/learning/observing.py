@@ -5,7 +5,6 @@ with the costs of the text's table. A validation is the throughput on the valida
 same way, as a ratio over the best constant settings.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
-from ltd_jax.learning import both, exact, lessons, stage
+from ltd_jax.learning import both, course, exact, lessons, stage
 from ltd_jax.learning.both import Method
 from ltd_jax.learning.course import Replays
 from ltd_jax.learning.lessons import Lesson
@@ -58,7 +57,7 @@ def train(
       UserError: the folder holds a training with other settings or tables.
     """
     if folder is not None:
-        stage.claim(folder, _settings(known, config, widths, learning))
+        stage.claim(folder, _settings(replays, known, config, widths, learning))
     method = exact.method(config, widths, learning)._replace(fresh=fresh)
     learn, check = (lesson(replay, known, config, widths) for replay in replays)
     key, rate = jax.random.key(learning.seed), jnp.float32(1.0)
@@ -101,14 +100,12 @@ def _after_costs(cost_PC: np.ndarray, view_PDO: jax.Array) -> jax.Array:
 
 
 def _settings(
+    replays: Replays,
     known: Sequence[LatencyTable],
     config: CycleConfig,
     widths: PolicyConfig,
     learning: LearningConfig,
 ) -> dict[str, Any]:
-    return {
-        "cycle": dataclasses.asdict(config),
-        "policy": dataclasses.asdict(widths),
-        "learning": dataclasses.asdict(learning),
-        "tables": [latency.fingerprint(table) for table in known],
+    return course.settings(replays, config, widths, learning) | {
+        "tables": [latency.fingerprint(table) for table in known]
     }

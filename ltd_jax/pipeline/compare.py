@@ -90,6 +90,7 @@ def head_of(
         "new_tokens": new_tokens,
         "methods": digest.hexdigest()[:12],
         "sampling": described(pair.config.sampling, pair.seed),
+        "cycle": stages.as_json(dataclasses.asdict(pair.config.cycle)),
     }
 
 
@@ -108,13 +109,13 @@ def kept_runs(path: Path, head: dict[str, Any], names: list[str]) -> list[Run]:
         ]
         runs = [Run(**row) for row in fields]
         there = {key: before.get(key) for key in head}
-        done: dict[int, list[str]] = {}
-        for run in runs:
-            done.setdefault(run.prompt, []).append(run.method)
-        if any(sorted(methods) != sorted(names) for methods in done.values()):
-            raise ValueError("a prompt lacks a method")
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); delete it to measure again.") from error
     for name, value in head.items():
         stages.must_equal(path, name, there[name], value)
+    done: dict[int, list[str]] = {}
+    for run in runs:
+        done.setdefault(run.prompt, []).append(run.method)
+    if any(sorted(methods) != sorted(names) for methods in done.values()):
+        raise UserError(f"{path} is damaged: a prompt lacks a method; delete it to measure again.")
     return runs

@@ -209,5 +209,6 @@ def kept_answers(path: Path, count: int) -> list[str]:
 
 
 def digest_of(found: Sequence[Prompt]) -> str:
-    """12 hex digits that name a list of prompts."""
-    return hashlib.sha256(b"".join(prompt.token.tobytes() for prompt in found)).hexdigest()[:12]
+    """12 hex digits that name a list of prompts and which of them belong to one task."""
+    parts = [prompt.token.tobytes() + prompt.task.to_bytes(4, "little") for prompt in found]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:12]

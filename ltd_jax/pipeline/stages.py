@@ -4,6 +4,7 @@ A stage that is found done for the same pair and settings is read; one of anothe
 """
 
 import dataclasses
+import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -156,6 +157,11 @@ def learned_by(
             provenance=origin,
             progress=lambda point, share: advance(share),
         )
+
+
+def as_json(value: Any) -> Any:
+    """A value as it comes back from a JSON file."""
+    return json.loads(json.dumps(value))
 
 
 def must_equal(path: Path, name: str, there: Any, here: Any) -> None:

@@ -55,7 +55,10 @@ def ground(pair: Pair, settings: Settings, latencies: str | None, console: Conso
     Args:
       latencies: a shipped table's name or a file; None = this device.
     """
-    traces = [stages.trace_of(pair, split, settings, console) for split in SPLITS]
+    hidden = settings.policy.observation.hidden > 0
+    traces = [
+        stages.trace_of(pair, split, settings, console, with_hidden=hidden) for split in SPLITS
+    ]
     table = tables.named_table(pair, settings, latencies, console)
     cycle = pair.config.cycle
     origin = {

@@ -1,5 +1,6 @@
 """The stage that ends in a latency table: this device's, measured once, or a named one."""
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +9,10 @@ import jax.numpy as jnp
 from rich.console import Console
 
 from ltd_jax import provenance
+from ltd_jax.config import PolicyConfig
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.errors import UserError
-from ltd_jax.pipeline.stages import Measuring, bar, must_equal
+from ltd_jax.pipeline.stages import Measuring, as_json, bar, must_equal
 from ltd_jax.replay import latency, measure, shipped
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.sampling import described
@@ -50,6 +52,7 @@ def _subject(pair: Pair, path: Path) -> measure.Subject:
     """A pair to measure on this device."""
     origin = provenance.environment(jnp.dtype(pair.dtype).name)
     origin |= {"fingerprint": pair.fingerprint, "sampling": described(pair.config.sampling)}
+    origin["cycle"] = dataclasses.asdict(pair.config.cycle)
     return measure.Subject(pair, origin, _partial_file(path))
 
 
@@ -71,12 +74,21 @@ def must_fit(table: LatencyTable, path: Path, pair: Pair) -> None:
     must_equal(path, "sampling", origin.get("sampling"), described(pair.config.sampling))
     must_equal(path, "sizes", table.sizes, cycle.sizes)
     must_equal(path, "levels", table.max_levels, cycle.max_levels)
+    here = as_json(dataclasses.asdict(cycle))
+    for name, there in origin.get("cycle", {}).items():
+        must_equal(path, name, there, here.get(name))
     if origin.get("device") != provenance.device_name():
         warnings.warn(
             f"{path} was measured on {origin.get('device')}, so the policies are trained for that "
             f"device and not for {provenance.device_name()}.",
             stacklevel=2,
         )
+
+
+def must_decide_alike(table: LatencyTable, path: Path, policy: PolicyConfig) -> None:
+    """Raises UserError where a table's decisions were timed with policies of another kind."""
+    here = as_json(dataclasses.asdict(policy))
+    must_equal(path, "policies", table.provenance.get("policy", here), here)
 
 
 def must_sample_alike(table: LatencyTable, policies: Path, pair: Pair) -> None:
@@ -95,7 +107,9 @@ def named_table(
 ) -> LatencyTable:
     """The table of a shipped name or a file, fitted to the pair's cycle; None = `table_of`."""
     if name is None:
-        return table_of(pair, settings, console)
+        table = table_of(pair, settings, console)
+        must_decide_alike(table, settings.out / "latency.json", settings.policy)
+        return table
     return shipped.fit(shipped.find(name), pair.config.cycle)
 
 

@@ -42,9 +42,13 @@ def train(
       latencies: a shipped table's name or a file; None = this device, measured.
     """
     cycle, folder = pair.config.cycle, settings.out / "policies"
-    traces = [stages.trace_of(pair, split, settings, console) for split in ("train", "validation")]
+    hidden = settings.policy.observation.hidden > 0
+    traces = [
+        stages.trace_of(pair, split, settings, console, with_hidden=hidden)
+        for split in ("train", "validation")
+    ]
     if latencies is None:
-        table = tables.table_of(pair, settings, console)
+        table = tables.named_table(pair, settings, None, console)
     else:
         table = tables.kept_table(pair, settings, latencies, console)
     lessons = Replays(*[cycles.build(trace, table, cycle) for trace in traces])

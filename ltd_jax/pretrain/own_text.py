@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltd_jax.config import TargetConfig
+from ltd_jax.errors import UserError
 from ltd_jax.models import kv_cache, target
 from ltd_jax.models.kv_cache import KVCache
 from ltd_jax.models.target import TargetParams
@@ -66,7 +67,11 @@ def prompts(streams: list[np.ndarray], count: int, seed: int) -> np.ndarray:
 def saved(
     file: Path, params: TargetParams, config: TargetConfig, prompts_BP: np.ndarray, new: int
 ) -> np.ndarray:
-    """The greedy texts of all prompts, uint16 [B, P + new], read from `file` once it is written."""
+    """The greedy texts of all prompts, uint16 [B, P + new], read from `file` once it is written.
+
+    Raises:
+      UserError: the file begins with other prompts.
+    """
     if not file.exists():
         parts = [
             np.asarray(greedy(params, config, jnp.asarray(prompts_BP[i : i + BATCH]), new))
@@ -75,4 +80,7 @@ def saved(
         partial = file.with_suffix(".partial.npy")
         np.save(partial, np.concatenate(parts).astype(np.uint16))
         os.replace(partial, file)
-    return np.load(file)
+    texts_BT = np.load(file)
+    if not np.array_equal(texts_BT[:, :PROMPT], prompts_BP):
+        raise UserError(f"{file} holds other texts than are asked for; delete it.")
+    return texts_BT

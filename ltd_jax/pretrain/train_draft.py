@@ -151,7 +151,12 @@ def train_draft(
         batch,
         train,
         folder,
-        {"draft": str(config), "train": str(train)},
+        {
+            "draft": str(config),
+            "train": str(train),
+            "start": trainer.digest(start),
+            "target": trainer.digest(target_params),
+        },
         frozen=(target_params, start.target_token),
     )
     return params.replace(embedding=target_params.embedding, target_token=start.target_token)

@@ -5,6 +5,7 @@ that was not: parameters, optimiser and step come from the checkpoint, the batch
 """
 
 import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from flax import struct
 from rich import progress
 
 from ltd_jax import checkpoint
+from ltd_jax.errors import UserError
 
 LOG_EVERY = 20  # steps
 Loss = Callable[[Any, Any, Any], jax.Array]  # of parameters, frozen arrays and a batch
@@ -101,6 +103,14 @@ def sample_batch(streams: list[np.ndarray], config: TrainConfig, step: int) -> n
     return np.stack([streams[k][s : s + window + 1] for k, s in pairs]).astype(np.int32)
 
 
+def digest(arrays: Any) -> str:
+    """12 hex digits that name a pytree of arrays, for a training's provenance."""
+    found = hashlib.sha256()
+    for leaf in jax.tree.leaves(arrays):
+        found.update(np.ascontiguousarray(leaf).tobytes())
+    return found.hexdigest()[:12]
+
+
 def train(
     init_params: Callable[[], Any],
     loss: Loss,
@@ -116,13 +126,14 @@ def train(
       loss: of parameters, what is frozen, and a batch; compiled once per function object.
       batch: the batch of a step, a pytree of arrays; the same whenever it is asked for.
       frozen: arrays that the loss reads and that do not learn.
+
+    Raises:
+      UserError: the folder holds a training of another provenance.
     """
     params = init_params()
     state = TrainState(params, optimizer(config).init(params))
     with checkpoint.manager(folder / "checkpoints") as checkpoints:
-        restored = checkpoint.restore(checkpoints, state)
-        first = 0 if restored is None else restored.step
-        state = state if restored is None else restored.state
+        first, state = _begun(checkpoint.restore(checkpoints, state), state, provenance, folder)
         started = time.monotonic()
         for step in progress.track(
             range(first, config.steps), description=str(folder), update_period=5
@@ -140,6 +151,23 @@ def train(
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
                 checkpoint.save(checkpoints, step + 1, state, provenance)
     return state.params
+
+
+def _begun(
+    restored: checkpoint.Restored | None,
+    fresh: TrainState,
+    provenance: dict[str, Any],
+    folder: Path,
+) -> tuple[int, TrainState]:
+    """The first step and the state there; UserError for a training of another provenance."""
+    if restored is None:
+        return 0, fresh
+    if restored.provenance != provenance:
+        raise UserError(
+            f"{folder} holds a training with other settings or another start; give another --out "
+            "or delete it."
+        )
+    return restored.step, restored.state
 
 
 @partial(jax.jit, static_argnames=("loss", "config"))

@@ -92,6 +92,11 @@ def train_round(
         batch,
         train,
         folder,
-        {"target": str(config), "train": str(train), "texts": texts},
+        {
+            "target": str(config),
+            "train": str(train),
+            "texts": texts,
+            "start": trainer.digest(params),
+        },
     )
     return trained, repetition.share([text[own_text.PROMPT :] for text in texts_BT])

@@ -141,7 +141,7 @@ def test_the_depth_policy_may_see_the_drafts_output():
     depth_O = observe.depth_observation(level, NOTHING, CONFIG, seen)
     np.testing.assert_array_equal(depth_O, [0.5, 0, 1])
     assert observe.depth_width(CONFIG, seen) == 3 and observe.size_width(CONFIG, seen) == 1
-    with pytest.raises(UserError, match="record it with hidden"):
+    with pytest.raises(UserError, match="which these policies see"):
         observe.depth_observation(level.replace(hidden=None), NOTHING, CONFIG, seen)
 
 

@@ -78,9 +78,10 @@ def test_runs_of_another_comparison_are_refused(measured):
         "prompts": lambda: again(found=PROMPTS[::-1]),
         "new_tokens": lambda: again(new_tokens=7),
         "methods": lambda: again(methods(levels=3)),
+        "methods, too": lambda: again(methods()[:1]),
     }
     for name, action in other.items():
-        words = "other prompts" if name == "prompts" else name
+        words = "other prompts" if name == "prompts" else name.removesuffix(", too")
         assert f"runs.jsonl was made with {words}" in refusal(action)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ltd_jax.errors import UserError
 from ltd_jax.models import draft, eagle3, target
 from ltd_jax.pretrain import train_draft, train_target, trainer
 from ltd_jax.pretrain.trainer import TrainConfig
@@ -58,6 +59,23 @@ def test_training_lowers_the_held_out_loss_also_when_it_was_killed(tmp_path):
     start = target.init(jax.random.key(config.seed), TARGET)
     judge = lambda params: train_target.held_out_loss(params, TARGET, streams()[0], 12, 4)
     assert judge(whole) < 0.5 * judge(start)
+
+
+def test_a_training_of_other_settings_is_not_gone_on_with(tmp_path):
+    params = tiny.pair(0).params.target
+    learn = lambda config, start: trainer.train(
+        lambda: start,
+        train_target.objective(TARGET),
+        lambda step: trainer.sample_batch(streams(), config, step),
+        config,
+        tmp_path,
+        {"train": str(config), "start": trainer.digest(start)},
+    )
+    learn(SHORT, params)
+    with pytest.raises(UserError, match="other settings or another start; give another --out"):
+        learn(dataclasses.replace(SHORT, tokens=20 * 24), params)
+    with pytest.raises(UserError, match="other settings or another start"):
+        learn(SHORT, tiny.pair(1).params.target)
 
 
 def test_the_schedule_rises_stays_and_falls_to_zero():

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ltd_jax.errors import UserError
 from ltd_jax.models import target
 from ltd_jax.pretrain import own_text, train_target, unlikelihood
 from tests.cycle import tiny
@@ -51,6 +52,8 @@ def test_saved_texts_are_written_once(tmp_path, monkeypatch):
     monkeypatch.delattr(own_text, "greedy")
     again_BT = own_text.saved(tmp_path / "own.npy", params, CONFIG, prompts_BP, 5)
     np.testing.assert_array_equal(first_BT, again_BT)
+    with pytest.raises(UserError, match=r"own\.npy holds other texts"):
+        own_text.saved(tmp_path / "own.npy", params, CONFIG, prompts_BP[::-1], 5)
 
 
 @pytest.mark.parametrize(

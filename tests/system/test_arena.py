@@ -17,11 +17,12 @@ from experiments import (
 )
 from ltd_jax import provenance
 from ltd_jax.config import PolicyConfig
+from ltd_jax.cycle import pair as pairs
 from ltd_jax.errors import UserError
-from ltd_jax.models import tensor_files
 from ltd_jax.policies import networks, saved, saved_heads
 from ltd_jax.policies.settings import Parts
 from ltd_jax.replay import latency
+from ltd_jax.report import leaderboard as tables_of
 from ltd_jax.sampling import SamplingConfig, described
 from tests.models import folders
 from tests.replay import synthetic
@@ -41,7 +42,7 @@ def trained(tmp_path_factory, whole):
     """What train_policies and train_classifiers leave, with random weights."""
     out = tmp_path_factory.mktemp("trained")
     table, here = synthetic.table(CYCLE), provenance.device_name()
-    fingerprint = tensor_files.fingerprint(whole / "target", whole / "draft")
+    fingerprint = pairs.load(CYCLE, whole / "target", whole / "draft").fingerprint
     table.provenance.update(fingerprint=fingerprint, device=here, dtype="float32")
     latency.save(table, out / "latency.json")
     best = {"levels": 1, "size": 2, "tokens_per_second": 1.0}
@@ -113,6 +114,7 @@ def test_the_leaderboard_and_table_1_share_one_decoding(run, trained, out):
         cost = [1e-6 * entry[f"microseconds_per_{each}"] for each in ("pass", "cycle")]
         if name != "ltd":
             assert cost == pytest.approx(kept.get(name, [0, 0]))
+    assert tables_of.terminal_table("without a paper's table", found["rows"], 0, ())
     runs = out / "temperature-0" / "runs.jsonl"
     decoded = runs.stat().st_mtime_ns
     again, said = run(table1_greedy, out, *arguments)

@@ -12,7 +12,7 @@ import pytest
 from experiments import evaluate, generate, profile_latency, record_traces
 from ltd_jax import provenance
 from ltd_jax.config import PolicyConfig
-from ltd_jax.models import tensor_files
+from ltd_jax.cycle import pair as pairs
 from ltd_jax.policies import networks, saved
 from ltd_jax.replay import latency
 from ltd_jax.replay import trace as traces
@@ -27,7 +27,7 @@ ELSEWHERE = "another device"
 
 
 def fingerprint(root):
-    return tensor_files.fingerprint(root / "target", root / "draft")
+    return pairs.load(CYCLE, root / "target", root / "draft").fingerprint
 
 
 def table(root, sizes=CYCLE.sizes, levels=CYCLE.max_levels, **origin):
@@ -281,6 +281,18 @@ REFUSED = {
         lambda root: table(root, fingerprint="0ther"),
         MEASURE,
         ["latency.json", "fingerprint 0ther"],
+    ),
+    "table of another beam width": (
+        profile_latency,
+        lambda root: table(root, cycle=dataclasses.asdict(CYCLE) | {"beam_width": 7}),
+        MEASURE,
+        ["latency.json", "beam_width 7"],
+    ),
+    "table timed with other policies": (
+        profile_latency,
+        lambda root: table(root, policy={"size_actor": [99]}),
+        MEASURE,
+        ["latency.json", "policies", "99"],
     ),
     "measuring beyond the context": (
         profile_latency,

@@ -58,7 +58,7 @@ def said(capsys, monkeypatch, module, *arguments):
 
 def test_the_other_commands_go_on_from_there(out, capsys, monkeypatch):
     questions = ("--out", out, "--split", "test", "--prompts", 2, "--new-tokens", 24)
-    cycle = ("--cycle.max-levels", 2, "--cycle.sizes", 0, 2)
+    cycle = ("--cycle.max-levels", 2, "--cycle.sizes", 0, 2, "--cycle.short-catch-ups")
     before = json.loads((out / "report.json").read_text())
     found = said(capsys, monkeypatch, evaluate, *questions, "--policies", out / "policies")
     assert found["methods"] == before["methods"] and found == json.loads(
