@@ -5,10 +5,12 @@
 Each with the paper's reward and with the renewal reward, under every shipped latency table, all on
 the test texts of one recording: throughput over the best constant, share of the way to the
 clairvoyant optimum, decisions, seconds, and how much the choices vary (0 = a constant). Writes
-FILE, and beside it a plot of validation throughput over seconds of training.
+FILE, and beside it a plot of validation throughput over seconds of training. Stopped, the same
+command goes on with the next row.
 """
 
 import dataclasses
+import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,12 @@ from rich.table import Table
 from experiments import command, study
 from experiments.study import StudyFlags
 from ltd_jax.config import Learning, LearningConfig, Reward
+from ltd_jax.errors import UserError
 from ltd_jax.pipeline import comparing, retarget
 from ltd_jax.pipeline.comparing import Row, Trained
 from ltd_jax.pipeline.studies import Ground
 from ltd_jax.presets import COMPARED_LEARNING
-from ltd_jax.replay import shipped
+from ltd_jax.replay import latency, shipped
 from ltd_jax.report import learning_plots
 
 
@@ -34,6 +37,7 @@ class Config(StudyFlags):
 
     json: Path = Path("compare_learning.json")
     results: tyro.conf.Suppress[Path | None] = None  # --json says where
+    latency: tyro.conf.Suppress[str | None] = None  # --tables says which
     tables: tuple[str, ...] = shipped.names()  # shipped latency tables or files
     ways: tuple[Learning, ...] = ("coadapt", "joint", "exact")
     rewards: tuple[Reward, ...] = ("paper", "renewal")
@@ -51,19 +55,32 @@ def curve(here: Ground, found: Row, trained: Trained) -> dict[str, Any]:
 
 
 def rows(config: Config, console: Console) -> tuple[Ground, list[Row], list[dict[str, Any]]]:
-    """A row and a curve for every table, reward and way."""
-    first = dataclasses.replace(config, latency=config.latency or config.tables[0])
-    here = study.stand(first, console)
+    """A row and a curve for every table, reward and way; those of a stopped command are kept."""
+    if not config.tables:
+        raise UserError("--tables names no latency table; leave it out for all shipped ones.")
+    here = study.stand(dataclasses.replace(config, latency=config.tables[0]), console)
+    kept = study.kept(config, here, config.json.with_suffix(".partial"))
     found, curves = [], []
     for name in config.tables:
-        under = retarget.under(here, shipped.fit(shipped.find(name), here.cycle))
+        table = shipped.fit(shipped.find(name), here.cycle)
+        under = retarget.under(here, table)
         for reward in config.rewards:
             for way in config.ways:
                 learning = dataclasses.replace(config.learning, learning=way, reward=reward)
-                trained = comparing.train(under, learning, config.seeds, console)
-                found.append(comparing.row(under, name, learning, trained))
-                curves.append(curve(under, found[-1], trained))
+                make = functools.partial(both, under, name, learning, config.seeds, console)
+                row, line = kept.value(f"{latency.fingerprint(table)} {reward} {way}", make)
+                found.append(row)
+                curves.append(line)
     return here, found, curves
+
+
+def both(
+    under: Ground, name: str, learning: LearningConfig, seeds: int, console: Console
+) -> tuple[Row, dict[str, Any]]:
+    """The row and the curve of one way under one table."""
+    trained = comparing.train(under, learning, seeds, console)
+    row = comparing.row(under, name, learning, trained)
+    return row, curve(under, row, trained)
 
 
 def terminal_table(found: list[Row]) -> Table:
@@ -84,11 +101,13 @@ def terminal_table(found: list[Row]) -> Table:
 
 def main() -> None:
     config, console, started = study.parse(Config), Console(), time.monotonic()
+    command.writable(config.json.parent)
     here, found, curves = rows(config, console)
     console.print(terminal_table(found))
     place = dataclasses.replace(config, results=config.json.parent)
     picture = learning_plots.progress(curves)
     study.write(place, config.json.stem, here, found, [], started, picture)
+    config.json.with_suffix(".partial").unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

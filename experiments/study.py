@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
 import tyro
 from rich.console import Console
 
@@ -14,11 +15,14 @@ from experiments import command
 from experiments.command import PairFlags
 from ltd_jax import presets, provenance
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
-from ltd_jax.pipeline import studies
+from ltd_jax.learning import course
+from ltd_jax.pipeline import comparing, scores, studies
 from ltd_jax.pipeline.questions import QuestionFlags
+from ltd_jax.pipeline.scores import Row
 from ltd_jax.pipeline.studies import Ground
 from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY, STUDY_LEARNING
 from ltd_jax.replay.measure import MeasureConfig
+from ltd_jax.replay.partial import Partial
 from ltd_jax.replay.trace import replacing
 
 
@@ -66,6 +70,19 @@ def stand(config: StudyFlags, console: Console) -> Ground:
     command.writable(config.folder)
     pair = command.load_pair(config, config.cycle)
     return studies.ground(pair, config, config.latency, console)
+
+
+def learned_row(under: Ground, name: str, config: StudyFlags, console: Console) -> Row:
+    """The row of policies that learn on a ground, over all seeds."""
+    trained = comparing.train(under, config.learning, config.seeds, console)
+    return scores.row(under, name, [scores.of_policies(under, each) for each in trained.params])
+
+
+def kept(config: StudyFlags, here: Ground, path: Path) -> Partial:
+    """Rows that a stopped command of the same settings left in a file."""
+    settings = course.settings(here.lessons, here.cycle, here.policy, config.learning)
+    settings |= {"seeds": config.seeds, "jax": jax.__version__}
+    return Partial(path, settings, is_numeric=False)
 
 
 def write(

@@ -8,13 +8,16 @@ rows pay the same.
 """
 
 import dataclasses
+import functools
 import time
+from pathlib import Path
 
 from rich.console import Console
 
 from experiments import command, study
 from experiments.study import StudyFlags
 from ltd_jax.config import LearningConfig
+from ltd_jax.cycle.pair import Pair
 from ltd_jax.errors import UserError
 from ltd_jax.pipeline import comparing, scores
 from ltd_jax.pipeline.scores import Row
@@ -48,22 +51,33 @@ def layers(name: str) -> tuple[int, ...]:
     return widths
 
 
+def partial_file(config: Config) -> Path:
+    """Where finished rows are kept for a stopped command to go on."""
+    return config.folder / "table10_widths.partial"
+
+
 def rows(here: Ground, config: Config, console: Console) -> list[Row]:
     """The baselines, then a row per width."""
-    found = scores.baselines(here)
+    found, kept = scores.baselines(here), study.kept(config, here, partial_file(config))
     timed = config.time_policies and config.latency is None
     pair = command.load_pair(config, config.cycle) if timed else None
     for name in config.widths:
         widths = layers(name)
         policy = dataclasses.replace(here.policy, size_actor=widths, depth_actor=widths[:1])
-        under = here._replace(policy=policy)
-        if pair is not None:
-            under = comparing.with_policy_times(under, pair, config.measure)
         console.print(name)
-        trained = comparing.train(under, config.learning, config.seeds, console)
-        of_seeds = [scores.of_policies(under, params) for params in trained.params]
-        found.append(scores.row(under, name, of_seeds))
+        under = here._replace(policy=policy)
+        make = functools.partial(priced_row, under, name, pair, config, console)
+        found.append(kept.value(f"{name}, timed {timed}", make))
     return found
+
+
+def priced_row(
+    under: Ground, name: str, pair: Pair | None, config: Config, console: Console
+) -> Row:
+    """One width's row; with a pair its policies' own time is measured first."""
+    if pair is not None:
+        under = comparing.with_policy_times(under, pair, config.measure)
+    return study.learned_row(under, name, config, console)
 
 
 def main() -> None:
@@ -75,6 +89,7 @@ def main() -> None:
     console.print(f"Table 10 of the paper, Llama-3.1-8B on an A100: {theirs}")
     papers = [width._asdict() for width in paper.TABLE10]
     study.write(config, "table10_widths", here, found, papers, started)
+    partial_file(config).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ root. Same widths, same seeds; by default exact learning, which has the least no
 """
 
 import dataclasses
+import functools
 import time
+from pathlib import Path
 
 from rich.console import Console
 
@@ -17,7 +19,7 @@ from experiments import command, study
 from experiments.study import StudyFlags
 from ltd_jax.config import LearningConfig, ObservationConfig
 from ltd_jax.errors import UserError
-from ltd_jax.pipeline import comparing, scores
+from ltd_jax.pipeline import scores
 from ltd_jax.pipeline.scores import Row
 from ltd_jax.pipeline.studies import Ground
 from ltd_jax.presets import COMPARED_LEARNING, SORTED
@@ -63,15 +65,19 @@ def variants(here: Ground, config: Config) -> dict[str, ObservationConfig]:
     return found | {"P+D+L+H": ObservationConfig(hidden=channels)}
 
 
+def partial_file(config: Config) -> Path:
+    """Where finished rows are kept for a stopped command to go on."""
+    return config.folder / "table6_observations.partial"
+
+
 def rows(here: Ground, config: Config, console: Console) -> list[Row]:
     """The baselines, then a row per observation."""
-    found = scores.baselines(here)
+    found, kept = scores.baselines(here), study.kept(config, here, partial_file(config))
     for name, seen in variants(here, config).items():
         under = here._replace(policy=dataclasses.replace(here.policy, observation=seen))
         console.print(name)
-        trained = comparing.train(under, config.learning, config.seeds, console)
-        of_seeds = [scores.of_policies(under, params) for params in trained.params]
-        found.append(scores.row(under, name, of_seeds))
+        make = functools.partial(study.learned_row, under, name, config, console)
+        found.append(kept.value(f"{name} {dataclasses.asdict(seen)}", make))
     return found
 
 
@@ -82,6 +88,7 @@ def main() -> None:
     console.print(beside.table("What the policies see", found, [paper.TABLE6]))
     papers = beside.paper_rows([paper.TABLE6])
     study.write(config, "table6_observations", here, found, papers, started)
+    partial_file(config).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

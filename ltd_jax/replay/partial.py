@@ -21,19 +21,27 @@ class Partial:
     Args:
       path: of the JSON file; None = keep nothing.
       settings: JSON; entries measured with others are not used.
+      is_numeric: whether all entries are numbers, as `entry` needs them; else they are any JSON.
     """
 
-    def __init__(self, path: Path | None, settings: dict[str, Any]) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path | None, settings: dict[str, Any], is_numeric: bool = True
+    ) -> None:
+        self.path, self.is_numeric = path, is_numeric
         self.settings = json.loads(json.dumps(settings))
         self.entries = {} if path is None or not path.exists() else self._found(path)
 
     def entry(self, name: str, measure: Callable[[], Any]) -> np.ndarray:
         """The entry of a name, f64; measured and written where it is not there yet."""
+        found = self.value(name, lambda: np.asarray(measure(), np.float64).tolist())
+        return np.asarray(found, np.float64)
+
+    def value(self, name: str, make: Callable[[], Any]) -> Any:
+        """The JSON value of a name; made and written where it is not there yet."""
         if name not in self.entries:
-            self.entries[name] = np.asarray(measure(), np.float64).tolist()
+            self.entries[name] = json.loads(json.dumps(make()))
             self._write()
-        return np.asarray(self.entries[name], np.float64)
+        return self.entries[name]
 
     def forget(self) -> None:
         """Drops all entries, of the file, too: they are of no use."""
@@ -45,7 +53,7 @@ class Partial:
         try:
             record = json.loads(path.read_text())
             settings, entries = record["settings"], dict(record["entries"])
-            for value in entries.values():
+            for value in entries.values() if self.is_numeric else ():
                 np.asarray(value, np.float64)
         except (OSError, ValueError, LookupError, TypeError) as error:
             self._say(f"is damaged ({error})")

@@ -43,6 +43,13 @@ def test_other_settings_and_damaged_files_are_measured_anew(tmp_path):
             assert Partial(path, SETTINGS).entry("plain", lambda: 3.0) == 3
 
 
+def test_rows_are_kept_as_they_are(tmp_path):
+    path, row = tmp_path / "rows.partial", ({"name": "a", "share": None}, [1.5])
+    make = lambda: Partial(path, SETTINGS, is_numeric=False)
+    assert make().value("a", lambda: row) == [{"name": "a", "share": None}, [1.5]]
+    assert make().value("a", lambda: pytest.fail("made twice")) == list(row)
+
+
 def test_nothing_is_kept_without_a_file():
     kept = Partial(None, SETTINGS)
     assert kept.entry("one", lambda: [1, 2]).tolist() == [1, 2]

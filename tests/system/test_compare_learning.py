@@ -1,5 +1,6 @@
 """The experiments that compare ways of learning, in their smallest size, from recorded texts."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -76,6 +77,31 @@ def test_observations(out, monkeypatch, capsys) -> None:
     assert "4.13x, 6.84" in capsys.readouterr().out  # the paper's P+D+L
     with pytest.raises(UserError, match="no observation 'smell'; choose P.L"):
         run(table6_observations, out, monkeypatch, "--seen", "smell")
+
+
+class Killed(Exception):
+    """Stands for a signal."""
+
+
+def test_a_stopped_comparison_goes_on(out, monkeypatch) -> None:
+    path, trained, original = out / "stopped" / "ways.json", [], comparing.train
+    flags = ("--json", str(path), "--tables", "a100-vicuna-13b-paper", "--rewards", "renewal")
+
+    def train(here, learning, *others):
+        if learning.learning == "exact" and "exact" not in trained:
+            trained.append("exact")
+            raise Killed
+        trained.append(learning.learning)
+        return original(here, learning, *others)
+
+    monkeypatch.setattr(comparing, "train", train)
+    for _ in range(2):
+        with contextlib.suppress(Killed):
+            run(compare_learning, out, monkeypatch, *flags, "--ways", "joint", "exact")
+    assert trained == ["joint", "exact", "exact"]
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["learning"] for row in rows] == ["joint", "exact"]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["ways.json", "ways.png"]
 
 
 @pytest.mark.parametrize("name", table6_observations.SEEN)
