@@ -141,6 +141,7 @@ def qualities(config: Config, replays: Replays) -> dict[str, Any]:
 
 def main() -> None:
     config = command.parse(lambda preset: Config(**command.stage_settings(preset)))
+    command.at_least_one(config, "walks", "steps", "rounds")
     path = config.json or config.out / "bench_learning.json"
     for folder in (config.out, path.parent):
         command.writable(folder)

@@ -46,10 +46,7 @@ class Config(PairFlags):
 
 def main() -> None:
     config = command.parse(lambda preset: Config())
-    for name in ("tokens", "new_tokens"):
-        if getattr(config, name) < 1:
-            flag = f"--{name.replace('_', '-')}"
-            raise UserError(f"{flag} is {getattr(config, name)} but must be at least 1.")
+    command.at_least_one(config, "tokens", "new_tokens")
     command.writable(config.out)
     found = {}
     for name in names(config):

@@ -23,7 +23,6 @@ import tyro
 
 from experiments import command
 from ltd_jax import provenance
-from ltd_jax.errors import UserError
 from ltd_jax.pipeline import sampling_check
 from ltd_jax.replay.partial import Partial
 
@@ -55,8 +54,7 @@ def rows(config: Config, setting: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     config = tyro.cli(Config)
-    if config.processes < 1:
-        raise UserError(f"--processes is {config.processes} but must be at least 1.")
+    command.at_least_one(config, "draws", "processes")
     path = command.writable(config.out) / "sampling.json"
     command.writable(config.out / "rows")
     chosen = sampling_check.choices(sampling_check.pair_of(config.vocabulary))

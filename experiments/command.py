@@ -202,6 +202,14 @@ def with_cycle(cycle: CycleConfig, **changes: Any) -> CycleConfig:
         raise UserError(f"There is no such cycle: {error}") from error
 
 
+def at_least_one(config: Any, *names: str) -> None:
+    """UserError where a count of a command's flags is below 1."""
+    for name in names:
+        if getattr(config, name) < 1:
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{flag} is {getattr(config, name)} but must be at least 1.")
+
+
 def writable(folder: Path) -> Path:
     """Makes an output folder; UserError when nothing can be written there."""
     try:

@@ -47,6 +47,7 @@ def start(preset: Preset) -> Config:
 
 def main() -> None:
     config = command.parse(start)
+    command.at_least_one(config, "few")
     command.writable(config.out)
     console = Console()
     grid = gridsearch.grid_of(config.levels, config.sizes, config.cycle)

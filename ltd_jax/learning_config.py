@@ -4,10 +4,16 @@ Numbers of the paper carry their section or table in a comment.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 Reward = Literal["paper", "renewal", "accepted", "time"]
 Learning = Literal["coadapt", "joint", "exact"]
+
+
+def _must_be_positive(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)} but must be at least 1.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,13 +68,14 @@ class PPOConfig:
     adam_eps: float = 1e-5
 
     def __post_init__(self) -> None:
+        _must_be_positive(self, "total_steps", "environments", "rollout", "epochs")
+        if self.minibatch < 2:
+            raise ValueError("minibatch must be >= 2: advantages are normalised within it.")
         if self.rollout % self.environments or self.rollout % self.minibatch:
             raise ValueError(
                 f"rollout {self.rollout} must be a multiple of environments {self.environments} "
                 f"and of minibatch {self.minibatch}."
             )
-        if self.minibatch < 2:
-            raise ValueError("minibatch must be >= 2: advantages are normalised within it.")
 
     @property
     def updates(self) -> int:
@@ -90,6 +97,7 @@ class ExactConfig:
     entropy: float = 0.6  # tokens per nat, falls to 0
 
     def __post_init__(self) -> None:
+        _must_be_positive(self, "updates", "environments", "cycles", "steps", "minibatch")
         if self.minibatch > self.environments * self.cycles:
             raise ValueError(
                 f"minibatch {self.minibatch} is larger than the {self.environments} environments "
@@ -112,6 +120,11 @@ class LearningConfig:
     reward: Reward = "paper"
     validate_every: int = 10  # updates between two validations
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        _must_be_positive(self, "validate_every")
+        if self.alternations < 0:
+            raise ValueError(f"alternations is {self.alternations} but must not be negative.")
 
 
 @dataclasses.dataclass(frozen=True)

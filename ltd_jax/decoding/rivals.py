@@ -88,6 +88,8 @@ def _numbers(name: str, text: str) -> Setting:
     found: Setting = {}
     for part in filter(None, text.split(",")):
         key, _, values = part.partition("=")
+        if key in found:
+            raise UserError(f"{name!r} says {key} twice; leave one out.")
         try:
             found[key] = tuple(float(value) for value in values.split("/"))
         except ValueError as error:
@@ -104,7 +106,7 @@ def _cycle(name: str, family: Family, setting: Setting, own: CycleConfig) -> Cyc
     sizes = setting["sizes"] if "sizes" in setting else setting["size"]
     try:
         return dataclasses.replace(own, sizes=tuple(sorted({0, *(int(size) for size in sizes)})))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise UserError(f"{name}: {error}") from error
 
 

@@ -92,6 +92,8 @@ def test_methods_are_made_for_the_pair(files):
         ("best", r"no controller 'best'; choose autoregressive, .* ddd, svip, gammatune"),
         ("ddd:depth=3", "ddd has no setting 'depth'; it has threshold, "),
         ("ddd:threshold", "'threshold' is not key=number"),
+        ("ddd:threshold=-1,threshold=-2", "says threshold twice"),
+        ("svip:size=inf", "svip"),
         ("ddd:threshold=low", "'threshold=low' is not key=number"),
         ("svip:threshold=1/2", "svip: threshold takes one number, not 2"),
         ("svip:size=9999", "svip:size=9999: size 9999 is larger"),

@@ -124,6 +124,9 @@ WRONG_FLAGS = {
     "one new token": (record_traces, ("--new-tokens", "1"), "new_tokens is 1"),
     "no visits": (profile_latency, ("--measure.visits", "0"), "visits is 0"),
     "falling contexts": (profile_latency, ("--measure.contexts", "9", "4"), "ascending"),
+    "no updates": (train_policies, ("--learning.exact.updates", "0"), "updates is 0"),
+    "no environments": (train_policies, ("--learning.size.environments", "0"), "environments is 0"),
+    "never validated": (train_policies, ("--learning.validate-every", "0"), "validate_every is 0"),
     "odd minibatch": (train_policies, ("--learning.size.minibatch", "1000"), "multiple"),
 }
 
