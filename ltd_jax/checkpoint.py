@@ -190,7 +190,7 @@ def _restore_step(checkpoints: ocp.CheckpointManager, abstract: Any, step: int) 
     )
     found = checkpoints.restore(step, args=args)
     provenance, state_digest = _checked_record(found["provenance"])
-    if state_digest not in (None, _digest(found["state"])):
+    if {state_digest, _digest(found["state"])} - {None, state_digest}:
         raise Damaged("its arrays are not what was saved")
     if any(jax.tree.leaves(jax.tree.map(_differs, stored, found["state"]))):
         raise Damaged("its arrays have lost their types")
@@ -209,7 +209,7 @@ def _placed(leaf: Any) -> Any:
     """A leaf's abstract form with an explicit sharding."""
     abstract = ocp.utils.to_shape_dtype_struct(leaf)
     if isinstance(abstract, jax.ShapeDtypeStruct) and abstract.sharding is None:
-        return abstract.update(sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+        return abstract.update(sharding=jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
     return abstract
 
 

@@ -111,9 +111,17 @@ def load_task(split: str, task: str) -> list[Question]:
 def load_tokenizer(folder: str | Path) -> tokenizers.Tokenizer:
     """The tokenizer of a Hugging Face folder; raises UserError where it is missing or broken."""
     path = Path(folder) / "tokenizer.json"
+    if not path.exists() and path.with_suffix(".model").exists():
+        raise UserError(
+            f"There is no file {path}, only a tokenizer.model; transformers writes one: "
+            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
+        )
     content = read(path)
     try:
-        return tokenizers.Tokenizer.from_str(content)
+        tokenizer = tokenizers.Tokenizer.from_str(content)
+        tokenizer.no_truncation()  # of a training, which would cut prompts
+        tokenizer.no_padding()
+        return tokenizer
     except Exception as error:  # tokenizers raises nothing narrower
         raise UserError(f"{path} is no tokenizer that this version can read: {error}.") from error
 

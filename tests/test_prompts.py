@@ -128,8 +128,20 @@ def test_encode_prompt(tokenizer):
         prompts.encode_prompt(tokenizer, "x = 1\n" * 9, 8)
 
 
+def test_prompts_are_neither_cut_nor_padded_as_a_training_left_it(tokenizer, tmp_path):
+    left = prompts.load_tokenizer(prompts.ASSETS / "target")
+    left.enable_truncation(3)
+    left.enable_padding(length=64)
+    left.save(str(tmp_path / "tokenizer.json"))
+    found = prompts.load_tokenizer(tmp_path)
+    assert found.encode("def f(x): return x").ids == tokenizer.encode("def f(x): return x").ids
+
+
 def test_tokenizer_folder_errors(tmp_path):
     with pytest.raises(UserError, match=r"There is no file .*tokenizer\.json"):
+        prompts.load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.model").touch()
+    with pytest.raises(UserError, match="only a tokenizer.model; transformers writes one"):
         prompts.load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match=r"tokenizer\.json is no tokenizer"):

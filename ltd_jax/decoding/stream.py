@@ -16,10 +16,19 @@ class TextStream:
     def add(self, tokens: tuple[int, ...]) -> str:
         """The text that became whole with these tokens."""
         self.tokens += tokens
-        pieces = [self.stream.step(self.tokenizer, token) for token in tokens]
-        piece = "".join(piece for piece in pieces if piece)
+        piece = "".join(self._step(token) or "" for token in tokens)
         self.shown += piece
         return piece
+
+    def _step(self, token: int) -> str | None:
+        """The next whole piece; bytes that make no character are given up."""
+        try:
+            return self.stream.step(self.tokenizer, token)
+        except Exception as error:  # tokenizers raises nothing narrower
+            if "Invalid prefix" not in str(error):
+                raise
+            self.stream = DecodeStream(skip_special_tokens=True)
+            return self.stream.step(self.tokenizer, token)
 
     def end(self) -> str:
         """What is left, whole or not."""

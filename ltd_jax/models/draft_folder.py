@@ -139,12 +139,14 @@ def save_draft(
     dtype: Any,
     dialect: Dialect = "eagle",
     fields: dict[str, Any] | None = None,
+    own_embedding: bool = False,
 ) -> None:
     """Writes a draft folder.
 
     Args:
       dialect: the name of an EAGLE-3 draft's layer; a Griffin draft has its authors' names.
       fields: more of config.json, such as special tokens.
+      own_embedding: whether the embedding is another one than the target's.
 
     Raises:
       UserError: the dialect cannot say what this draft needs.
@@ -158,7 +160,8 @@ def save_draft(
     kind = griffin_folder if is_griffin else eagle3_folder
     layer = "midlayer." if dialect == "eagle" and not is_griffin else "layers.0."
     own = weights.shared_fields(config, dtype, fields) | kind.fields(config)
-    write_folder(folder, own, _renamed(kind.tensors(config, params, dtype), layer))
+    found = kind.tensors(config, params, dtype, own_embedding)
+    write_folder(folder, own, _renamed(found, layer))
 
 
 def _renamed(

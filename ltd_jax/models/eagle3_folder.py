@@ -83,12 +83,12 @@ def _repeated(token: np.ndarray) -> np.int64:
 
 
 def tensors(
-    config: DraftConfig, params: Eagle3Params, dtype: Any
+    config: DraftConfig, params: Eagle3Params, dtype: Any, own_embedding: bool
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """All tensors by name; the embedding stays with a target of the same width."""
+    """All tensors by name; an embedding that is the target's stays there."""
     for field, name in LAYER_NAMES.items():
         yield f"midlayer.{name}.weight", weights.stored(getattr(params, field), dtype)
-    if config.hidden_size != config.target_hidden_size:
+    if own_embedding or config.hidden_size != config.target_hidden_size:
         yield "embed_tokens.weight", np.asarray(params.embedding, dtype)
     yield MARK, weights.stored(params.hidden_norm, dtype)
     yield "fc.weight", weights.stored(params.fuse, dtype)

@@ -66,9 +66,10 @@ def read(
 
 
 def tensors(
-    config: GriffinConfig, params: GriffinParams, dtype: Any
+    config: GriffinConfig, params: GriffinParams, dtype: Any, own_embedding: bool
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """All tensors by name, with the embedding, as the authors' loader wants it."""
+    """All tensors by name, with any embedding, as the authors' loader wants it."""
+    del own_embedding
     yield "embed_tokens.weight", np.asarray(params.embedding, dtype)
     names = NORMS | MAPS | {"fuse_bias": FUSE_BIAS} | (BIASES if config.attention_bias else {})
     for field, name in names.items():

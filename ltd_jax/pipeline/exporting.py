@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ltd_jax.config import GriffinConfig, PairConfig, TargetConfig
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.errors import UserError
@@ -67,8 +69,10 @@ def export_target(folder: Path, pair: Pair, source: Path, shard_bytes: int) -> N
 def export_draft(folder: Path, pair: Pair, source: Path, dialect: Dialect) -> tuple[str, ...]:
     """Writes the draft, in the pair's dtype; returns what other stacks may not understand."""
     fields = kept_fields(source) | layer_fields(pair.config.target, pair.config)
+    params = pair.params.draft
+    is_own = not np.array_equal(params.embedding, pair.params.target.embedding)
     draft_folder.save_draft(
-        folder, pair.config.draft, pair.params.draft, pair.dtype, dialect, fields
+        folder, pair.config.draft, params, pair.dtype, dialect, fields, own_embedding=is_own
     )
     return tuple(doubts(pair.config))
 

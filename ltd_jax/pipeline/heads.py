@@ -46,7 +46,9 @@ def train(pair: Pair, settings: Recording, folder: Path, seed: int, console: Con
         for split in ("train", "validation")
     )
     heads, widths, quality = {}, {}, {}
-    configs = head_configs(pair.config.draft.hidden_size)
+    assert lesson.hidden is not None
+    hidden_size = lesson.hidden.shape[-1]  # twice the draft's width for a Griffin draft
+    configs = head_configs(hidden_size)
     with stages.bar(console, "train classifiers") as advance:
         for place, name in enumerate(NAMES, 1):
             config = configs[name]
@@ -65,5 +67,5 @@ def train(pair: Pair, settings: Recording, folder: Path, seed: int, console: Con
         "recorded": {key: lesson.provenance.get(key) for key in ("prompts", "new_tokens", "date")},
     }
     parts = Parts(heads, widths, power)
-    saved_heads.save(folder, parts, pair.config.cycle, pair.config.draft.hidden_size, found)
+    saved_heads.save(folder, parts, pair.config.cycle, hidden_size, found)
     return saved_heads.load(folder)

@@ -166,7 +166,7 @@ def _next_gamma(params: GammaParams, state: GammaState) -> GammaState:
     blend = (1 - params.share) * state.mean + params.share * accepted
     mean = jnp.where(is_full, state.mean, jnp.clip(blend, params.least, params.most))
     grown = jnp.minimum(state.levels + params.step, params.most)
-    levels = jnp.where(is_full, grown, jnp.ceil(mean - ROUNDING))
+    levels = jnp.where(is_full, grown, jnp.maximum(jnp.ceil(mean - ROUNDING), 1))
     fresh = state.levels == 0
     return state.replace(
         levels=jnp.where(fresh, params.start, levels), mean=jnp.where(fresh, params.start, mean)

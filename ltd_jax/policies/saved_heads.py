@@ -43,7 +43,7 @@ def save(
     """Writes heads and calibration.
 
     Args:
-      hidden_size: the draft's width.
+      hidden_size: width of the draft's output.
       provenance: must hold "fingerprint" (of the weights).
     """
     shapes = {"cycle": dataclasses.asdict(cycle), "hidden": hidden_size, "widths": parts.widths}

@@ -45,7 +45,7 @@ def scaled(levels: int, config: CycleConfig) -> int:
 
 def eagle3(config: CycleConfig) -> tuple[int, int]:
     """EAGLE-3's fixed levels and size, the nearest ones that a cycle has."""
-    is_full = config.max_levels >= PAPER_LEVELS
+    is_full = config.max_levels >= presets.PAPER_EAGLE3[0]
     own = presets.PAPER_EAGLE3 if is_full else (presets.EAGLE3_LEVELS, presets.EAGLE3_SIZE)
     return min(own[0], config.max_levels), nearest(config, own[1])
 

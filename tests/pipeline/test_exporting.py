@@ -94,6 +94,15 @@ def test_the_other_dialect(tmp_path, sources):
     assert_same_bits(found.params, pair.params)
 
 
+def test_a_drafts_own_embedding(tmp_path, sources):
+    base = pair_of()
+    draft = base.params.draft.replace(embedding=2 * base.params.target.embedding)
+    pair = dataclasses.replace(base, params=base.params.replace(draft=draft))
+    export(pair, sources, tmp_path)
+    found = pairs.load(CYCLE, tmp_path / "target", tmp_path / "draft", in_blocks=False)
+    assert_same_bits(found.params, pair.params)
+
+
 def test_a_griffin_pair(tmp_path, sources):
     found = exporting.export_draft(tmp_path, varieties.pair("griffin"), sources[1], dialect="eagle")
     assert found == ()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ltd_jax.config import CycleConfig
-from ltd_jax.policies import catalogue, heuristics
+from ltd_jax.policies import catalogue, heuristics, settings
 from ltd_jax.policies.controller import Outcome
 from ltd_jax.policies.settings import Parts
 from tests.policies import views
@@ -25,6 +25,16 @@ def made(name, cycle=CYCLE, **numbers):
 def beam(mass, width=10):
     """A level of `width` rows whose best nodes all have the same probability."""
     return np.full((width, width), np.log(mass))
+
+
+@pytest.mark.parametrize(
+    ("levels", "largest", "expected"),
+    [(12, 240, (8, 60)), (8, 80, (8, 60)), (8, 40, (8, 40)), (6, 24, (5, 16)), (3, 8, (3, 8))],
+)
+def test_eagle3s_constants_as_far_as_a_cycle_has_them(levels, largest, expected):
+    sizes = tuple(size for size in (0, 4, 8, 16, 24, 40, 60, 80, 240) if size <= largest)
+    cycle = CycleConfig(beam_width=10, max_levels=levels, sizes=sizes, context=512)
+    assert settings.eagle3(cycle) == expected
 
 
 @pytest.mark.parametrize(("mass", "goes_on"), [(0.08, True), (0.07, False)])
@@ -108,6 +118,11 @@ def test_gammatune_with_the_settings_of_ltd():
 def test_gammatune_never_grows_beyond_its_most():
     rule, params = made("gammatune", start=3, step=2, least=1, most=4)
     assert [levels for levels, _ in played(rule, params, (3, 4, 4), CYCLE)] == [3, 4, 4]
+
+
+def test_gammatune_always_drafts_a_level():
+    rule, params = made("gammatune", start=3, share=1.0, step=2, least=0, most=4)
+    assert [levels for levels, _ in played(rule, params, (0, 0, 0), CYCLE)] == [3, 1, 1]
 
 
 def test_gammatune_plus_stops_where_the_best_node_itself_is_unlikely():

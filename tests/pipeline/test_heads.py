@@ -1,0 +1,31 @@
+"""Classifiers are trained and read back, whatever the draft's output is like."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ltd_jax import presets
+from ltd_jax.config import HeadConfig
+from ltd_jax.pipeline import heads, stages
+from tests.cycle import tiny, varieties
+from tests.replay import synthetic
+
+SMALL = HeadConfig(width=4, epochs=1, learning_rate=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["eagle3", "griffin"])
+def test_what_was_trained_is_read_back(kind, tmp_path, monkeypatch):
+    pair = tiny.pair(0) if kind == "eagle3" else varieties.pair(kind)
+    width = pair.config.draft.hidden_size * (1 if kind == "eagle3" else 2)
+    trace = synthetic.trace(pair.config.cycle, text_tokens=(30, 30))
+    hidden = np.random.default_rng(0).normal(size=(*trace.parent.shape, width))
+    trace = dataclasses.replace(trace, hidden=hidden.astype(np.float16))
+    monkeypatch.setattr(stages, "trace_of", lambda *_, **__: trace)
+    for name in ("DISCO", "C2T"):
+        monkeypatch.setattr(presets, name, SMALL)
+    found = heads.train(pair, None, tmp_path, 0, Console(quiet=True))
+    assert set(found.parts.heads) == {"disco", "specdec", "c2t"}
+    assert width in {leaf.shape[0] for leaf in jax.tree.leaves(found.parts.heads["specdec"])}
