@@ -37,9 +37,8 @@ class Config(PairFlags):
     cycle: CycleConfig = EMBEDDED_CYCLE
 
 
-def rows_of(accepted_PDV: np.ndarray, sizes: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Mean and quartiles over all positions of what a cycle there commits."""
-    committed = accepted_PDV.astype(float) + 1
+def rows_of(committed: np.ndarray, sizes: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Mean and quartiles over all positions of what a cycle there commits, f64 [P, D, V]."""
     quartiles = np.quantile(committed, (0.25, 0.75), axis=0)
     return [
         {
@@ -60,7 +59,8 @@ def main() -> None:
     pair = command.load_pair(config, config.cycle)
     trace = stages.trace_of(pair, config.split, config, console)
     accepted_PDV = traces.accepted(trace, config.cycle)
-    committed_DV = accepted_PDV.astype(float).mean(axis=0) + 1
+    committed_PDV = np.minimum(accepted_PDV + 1.0, trace.remaining[:, None, None])
+    committed_DV = committed_PDV.mean(axis=0)
     shown = Table(title="committed tokens per cycle, mean over all positions")
     shown.add_column("levels", justify="right")
     for size in config.cycle.sizes:
@@ -68,7 +68,7 @@ def main() -> None:
     for level, row in enumerate(committed_DV, 1):
         shown.add_row(str(level), *(f"{value:.2f}" for value in row))
     console.print(shown)
-    content = {"rows": rows_of(accepted_PDV, config.cycle.sizes), "trace": trace.provenance}
+    content = {"rows": rows_of(committed_PDV, config.cycle.sizes), "trace": trace.provenance}
     png = curves.acceptance(committed_DV, config.cycle.sizes)
     folder = config.results or config.out / "results"
     output.write(folder, "figure5_acceptance", config.dtype, content, png)

@@ -19,8 +19,10 @@ from rich.table import Table
 
 from experiments import command, output
 from experiments.command import PairFlags
-from ltd_jax.pipeline import contest, questions, stages, training
+from ltd_jax import provenance
+from ltd_jax.pipeline import contest, questions, stages, tables, training
 from ltd_jax.pipeline.questions import QuestionFlags, Split
+from ltd_jax.policies import saved
 from ltd_jax.replay import cycles
 from ltd_jax.report import curves
 
@@ -55,6 +57,8 @@ def main() -> None:
     console = Console()
     trained = training.load(config.out / "policies")
     pair = command.load_pair(config, trained.policies.cycle)
+    saved.check(trained.policies, pair.fingerprint, provenance.device_name(), other_device=True)
+    tables.must_sample_alike(trained.table, config.out / "policies", pair)
     trace = stages.trace_of(pair, config.split, config, console)
     replay = cycles.build(trace, trained.table, pair.config.cycle)
     asking = questions.ask(pair, config.asked, config.split, config.out / "traces")

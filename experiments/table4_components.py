@@ -13,6 +13,7 @@ from rich.console import Console
 
 from experiments import command, study
 from experiments.study import StudyFlags
+from ltd_jax.config import LearningConfig
 from ltd_jax.learning import coadapt
 from ltd_jax.learning.coadapt import Learned
 from ltd_jax.pipeline import scores, studies
@@ -26,15 +27,15 @@ from ltd_jax.report import beside, paper
 METHODS = ("without_depth_policy", "without_size_policy", "without_iterative_training", "ltd")
 
 
-def score_of(here: Ground, method: str, learned: Learned) -> Score:
+def score_of(here: Ground, settings: LearningConfig, method: str, learned: Learned) -> Score:
     """One of METHODS from one training."""
     size, depth = (learned.stages[f"{name}-alone"] for name in ("size", "depth"))
+    constant = optimum.best_constant(here.train, here.cycle)
     if method == "without_depth_policy":
-        levels = optimum.best_constant(here.train, here.cycle).levels
-        alone = networks.learned_size(here.cycle, here.policy, levels)
+        alone = networks.learned_size(here.cycle, here.policy, constant.levels)
         return scores.of_learned(here, alone, size, depth=False, size=True)
     if method == "without_size_policy":
-        index = coadapt.nearest_size(here.cycle, here.best.size)
+        index = coadapt.size_alone(here.cycle, settings, constant)
         alone = networks.learned_depth(here.cycle, here.policy, index)
         return scores.of_learned(here, alone, depth, depth=True, size=False)
     if method == "without_iterative_training":
@@ -46,7 +47,9 @@ def rows(here: Ground, config: StudyFlags, console: Console) -> list[Row]:
     """The baselines, then a row per method."""
     trained = [studies.learn(here, config, seed, console) for seed in range(config.seeds)]
     return scores.baselines(here) + [
-        scores.row(here, method, [score_of(here, method, learned) for learned in trained])
+        scores.row(
+            here, method, [score_of(here, config.learning, method, learned) for learned in trained]
+        )
         for method in METHODS
     ]
 

@@ -105,6 +105,14 @@ def nearest_size(config: CycleConfig, size: int) -> int:
     return min(range(len(config.sizes)), key=lambda index: abs(config.sizes[index] - size))
 
 
+def size_alone(
+    config: CycleConfig, learning: LearningConfig, constant: optimum.BestConstant
+) -> int:
+    """Index of the size at which the depth policy learns alone."""
+    said = learning.depth_stage_size
+    return nearest_size(config, constant.size if said is None else said)
+
+
 def _frozen(turn: Turn, best: PolicyParams) -> LearnedParams:
     """What the learning policy plays against; None = nothing learned."""
     return LearnedParams(depth=None, size=None) if turn.alone else best.learned
@@ -116,9 +124,8 @@ def _stage(
     config, learning = whole.config, whole.learning
     fixed = None
     if turn.alone:
-        said, constant = learning.depth_stage_size, whole.constant
-        size = nearest_size(config, constant.size if said is None else said)
-        fixed = constant.levels if turn.policy == "size" else size
+        size = size_alone(config, learning, whole.constant)
+        fixed = whole.constant.levels if turn.policy == "size" else size
     shared = dataclasses.replace(learning, seed=0, depth_stage_size=None)  # compiled once for all
     learner = _learner(turn.policy, fixed, config, whole.widths, shared)
     rate = jnp.float32(whole.constant.tokens_per_second)

@@ -48,15 +48,16 @@ def terminal_table(
     """
     mine = [row for row in rows if row["temperature"] == temperature]
     tasks = list(dict.fromkeys(row["task"] for row in mine if row["task"] != MEAN))
-    caption = f"On the right: the paper's {papers[0].name}, mean speedup and committed tokens."
+    theirs = "On the right: the paper's {}, mean speedup and committed tokens."
+    caption = theirs.format(papers[0].name) if papers else ""
     whole = _per_method(title, (MEAN, "95 %", "commit.", "/ best const.", "of optimum"))
     models = [paper.model for paper in papers]
-    by_task = _per_method("speedup by task", (*tasks, *models), caption if papers else "")
+    by_task = _per_method("speedup by task", (*tasks, *models), caption)
     for row in ranked(rows, temperature):
         whole.add_row(row["method"], *cells(row))
         speedups = {one["task"]: one["speedup"] for one in mine if one["method"] == row["method"]}
-        theirs = [paper_cell(paper, row["method"]) for paper in papers]
-        by_task.add_row(row["method"], *(times(speedups[task]) for task in tasks), *theirs)
+        beside = [paper_cell(paper, row["method"]) for paper in papers]
+        by_task.add_row(row["method"], *(times(speedups[task]) for task in tasks), *beside)
     return Group(whole, by_task)
 
 
