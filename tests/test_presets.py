@@ -29,7 +29,8 @@ FEATURE_LAYERS = {32: (2, 16, 29), 40: (2, 20, 37), 64: (2, 32, 61)}
 
 
 GRIFFIN = "Meta-Llama-3-8B-Instruct with Griffin"
-PAIRS = [*presets.TARGETS, GRIFFIN]
+SAME_SHAPES = ("meta-llama/Meta-Llama-3-8B-Instruct", "deepseek-ai/DeepSeek-R1-Distill-Llama-8B")
+PAIRS = [*(name for name in presets.TARGETS if name not in SAME_SHAPES), GRIFFIN]
 CYCLE = dataclasses.replace(presets.PAPER_CYCLE, sizes=(0, 60, 240))  # every size is traced alike
 
 

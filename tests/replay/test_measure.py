@@ -12,7 +12,7 @@ from ltd_jax.config import PolicyConfig
 from ltd_jax.decoding import generate
 from ltd_jax.errors import UserError
 from ltd_jax.policies import networks
-from ltd_jax.replay import measure, overhead
+from ltd_jax.replay import measure, overhead, parts
 from ltd_jax.replay.clock import Clock
 from ltd_jax.replay.measure import Subject
 from ltd_jax.replay.overhead import Overhead
@@ -36,6 +36,13 @@ def steady(monkeypatch):
     monkeypatch.setattr(Clock, "time", time)
 
 
+@pytest.fixture
+def known_parts(monkeypatch):
+    """Seconds of drafting and verifying alone, which tests/replay/test_parts.py measures."""
+    levels, sizes = CYCLE.max_levels, len(CYCLE.sizes)
+    monkeypatch.setattr(parts, "seconds", lambda *_: (np.ones(levels), np.ones(sizes)))
+
+
 def test_a_table_of_all_settings(steady):
     config = measure.MeasureConfig(contexts=(8, 32), cycles=1, visits=1, policy_visits=2)
     shares: list[float] = []
@@ -51,7 +58,7 @@ class Killed(Exception):
     """Stands for kill -9."""
 
 
-def test_a_killed_measurement_goes_on(tmp_path, monkeypatch, steady):
+def test_a_killed_measurement_goes_on(tmp_path, monkeypatch, steady, known_parts):
     config = measure.MeasureConfig(contexts=(8, 32), cycles=1, visits=1, policy_visits=2)
     path, shares = tmp_path / "partial.json", []
     subject = Subject(PAIR, {}, path)
@@ -75,7 +82,7 @@ def test_a_killed_measurement_goes_on(tmp_path, monkeypatch, steady):
     np.testing.assert_array_equal(again.verify_seconds, table.verify_seconds)
 
 
-def test_several_pairs_are_visited_in_turns(tmp_path, monkeypatch, steady):
+def test_several_pairs_are_visited_in_turns(tmp_path, monkeypatch, steady, known_parts):
     config = measure.MeasureConfig(contexts=(8, 32), cycles=1, visits=2, policy_visits=2)
     cycle = dataclasses.replace(CYCLE, beam_width=CYCLE.beam_width + 1)
     wide = dataclasses.replace(PAIR, config=dataclasses.replace(PAIR.config, cycle=cycle))
@@ -117,7 +124,7 @@ def test_a_drifting_device_favours_no_setting():
     )
 
 
-def test_contradicting_times_are_not_kept_for_the_next_command(tmp_path, monkeypatch, steady):
+def test_contradicting_times_are_not_kept(tmp_path, monkeypatch, steady, known_parts):
     config = measure.MeasureConfig(contexts=(8,), cycles=1, visits=1, policy_visits=2)
     subject = Subject(PAIR, {}, tmp_path / "partial.json")
     monkeypatch.setattr(overhead, "of_learned", lambda *_: Overhead(1e-6, 2e-6))
