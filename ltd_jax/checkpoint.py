@@ -20,11 +20,11 @@ from types import FrameType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as keeping
 
+from ltd_jax import checkpoint_metrics
 from ltd_jax.errors import UserError
 
 logging.getLogger("absl").setLevel(logging.ERROR)
@@ -57,12 +57,12 @@ def manager(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"Cannot write checkpoints to {folder}: {error.strerror}.") from error
-    best = None if best_metric is None else (lambda metrics: metrics[best_metric])
-    kept: list[keeping.PreservationPolicy] = [keeping.LatestN(keep)]
-    kept += [] if best is None else [keeping.BestN(get_metric_fn=best, n=1)]
-    options = ocp.CheckpointManagerOptions(
-        best_fn=best, preservation_policy=keeping.AnyPreservationPolicy(kept)
-    )
+    best, kept = None, [keeping.LatestN(keep)]
+    if best_metric is not None:
+        best = checkpoint_metrics.best_of(folder, best_metric)
+        kept.append(keeping.BestN(get_metric_fn=best, n=1))
+    policy = keeping.AnyPreservationPolicy(kept)
+    options = ocp.CheckpointManagerOptions(best_fn=best, preservation_policy=policy)
     return ocp.CheckpointManager(folder, options=options)
 
 
@@ -180,7 +180,7 @@ def unbound(arrays: Any) -> Any:
     A jitted function is compiled once for bound arguments and once for others, and a cycle whose
     parameters are bound returns a bound state: it would be compiled twice.
     """
-    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), arrays)
+    return jax.tree.map(lambda leaf: jax.numpy.asarray(np.asarray(leaf)), arrays)
 
 
 def _restore_step(checkpoints: ocp.CheckpointManager, abstract: Any, step: int) -> Restored:
@@ -190,7 +190,7 @@ def _restore_step(checkpoints: ocp.CheckpointManager, abstract: Any, step: int) 
     )
     found = checkpoints.restore(step, args=args)
     provenance, state_digest = _checked_record(found["provenance"])
-    if {state_digest, _digest(found["state"])} - {None, state_digest}:
+    if len({state_digest, _digest(found["state"])} - {None}) > 1:
         raise Damaged("its arrays are not what was saved")
     if any(jax.tree.leaves(jax.tree.map(_differs, stored, found["state"]))):
         raise Damaged("its arrays have lost their types")

@@ -16,7 +16,17 @@ import ltd_jax
 ROOT = Path(ltd_jax.__file__).parent
 LAYERS = (
     ("model_config", "learning_config", "sampling", "processor"),
-    ("errors", "config", "presets", "checkpoint", "prompts", "chat", "provenance", "repetition"),
+    (
+        "errors",
+        "config",
+        "presets",
+        "checkpoint",
+        "checkpoint_metrics",
+        "prompts",
+        "chat",
+        "provenance",
+        "repetition",
+    ),
     ("models",),
     ("policies.controller",),
     ("cycle",),
