@@ -82,7 +82,7 @@ def save(
             checkpoints.delete(ahead)
     record = json.loads(json.dumps(provenance))  # a wrong value fails here, not in a thread
     state = jax.tree.map(_storable, state)
-    digests = {"provenance": _record_digest(record), "state": _digest(state)}
+    digests = {"provenance": _record_digest(record), "state": digest(state)}
     args = ocp.args.Composite(
         state=ocp.args.StandardSave(state),
         provenance=ocp.args.JsonSave({**record, _DIGESTS: digests}),
@@ -190,7 +190,7 @@ def _restore_step(checkpoints: ocp.CheckpointManager, abstract: Any, step: int) 
     )
     found = checkpoints.restore(step, args=args)
     provenance, state_digest = _checked_record(found["provenance"])
-    if len({state_digest, _digest(found["state"])} - {None}) > 1:
+    if len({state_digest, digest(found["state"])} - {None}) > 1:
         raise Damaged("its arrays are not what was saved")
     if any(jax.tree.leaves(jax.tree.map(_differs, stored, found["state"]))):
         raise Damaged("its arrays have lost their types")
@@ -237,14 +237,14 @@ def _record_digest(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def _digest(state: Any) -> str | None:
+def digest(state: Any) -> str | None:
     """Over all leaves; None where parts of them lie in other processes."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for leaf in jax.tree.leaves(state):
         if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
             return None
         array = np.asarray(leaf)
-        digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-    return digest.hexdigest()
+        found.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+    return found.hexdigest()

@@ -177,11 +177,11 @@ def test_the_last_steps_and_the_best_one_are_kept(tmp_path):
 def test_arrays_that_no_single_host_holds_have_no_digest(tmp_path, monkeypatch, unknown):
     with monkeypatch.context() as patch:
         if unknown == "when saved":
-            patch.setattr(checkpoint, "_digest", lambda state: None)
+            patch.setattr(checkpoint, "digest", lambda state: None)
         with checkpoint.manager(tmp_path) as checkpoints:
             checkpoint.save(checkpoints, 3, state_of(3), {"step": 3, "table": "", "points": []})
     if unknown == "when read":
-        monkeypatch.setattr(checkpoint, "_digest", lambda state: None)
+        monkeypatch.setattr(checkpoint, "digest", lambda state: None)
     with checkpoint.manager(tmp_path) as checkpoints:
         found = checkpoint.restore(checkpoints, ABSTRACT)
     assert found is not None

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ltd_jax import checkpoint
 from ltd_jax.config import DraftConfig, TargetConfig
 from ltd_jax.models import eagle3, layers, target
 from ltd_jax.models.eagle3 import Eagle3Params
@@ -154,8 +155,8 @@ def train_draft(
         {
             "draft": str(config),
             "train": str(train),
-            "start": trainer.digest(start),
-            "target": trainer.digest(target_params),
+            "start": checkpoint.digest(start),
+            "target": checkpoint.digest(target_params),
         },
         frozen=(target_params, start.target_token),
     )

@@ -5,7 +5,6 @@ that was not: parameters, optimiser and step come from the checkpoint, the batch
 """
 
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -101,14 +100,6 @@ def sample_batch(streams: list[np.ndarray], config: TrainConfig, step: int) -> n
     starts = [random.integers(0, len(streams[kind]) - window) for kind in kinds]
     pairs = zip(kinds, starts, strict=True)
     return np.stack([streams[k][s : s + window + 1] for k, s in pairs]).astype(np.int32)
-
-
-def digest(arrays: Any) -> str:
-    """12 hex digits that name a pytree of arrays, for a training's provenance."""
-    found = hashlib.sha256()
-    for leaf in jax.tree.leaves(arrays):
-        found.update(np.ascontiguousarray(leaf).tobytes())
-    return found.hexdigest()[:12]
 
 
 def train(

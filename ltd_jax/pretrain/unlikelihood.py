@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltd_jax import repetition
+from ltd_jax import checkpoint, repetition
 from ltd_jax.config import TargetConfig
 from ltd_jax.models.target import TargetParams
 from ltd_jax.pretrain import own_text, train_target, trainer
@@ -96,7 +96,7 @@ def train_round(
             "target": str(config),
             "train": str(train),
             "texts": texts,
-            "start": trainer.digest(params),
+            "start": checkpoint.digest(params),
         },
     )
     return trained, repetition.share([text[own_text.PROMPT :] for text in texts_BT])

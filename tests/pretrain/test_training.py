@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ltd_jax import checkpoint
 from ltd_jax.errors import UserError
 from ltd_jax.models import draft, eagle3, target
 from ltd_jax.pretrain import train_draft, train_target, trainer
@@ -69,7 +70,7 @@ def test_a_training_of_other_settings_is_not_gone_on_with(tmp_path):
         lambda step: trainer.sample_batch(streams(), config, step),
         config,
         tmp_path,
-        {"train": str(config), "start": trainer.digest(start)},
+        {"train": str(config), "start": checkpoint.digest(start)},
     )
     learn(SHORT, params)
     with pytest.raises(UserError, match="other settings or another start; give another --out"):
