@@ -59,7 +59,7 @@ def rows(config: Config, console: Console) -> tuple[Ground, list[Row], list[dict
     if not config.tables:
         raise UserError("--tables names no latency table; leave it out for all shipped ones.")
     here = study.stand(dataclasses.replace(config, latency=config.tables[0]), console)
-    kept = study.kept(config, here, config.json.with_suffix(".partial"))
+    kept = study.kept(config, config.json.stem, here)
     found, curves = [], []
     for name in config.tables:
         table = shipped.fit(shipped.find(name), here.cycle)
@@ -68,7 +68,7 @@ def rows(config: Config, console: Console) -> tuple[Ground, list[Row], list[dict
             for way in config.ways:
                 learning = dataclasses.replace(config.learning, learning=way, reward=reward)
                 make = functools.partial(both, under, name, learning, config.seeds, console)
-                row, line = kept.value(f"{latency.fingerprint(table)} {reward} {way}", make)
+                row, line = kept.value(f"{name} {latency.fingerprint(table)} {reward} {way}", make)
                 found.append(row)
                 curves.append(line)
     return here, found, curves
@@ -101,13 +101,11 @@ def terminal_table(found: list[Row]) -> Table:
 
 def main() -> None:
     config, console, started = study.parse(Config), Console(), time.monotonic()
-    command.writable(config.json.parent)
+    config = dataclasses.replace(config, results=config.json.parent)
     here, found, curves = rows(config, console)
     console.print(terminal_table(found))
-    place = dataclasses.replace(config, results=config.json.parent)
     picture = learning_plots.progress(curves)
-    study.write(place, config.json.stem, here, found, [], started, picture)
-    config.json.with_suffix(".partial").unlink(missing_ok=True)
+    study.write(config, config.json.stem, here, found, [], started, picture)
 
 
 if __name__ == "__main__":

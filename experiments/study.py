@@ -78,11 +78,15 @@ def learned_row(under: Ground, name: str, config: StudyFlags, console: Console) 
     return scores.row(under, name, [scores.of_policies(under, each) for each in trained.params])
 
 
-def kept(config: StudyFlags, here: Ground, path: Path) -> Partial:
-    """Rows that a stopped command of the same settings left in a file."""
+def kept(config: StudyFlags, name: str, here: Ground) -> Partial:
+    """Rows of NAME that a stopped command of the same settings left; `write` ends with them."""
     settings = course.settings(here.lessons, here.cycle, here.policy, config.learning)
     settings |= {"seeds": config.seeds, "jax": jax.__version__}
-    return Partial(path, settings, is_numeric=False)
+    return Partial(_partial_file(config, name), settings, is_numeric=False)
+
+
+def _partial_file(config: StudyFlags, name: str) -> Path:
+    return config.folder / f"{name}.partial"
 
 
 def write(
@@ -116,5 +120,6 @@ def write(
     if picture is not None:
         with replacing(path.with_suffix(".png")) as temporary:
             temporary.write_bytes(picture)
+    _partial_file(config, name).unlink(missing_ok=True)
     print(f"Results: {path}")
     return path

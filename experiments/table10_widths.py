@@ -10,7 +10,6 @@ rows pay the same.
 import dataclasses
 import functools
 import time
-from pathlib import Path
 
 from rich.console import Console
 
@@ -27,6 +26,7 @@ from ltd_jax.report import beside, paper
 
 LINEAR = "linear"
 WIDTHS = (LINEAR, "16", "64", "64-16", "256", "1024", "1024-256", "1024-512-256")
+NAME = "table10_widths"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,14 +51,9 @@ def layers(name: str) -> tuple[int, ...]:
     return widths
 
 
-def partial_file(config: Config) -> Path:
-    """Where finished rows are kept for a stopped command to go on."""
-    return config.folder / "table10_widths.partial"
-
-
 def rows(here: Ground, config: Config, console: Console) -> list[Row]:
     """The baselines, then a row per width."""
-    found, kept = scores.baselines(here), study.kept(config, here, partial_file(config))
+    found, kept = scores.baselines(here), study.kept(config, NAME, here)
     timed = config.time_policies and config.latency is None
     pair = command.load_pair(config, config.cycle) if timed else None
     for name in config.widths:
@@ -88,8 +83,7 @@ def main() -> None:
     theirs = ", ".join(f"{width.hidden} {width.mean:.2f}x" for width in paper.TABLE10)
     console.print(f"Table 10 of the paper, Llama-3.1-8B on an A100: {theirs}")
     papers = [width._asdict() for width in paper.TABLE10]
-    study.write(config, "table10_widths", here, found, papers, started)
-    partial_file(config).unlink(missing_ok=True)
+    study.write(config, NAME, here, found, papers, started)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ root. Same widths, same seeds; by default exact learning, which has the least no
 import dataclasses
 import functools
 import time
-from pathlib import Path
 
 from rich.console import Console
 
@@ -39,6 +38,7 @@ SEEN = {
         SORTED, nodes=True, recent=True, entropy=True, certainty=True
     ),
 }
+NAME = "table6_observations"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,14 +65,9 @@ def variants(here: Ground, config: Config) -> dict[str, ObservationConfig]:
     return found | {"P+D+L+H": ObservationConfig(hidden=channels)}
 
 
-def partial_file(config: Config) -> Path:
-    """Where finished rows are kept for a stopped command to go on."""
-    return config.folder / "table6_observations.partial"
-
-
 def rows(here: Ground, config: Config, console: Console) -> list[Row]:
     """The baselines, then a row per observation."""
-    found, kept = scores.baselines(here), study.kept(config, here, partial_file(config))
+    found, kept = scores.baselines(here), study.kept(config, NAME, here)
     for name, seen in variants(here, config).items():
         under = here._replace(policy=dataclasses.replace(here.policy, observation=seen))
         console.print(name)
@@ -87,8 +82,7 @@ def main() -> None:
     found = rows(here, config, console)
     console.print(beside.table("What the policies see", found, [paper.TABLE6]))
     papers = beside.paper_rows([paper.TABLE6])
-    study.write(config, "table6_observations", here, found, papers, started)
-    partial_file(config).unlink(missing_ok=True)
+    study.write(config, NAME, here, found, papers, started)
 
 
 if __name__ == "__main__":
