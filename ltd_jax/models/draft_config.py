@@ -154,6 +154,8 @@ def feature_layers(
     """The layers that the draft names, as those that the stream enters; and how they were read."""
     named = settings.fields.get(LAYER_IDS)
     N = target.layer_count
+    if named is None and not target.feature_layers:
+        return None, f"The draft names no feature layers, and {N} layers have no default ones."
     if named is None:
         return None, f"Features enter layers {target.feature_layers} of {N}: the draft names none."
     whole = isinstance(named, list) and all(type(layer) is int for layer in named)

@@ -55,6 +55,23 @@ def real():
     return pair, prompts, runs, batches
 
 
+def test_every_method_warms_up_on_a_prompt_of_every_task(monkeypatch):
+    decoded = []
+
+    def decode(pair, method, prompt, index, new_tokens):
+        decoded.append((method.name, index, new_tokens, pair.stop_tokens))
+        return Run(method.name, index, prompt.task, (1, 2), 0.1, 0.2, (0,), (0,), (1,))
+
+    monkeypatch.setattr(benchmark, "decode", decode)
+    pair = dataclasses.replace(tiny.pair(0), stop_tokens=(3,))
+    prompts = [Prompt(np.zeros(2, np.int32), task) for task in (1, 1, 0, 0)]
+    methods = [Method("one"), Method("two")]
+    benchmark.interleaved(pair, methods, prompts, 20, skip=frozenset({0, 1, 2}))
+    warmed = [(name, index, 20, (-1,)) for name in ("one", "two") for index in (0, 2)]
+    assert decoded[:4] == warmed
+    assert sorted(decoded[4:]) == [("one", 3, 20, (3,)), ("two", 3, 20, (3,))]
+
+
 def test_every_method_decodes_every_prompt(real):
     _, prompts, runs, batches = real
     assert len(batches) == len(prompts)

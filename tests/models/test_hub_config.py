@@ -59,6 +59,10 @@ def test_a_small_targets_features_are_the_drafts_affair(folder):
     assert with_features(found, None, (1, 3, 5)).feature_layers == (1, 3, 5)
     assert with_features(found, (2, 3, 4), None).feature_layers == (2, 3, 4)
     assert with_features(found, (), None).feature_layers == ()  # Griffin
+    assert draft_config.feature_layers(draft_config.Settings(folder), found) == (
+        None,
+        "The draft names no feature layers, and 6 layers have no default ones.",
+    )
     with pytest.raises(ValueError, match="6 layers .* say by --feature-layers"):
         with_features(found, None, None)
 
