@@ -47,6 +47,11 @@ class SamplingConfig:
                 "top_k and top_p change nothing at temperature 0, where the most probable token is "
                 "taken; raise the temperature or leave them out."
             )
+        if self.temperature == 0 and self.rule == "sequential":
+            raise ValueError(
+                "rule sequential changes nothing at temperature 0, where nothing is drawn; raise the "
+                "temperature or leave it out."
+            )
 
     @property
     def is_argmax(self) -> bool:
@@ -56,7 +61,7 @@ class SamplingConfig:
     @property
     def is_reproducible(self) -> bool:
         """Whether one seed gives one text, whoever decodes it."""
-        return self.temperature == 0 or self.rule == "coupled"
+        return self.rule == "coupled"
 
 
 GREEDY = SamplingConfig()

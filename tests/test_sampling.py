@@ -22,6 +22,7 @@ from ltd_jax.sampling import GREEDY, SamplingConfig
         ({"rule": "block"}, "rule is 'block'"),
         ({"top_p": 0.9}, "change nothing at temperature 0"),
         ({"top_k": 5}, "change nothing at temperature 0"),
+        ({"rule": "sequential"}, "rule sequential changes nothing at temperature 0"),
     ],
 )
 def test_wrong_settings_get_a_sentence(settings, sentence):
@@ -32,7 +33,7 @@ def test_wrong_settings_get_a_sentence(settings, sentence):
 def test_the_default_is_greedy():
     assert SamplingConfig() == GREEDY and GREEDY.is_argmax and GREEDY.is_reproducible
     assert not SamplingConfig(repetition_penalty=1.2).is_argmax
-    assert SamplingConfig(repetition_penalty=1.2, rule="sequential").is_reproducible
+    assert SamplingConfig(repetition_penalty=1.2).is_reproducible
     assert SamplingConfig(temperature=1.0).is_reproducible
     assert not SamplingConfig(temperature=1.0, rule="sequential").is_reproducible
 
