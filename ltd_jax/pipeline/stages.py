@@ -124,7 +124,7 @@ def _recorded(path: Path, pair: Pair, origin: dict[str, Any]) -> Trace:
         must_equal(path, name, trace.provenance.get(name), origin[name])
     shape = (cycle.max_levels, cycle.beam_width)
     must_equal(path, "levels and beam width", trace.score.shape[1:3], shape)
-    return trace
+    return kept_parts.renamed(trace, origin)
 
 
 def _reaching(

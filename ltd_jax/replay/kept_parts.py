@@ -1,5 +1,6 @@
 """Parts of a recording that an interrupted run left, read again only where they belong to it."""
 
+import dataclasses
 import warnings
 from pathlib import Path
 from typing import Any
@@ -37,4 +38,12 @@ def read(
                 f"{path} was recorded with {name} {there[name]}, not {here[name]}; delete "
                 f"{path.parent} or give another folder."
             )
-    return part if (part.hidden is not None) == with_hidden else None
+    return renamed(part, provenance) if (part.hidden is not None) == with_hidden else None
+
+
+def renamed(trace: Trace, provenance: dict[str, Any]) -> Trace:
+    """A trace of the same prompts with the names that their tasks have in `provenance`.
+
+    A question file may have been renamed since; prompts name their tasks by number.
+    """
+    return dataclasses.replace(trace, provenance=trace.provenance | {"tasks": provenance["tasks"]})

@@ -109,6 +109,14 @@ def test_an_interrupted_recording_goes_on(pair, found, trace, tmp_path, monkeypa
         record.record(pair, found, NEW_TOKENS, ORIGIN | {"prompts": "other"}, tmp_path)
 
 
+def test_a_task_that_was_renamed_between_two_parts_is_one(pair, found, tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "TEXTS_AT_ONCE", 1)
+    record.record(pair, found, NEW_TOKENS, ORIGIN, tmp_path)
+    (tmp_path / "texts-00001.npz").unlink()
+    again = record.record(pair, found, NEW_TOKENS, ORIGIN | {"tasks": ["b"]}, tmp_path)
+    assert again.provenance["tasks"] == ["b"] and not again.task.any()
+
+
 def test_a_damaged_part_is_recorded_again(pair, found, trace, tmp_path):
     record.record(pair, found, NEW_TOKENS, ORIGIN, tmp_path)
     (part,) = tmp_path.glob("*.npz")
