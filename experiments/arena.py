@@ -10,7 +10,6 @@ from rich.console import Console
 
 from experiments import command, output
 from experiments.command import PairFlags
-from ltd_jax import provenance
 from ltd_jax.config import PolicyConfig
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.errors import UserError
@@ -98,7 +97,7 @@ def hold(
         clocking = Clocking(out, trained.policies.widths, config.measure)
         trained = trained._replace(table=tables.named_table(pair, clocking, None, console))
     tables.must_sample_alike(trained.table, trained.policies.folder, pair)
-    device = provenance.device_name()
+    device = pair.device
     other, dtype = config.allow_other_hardware, config.dtype
     saved.check(trained.policies, pair.fingerprint, device, other, dtype)
     heads = saved_heads.load(config.classifiers or config.trained / "classifiers")
@@ -153,4 +152,4 @@ def show(
     console.print(leaderboard.terminal_table(title, rows, temperature, papers))
     png = canvas.encode(leaderboard.bars(rows, temperature), "png")
     theirs = [leaderboard.paper_row(paper, row) for paper in papers for row in paper.rows]
-    output.write(config.folder, name, config.dtype, content | {"paper": theirs}, png)
+    output.write(config.folder, name, config, content | {"paper": theirs}, png)

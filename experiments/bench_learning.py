@@ -25,7 +25,6 @@ from rich.console import Console
 from experiments import command, gym_replay
 from experiments.command import PairFlags
 from ltd_jax import learning as learners
-from ltd_jax import provenance
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig, PPOConfig
 from ltd_jax.learning.course import Replays
 from ltd_jax.learning.stage import Point
@@ -154,7 +153,7 @@ def main() -> None:
         | {
             "positions": len(replays.train.remaining),
             "settings": dataclasses.asdict(settings),
-            "provenance": provenance.environment(config.dtype),
+            "provenance": config.environment,
         }
     )
     path.write_text(json.dumps(record, indent=1, default=str) + "\n")

@@ -47,9 +47,15 @@ class PairFlags:
     target: Path = ASSETS / "target"  # folder of its weights and tokenizer, or a hub id
     draft: Path = ASSETS / "draft"
     dtype: DType = "auto"  # auto = bfloat16 on accelerators, float32 on processors
+    devices: int = 1  # of this host, that weights and caches are split over
     feature_layers: tuple[int, int, int] | None = None  # None = as the draft says
     draft_rope_theta: float | None = None  # None = as the draft says
     sampling: tyro.conf.OmitArgPrefixes[SamplingFlags] = SamplingFlags()
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Where numbers come from that a command with these flags writes (provenance.py)."""
+        return provenance.environment(self.dtype, self.devices)
 
 
 Flags = TypeVar("Flags", bound=PairFlags)
@@ -90,6 +96,7 @@ def resolved(config: Flags) -> Flags:
     theta = config.draft_rope_theta
     if theta is not None and not 1 <= theta < float("inf"):
         raise UserError(f"--draft-rope-theta is {theta} but must be a number >= 1.")
+    at_least_one(config, "devices")
     embedded = presets.of(config.target) is presets.EMBEDDED
     on_processor = jax.default_backend() == "cpu"
     auto: DType = "float32" if embedded or on_processor else "bfloat16"
@@ -128,9 +135,10 @@ def load_pair(flags: PairFlags, cycle: CycleConfig, in_blocks: bool | None = Non
         flags.feature_layers,
         flags.draft_rope_theta,
         in_blocks,
+        flags.devices,
     )
     say(f"target {pair.names[0]}, draft {pair.names[1]}, fingerprint {pair.fingerprint}")
-    say(f"{flags.dtype} on {provenance.device_name()}")
+    say(f"{flags.dtype} on {pair.device}")
     for remark in pair.remarks:
         say(remark)
     return pair.sampled(sampling, flags.sampling.seed)

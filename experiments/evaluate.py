@@ -20,7 +20,7 @@ from rich.console import Console
 
 from experiments import command
 from experiments.command import PairFlags
-from ltd_jax import prompts, provenance, report
+from ltd_jax import prompts, report
 from ltd_jax.errors import UserError
 from ltd_jax.pipeline import answers, results, settings_file, tables, training
 from ltd_jax.pipeline.questions import QuestionFlags, Split
@@ -50,7 +50,7 @@ def main() -> None:
     folder = config.policies if tuned is None else tuned.folder / "policies"
     trained = training.load(folder)
     pair = command.load_pair(config, trained.policies.cycle)
-    here, other = provenance.device_name(), config.allow_other_hardware
+    here, other = pair.device, config.allow_other_hardware
     if tuned is not None:
         settings_file.check_here(tuned, pair, other)
     saved.check(trained.policies, pair.fingerprint, here, other, config.dtype)

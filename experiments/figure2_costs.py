@@ -73,9 +73,7 @@ def main() -> None:
     console.print(shown)
     content = {"rows": rows, "paper": paper, "table": table.provenance}
     png = curves.part_costs(rows, paper, FIGURE2.model)
-    output.write(
-        config.results or config.out / "results", "figure2_costs", config.dtype, content, png
-    )
+    output.write(config.results or config.out / "results", "figure2_costs", config, content, png)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def main() -> None:
     content = {"rows": rows_of(committed_PDV, config.cycle.sizes), "trace": trace.provenance}
     png = curves.acceptance(committed_DV, config.cycle.sizes)
     folder = config.results or config.out / "results"
-    output.write(folder, "figure5_acceptance", config.dtype, content, png)
+    output.write(folder, "figure5_acceptance", config, content, png)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from rich.table import Table
 
 from experiments import command, output
 from experiments.command import PairFlags
-from ltd_jax import provenance
 from ltd_jax.pipeline import contest, questions, stages, tables, training
 from ltd_jax.pipeline.questions import QuestionFlags, Split
 from ltd_jax.policies import saved
@@ -57,7 +56,7 @@ def main() -> None:
     console = Console()
     trained = training.load(config.out / "policies")
     pair = command.load_pair(config, trained.policies.cycle)
-    saved.check(trained.policies, pair.fingerprint, provenance.device_name(), other_device=True)
+    saved.check(trained.policies, pair.fingerprint, pair.device, other_device=True)
     tables.must_sample_alike(trained.table, config.out / "policies", pair)
     trace = stages.trace_of(pair, config.split, config, console)
     replay = cycles.build(trace, trained.table, pair.config.cycle)
@@ -76,7 +75,7 @@ def main() -> None:
     console.print(shown)
     content = {"rows": rows, "better": better, "mean": mean, "paper": {"better": 54, "of": 57}}
     folder = config.results or config.out / "results"
-    output.write(folder, "figure7_domains", config.dtype, content, curves.domains(rows))
+    output.write(folder, "figure7_domains", config, content, curves.domains(rows))
 
 
 if __name__ == "__main__":

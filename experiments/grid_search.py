@@ -70,7 +70,7 @@ def main() -> None:
         shown.add_row(str(row["levels"]), str(row["size"]), f"{said:.1f}", f"{live:.1f}")
     console.print(shown)
     content = {"rows": rows, "checked": checked, "agreement": agreement}
-    output.write(config.results or config.out / "results", "grid_search", config.dtype, content)
+    output.write(config.results or config.out / "results", "grid_search", config, content)
 
 
 if __name__ == "__main__":

@@ -41,21 +41,22 @@ def main() -> None:
     pair, remarks = inspection.settings_of(
         config.target, config.draft, cycle, config.feature_layers, config.draft_rope_theta
     )
-    memory = inspection.memory_of(pair, jnp.dtype(config.dtype))
+    memory = inspection.memory_of(pair, jnp.dtype(config.dtype), config.devices)
     doubts = inspection.tokenizer_doubts(config.target, config.draft, pair.target.vocab_size)
     accepted = None
     if config.weights:
         accepted = inspection.probe(command.load_pair(config, cycle))
         doubts += inspection.acceptance_doubts(accepted)
     if config.json:
-        print(json.dumps(as_json(pair, memory, remarks, accepted, doubts)))
+        print(json.dumps(as_json(pair, memory, config.devices, remarks, accepted, doubts)))
     else:
-        show(pair, memory, (*remarks,), accepted, doubts)
+        show(pair, memory, config.devices, (*remarks,), accepted, doubts)
 
 
 def as_json(
     pair: PairConfig,
     memory: Memory,
+    devices: int,
     remarks: tuple[str, ...],
     accepted: float | None,
     doubts: list[str],
@@ -66,6 +67,7 @@ def as_json(
         "target": dataclasses.asdict(pair.target),
         "draft": dataclasses.asdict(pair.draft),
         "context": pair.cycle.context,
+        "devices": devices,
         "bytes": dataclasses.asdict(memory),
         "remarks": list(remarks),
         "accepted_per_cycle": accepted,
@@ -76,6 +78,7 @@ def as_json(
 def show(
     pair: PairConfig,
     memory: Memory,
+    devices: int,
     remarks: tuple[str, ...],
     accepted: float | None,
     doubts: list[str],
@@ -87,8 +90,9 @@ def show(
     console.print(f"draft: {pair.draft}")
     for remark in remarks:
         console.print(remark)
+    each = "memory" if devices == 1 else f"memory on each of {devices} devices"
     console.print(
-        f"memory: target {mebi(memory.target)}, draft {mebi(memory.draft)}, caches of "
+        f"{each}: target {mebi(memory.target)}, draft {mebi(memory.draft)}, caches of "
         f"{pair.cycle.context} tokens {mebi(memory.caches)}, together {mebi(memory.needed)}"
     )
     if memory.device is not None:

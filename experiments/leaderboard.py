@@ -42,7 +42,7 @@ def main() -> None:
         heat: arena.hold(config, heat, console, config.sampled if heat > 0 else None)
         for heat in config.temperatures
     }
-    document = output.write(config.folder, "leaderboard", config.dtype, arena.document(found))
+    document = output.write(config.folder, "leaderboard", config, arena.document(found))
     for temperature in found:
         papers = PAPERS.get(temperature, ())
         title = f"all methods, temperature {temperature:g}"

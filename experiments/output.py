@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from experiments import command
-from ltd_jax import provenance
+from experiments.command import PairFlags
 from ltd_jax.replay.trace import replacing
 
 
 def write(
-    folder: Path, name: str, dtype: str, content: Mapping[str, Any], png: bytes | None = None
+    folder: Path, name: str, flags: PairFlags, content: Mapping[str, Any], png: bytes | None = None
 ) -> dict[str, Any]:
     """Writes both and says where; returns what is in the JSON."""
     command.writable(folder)
     whole = {"schema": 1, "experiment": name, **content}
-    whole["environment"] = provenance.environment(dtype)
+    whole["environment"] = flags.environment
     path = folder / f"{name}.json"
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n")

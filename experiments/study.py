@@ -13,7 +13,7 @@ from rich.console import Console
 
 from experiments import command
 from experiments.command import PairFlags
-from ltd_jax import presets, provenance
+from ltd_jax import presets
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
 from ltd_jax.learning import course
 from ltd_jax.pipeline import comparing, scores, studies
@@ -107,7 +107,7 @@ def write(
     document = {
         "schema": 1,
         "experiment": name,
-        "environment": provenance.environment(config.dtype),
+        "environment": config.environment,
         "ground": here.origin,
         "best_constant": here.best._asdict(),
         "seeds": config.seeds,

@@ -19,7 +19,6 @@ from rich.table import Table
 
 from experiments import command, quickstart
 from experiments.command import SamplingFlags
-from ltd_jax import provenance
 from ltd_jax.pipeline import sampled_study
 
 
@@ -64,7 +63,7 @@ def main() -> None:
     pair = command.load_pair(config, config.cycle)
     found = sampled_study.study(pair, config, console)
     console.print(shown(found["rows"]))
-    head = {"environment": provenance.environment(config.dtype), "pair": pair.fingerprint}
+    head = {"environment": config.environment, "pair": pair.fingerprint}
     summary = {"means": sampled_study.means(found["rows"])}
     path.write_text(json.dumps(head | summary | found, indent=1) + "\n")
     if config.json:

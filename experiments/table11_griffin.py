@@ -50,7 +50,7 @@ def main() -> None:
             console.print(f"{row['method']}: {ours}; {paper.model} in the paper {theirs}")
     rows = [leaderboard.paper_row(paper, row) for row in paper.rows]
     content = {"rows": found.report["methods"], "paper": rows, "random_weights": is_random}
-    document = output.write(config.out / "results", "table11_griffin", config.dtype, content)
+    document = output.write(config.out / "results", "table11_griffin", config, content)
     if config.json:
         print(json.dumps(document))
 

@@ -12,10 +12,14 @@ from ltd_jax import __version__, processor
 from ltd_jax.errors import UserError
 
 
-def environment(dtype: str) -> dict[str, Any]:
-    """Device, dtype, versions, date (UTC) and command of this process, as JSON values."""
+def environment(dtype: str, devices: int = 1) -> dict[str, Any]:
+    """Device, dtype, versions, date (UTC) and command of this process, as JSON values.
+
+    Args:
+      devices: that a pair is split over.
+    """
     return {
-        "device": device_name(),
+        "device": device_name(devices),
         "device_count": jax.device_count(),
         "dtype": dtype,
         "python": platform.python_version(),
@@ -34,10 +38,15 @@ def _command() -> str:
     return " ".join([name, *sys.argv[1:]])
 
 
-def device_name() -> str:
-    """The kind of the first device; of a processor also its vectors and usable cores."""
+def device_name(devices: int = 1) -> str:
+    """The kind of the first device; of a processor also its vectors and usable cores.
+
+    Args:
+      devices: that a pair is split over; more than one are another device in all that is compared.
+    """
     device = jax.devices()[0]
-    return processor.name() if device.platform == "cpu" else device.device_kind
+    name = processor.name() if device.platform == "cpu" else device.device_kind
+    return name if devices == 1 else f"{name}, split over {devices}"
 
 
 class Place(NamedTuple):

@@ -49,8 +49,8 @@ class SamplingConfig:
             )
         if self.temperature == 0 and self.rule == "sequential":
             raise ValueError(
-                "rule sequential changes nothing at temperature 0, where nothing is drawn; raise the "
-                "temperature or leave it out."
+                "rule sequential changes nothing at temperature 0, where nothing is drawn; raise "
+                "the temperature or leave it out."
             )
 
     @property

@@ -17,6 +17,7 @@ from ltd_jax.config import PairConfig
 from ltd_jax.cycle import step
 from ltd_jax.cycle.pair import PairParams
 from ltd_jax.cycle.step import CycleResult, CycleState, PlainState
+from ltd_jax.models import split
 from ltd_jax.models.target import TargetParams
 from ltd_jax.policies.controller import Controller
 
@@ -71,7 +72,8 @@ def run_cycles(
         )
 
     start = (state, Cycles(blank, jnp.int32(0), left))
-    return jax.lax.while_loop(lambda carry: _goes_on(carry[1], N), advance, start)
+    done = jax.lax.while_loop(lambda carry: _goes_on(carry[1], N), advance, start)
+    return split.placed(done, pair.devices)
 
 
 @functools.partial(jax.jit, static_argnames="pair", donate_argnames="state")
@@ -95,7 +97,8 @@ def run_plain(
         )
 
     start = (state, PlainSteps(jnp.zeros((N,), jnp.int32), jnp.int32(0), left))
-    return jax.lax.while_loop(lambda carry: _goes_on(carry[1], N), advance, start)
+    done = jax.lax.while_loop(lambda carry: _goes_on(carry[1], N), advance, start)
+    return split.placed(done, pair.devices)
 
 
 def _goes_on(so_far: Cycles | PlainSteps, most: int) -> jax.Array:

@@ -2,17 +2,18 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from ltd_jax import prompts
+from ltd_jax import prompts, provenance
 from ltd_jax.config import CycleConfig, PairConfig, TargetConfig
 from ltd_jax.errors import UserError
 from ltd_jax.model_config import told
-from ltd_jax.models import blocks, hub, tensor_files, weights
+from ltd_jax.models import blocks, hub, split, tensor_files, weights
 from ltd_jax.models import draft_folder as draft_folder_reader
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.target import TargetParams
@@ -48,6 +49,20 @@ class Pair:
         """The stop tokens as the compiled loops take them, i32 [S]."""
         return jnp.asarray(self.stop_tokens, jnp.int32)
 
+    @property
+    def device(self) -> str:
+        """What it runs on, as all that is timed here names it."""
+        return provenance.device_name(self.config.devices)
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Where a number that this pair gives comes from (provenance.py)."""
+        return provenance.environment(jnp.dtype(self.dtype).name, self.config.devices)
+
+    def put(self, tree: Any) -> Any:
+        """Arrays of one device or of the host where the pair's weights are."""
+        return split.placed(tree, self.config.devices)
+
     def sampled(self, sampling: SamplingConfig, seed: int = 0) -> "Pair":
         """The same pair, decoding with other sampling settings."""
         config = dataclasses.replace(self.config, sampling=sampling)
@@ -62,6 +77,7 @@ def load(
     feature_layers: tuple[int, int, int] | None = None,
     draft_rope_theta: float | None = None,
     in_blocks: bool | None = None,
+    devices: int = 1,
 ) -> Pair:
     """Loads a pair from two Hugging Face style folders; the default is the embedded one.
 
@@ -69,24 +85,23 @@ def load(
       feature_layers: the layers before which features are taken; None = as the draft says.
       draft_rope_theta: the draft's rotary base; None = what its config.json says.
       in_blocks: weights in the layout of models.blocks; None = where that is fast.
+      devices: of this host, to split weights and caches over (models/split.py).
 
     Raises:
-      UserError: a file is missing or damaged, or the two are not a pair.
+      UserError: a file is missing or damaged, the two are not a pair, or there are fewer devices.
     """
     packs = blocks.wanted(dtype) if in_blocks is None else in_blocks
-    target_config, target_params = weights.load_target(target_folder, dtype, in_blocks=packs)
-    embedding, theta = target_params.embedding, draft_rope_theta
-    draft = draft_folder_reader.load_draft(
-        draft_folder, target_config, embedding, dtype, theta, head=target_params.head
-    )
+    target, found = weights.load_target(target_folder, dtype, split.mesh_of(devices), packs)
+    asked = (target, found.embedding, dtype, draft_rope_theta, split.mesh_of(devices), found.head)
+    draft = draft_folder_reader.load_draft(draft_folder, *asked)
     try:
-        seen = with_features(target_config, draft.feature_layers, feature_layers)
-        config = PairConfig(seen, draft.config, cycle)
+        seen = with_features(target, draft.feature_layers, feature_layers)
+        config = PairConfig(seen, draft.config, cycle, devices=devices)
     except ValueError as error:
         raise UserError(f"{target_folder} and {draft_folder}: {error}") from error
     return Pair(
         config=config,
-        params=PairParams(target_params, _laid_out(draft.params, packs)),
+        params=PairParams(found, blocks.block_draft(draft.params) if packs else draft.params),
         dtype=dtype,
         stop_tokens=prompts.stop_tokens(target_folder),
         fingerprint=_identity(target_folder, draft_folder, config),
@@ -101,10 +116,6 @@ def _identity(target_folder: Path, draft_folder: Path, config: PairConfig) -> st
     stops = sorted(prompts.stop_tokens(target_folder))
     read_as = f"{told(config.target)} {told(config.draft)} {stops}"
     return tensor_files.fingerprint(target_folder, draft_folder, read_as=read_as)
-
-
-def _laid_out(params: DraftParams, packs: bool) -> DraftParams:
-    return blocks.block_draft(params) if packs else params
 
 
 def with_features(

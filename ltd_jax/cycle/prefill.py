@@ -12,7 +12,7 @@ from ltd_jax.cycle.catch_up import Pending
 from ltd_jax.cycle.pair import Pair, PairParams
 from ltd_jax.cycle.step import CycleState
 from ltd_jax.errors import UserError
-from ltd_jax.models import draft, kv_cache, target
+from ltd_jax.models import draft, kv_cache, split, target
 from ltd_jax.policies.controller import Controller
 
 
@@ -37,15 +37,10 @@ def prefill(pair: Pair, controller: Controller, prompt_T: np.ndarray) -> CycleSt
     for start in range(0, len(prompt_T), chunk):
         piece = prompt_T[start : start + chunk]
         is_last = start + chunk >= len(prompt_T)
-        state = prefill_chunk(
-            pair.params,
-            pair.config,
-            state,
-            jnp.asarray(np.pad(piece, (0, chunk - len(piece))), jnp.int32),
-            jnp.int32(0 if is_last else prompt_T[start + chunk]),
-            jnp.int32(len(piece)),
-            jnp.bool_(is_last),
-        )
+        token_T = jnp.asarray(np.pad(piece, (0, chunk - len(piece))), jnp.int32)
+        next_token = jnp.int32(0 if is_last else prompt_T[start + chunk])
+        rest = pair.put((token_T, next_token, jnp.int32(len(piece)), jnp.bool_(is_last)))
+        state = prefill_chunk(pair.params, pair.config, state, *rest)
     return state.replace(memory=memory)
 
 
@@ -56,7 +51,7 @@ def empty_state(
     config = pair.cycle
     feature = jnp.zeros((config.path_length, pair.target.feature_size), dtype)
     token = jnp.zeros((config.path_length,), jnp.int32)
-    return CycleState(
+    state = CycleState(
         target_cache=target.empty_cache(pair.target, config.target_slots, dtype),
         draft_cache=draft.empty_cache(pair.draft, config.draft_slots, dtype),
         root=jnp.int32(0),
@@ -64,6 +59,7 @@ def empty_state(
         memory=jax.tree.map(jnp.copy, controller.init()),  # a buffer each: states are donated
         sampling=None if key is None else sample.start(pair, key),
     )
+    return split.placed(state, pair.devices)
 
 
 @functools.partial(jax.jit, static_argnames="pair", donate_argnames="state")
@@ -87,9 +83,8 @@ def prefill_chunk(
     T = token_T.shape[0]
     rows_T, cache = jnp.arange(T), state.target_cache
     causal = jnp.tril(jnp.ones((T, T), bool))
-    logits_TX, feature_TE, rows = target.forward(
-        params.target, pair.target, token_T, cache.length + rows_T, causal, cache
-    )
+    asked = (token_T, cache.length + rows_T, causal, cache)
+    logits_TX, feature_TE, rows = target.forward(params.target, pair.target, *asked)
     sampling = sample.read(state.sampling, token_T, rows_T < count)
     root = sample.choose(logits_TX[count - 1], cache.length + count, sampling, pair.sampling)
     shifted_T = jnp.where(rows_T == count - 1, next_token, jnp.roll(token_T, -1))
@@ -100,13 +95,14 @@ def prefill_chunk(
     )
     last = (feature_TE[count - 1], logits_TX[count - 1])
     target_cache = kv_cache.append(cache, rows, jnp.where(root >= 0, count, 0))  # after the reads
-    return state.replace(
+    following = state.replace(
         target_cache=target_cache,
         draft_cache=draft_cache,
         root=root,
         pending=_waiting(state.pending, root, *last, waiting),
         sampling=sample.read(sampling, root[None], is_last[None]),
     )
+    return split.placed(following, pair.devices)
 
 
 def _waiting(

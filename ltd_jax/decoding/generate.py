@@ -48,10 +48,11 @@ def plain_bursts(pair: Pair, prompt_T: np.ndarray, new_tokens: int) -> Iterator[
     state = prefill(pair, _NO_CONTROLLER, prompt_T)
     root = int(state.root)
     yield Burst((root,))
-    if root in pair.stop_tokens:
+    if root in pair.stop_tokens or new_tokens == 1:
         return
-    advance = partial(loop.run_plain, pair.params.target, pair.config, pair.stops)
-    for done in calls(advance, step.plain_of(state), new_tokens - 1):
+    stops, left = pair.put((pair.stops, jnp.int32(new_tokens - 1)))
+    advance = partial(loop.run_plain, pair.params.target, pair.config, stops)
+    for done in calls(advance, step.plain_of(state), left):
         yield from (Burst((token,)) for token in done.token[: done.count].tolist())
 
 
@@ -72,24 +73,25 @@ def speculative_bursts(
     state = prefill(pair, controller, prompt_T)
     root = int(state.root)
     yield Burst((root,))
-    if root in pair.stop_tokens:
+    if root in pair.stop_tokens or new_tokens == 1:
         return
-    advance = partial(
-        loop.run_cycles, pair.params, pair.config, controller, pair.stops, controller_params
-    )
     left = new_tokens - 1
-    for done in calls(advance, state, left):
+    *given, limit = pair.put((pair.stops, controller_params, jnp.int32(left)))
+    advance = partial(loop.run_cycles, pair.params, pair.config, controller, *given)
+    for done in calls(advance, state, limit):
         for row in rows_of(done):
             burst = trim(row, pair, left)
             left -= len(burst.tokens)
             yield burst
 
 
-def calls(advance: Callable[[Any, jax.Array], Any], state: Any, left: int) -> Iterator[Any]:
-    """What `loop.run_cycles` or `loop.run_plain` give, on the host, until the text is over."""
-    if left < 1:
-        return
-    state, done = advance(state, jnp.int32(left))
+def calls(advance: Callable[[Any, jax.Array], Any], state: Any, left: jax.Array) -> Iterator[Any]:
+    """What `loop.run_cycles` or `loop.run_plain` give, on the host, until the text is over.
+
+    Args:
+      left: i32 [], tokens that are wanted, at least 1.
+    """
+    state, done = advance(state, left)
     over = False
     while not over:
         state, following = advance(state, done.left)

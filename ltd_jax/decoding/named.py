@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from ltd_jax import presets, provenance
+from ltd_jax import presets
 from ltd_jax.config import CycleConfig
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.decoding import rivals
@@ -141,7 +141,7 @@ def method(named: Named, pair: Pair, other_device: bool = False) -> Method:
         setting = controller.constant_params(named.levels, named.size, cycle)
         return Method(named.name, controller.constant(), setting)
     dtype = jnp.dtype(pair.dtype).name
-    saved.check(policies, pair.fingerprint, provenance.device_name(), other_device, dtype)
+    saved.check(policies, pair.fingerprint, pair.device, other_device, dtype)
     return Method(named.name, networks.learned(cycle, policies.widths), policies.params)
 
 

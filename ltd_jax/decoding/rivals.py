@@ -137,7 +137,7 @@ def _check_table(name: str, table: LatencyTable, pair: Pair, other_device: bool)
             f"{pair.fingerprint}; measure this one with profile_latency."
         )
     there = Place(str(origin.get("device")), origin.get("dtype"))
-    here = Place(provenance.device_name(), jnp.dtype(pair.dtype).name)
+    here = Place(pair.device, jnp.dtype(pair.dtype).name)
     what, remedy = f"{name}: the latency table is of", "measure here with profile_latency"
     provenance.must_be_here(what, there, here, other_device, remedy)
 

@@ -27,11 +27,11 @@ def read(loader: Loader, config: DraftConfig, embedding: jax.Array) -> Eagle3Par
     E, Y = config.hidden_size, config.draft_vocab_size
     return Eagle3Params(
         embedding=embedding,
-        fuse=loader.linear("fc.weight", E, 3 * config.target_hidden_size),
+        fuse=loader.linear("fc.weight", E, 3 * config.target_hidden_size, "out"),
         hidden_norm=loader.vector(MARK, E),
         norm=loader.vector("norm.weight", E),
         head=loader.linear("lm_head.weight", Y, E, "out"),
-        target_token=jnp.asarray(target_tokens(loader.files, config)),
+        target_token=loader.ids(target_tokens(loader.files, config)),
         fuse_norm=fuse_norm(loader, config),
         **weights.load_fields(weights.layer_shapes(config, inputs=2), "midlayer.", loader),
     )

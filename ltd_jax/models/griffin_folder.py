@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ltd_jax.config import GriffinConfig
@@ -61,7 +60,7 @@ def read(
     if config.attention_bias:
         for field, name in BIASES.items():
             found[field] = loader.vector(name, shapes[field[0]][0])
-    own = jnp.arange(config.vocab_size, dtype=jnp.int32)
+    own = loader.ids(np.arange(config.vocab_size))
     return GriffinParams(embedding=embedding, head=head, target_token=own, **found)
 
 

@@ -16,11 +16,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ltd_jax.errors import UserError
+from ltd_jax.models.split import AXIS
 from ltd_jax.models.tensor_files import TensorFolder
 
 BLOCK_BYTES = 16 * 2**20
 ALIGNMENT = 64  # bytes; XLA copies host arrays that start elsewhere
-AXIS = "model"
 Split = Literal["in", "out", "none"]
 
 
@@ -50,6 +50,10 @@ class Loader:
         for start, block in self._blocks(name, rows, columns):
             found[start : start + len(block)] = block
         return self._put(name, found, None)
+
+    def ids(self, token: np.ndarray) -> jax.Array:
+        """Whole numbers as i32 where the weights are."""
+        return jax.device_put(token.astype(np.int32), self._sharding(token.shape, None))
 
     def finish(self, ignored: frozenset[str] = frozenset()) -> None:
         """Warns of tensors that nothing read; UserError for one that holds no finite numbers."""

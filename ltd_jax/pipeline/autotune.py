@@ -8,10 +8,8 @@ import dataclasses
 import time
 from typing import Any
 
-import jax.numpy as jnp
 from rich.console import Console
 
-from ltd_jax import provenance
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.decoding import benchmark, comparison
 from ltd_jax.decoding.benchmark import Method, Run
@@ -46,7 +44,7 @@ def advise(pair: Pair, config: Settings, live_prompts: int, console: Console) ->
     rates = [replayed[name].tokens_per_second for name in ("ltd", "best_constant", "optimum")]
     advice = Advice(
         schema=1,
-        environment=provenance.environment(jnp.dtype(pair.dtype).name),
+        environment=pair.environment,
         ground=here.origin,
         methods=methods,
         contexts=[at_context(here, row) for row in range(len(here.table.contexts))],

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from ltd_jax import presets, provenance
+from ltd_jax import presets
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.decoding import benchmark, comparison
 from ltd_jax.decoding.benchmark import Method, Run
@@ -85,7 +85,7 @@ def head_of(
     return {
         "fingerprint": pair.fingerprint,
         "dtype": jnp.dtype(pair.dtype).name,
-        "device": provenance.device_name(),
+        "device": pair.device,
         "prompts": questions.digest_of(found),
         "new_tokens": new_tokens,
         "methods": digest.hexdigest()[:12],

@@ -4,6 +4,7 @@ Sizes come from abstract shapes, so a pair can be looked at that does not fit th
 """
 
 import dataclasses
+import functools
 import math
 import os
 from pathlib import Path
@@ -31,7 +32,7 @@ LOW_ACCEPTANCE = 0.2  # accepted tokens per cycle on the probe; trained drafts h
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes."""
+    """Bytes on each of the devices that a pair is split over."""
 
     target: int
     draft: int
@@ -65,8 +66,8 @@ def settings_of(
         raise UserError(f"{target_folder} and {draft_folder}: {error}") from error
 
 
-def memory_of(pair: PairConfig, dtype: jnp.dtype) -> Memory:
-    """What weights and caches of one sequence need, by shape."""
+def memory_of(pair: PairConfig, dtype: jnp.dtype, devices: int = 1) -> Memory:
+    """What weights and caches of one sequence need, by shape (split as in models/split.py)."""
     key = jax.random.key(0)
     weights = jax.eval_shape(lambda: target.init(key, pair.target, dtype))
     tokens = jax.ShapeDtypeStruct((pair.draft.draft_vocab_size,), jnp.int32)
@@ -81,16 +82,24 @@ def memory_of(pair: PairConfig, dtype: jnp.dtype) -> Memory:
     if isinstance(pair.draft, GriffinConfig):
         own = own.replace(head=None)  # the target's
     state = jax.eval_shape(lambda: prefill.empty_state(pair, controller.constant(), dtype))
+    part = functools.partial(_bytes, devices=devices)
+    whole = 0 if shares else _bytes(own.embedding)
     return Memory(
-        target=_bytes(weights),
-        draft=_bytes(own.replace(embedding=None) if shares else own),
-        caches=_bytes((state.target_cache, state.draft_cache)),
+        target=_bytes(weights.embedding) + part(weights.replace(embedding=None)),
+        draft=whole + part(own.replace(embedding=None)),
+        caches=part((state.target_cache, state.draft_cache)),
         device=device_bytes(),
     )
 
 
-def _bytes(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+def _bytes(tree: Any, devices: int = 1) -> int:
+    """Of arrays: maps are split by one of their axes, caches by heads, vectors are copied."""
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        divided = {2: leaf.shape, 3: leaf.shape[:1]}.get(len(leaf.shape), (1,))
+        parts = devices if all(size % devices == 0 for size in divided) else 1
+        total += math.prod(leaf.shape) * leaf.dtype.itemsize // parts
+    return total
 
 
 def device_bytes() -> int | None:

@@ -3,11 +3,9 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from ltd_jax import provenance
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.decoding import benchmark, comparison, lossless
 from ltd_jax.decoding.benchmark import Method, Run
@@ -82,7 +80,7 @@ def report_of(evidence: Evidence) -> dict[str, Any]:
     clean = comparison.without_repetition(runs, tasks, evidence.replay, table)
     return {
         "schema": 1,
-        "environment": provenance.environment(jnp.dtype(pair.dtype).name),
+        "environment": pair.environment,
         "pair": {
             "target": pair.names[0],
             "draft": pair.names[1],

@@ -110,4 +110,4 @@ def check(
 def check_here(settings: DecodeSettings, pair: Pair, other_device: bool) -> None:
     """`check` for a loaded pair on this machine."""
     dtype = jnp.dtype(pair.dtype).name
-    check(settings, pair.fingerprint, provenance.device_name(), dtype, other_device)
+    check(settings, pair.fingerprint, pair.device, dtype, other_device)

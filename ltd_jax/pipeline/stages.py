@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-import jax.numpy as jnp
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ltd_jax import learning, provenance
+from ltd_jax import learning
 from ltd_jax.config import LearningConfig, PolicyConfig
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.errors import UserError
@@ -95,7 +94,7 @@ def trace_of(
     path, new_tokens = trace_path(settings, split, with_hidden), settings.asked.new_tokens
     asking = questions.ask(pair, settings.asked, split, path.parent)
     found = asking.prompts
-    origin = provenance.environment(jnp.dtype(pair.dtype).name) | {
+    origin = pair.environment | {
         "tasks": list(asking.tasks),
         "fingerprint": pair.fingerprint,
         "prompts": questions.digest_of(found),

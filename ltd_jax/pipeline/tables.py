@@ -8,7 +8,6 @@ from pathlib import Path
 import jax.numpy as jnp
 from rich.console import Console
 
-from ltd_jax import provenance
 from ltd_jax.config import PolicyConfig
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.errors import UserError
@@ -50,7 +49,7 @@ def tables_of(
 
 def _subject(pair: Pair, path: Path) -> measure.Subject:
     """A pair to measure on this device."""
-    origin = provenance.environment(jnp.dtype(pair.dtype).name)
+    origin = pair.environment
     origin |= {"fingerprint": pair.fingerprint, "sampling": described(pair.config.sampling)}
     origin["cycle"] = dataclasses.asdict(pair.config.cycle)
     return measure.Subject(pair, origin, _partial_file(path))
@@ -77,10 +76,10 @@ def must_fit(table: LatencyTable, path: Path, pair: Pair) -> None:
     here = as_json(dataclasses.asdict(cycle))
     for name, there in origin.get("cycle", {}).items():
         must_equal(path, name, there, here.get(name))
-    if origin.get("device") != provenance.device_name():
+    if origin.get("device") != pair.device:
         warnings.warn(
             f"{path} was measured on {origin.get('device')}, so the policies are trained for that "
-            f"device and not for {provenance.device_name()}.",
+            f"device and not for {pair.device}.",
             stacklevel=2,
         )
 

@@ -24,7 +24,7 @@ class Clock:
     def __init__(self, pair: Pair, controller: Controller, context: int, cycles: int) -> None:
         self.pair, self.controller, self.context = pair, controller, context
         self.calls = math.ceil(cycles / pair.config.cycle.cycles_per_call)
-        self.stops = jnp.full_like(pair.stops, -1)  # decoding's program, and no text ends
+        self.stops = pair.put(jnp.full_like(pair.stops, -1))  # decoding's program, and no text ends
         prompt_T = np.arange(context, dtype=np.int32) % pair.config.target.vocab_size
         self.state = prefill(pair, controller, prompt_T)
 
@@ -35,9 +35,8 @@ class Clock:
 
     def cycle_seconds(self, params: Any) -> float:
         """Seconds of one cycle, as decoding runs them."""
-        run = partial(
-            loop.run_cycles, self.pair.params, self.pair.config, self.controller, self.stops, params
-        )
+        asked = (self.controller, self.stops, self.pair.put(params))
+        run = partial(loop.run_cycles, self.pair.params, self.pair.config, *asked)
         self.state, seconds = self.time(run, self.rewound())
         return seconds
 
@@ -53,11 +52,13 @@ class Clock:
     def rewound(self) -> CycleState:
         """The state with only the prompt committed; slots behind it are overwritten."""
         state = self.state
-        length = jnp.int32(self.context)
+        length, before, one = self.pair.put(
+            (jnp.int32(self.context), jnp.int32(self.context - 1), jnp.int32(1))
+        )
         return state.replace(
             target_cache=state.target_cache.replace(length=length),
-            draft_cache=state.draft_cache.replace(length=length - 1),
-            pending=state.pending.replace(count=jnp.int32(1)),
+            draft_cache=state.draft_cache.replace(length=before),
+            pending=state.pending.replace(count=one),
         )
 
     def time(self, run: Callable[[Any, jax.Array], Any], state: Any) -> tuple[Any, float]:
@@ -66,8 +67,9 @@ class Clock:
         The clock starts when a first call, of one cycle, has ended while the next waits behind it;
         behind the last one, a call of no cycle is dispatched.
         """
-        cycle, first, none = self.pair.config.cycle, jnp.int32(1), jnp.int32(0)
-        room = jnp.int32(cycle.context - self.context - cycle.path_length)
+        cycle = self.pair.config.cycle
+        most = cycle.context - self.context - cycle.path_length
+        first, none, room = self.pair.put((jnp.int32(1), jnp.int32(0), jnp.int32(most)))
         state, before = run(state, first)
         state, following = run(state, room)
         jax.device_get(before)

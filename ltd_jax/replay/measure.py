@@ -23,7 +23,6 @@ from ltd_jax.config import PolicyConfig
 from ltd_jax.cycle.pair import Pair
 from ltd_jax.errors import UserError
 from ltd_jax.policies import controller as controllers
-from ltd_jax.provenance import device_name
 from ltd_jax.replay import overhead, parts
 from ltd_jax.replay.clock import Clock
 from ltd_jax.replay.latency import LatencyTable
@@ -153,7 +152,7 @@ def identity(pair: Pair, config: MeasureConfig) -> dict[str, Any]:
     """What two halves of a measurement must have in common, as JSON."""
     return {
         "fingerprint": pair.fingerprint,
-        "device": device_name(),
+        "device": pair.device,
         "dtype": jnp.dtype(pair.dtype).name,
         "jax": jax.__version__,
         "cycle": dataclasses.asdict(pair.config.cycle),

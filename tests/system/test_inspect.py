@@ -50,6 +50,9 @@ def test_config_alone(folders, monkeypatch, capsys):
         path.unlink()
     out = run(monkeypatch, capsys, folders, "--no-weights")
     assert "Features enter layers (2, 6, 9) of 12" in out and "no doubts" in out
+    assert "memory: target 34 MiB" in out
+    out = run(monkeypatch, capsys, folders, "--no-weights", "--devices", "2")
+    assert "memory on each of 2 devices: target 18 MiB" in out
 
 
 def test_doubts(folders, monkeypatch, capsys):

@@ -1,0 +1,117 @@
+"""A pair split over virtual devices: the tokens of one device, and as many programs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ltd_jax.cycle import pair as pairs
+from ltd_jax.errors import UserError
+from ltd_jax.presets import EMBEDDED_CYCLE
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+import collections, logging, sys
+from pathlib import Path
+import jax, jax.numpy as jnp, numpy as np
+from ltd_jax.cycle import pair as pairs, prefill
+from ltd_jax.decoding import generate
+from ltd_jax.models import draft_folder, weights
+from ltd_jax.config import GriffinConfig
+from ltd_jax.pipeline import inspection, random_pairs
+from ltd_jax.policies import controller
+from ltd_jax.replay import record
+from ltd_jax.replay.clock import Clock
+from tests.system import tiny_pair
+
+family, devices, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+drawn = random_pairs.pair(family)
+cycle, asked = drawn.config.cycle, random_pairs.prompts(family, 3)
+weights.save_target(folder / "target", drawn.config.target, drawn.params.target, "float32")
+draft_folder.save_draft(folder / "draft", drawn.config.draft, drawn.params.draft, "float32")
+tiny_pair.tokenizer().save(str(folder / "target" / "tokenizer.json"))
+setting = controller.constant_params(3, 10, cycle)
+origin = {"tasks": ["a"], "fingerprint": "f", "prompts": "p", "new_tokens": 20}
+
+compiled = collections.Counter()
+class Compilations(logging.Handler):
+    def emit(self, event):
+        words = event.getMessage().split("XLA compilation of jit(")
+        compiled.update([words[1].split(")")[0]] if len(words) > 1 else [])
+logging.getLogger("jax").addHandler(Compilations())
+logging.getLogger("jax").propagate = False
+
+def decode(pair):
+    plain = [[t for b in generate.plain_bursts(pair, one, 40) for t in b.tokens] for one in asked]
+    bursts = [
+        list(generate.speculative_bursts(pair, controller.constant(), setting, one, 40))
+        for one in asked
+    ]
+    return plain, [[t for b in text for t in b.tokens] for text in bursts], bursts
+
+def load(devices):
+    seen = drawn.config.target.feature_layers or None  # Griffin's draft says so itself
+    folders = folder / "target", folder / "draft"
+    return pairs.load(cycle, *folders, feature_layers=seen, devices=devices)
+
+one, many = load(1), load(devices)
+alone, _, _ = decode(one)
+jax.config.update("jax_log_compiles", True)
+plain, speculative, bursts = decode(many)
+clock = Clock(many, controller.constant(), 30, cycle.cycles_per_call)
+assert clock.plain_seconds() > 0 and clock.cycle_seconds(setting) > 0
+jax.config.update("jax_log_compiles", False)
+assert plain == alone and speculative == plain, (alone, plain, speculative)
+accepted = sum(burst.accepted for text in bursts for burst in text)
+assert accepted > 10, accepted
+loops = {name: compiled[name] for name in ("run_plain", "run_cycles", "prefill_chunk")}
+assert set(loops.values()) == {1}, loops
+
+kv_heads = many.config.target.kv_head_count
+cache = clock.state.target_cache.keys[0]
+part = cache.addressable_shards[0].data.shape
+assert len(cache.sharding.device_set) == devices
+assert part[0] == (kv_heads // devices if kv_heads % devices == 0 else kv_heads), part
+assert many.device.endswith(f"split over {devices}") and many.device != one.device
+layer = many.params.target.layers[0]
+assert layer.q.addressable_shards[0].data.size * devices == layer.q.size
+
+held = lambda tree: sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
+memory = inspection.memory_of(many.config, jnp.float32, devices)
+student = many.params.draft.replace(embedding=None)
+if isinstance(many.config.draft, GriffinConfig):
+    student = student.replace(head=None)
+assert memory.target == held(many.params.target), memory
+assert memory.draft == held(student), memory
+assert memory.caches == held((clock.state.target_cache, clock.state.draft_cache)), memory
+
+prompts = [record.Prompt(one_T, 0) for one_T in asked]
+found = [record.record(pair, prompts, 20, origin) for pair in (one, many)]
+np.testing.assert_array_equal(found[0].token, found[1].token)
+np.testing.assert_allclose(found[0].score, found[1].score, atol=1e-4)
+print("same")
+"""
+
+
+@pytest.mark.parametrize(
+    ("family", "devices"),
+    [("qwen2", 2), ("llama-3 with griffin", 4)],  # four devices share two heads
+)
+def test_split_pairs_decode_as_whole_ones(family, devices, tmp_path):
+    flags = "--xla_force_host_platform_device_count=4"
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, family, str(devices), str(tmp_path)],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": flags},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0 and done.stdout.strip() == "same", done.stderr[-3000:]
+
+
+def test_more_devices_than_there_are():
+    with pytest.raises(UserError, match="--devices is 999, but this host has"):
+        pairs.load(EMBEDDED_CYCLE, devices=999)
