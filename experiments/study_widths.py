@@ -3,26 +3,29 @@
     python -m experiments.study_widths --out runs/widths          about 15 minutes on 2 CPU cores
 
 Records every width, measures all of them in turns, trains each one's policies (exact learning), and
-learns which width to draft from the entropy of the target's last token. All numbers are on the test
-texts, over the best constant of the first width: the paper's action space has one. Decoding has one
-width per program; nothing here is measured live.
+learns which width to draft from the entropy of the target's last token; then the same under the
+shipped latency tables of other devices. All numbers are on the test texts, over the best constant
+of the first width: the paper's action space has one. Decoding has one width per program; nothing
+here is measured live.
 """
 
 import dataclasses
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from experiments import command, study
 from experiments.study import StudyFlags
+from ltd_jax import presets
 from ltd_jax.config import LearningConfig
 from ltd_jax.errors import UserError
-from ltd_jax.pipeline import comparing, studies, tables, widths
+from ltd_jax.pipeline import comparing, retarget, studies, tables, widths
 from ltd_jax.pipeline.studies import Ground
-from ltd_jax.pipeline.widths import Row
 from ltd_jax.presets import EMBEDDED_LEARNING
+from ltd_jax.replay import shipped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Config(StudyFlags):
 
     out: Path = Path("runs/widths")
     widths: tuple[int, ...] = (4, 2, 8)
+    tables: tuple[str, ...] = shipped.names()  # shipped latency tables or files, beside --latency
     learning: LearningConfig = EMBEDDED_LEARNING
 
 
@@ -54,17 +58,44 @@ def grounds_of(config: Config, console: Console) -> list[Ground]:
     return grounds
 
 
-def shown(rows: list[Row]) -> Table:
+def under_tables(config: Config, grounds: list[Ground]) -> dict[str, list[Ground]]:
+    """What every width stands on, by the name of the table, each once."""
+    found = {config.latency or retarget.HERE: grounds}
+    known = {grounds[0].origin["latency"]}
+    for name in config.tables:
+        table = shipped.find(name)
+        fitted = [retarget.under(here, shipped.fit(table, here.cycle)) for here in grounds]
+        if fitted[0].origin["latency"] not in known:
+            found[name] = fitted
+            known.add(fitted[0].origin["latency"])
+    return found
+
+
+def rows_under(
+    config: Config, name: str, grounds: list[Ground], console: Console
+) -> list[dict[str, Any]]:
+    """Trains every width's policies under one table; its rows, with the table's name."""
+    console.print(f"latency table {name}")
+    params = [
+        comparing.train(here, config.learning, config.seeds, console).params for here in grounds
+    ]
+    rows = widths.rows_of(config.widths, grounds, params)
+    return [{"latency": name, **row} for row in rows]
+
+
+def shown(rows: list[dict[str, Any]]) -> Table:
     """The table for the terminal."""
     table = Table(
         title="Throughput over the best constant of the first width, test texts, by replay",
         caption="learned: mean over seeds with its 95 % interval",
     )
-    for heading in ("widths", "best constant", "optimum", "learned", "chosen"):
-        table.add_column(heading, justify="left" if heading == "widths" else "right")
+    for heading in ("latency", "widths", "best constant", "optimum", "learned", "chosen"):
+        justify = "left" if heading in ("latency", "widths") else "right"
+        table.add_column(heading, justify=justify)
     for row in rows:
         low, high = row["learned_low"], row["learned_high"]
         table.add_row(
+            row["latency"],
             ", ".join(map(str, row["widths"])),
             f"{row['best_constant']:.3f}",
             f"{row['optimum']:.3f}",
@@ -80,12 +111,12 @@ def main() -> None:
     if not config.widths or not distinct or min(config.widths) < 1:
         given = " ".join(map(str, config.widths))
         raise UserError(f"--widths {given} must be one or more distinct widths of at least 1.")
+    if config.cycle.beam_width != presets.of(config.target).cycle.beam_width:
+        command.say("--cycle.beam-width changes nothing here: --widths names the widths.")
     grounds = widths.same_speed(grounds_of(config, console))
     widths.must_be_comparable(grounds)
-    params = [
-        comparing.train(here, config.learning, config.seeds, console).params for here in grounds
-    ]
-    rows = widths.rows_of(config.widths, grounds, params)
+    every = under_tables(config, grounds)
+    rows = [row for name in every for row in rows_under(config, name, every[name], console)]
     console.print(shown(rows))
     study.write(config, "study_widths", grounds[0], rows, [], started)
 

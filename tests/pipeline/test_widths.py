@@ -124,10 +124,17 @@ def test_the_study_runs_from_what_is_recorded(tmp_path, monkeypatch, capsys):
         cycle = dataclasses.replace(study_folder.CYCLE, beam_width=width)
         study_folder.make(tmp_path / f"width-{width}", cycle)
     flags = ("--out", str(tmp_path), *study_folder.ARGUMENTS, "--seeds", "1")
-    study_folder.run(study_widths, monkeypatch, *flags, "--widths", "2", "3")
+    other = ("--tables", "a100-vicuna-13b-paper")
+    study_folder.run(study_widths, monkeypatch, *flags, *other, "--widths", "2", "3")
     found = json.loads((tmp_path / "results" / "study_widths.json").read_text())
-    assert [row["widths"] for row in found["rows"]] == [[2], [3], [2, 3]]
-    assert "2, 3" in capsys.readouterr().out
+    assert [row["widths"] for row in found["rows"]] == [[2], [3], [2, 3]] * 2
+    here, there = found["rows"][:3], found["rows"][3:]
+    assert {row["latency"] for row in here} == {"here"}
+    assert {row["latency"] for row in there} == {"a100-vicuna-13b-paper"}
+    assert [row["optimum"] for row in here] != [row["optimum"] for row in there]
+    assert there[0]["best_constant"] == 1.0
+    said = capsys.readouterr()
+    assert "2, 3" in said.out and "--cycle.beam-width changes nothing here" in said.err
     for wrong in (("2", "2"), ("0",)):
         with pytest.raises(UserError, match="distinct widths of at least 1"):
             study_folder.run(study_widths, monkeypatch, *flags, "--widths", *wrong)
