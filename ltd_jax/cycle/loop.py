@@ -65,15 +65,16 @@ def run_cycles(
         kept = jnp.minimum(result.committed, so_far.left)
         is_text = jnp.arange(path) < kept
         stopped = jnp.any(jnp.isin(result.token, stops) & is_text)
-        return state, Cycles(
+        so_far = Cycles(
             result=jax.tree.map(_put(so_far.count), so_far.result, result),
             count=so_far.count + 1,
             left=jnp.where(stopped, 0, so_far.left - kept),
         )
+        return split.placed((state, so_far), pair)
 
     start = (state, Cycles(blank, jnp.int32(0), left))
     done = jax.lax.while_loop(lambda carry: _goes_on(carry[1], N), advance, start)
-    return split.placed(done, pair.devices)
+    return split.placed(done, pair)
 
 
 @functools.partial(jax.jit, static_argnames="pair", donate_argnames="state")
@@ -90,15 +91,16 @@ def run_plain(
     def advance(carry: tuple[PlainState, PlainSteps]) -> tuple[PlainState, PlainSteps]:
         state, so_far = carry
         state = step.plain(params, pair, state)
-        return state, PlainSteps(
+        so_far = PlainSteps(
             token=_put(so_far.count)(so_far.token, state.root),
             count=so_far.count + 1,
             left=jnp.where(jnp.isin(state.root, stops), 0, so_far.left - 1),
         )
+        return split.placed((state, so_far), pair)
 
     start = (state, PlainSteps(jnp.zeros((N,), jnp.int32), jnp.int32(0), left))
     done = jax.lax.while_loop(lambda carry: _goes_on(carry[1], N), advance, start)
-    return split.placed(done, pair.devices)
+    return split.placed(done, pair)
 
 
 def _goes_on(so_far: Cycles | PlainSteps, most: int) -> jax.Array:

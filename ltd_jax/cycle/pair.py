@@ -61,7 +61,7 @@ class Pair:
 
     def put(self, tree: Any) -> Any:
         """Arrays of one device or of the host where the pair's weights are."""
-        return split.placed(tree, self.config.devices)
+        return split.placed(tree, self.config)
 
     def sampled(self, sampling: SamplingConfig, seed: int = 0) -> "Pair":
         """The same pair, decoding with other sampling settings."""
@@ -91,8 +91,8 @@ def load(
       UserError: a file is missing or damaged, the two are not a pair, or there are fewer devices.
     """
     packs = blocks.wanted(dtype) if in_blocks is None else in_blocks
-    target, found = weights.load_target(target_folder, dtype, split.mesh_of(devices), packs)
-    asked = (target, found.embedding, dtype, draft_rope_theta, split.mesh_of(devices), found.head)
+    target, found = weights.load_target(target_folder, dtype, devices, packs)
+    asked = (target, found.embedding, dtype, draft_rope_theta, devices, found.head)
     draft = draft_folder_reader.load_draft(draft_folder, *asked)
     try:
         seen = with_features(target, draft.feature_layers, feature_layers)

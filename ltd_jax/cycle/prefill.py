@@ -59,7 +59,7 @@ def empty_state(
         memory=jax.tree.map(jnp.copy, controller.init()),  # a buffer each: states are donated
         sampling=None if key is None else sample.start(pair, key),
     )
-    return split.placed(state, pair.devices)
+    return split.placed(state, pair)
 
 
 @functools.partial(jax.jit, static_argnames="pair", donate_argnames="state")
@@ -102,7 +102,7 @@ def prefill_chunk(
         pending=_waiting(state.pending, root, *last, waiting),
         sampling=sample.read(sampling, root[None], is_last[None]),
     )
-    return split.placed(following, pair.devices)
+    return split.placed(following, pair)
 
 
 def _waiting(

@@ -13,12 +13,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from ltd_jax.config import GriffinConfig, TargetConfig
 from ltd_jax.errors import UserError
 from ltd_jax.model_config import AnyDraftConfig
-from ltd_jax.models import draft_config, eagle3_folder, griffin_folder, hub_config, weights
+from ltd_jax.models import draft_config, eagle3_folder, griffin_folder, hub_config, split, weights
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.draft_config import DraftSettings
 from ltd_jax.models.loader import Loader
@@ -51,7 +50,7 @@ def load_draft(
     embedding: jax.Array,
     dtype: jnp.dtype,
     rope_theta: float | None = None,
-    mesh: Mesh | None = None,
+    devices: int = 1,
     head: jax.Array | None = None,
 ) -> LoadedDraft:
     """An EAGLE-3 or Griffin draft folder for a target.
@@ -60,7 +59,7 @@ def load_draft(
       embedding: the target's [X, target E], taken where the folder has none of its own.
       dtype: of the weights on the device.
       rope_theta: the draft's rotary base; None = what its config.json says.
-      mesh: with an axis "model", to split the weights over; None = one device.
+      devices: to split the weights over (split.py).
       head: the target's [E, X], which a Griffin draft takes; None = tied to the embedding.
 
     Raises:
@@ -68,7 +67,8 @@ def load_draft(
     """
     files = TensorFolder(folder, canonical)
     settings = _settings(files, target, rope_theta)
-    config, loader = settings.config, Loader(files, dtype, mesh)
+    config = settings.config
+    loader = Loader(files, dtype, split.mesh_of(devices, target.kv_head_count))
     X, E = config.vocab_size, config.hidden_size
     if "embed_tokens.weight" in files or embedding.shape != (X, E):
         embedding = _shared(loader.table("embed_tokens.weight", X, E), embedding)

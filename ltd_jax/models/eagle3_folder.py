@@ -33,7 +33,7 @@ def read(loader: Loader, config: DraftConfig, embedding: jax.Array) -> Eagle3Par
         head=loader.linear("lm_head.weight", Y, E, "out"),
         target_token=loader.ids(target_tokens(loader.files, config)),
         fuse_norm=fuse_norm(loader, config),
-        **weights.load_fields(weights.layer_shapes(config, inputs=2), "midlayer.", loader),
+        **weights.load_fields(config, "midlayer.", loader, inputs=2),
     )
 
 

@@ -50,10 +50,11 @@ def read(
 ) -> GriffinParams:
     """The weights of a folder, around an embedding [X, E] and the target's head [E, X]."""
     found: dict[str, jax.Array] = {}
-    shapes = map_shapes(config)
+    shapes, heads = map_shapes(config), weights.heads_of(config)
     for field, name in MAPS.items():
-        split: Split = "in" if field in ("guide_down", "o", "down") else "out"
-        found[field] = loader.linear(name, shapes[field][0], shapes[field][1], split)
+        by: Split = "in" if field in weights.BY_INPUTS else "out"
+        out, into = shapes[field]
+        found[field] = loader.linear(name, out, into, by, heads.get(field))
     for field, name in NORMS.items():
         found[field] = loader.vector(name, config.hidden_size)
     found["fuse_bias"] = loader.vector(FUSE_BIAS, config.hidden_size)

@@ -2,8 +2,7 @@
 
 Linear maps are stored [out, in] and used [in, out] (see layers.py). A map is turned, cast and put
 block by block of its rows, so the host never holds much more than one tensor beside what it has
-already put on the device. With a mesh, maps are split over its axis "model": by outputs or by
-inputs, where the axis divides them, and copied to all devices where it does not.
+already put on the device. With a mesh, maps are split over its devices (split.py).
 """
 
 import warnings
@@ -13,10 +12,10 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from ltd_jax.errors import UserError
-from ltd_jax.models.split import AXIS
+from ltd_jax.models import split
 from ltd_jax.models.tensor_files import TensorFolder
 
 BLOCK_BYTES = 16 * 2**20
@@ -31,29 +30,38 @@ class Loader:
         self.files, self.dtype, self.mesh = files, np.dtype(dtype), mesh
         self.finite: dict[str, jax.Array] = {}  # by tensor, bool []
 
-    def linear(self, name: str, out: int, into: int, split: Split = "none") -> jax.Array:
-        """A linear map [in, out]."""
+    def linear(
+        self, name: str, out: int, into: int, by: Split = "none", heads: int | None = None
+    ) -> jax.Array:
+        """A linear map [in, out].
+
+        Args:
+          by: which axis is split between devices.
+          heads: along that axis, none of which is cut; None = there are none.
+        """
         turned = _aligned((into, out), self.dtype)
         for start, block in self._blocks(name, out, into):
             turned[:, start : start + len(block)] = block.T
-        return self._put(name, turned, {"in": 0, "out": 1}.get(split))
+        axis = {"in": 0, "out": 1}.get(by)
+        count = 1 if axis is None else heads or turned.shape[axis]
+        return self._put(name, turned, axis, count)
 
     def vector(self, name: str, size: int) -> jax.Array:
         """A norm's weight or a bias [size]."""
         stored = self.files.read(name, (size,))
         self._check_kind(name, stored)
-        return self._put(name, stored.astype(self.dtype), None)
+        return self._put(name, stored.astype(self.dtype))
 
     def table(self, name: str, rows: int, columns: int) -> jax.Array:
         """An embedding [rows, columns], as it is stored."""
         found = _aligned((rows, columns), self.dtype)
         for start, block in self._blocks(name, rows, columns):
             found[start : start + len(block)] = block
-        return self._put(name, found, None)
+        return self._put(name, found)
 
     def ids(self, token: np.ndarray) -> jax.Array:
         """Whole numbers as i32 where the weights are."""
-        return jax.device_put(token.astype(np.int32), self._sharding(token.shape, None))
+        return jax.device_put(token.astype(np.int32), self._where())
 
     def finish(self, ignored: frozenset[str] = frozenset()) -> None:
         """Warns of tensors that nothing read; UserError for one that holds no finite numbers."""
@@ -83,18 +91,15 @@ class Loader:
                 "point numbers; quantised weights cannot be read."
             )
 
-    def _put(self, name: str, tensor: np.ndarray, axis: int | None) -> jax.Array:
-        array = jax.device_put(tensor, self._sharding(tensor.shape, axis))
+    def _put(
+        self, name: str, tensor: np.ndarray, axis: int | None = None, count: int = 1
+    ) -> jax.Array:
+        array = jax.device_put(tensor, self._where(axis, count))
         self.finite[name] = _all_finite(array)
         return array
 
-    def _sharding(self, shape: tuple[int, ...], axis: int | None) -> NamedSharding | None:
-        if self.mesh is None:
-            return None
-        parts: list[str | None] = [None] * len(shape)
-        if axis is not None and shape[axis] % self.mesh.shape[AXIS] == 0:
-            parts[axis] = AXIS
-        return NamedSharding(self.mesh, PartitionSpec(*parts))
+    def _where(self, axis: int | None = None, count: int = 1) -> NamedSharding | None:
+        return None if self.mesh is None else split.sharding(self.mesh, axis, count)
 
 
 def _aligned(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:

@@ -5,26 +5,39 @@
     everything else    a copy on every device
 
 A device works on its part of a pass; XLA's partitioner adds the sums between them, two in a layer.
-What a number does not divide is copied. All of it is a matter of where arrays lie: the programs are
-those of one device.
+Fewer key-value heads than devices: devices in a group share one, and each has its part of that
+head's queries. What the devices do not divide is copied. All of this is a matter of where arrays
+lie: the programs are those of one device.
 """
 
 import functools
+import math
 from typing import TypeVar
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from ltd_jax.config import PairConfig
 from ltd_jax.errors import UserError
 from ltd_jax.models.kv_cache import KVCache
 
-AXIS = "model"
+AXES = ("kv_head", "group")  # of devices; those in a group share key-value heads
 Tree = TypeVar("Tree")
 
 
+def parts(devices: int, kv_heads: int, count: int) -> int:
+    """Over how many of the devices `count` things are split: all, one of each group, or none.
+
+    Args:
+      kv_heads: of the target; as many groups as these and the devices have in common.
+    """
+    groups = math.gcd(kv_heads, devices)
+    return next(number for number in (devices, groups, 1) if count % number == 0)
+
+
 @functools.cache
-def mesh_of(devices: int) -> Mesh | None:
-    """The first devices of this host in a row, on one axis; None = one device, which needs no mesh.
+def mesh_of(devices: int, kv_heads: int) -> Mesh | None:
+    """The first devices of this host in groups; None = one device, which needs no mesh.
 
     Raises:
       UserError: this host has fewer.
@@ -35,26 +48,35 @@ def mesh_of(devices: int) -> Mesh | None:
     if devices > len(here):
         kinds = f"{len(here)} ({here[0].device_kind})"
         raise UserError(f"--devices is {devices}, but this host has {kinds}; split over fewer.")
-    auto = (AxisType.Auto,)  # XLA's partitioner decides what lies between
-    return jax.make_mesh((devices,), (AXIS,), axis_types=auto, devices=here[:devices])
+    groups = math.gcd(kv_heads, devices)
+    shape, auto = (groups, devices // groups), (AxisType.Auto,) * 2  # XLA decides what is between
+    return jax.make_mesh(shape, AXES, axis_types=auto, devices=here[:devices])
 
 
-def placed(tree: Tree, devices: int) -> Tree:
+def sharding(mesh: Mesh, axis: int | None = None, count: int = 1) -> NamedSharding:
+    """Where an array lies that is split along an axis, which has `count` things; None = copied."""
+    number = parts(mesh.size, mesh.shape[AXES[0]], count)
+    if axis is None or number == 1:
+        return NamedSharding(mesh, PartitionSpec())
+    over = AXES if number == mesh.size else AXES[:1]
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, over))
+
+
+def placed(tree: Tree, pair: PairConfig) -> Tree:
     """The same values where they belong: caches split by heads, all other arrays on every device.
 
     Inside of a compiled function this says how results are to lie, so that the next call finds its
     arguments as the first one did, and no program is compiled twice.
     """
-    mesh = mesh_of(devices)
+    mesh = mesh_of(pair.devices, pair.target.kv_head_count)
     if mesh is None:
         return tree
-    copied = NamedSharding(mesh, PartitionSpec())
+    copied = sharding(mesh)
 
     def put(part):
         if not isinstance(part, KVCache):
             return jax.lax.with_sharding_constraint(part, copied)
-        whole = part.keys[0].shape[0] % devices != 0
-        heads = copied if whole else NamedSharding(mesh, PartitionSpec(AXIS))
+        heads = sharding(mesh, 0, part.keys[0].shape[0])
         where = KVCache((heads,) * len(part.keys), (heads,) * len(part.values), copied)
         return jax.lax.with_sharding_constraint(part, where)
 

@@ -10,12 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from ltd_jax.config import RopeScaling, TargetConfig
 from ltd_jax.errors import UserError
 from ltd_jax.model_config import AnyDraftConfig
-from ltd_jax.models import blocks
+from ltd_jax.models import blocks, split
 from ltd_jax.models.hub_config import target_config
 from ltd_jax.models.loader import Loader, Split
 from ltd_jax.models.target import LayerParams, TargetParams
@@ -32,22 +31,24 @@ LAYER_NAMES = {
     "up": "mlp.up_proj",
     "down": "mlp.down_proj",
 }
+BY_INPUTS = ("o", "down", "guide_down")  # maps whose parts' results are summed over devices
 
 
 def load_target(
-    folder: Path, dtype: jnp.dtype, mesh: Mesh | None = None, in_blocks: bool = False
+    folder: Path, dtype: jnp.dtype, devices: int = 1, in_blocks: bool = False
 ) -> tuple[TargetConfig, TargetParams]:
     """Config and weights of a target folder.
 
     Args:
       dtype: of the weights on the device, whatever they are stored in.
-      mesh: with an axis "model", to split the weights over; None = one device.
+      devices: to split the weights over (split.py).
       in_blocks: in the layout of models.blocks, layer by layer, so that none is held twice.
 
     Raises:
-      UserError: something is missing, damaged or of another family.
+      UserError: something is missing, damaged or of another family, or there are fewer devices.
     """
-    config, loader = target_config(folder), Loader(TensorFolder(folder), dtype, mesh)
+    config = target_config(folder)
+    loader = Loader(TensorFolder(folder), dtype, split.mesh_of(devices, config.kv_head_count))
     E, X = config.hidden_size, config.vocab_size
     params = TargetParams(
         embedding=loader.table("model.embed_tokens.weight", X, E),
@@ -68,7 +69,7 @@ def _load_head(config: TargetConfig, loader: Loader, in_blocks: bool) -> jax.Arr
 
 
 def _load_layer(config: TargetConfig, prefix: str, loader: Loader, in_blocks: bool) -> LayerParams:
-    weights = load_fields(layer_shapes(config), prefix, loader)
+    weights = load_fields(config, prefix, loader)
     if config.attention_bias:
         for field in ("q", "k", "v"):
             size = weights[field].shape[1]
@@ -82,18 +83,24 @@ def _load_layer(config: TargetConfig, prefix: str, loader: Loader, in_blocks: bo
 
 
 def load_fields(
-    shapes: dict[str, tuple[int, ...]], prefix: str, loader: Loader
+    config: TargetConfig | AnyDraftConfig, prefix: str, loader: Loader, inputs: int = 1
 ) -> dict[str, jax.Array]:
     """The weights of a decoder layer that targets and drafts both have, by field."""
-    found = {}
+    found, shapes, heads = {}, layer_shapes(config, inputs), heads_of(config)
     for field, name in LAYER_NAMES.items():
         shape, name = shapes[field], f"{prefix}{name}.weight"
-        split: Split = "in" if field in ("o", "down") else "out"
+        by: Split = "in" if field in BY_INPUTS else "out"
         if len(shape) == 2:
-            found[field] = loader.linear(name, shape[0], shape[1], split)
+            found[field] = loader.linear(name, *shape, by, heads.get(field))
         else:
             found[field] = loader.vector(name, shape[0])
     return found
+
+
+def heads_of(config: TargetConfig | AnyDraftConfig) -> dict[str, int]:
+    """How many heads the maps have, which are split between them only."""
+    query, kv = config.head_count, config.kv_head_count
+    return {"q": query, "k": kv, "v": kv, "o": query}
 
 
 def layer_shapes(

@@ -20,8 +20,9 @@ from ltd_jax.cycle import prefill
 from ltd_jax.cycle.pair import Pair, with_features
 from ltd_jax.decoding import generate
 from ltd_jax.errors import UserError
-from ltd_jax.models import draft, hub_config, target
+from ltd_jax.models import draft, hub_config, split, target
 from ltd_jax.models import draft_folder as draft_folders
+from ltd_jax.models.weights import BY_INPUTS, heads_of
 from ltd_jax.policies import controller
 
 PROBE = "def add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return"
@@ -82,22 +83,29 @@ def memory_of(pair: PairConfig, dtype: jnp.dtype, devices: int = 1) -> Memory:
     if isinstance(pair.draft, GriffinConfig):
         own = own.replace(head=None)  # the target's
     state = jax.eval_shape(lambda: prefill.empty_state(pair, controller.constant(), dtype))
-    part = functools.partial(_bytes, devices=devices)
-    whole = 0 if shares else _bytes(own.embedding)
+    held = functools.partial(_bytes, devices=devices, kv_heads=pair.target.kv_head_count)
     return Memory(
-        target=_bytes(weights.embedding) + part(weights.replace(embedding=None)),
-        draft=whole + part(own.replace(embedding=None)),
-        caches=part((state.target_cache, state.draft_cache)),
+        target=held(weights, heads=heads_of(pair.target)),
+        draft=held(own.replace(embedding=None) if shares else own, heads=heads_of(pair.draft)),
+        caches=held((state.target_cache, state.draft_cache), heads={}),
         device=device_bytes(),
     )
 
 
-def _bytes(tree: Any, devices: int = 1) -> int:
-    """Of arrays: maps are split by one of their axes, caches by heads, vectors are copied."""
+def _bytes(tree: Any, devices: int, kv_heads: int, heads: dict[str, int]) -> int:
+    """Of arrays: embeddings and vectors are copied, maps split by an axis, caches by heads.
+
+    Args:
+      kv_heads: of the target.
+      heads: of maps, which are not cut.
+    """
     total = 0
-    for leaf in jax.tree.leaves(tree):
-        divided = {2: leaf.shape, 3: leaf.shape[:1]}.get(len(leaf.shape), (1,))
-        parts = devices if all(size % devices == 0 for size in divided) else 1
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        name, rank = getattr(path[-1], "name", ""), len(leaf.shape)
+        is_whole = rank < 2 or name == "embedding"
+        axis = {2: 0 if name in BY_INPUTS else 1, 3: 0}.get(rank, 0)
+        count = 1 if is_whole else heads.get(name, leaf.shape[axis])
+        parts = split.parts(devices, kv_heads, count)
         total += math.prod(leaf.shape) * leaf.dtype.itemsize // parts
     return total
 

@@ -57,12 +57,12 @@ import jax, jax.numpy as jnp, numpy as np, sys
 from pathlib import Path
 from ltd_jax.models import target, weights
 folder = Path(sys.argv[1])
-mesh = jax.make_mesh((4,), ("model",), axis_types=(jax.sharding.AxisType.Auto,))
 config, one = weights.load_target(folder, jnp.float32)
-_, split = weights.load_target(folder, jnp.float32, mesh)
+_, split = weights.load_target(folder, jnp.float32, devices=4)
 layer = split.layers[0]
 shards = lambda x: x.addressable_shards[0].data.shape
 assert shards(layer.q) == (12, 4) and shards(layer.o) == (4, 12), (shards(layer.q), shards(layer.o))
+assert shards(layer.k) == shards(layer.v) == (12, 4)  # two devices share each of two heads
 assert shards(layer.up) == (12, 5) and shards(layer.input_norm) == (12,)
 assert shards(split.embedding) == (24, 12) and shards(split.head) == (12, 6)
 T = 9

@@ -13,10 +13,10 @@ from ltd_jax.presets import EMBEDDED_CYCLE
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
-import collections, logging, sys
+import collections, logging, math, re, sys
 from pathlib import Path
 import jax, jax.numpy as jnp, numpy as np
-from ltd_jax.cycle import pair as pairs, prefill
+from ltd_jax.cycle import loop, pair as pairs
 from ltd_jax.decoding import generate
 from ltd_jax.models import draft_folder, weights
 from ltd_jax.config import GriffinConfig
@@ -73,7 +73,7 @@ kv_heads = many.config.target.kv_head_count
 cache = clock.state.target_cache.keys[0]
 part = cache.addressable_shards[0].data.shape
 assert len(cache.sharding.device_set) == devices
-assert part[0] == (kv_heads // devices if kv_heads % devices == 0 else kv_heads), part
+assert part[0] == kv_heads // math.gcd(kv_heads, devices), part
 assert many.device.endswith(f"split over {devices}") and many.device != one.device
 layer = many.params.target.layers[0]
 assert layer.q.addressable_shards[0].data.size * devices == layer.q.size
@@ -87,6 +87,14 @@ assert memory.target == held(many.params.target), memory
 assert memory.draft == held(student), memory
 assert memory.caches == held((clock.state.target_cache, clock.state.draft_cache)), memory
 
+given = many.put((many.stops, setting, jnp.int32(9)))
+lowered = loop.run_cycles.lower(
+    many.params, many.config, controller.constant(), *given[:2], clock.state, given[2]
+)
+moved = re.findall(r"= \\w+\\[([\\d,]+)\\]\\S* all-gather", lowered.compile().as_text())
+largest = max(np.prod([int(size) for size in shape.split(",")]) for shape in moved)
+assert largest < min(cache.size, layer.gate.size), (largest, cache.size)  # only rows of a pass
+
 prompts = [record.Prompt(one_T, 0) for one_T in asked]
 found = [record.record(pair, prompts, 20, origin) for pair in (one, many)]
 np.testing.assert_array_equal(found[0].token, found[1].token)
@@ -97,7 +105,7 @@ print("same")
 
 @pytest.mark.parametrize(
     ("family", "devices"),
-    [("qwen2", 2), ("llama-3 with griffin", 4)],  # four devices share two heads
+    [("qwen2", 2), ("llama-3 with griffin", 4)],  # two devices of four share each of two heads
 )
 def test_split_pairs_decode_as_whole_ones(family, devices, tmp_path):
     flags = "--xla_force_host_platform_device_count=4"
