@@ -222,6 +222,6 @@ COMPARED_LEARNING = dataclasses.replace(
     joint=PPOConfig(
         total_steps=200_000, environments=256, rollout=4096, minibatch=1024, epochs=4, gamma=0.5
     ),
-    exact=ExactConfig(updates=40, steps=16, minibatch=512),
+    exact=ExactConfig(updates=100, steps=16, minibatch=512),
 )  # all ways of learning in a size that five seeds under every table take minutes on two cores
 QUICK_LEARNING = dataclasses.replace(COMPARED_LEARNING, learning="exact")  # seconds on two cores

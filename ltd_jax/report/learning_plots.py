@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ltd_jax.report import canvas, palette
 
@@ -34,6 +35,9 @@ def progress(curves: Sequence[Mapping[str, Any]]) -> bytes:
                 style = {"color": COLOURS[curve["learning"]], "linestyle": LINES[curve["reward"]]}
                 axes.plot(curve["seconds"], curve["validation"], linewidth=1.8, **style)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(bottom=LOWEST)
         last = axes is panels[-1]
         canvas.tidy(axes, x="seconds of training" if last else "", y="over best constant")
