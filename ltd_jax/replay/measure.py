@@ -5,7 +5,10 @@ before the last one's tokens are read. All settings share one compiled program a
 random order, several times, each between two runs of plain decoding: the median of its ratio to
 them is kept, which a drift of the device's speed leaves alone. A cycle's time is the time to draft
 its levels plus the time to verify its size (Eq. 1), so the table is the sum of two curves that fits
-all settings best: noise is averaged over all settings that share their levels or their size.
+all settings best: noise is averaged over all settings that share their levels or their size. Every
+level after the first is the same pass of the same rows, so from the second on levels are a straight
+line; the first is apart, since after one level few rows have to catch up. Single levels would be
+known no better than what a level takes: visits differ by a tenth of a cycle and more.
 Drafting and verifying are also compiled alone, only to be timed, for the report's split.
 """
 
@@ -134,10 +137,12 @@ def _table(
 def fit_sum(seconds_LDV: np.ndarray) -> np.ndarray:
     """The least-squares fit draft[L, D] + verify[L, V] of seconds [L, D, V], of each context alone.
 
+    draft rises in a straight line from the second level on.
+
     Raises:
       UserError: a fitted cycle would take no time, which no quiet machine gives.
     """
-    by_levels = seconds_LDV.mean(axis=2, keepdims=True)
+    by_levels = straight(seconds_LDV.mean(axis=2))[:, :, None]
     by_size = seconds_LDV.mean(axis=1, keepdims=True)
     fitted = by_levels + by_size - seconds_LDV.mean(axis=(1, 2), keepdims=True)
     if fitted.min() <= 0:
@@ -146,6 +151,17 @@ def fit_sum(seconds_LDV: np.ndarray) -> np.ndarray:
             "measured; give the same command again when it is quiet."
         )
     return fitted
+
+
+def straight(by_levels_LD: np.ndarray) -> np.ndarray:
+    """Seconds [L, D] by levels with those from the second on as the line that fits them best."""
+    later = by_levels_LD[:, 1:]
+    if later.shape[1] < 3:
+        return by_levels_LD
+    place = np.arange(later.shape[1]) - (later.shape[1] - 1) / 2
+    slope = np.maximum(later @ place / (place @ place), 0.0)  # no pass takes less than no time
+    line = later.mean(axis=1, keepdims=True) + slope[:, None] * place
+    return np.concatenate([by_levels_LD[:, :1], line], axis=1)
 
 
 def identity(pair: Pair, config: MeasureConfig) -> dict[str, Any]:

@@ -140,11 +140,18 @@ def test_contradicting_times_are_not_kept(tmp_path, monkeypatch, steady, known_p
 
 def test_the_additive_fit():
     random = np.random.default_rng(0)
-    draft, verify = random.uniform(1, 2, (2, 6, 1)), random.uniform(3, 9, (2, 1, 10))
+    first, later = random.uniform(1, 2, (2, 1, 1)), random.uniform(0.1, 0.2, (2, 1, 1))
+    draft = np.concatenate([first, first + 0.5 + later * np.arange(5)[:, None]], axis=1)
+    verify = random.uniform(3, 9, (2, 1, 10))
     np.testing.assert_allclose(measure.fit_sum(draft + verify), draft + verify)
     noise = random.normal(0, 0.2, (2, 6, 10))
     error = np.abs(measure.fit_sum(draft + verify + noise) - draft - verify).mean()
-    assert error < 0.6 * np.abs(noise).mean()
+    assert error < 0.5 * np.abs(noise).mean()
+    rises = np.diff(measure.fit_sum(draft + verify + noise)[:, :, 0], axis=1)
+    np.testing.assert_allclose(rises[:, 1:], rises[:, [1]] * np.ones(4))
+    assert np.abs(rises[:, 1:] - later[..., 0]).max() < 0.05
+    falling = np.asarray([[3.0, 4.0, 3.9, 3.8]])
+    np.testing.assert_allclose(measure.straight(falling), [[3.0, 3.9, 3.9, 3.9]])
     with pytest.raises(UserError, match="too busy to be measured; give the same command again"):
         measure.fit_sum(np.asarray([[[9.0, 0.1], [0.1, 0.1]]]) - [[[0, 0], [0, 0.09]]])
 
