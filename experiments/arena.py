@@ -19,7 +19,6 @@ from ltd_jax.pipeline.questions import QuestionFlags, Split
 from ltd_jax.pipeline.training import Trained
 from ltd_jax.policies import saved, saved_heads
 from ltd_jax.policies.saved import SavedPolicies
-from ltd_jax.presets import Preset
 from ltd_jax.replay.measure import MeasureConfig
 from ltd_jax.report import canvas, leaderboard
 from ltd_jax.report.paper import PaperTable
@@ -45,11 +44,6 @@ class ArenaFlags(PairFlags):
     def folder(self) -> Path:
         """Where results go."""
         return self.out / "results" if self.results is None else self.results
-
-
-def timing(preset: Preset) -> MeasureConfig:
-    """How long to measure where no flag says so, for the target's preset."""
-    return dataclasses.replace(ArenaFlags.measure, contexts=preset.contexts)
 
 
 @dataclasses.dataclass(frozen=True)

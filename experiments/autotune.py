@@ -39,15 +39,14 @@ class Config(PairFlags):
     cycle: CycleConfig = EMBEDDED_CYCLE
     policy: PolicyConfig = EMBEDDED_POLICY
     learning: LearningConfig = QUICK_LEARNING
-    measure: MeasureConfig = MeasureConfig(visits=2, policy_visits=30)
+    measure: MeasureConfig = MeasureConfig(visits=4, policy_visits=30)
     json: bool = False  # print advice.json alone
 
 
 def start(preset: Preset) -> Config:
     """A pair's own settings, but for what is measured and learned less of than elsewhere."""
     less, usual = Config(), command.stage_settings(preset)
-    measured = dataclasses.replace(less.measure, contexts=usual["measure"].contexts)
-    return Config(**usual | {"learning": less.learning, "measure": measured})
+    return Config(**usual | {"learning": less.learning, "measure": less.measure})
 
 
 def main() -> None:

@@ -87,7 +87,7 @@ def stage_settings(preset: Preset) -> dict[str, Any]:
         "cycle": preset.cycle,
         "policy": preset.policy,
         "learning": preset.learning,
-        "measure": MeasureConfig(contexts=preset.contexts),
+        "measure": MeasureConfig(),
     }
 
 

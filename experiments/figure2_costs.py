@@ -52,8 +52,7 @@ def rows_of(table: LatencyTable) -> list[dict[str, Any]]:
 
 def start(preset: Preset) -> Config:
     """The settings for a pair where no flag changes them."""
-    measure = MeasureConfig(contexts=preset.contexts)
-    return Config(cycle=preset.cycle, policy=preset.policy, measure=measure)
+    return Config(cycle=preset.cycle, policy=preset.policy)
 
 
 def main() -> None:

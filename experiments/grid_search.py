@@ -41,8 +41,7 @@ class Config(PairFlags):
 
 def start(preset: Preset) -> Config:
     """The settings for a pair where no flag changes them."""
-    measure = MeasureConfig(contexts=preset.contexts)
-    return Config(cycle=preset.cycle, policy=preset.policy, measure=measure)
+    return Config(cycle=preset.cycle, policy=preset.policy)
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ class Config(SampledFlags):
 
 
 def main() -> None:
-    config = command.parse(lambda preset: Config(measure=arena.timing(preset)))
+    config = command.parse(lambda preset: Config())
     if config.sampled is not None and not any(config.temperatures):
         raise UserError("--sampled needs a temperature above 0 among --temperatures.")
     console = Console()

@@ -55,7 +55,7 @@ def smoke(config: Config) -> Config:
         asked=dataclasses.replace(config.asked, new_tokens=24, prompts=2),
         cycle=dataclasses.replace(config.cycle, max_levels=2, sizes=(0, 2), short_catch_ups=()),
         learning=learning,
-        measure=MeasureConfig(contexts=(64,), cycles=1, visits=3, policy_visits=2),
+        measure=MeasureConfig(cycles=1, visits=3, policy_visits=2),
     )
 
 

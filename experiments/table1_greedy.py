@@ -17,7 +17,7 @@ from ltd_jax.report.paper_methods import TABLE1
 
 
 def main() -> None:
-    config = command.parse(lambda preset: ArenaFlags(measure=arena.timing(preset)))
+    config = command.parse(lambda preset: ArenaFlags())
     console = Console()
     arena.show(config, "table1_greedy", 0.0, TABLE1[:2], console)
 

@@ -18,7 +18,7 @@ from ltd_jax.report.paper_methods import TABLE5
 
 
 def main() -> None:
-    config = command.parse(lambda preset: SampledFlags(measure=arena.timing(preset)))
+    config = command.parse(lambda preset: SampledFlags())
     arena.show(config, "table5_sampling", 1.0, TABLE5[:2], Console(), config.sampled)
 
 

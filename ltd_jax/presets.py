@@ -106,16 +106,11 @@ class Preset:
     cycle: CycleConfig
     policy: PolicyConfig
     learning: LearningConfig
-    contexts: tuple[int, ...]  # tokens before the root where latencies are measured, linear between
     eagle3: tuple[int, int]  # levels and size of EAGLE-3's fixed setting
 
 
-EMBEDDED = Preset(
-    EMBEDDED_CYCLE, EMBEDDED_POLICY, EMBEDDED_LEARNING, (64, 256), (EAGLE3_LEVELS, EAGLE3_SIZE)
-)
-PAPER = Preset(
-    PAPER_CYCLE, PolicyConfig(observation=SORTED), EMBEDDED_LEARNING, (128, 1792), PAPER_EAGLE3
-)
+EMBEDDED = Preset(EMBEDDED_CYCLE, EMBEDDED_POLICY, EMBEDDED_LEARNING, (EAGLE3_LEVELS, EAGLE3_SIZE))
+PAPER = Preset(PAPER_CYCLE, PolicyConfig(observation=SORTED), EMBEDDED_LEARNING, PAPER_EAGLE3)
 
 
 def of(target: Path) -> Preset:

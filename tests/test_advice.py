@@ -60,6 +60,14 @@ def test_a_learned_policy_that_is_not(learned, words):
     assert words in advice.sentences(made("best_constant", learned=learned))[1]
 
 
+@pytest.mark.parametrize(("speedup", "says"), [(1.2, "pays"), (0.9, "does not pay")])
+def test_one_context(speedup, says):
+    found = advice.sentences(made("best_constant", contexts=((64, speedup),)))[3]
+    assert found == (
+        f"Speculation {says} with these caches: {speedup:.2f}x at 64 tokens (1 level, size 3)."
+    )
+
+
 def test_where_speculation_does_not_pay():
     some = advice.sentences(made("autoregressive", contexts=((64, 1.2), (256, 0.9))))
     assert some[3].startswith("Speculation pays only at a context of 64 tokens: ")

@@ -75,10 +75,10 @@ def _meaning(gained: float) -> str:
 
 def _at_contexts(contexts: Sequence[AtContext]) -> list[str]:
     pays = [each for each in contexts if each["speedup"] > 1]
-    numbers = ", ".join(
-        f"{times(each['speedup'])} at {each['context']} tokens ({_context_setting(each)})"
-        for each in contexts
-    )
+    if len(contexts) == 1:
+        each, says = contexts[0], "pays" if pays else "does not pay"
+        return [f"Speculation {says} with these caches: {_at_context(each)}."]
+    numbers = ", ".join(_at_context(each) for each in contexts)
     if len(pays) == len(contexts):
         return [f"Speculation pays at every measured length of context: {numbers}."]
     if not pays:
@@ -87,8 +87,9 @@ def _at_contexts(contexts: Sequence[AtContext]) -> list[str]:
     return [f"Speculation pays only at a context of {where} tokens: {numbers}."]
 
 
-def _context_setting(each: AtContext) -> str:
-    return f"{count(each['levels'], 'level')}, size {each['size']}"
+def _at_context(each: AtContext) -> str:
+    setting = f"{count(each['levels'], 'level')}, size {each['size']}"
+    return f"{times(each['speedup'])} at {each['context']} tokens ({setting})"
 
 
 def _decision(chosen: str, found: Mapping[str, Found]) -> str:
