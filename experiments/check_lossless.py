@@ -28,6 +28,7 @@ from ltd_jax.presets import EMBEDDED_CYCLE
 FLAGS = {
     "target": "--target",
     "draft": "--draft",
+    "devices": "--devices",
     "feature_layers": "--feature-layers",
     "draft_rope_theta": "--draft-rope-theta",
     "sampling": "the sampling flags",
@@ -56,8 +57,8 @@ def main() -> None:
             f"ties, {kept.accepted_mean:.2f} accepted per cycle"
         )
     rows = {name: dataclasses.asdict(kept) for name, kept in found.items()}
-    dtype = config.dtype if is_own(config) else "float32"
-    written = {"pairs": rows, "environment": provenance.environment(dtype)}
+    here = config.environment if is_own(config) else provenance.environment("float32")
+    written = {"pairs": rows, "environment": here}
     (config.out / "lossless.json").write_text(json.dumps(written, indent=1) + "\n")
     sys.exit(any(kept.mismatches for kept in found.values()))
 

@@ -194,7 +194,7 @@ def too_large(error: Exception) -> str:
     reason = str(error).split("\n")[0].rstrip(".")
     return (
         f"{provenance.device_name()} has no room for this ({reason}); take a smaller context or "
-        "beam, or look with experiments.inspect at what the pair needs."
+        "beam, split the pair with --devices, or look with experiments.inspect at what it needs."
     )
 
 

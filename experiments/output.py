@@ -23,5 +23,5 @@ def write(
     if png is not None:
         with replacing(path.with_suffix(".png")) as temporary:
             temporary.write_bytes(png)
-    print(f"Results: {path}")
+    command.say(f"Results: {path}")
     return whole

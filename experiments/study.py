@@ -121,5 +121,5 @@ def write(
         with replacing(path.with_suffix(".png")) as temporary:
             temporary.write_bytes(picture)
     _partial_file(config, name).unlink(missing_ok=True)
-    print(f"Results: {path}")
+    command.say(f"Results: {path}")
     return path

@@ -1,15 +1,16 @@
 """The beam width as a third choice per cycle, by replay: what it adds to the optimum and to LTD.
 
-    python -m experiments.study_widths --out runs/widths          about 15 minutes on 2 CPU cores
+    python -m experiments.study_widths --out runs/widths          about half an hour on 2 CPU cores
 
 Records every width, measures all of them in turns, trains each one's policies (exact learning), and
 learns which width to draft from the entropy of the target's last token; then the same under the
 shipped latency tables of other devices. All numbers are on the test texts, over the best constant
 of the first width: the paper's action space has one. Decoding has one width per program; nothing
-here is measured live.
+here is measured live. Stopped, the same command goes on with the next table.
 """
 
 import dataclasses
+import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from ltd_jax.pipeline import comparing, retarget, studies, tables, widths
 from ltd_jax.pipeline.studies import Ground
 from ltd_jax.presets import EMBEDDED_LEARNING
 from ltd_jax.replay import shipped
+
+NAME = "study_widths"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,10 +118,13 @@ def main() -> None:
         command.say("--cycle.beam-width changes nothing here: --widths names the widths.")
     grounds = widths.same_speed(grounds_of(config, console))
     widths.must_be_comparable(grounds)
-    every = under_tables(config, grounds)
-    rows = [row for name in every for row in rows_under(config, name, every[name], console)]
+    kept, rows = study.kept(config, NAME, grounds[0]), []
+    for name, under in under_tables(config, grounds).items():
+        tables_of_widths = [here.origin["latency"] for here in under]
+        make = functools.partial(rows_under, config, name, under, console)
+        rows += kept.value(f"{name} {config.widths} {tables_of_widths}", make)
     console.print(shown(rows))
-    study.write(config, "study_widths", grounds[0], rows, [], started)
+    study.write(config, NAME, grounds[0], rows, [], started)
 
 
 if __name__ == "__main__":

@@ -56,13 +56,14 @@ def rows(here: Ground, config: Config, console: Console) -> list[Row]:
     found, kept = scores.baselines(here), study.kept(config, NAME, here)
     timed = config.time_policies and config.latency is None
     pair = command.load_pair(config, config.cycle) if timed else None
+    paying = "no time" if pair is None else f"time on {pair.device}"
     for name in config.widths:
         widths = layers(name)
         policy = dataclasses.replace(here.policy, size_actor=widths, depth_actor=widths[:1])
         console.print(name)
         under = here._replace(policy=policy)
         make = functools.partial(priced_row, under, name, pair, config, console)
-        found.append(kept.value(f"{name}, timed {timed}", make))
+        found.append(kept.value(f"{name}, {paying}", make))
     return found
 
 

@@ -104,8 +104,6 @@ class PairConfig:
     devices: int = 1  # that weights and caches are split over (models/split.py)
 
     def __post_init__(self) -> None:
-        if self.devices < 1:
-            raise ValueError(f"devices is {self.devices} but must be at least 1.")
         if len(self.target.feature_layers) != self.draft.feature_count:
             raise ValueError(
                 f"The target gives feature_layers {self.target.feature_layers} but the draft reads "

@@ -11,6 +11,8 @@ import jax
 from ltd_jax import __version__, processor
 from ltd_jax.errors import UserError
 
+SPLIT = ", split over "  # in a device's name, before the number of devices
+
 
 def environment(dtype: str, devices: int = 1) -> dict[str, Any]:
     """Device, dtype, versions, date (UTC) and command of this process, as JSON values.
@@ -46,7 +48,7 @@ def device_name(devices: int = 1) -> str:
     """
     device = jax.devices()[0]
     name = processor.name() if device.platform == "cpu" else device.device_kind
-    return name if devices == 1 else f"{name}, split over {devices}"
+    return name if devices == 1 else f"{name}{SPLIT}{devices}"
 
 
 class Place(NamedTuple):
@@ -65,6 +67,9 @@ def must_be_here(what: str, there: Place, here: Place, other: bool, remedy: str)
       remedy: what to do, up to the flag.
     """
     device, mine = there.device, here.device
+    (kind, _, count), (own_kind, _, _) = device.partition(SPLIT), mine.partition(SPLIT)
+    if kind == own_kind and device != mine:
+        remedy = f"give --devices {count or 1}, or {remedy}"
     if device == mine and None not in (there.dtype, here.dtype) and there.dtype != here.dtype:
         device, mine = f"{device} in {there.dtype}", f"{mine} in {here.dtype}"
     if device == mine:

@@ -60,7 +60,7 @@ class Pair:
         return provenance.environment(jnp.dtype(self.dtype).name, self.config.devices)
 
     def put(self, tree: Any) -> Any:
-        """Arrays of one device or of the host where the pair's weights are."""
+        """Arrays that are committed to no other device, where the pair's weights are."""
         return split.placed(tree, self.config)
 
     def sampled(self, sampling: SamplingConfig, seed: int = 0) -> "Pair":
@@ -107,7 +107,7 @@ def load(
         fingerprint=_identity(target_folder, draft_folder, config),
         folder=target_folder,
         names=(_name(target_folder), _name(draft_folder)),
-        remarks=draft.remarks,
+        remarks=(*draft.remarks, *split.uneven(config)),
     )
 
 

@@ -51,9 +51,10 @@ def empty_state(
     config = pair.cycle
     feature = jnp.zeros((config.path_length, pair.target.feature_size), dtype)
     token = jnp.zeros((config.path_length,), jnp.int32)
+    lies = [split.of_cache(pair, kind.kv_head_count) for kind in (pair.target, pair.draft)]
     state = CycleState(
-        target_cache=target.empty_cache(pair.target, config.target_slots, dtype),
-        draft_cache=draft.empty_cache(pair.draft, config.draft_slots, dtype),
+        target_cache=target.empty_cache(pair.target, config.target_slots, dtype, lies[0]),
+        draft_cache=draft.empty_cache(pair.draft, config.draft_slots, dtype, lies[1]),
         root=jnp.int32(0),
         pending=Pending(token, feature, jnp.int32(0), jnp.float32(0)),
         memory=jax.tree.map(jnp.copy, controller.init()),  # a buffer each: states are donated

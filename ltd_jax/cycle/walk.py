@@ -140,7 +140,7 @@ def sequential(
     A test is `u < p` with u in [0, 1), so that a token of probability 0 never passes.
     """
     width = children.token.shape[0]
-    if config.temperature == 0 or width == 0:
+    if width == 0:
         return sample.draw(score_X, key, config)
     key_tests, key_rest = jax.random.split(key)
     uniform_W = jax.random.uniform(key_tests, (width,))

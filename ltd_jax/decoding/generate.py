@@ -45,12 +45,12 @@ def plain_bursts(pair: Pair, prompt_T: np.ndarray, new_tokens: int) -> Iterator[
     check_room(pair, len(prompt_T), new_tokens)
     if new_tokens < 1:
         return
+    stops, left = pair.put((pair.stops, jnp.int32(new_tokens - 1)))
     state = prefill(pair, _NO_CONTROLLER, prompt_T)
     root = int(state.root)
     yield Burst((root,))
     if root in pair.stop_tokens or new_tokens == 1:
         return
-    stops, left = pair.put((pair.stops, jnp.int32(new_tokens - 1)))
     advance = partial(loop.run_plain, pair.params.target, pair.config, stops)
     for done in calls(advance, step.plain_of(state), left):
         yield from (Burst((token,)) for token in done.token[: done.count].tolist())
@@ -70,13 +70,13 @@ def speculative_bursts(
     check_room(pair, len(prompt_T), new_tokens)
     if new_tokens < 1:
         return
+    left = new_tokens - 1
+    *given, limit = pair.put((pair.stops, controller_params, jnp.int32(left)))
     state = prefill(pair, controller, prompt_T)
     root = int(state.root)
     yield Burst((root,))
     if root in pair.stop_tokens or new_tokens == 1:
         return
-    left = new_tokens - 1
-    *given, limit = pair.put((pair.stops, controller_params, jnp.int32(left)))
     advance = partial(loop.run_cycles, pair.params, pair.config, controller, *given)
     for done in calls(advance, state, limit):
         for row in rows_of(done):

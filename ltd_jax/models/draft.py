@@ -43,9 +43,14 @@ def init(
     return eagle3.init(key, config, embedding, target_token)
 
 
-def empty_cache(config: AnyDraftConfig, slots: int, dtype: jnp.dtype) -> KVCache:
-    """A cache of `slots` slots."""
-    return kv_cache.empty(1, config.kv_head_count, slots, config.head_dim, dtype)
+def empty_cache(
+    config: AnyDraftConfig,
+    slots: int,
+    dtype: jnp.dtype,
+    where: jax.sharding.Sharding | None = None,
+) -> KVCache:
+    """A cache of `slots` slots; `where` as in `kv_cache.empty`."""
+    return kv_cache.empty(1, config.kv_head_count, slots, config.head_dim, dtype, where)
 
 
 def empty_block(config: AnyDraftConfig, rows: int, dtype: jnp.dtype) -> Rows:

@@ -36,12 +36,23 @@ class KVCache:
         return self.keys[0].shape[-2]
 
 
-def empty(layers: int, kv_heads: int, slots: int, head_dim: int, dtype: jnp.dtype) -> KVCache:
-    """A cache without tokens."""
-    shape = (kv_heads, slots, head_dim)
+def empty(
+    layers: int,
+    kv_heads: int,
+    slots: int,
+    head_dim: int,
+    dtype: jnp.dtype,
+    where: jax.sharding.Sharding | None = None,
+) -> KVCache:
+    """A cache without tokens.
+
+    Args:
+      where: of keys and values; None = the default device.
+    """
+    blank = lambda: jnp.zeros((kv_heads, slots, head_dim), dtype, device=where)
     return KVCache(
-        keys=tuple(jnp.zeros(shape, dtype) for _ in range(layers)),
-        values=tuple(jnp.zeros(shape, dtype) for _ in range(layers)),
+        keys=tuple(blank() for _ in range(layers)),
+        values=tuple(blank() for _ in range(layers)),
         length=jnp.zeros((), jnp.int32),
     )
 

@@ -1,13 +1,13 @@
 """One pair over several devices of a host: what is split, what every device has.
 
-    linear maps        by outputs (q, k, v, gate, up, heads) or by inputs (o, down): loader.py
+    linear maps        by outputs (q, k, v, gate, up, fuse, heads) or by inputs (o, down)
     caches             by key-value heads, so that a device attends with the heads it has made
-    everything else    a copy on every device
+    everything else    a copy on every device, also an embedding that is the head, too
 
 A device works on its part of a pass; XLA's partitioner adds the sums between them, two in a layer.
-Fewer key-value heads than devices: devices in a group share one, and each has its part of that
-head's queries. What the devices do not divide is copied. All of this is a matter of where arrays
-lie: the programs are those of one device.
+Where there are fewer key-value heads than devices, those in a group share heads, and each has its
+part of their queries. What the devices do not divide is copied. All of this is a matter of where
+arrays lie: what is computed is written for one device.
 """
 
 import functools
@@ -35,13 +35,25 @@ def parts(devices: int, kv_heads: int, count: int) -> int:
     return next(number for number in (devices, groups, 1) if count % number == 0)
 
 
+def uneven(pair: PairConfig) -> tuple[str, ...]:
+    """A sentence where a target is not split over all devices, else none."""
+    counts = {"heads": pair.target.head_count, "rows of `down`": pair.target.intermediate_size}
+    shared = (pair.devices, pair.target.kv_head_count)
+    left = [f"{n} {name}" for name, n in counts.items() if parts(*shared, n) < pair.devices]
+    if not left:
+        return ()
+    return (f"{pair.devices} devices do not divide {' and '.join(left)}: these maps are copied.",)
+
+
 @functools.cache
 def mesh_of(devices: int, kv_heads: int) -> Mesh | None:
     """The first devices of this host in groups; None = one device, which needs no mesh.
 
     Raises:
-      UserError: this host has fewer.
+      UserError: there are no such devices.
     """
+    if devices < 1:
+        raise UserError(f"--devices is {devices} but must be at least 1.")
     if devices == 1:
         return None
     here = jax.local_devices()
@@ -60,6 +72,12 @@ def sharding(mesh: Mesh, axis: int | None = None, count: int = 1) -> NamedShardi
         return NamedSharding(mesh, PartitionSpec())
     over = AXES if number == mesh.size else AXES[:1]
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, over))
+
+
+def of_cache(pair: PairConfig, kv_heads: int) -> NamedSharding | None:
+    """Where keys and values of one of a pair's models lie; None = one device."""
+    mesh = mesh_of(pair.devices, pair.target.kv_head_count)
+    return None if mesh is None else sharding(mesh, 0, kv_heads)
 
 
 def placed(tree: Tree, pair: PairConfig) -> Tree:

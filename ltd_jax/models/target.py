@@ -90,9 +90,15 @@ def _init_layer(key: jax.Array, config: TargetConfig, dtype: jnp.dtype) -> Layer
     )
 
 
-def empty_cache(config: TargetConfig, slots: int, dtype: jnp.dtype) -> KVCache:
-    """A cache of `slots` slots for every layer."""
-    return kv_cache.empty(config.layer_count, config.kv_head_count, slots, config.head_dim, dtype)
+def empty_cache(
+    config: TargetConfig,
+    slots: int,
+    dtype: jnp.dtype,
+    where: jax.sharding.Sharding | None = None,
+) -> KVCache:
+    """A cache of `slots` slots for every layer; `where` as in `kv_cache.empty`."""
+    shape = (config.layer_count, config.kv_head_count, slots, config.head_dim)
+    return kv_cache.empty(*shape, dtype, where)
 
 
 def forward(

@@ -6,7 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from ltd_jax.config import GriffinConfig, TargetConfig
-from ltd_jax.models import draft_folder, griffin, weights
+from ltd_jax.models import draft_folder, griffin
+from ltd_jax.models.hub_config import target_config
+from ltd_jax.models.loader import Loader
+from ltd_jax.models.tensor_files import TensorFolder
 
 
 def griffin_config(target: TargetConfig) -> GriffinConfig:
@@ -30,7 +33,10 @@ def write_griffin(folder: Path, target_folder: Path, seed: int = 0) -> None:
     Raises:
       UserError: the target cannot be read, or the folder cannot be written.
     """
-    target, params = weights.load_target(target_folder, jnp.dtype("float32"))
+    target = target_config(target_folder)
+    loader = Loader(TensorFolder(target_folder), jnp.dtype("float32"))
+    shape = (target.vocab_size, target.hidden_size)
+    embedding = loader.table("model.embed_tokens.weight", *shape)  # nothing else is needed
     config = griffin_config(target)
-    own = griffin.init(jax.random.key(seed), config, params.embedding, None)
+    own = griffin.init(jax.random.key(seed), config, embedding, None)
     draft_folder.save_draft(folder, config, own, "float32")

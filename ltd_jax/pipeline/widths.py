@@ -9,6 +9,7 @@ into it is charged nothing.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple, TypedDict
@@ -17,9 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ltd_jax.config import CycleConfig, PolicyConfig
 from ltd_jax.errors import UserError
 from ltd_jax.learning import lessons
-from ltd_jax.learning.lessons import Start
+from ltd_jax.learning.lessons import Lesson, Start
 from ltd_jax.pipeline import retarget, scores
 from ltd_jax.pipeline.studies import Ground
 from ltd_jax.policies.networks import LearnedParams
@@ -107,18 +109,26 @@ def cycles_of(grounds: Sequence[Ground], params: Sequence[LearnedParams], split:
     committed, seconds = [], []
     for here, actors in zip(grounds, params, strict=True):
         lesson = lessons.build(getattr(here, split), here.cycle, here.policy)
-
-        def one(position: jax.Array, actors=actors, lesson=lesson, here=here):
-            start = Start(position, jnp.zeros((0,)))
-            decision = lessons.decide(actors, lesson, start, here.cycle, here.policy, None)
-            _, result = lessons.follow(lesson, start, decision, here.cycle, here.policy)
-            return result.committed, result.seconds
-
-        positions = jnp.arange(lesson.replay.remaining.shape[0])
-        gained, took = jax.jit(lambda at, one=one: jax.lax.map(one, at, batch_size=256))(positions)
+        gained, took = _one_cycle_each(actors, lesson, here.cycle, here.policy)
         committed.append(np.asarray(gained))
         seconds.append(np.asarray(took, np.float64))
     return Cycles(np.stack(committed, 1), np.stack(seconds, 1))
+
+
+@functools.partial(jax.jit, static_argnames=("cycle", "policy"))
+def _one_cycle_each(
+    actors: LearnedParams, lesson: Lesson, cycle: CycleConfig, policy: PolicyConfig
+) -> tuple[jax.Array, jax.Array]:
+    """Committed tokens and seconds of the cycle from every position, each [P]."""
+
+    def one(position: jax.Array) -> tuple[jax.Array, jax.Array]:
+        start = Start(position, jnp.zeros((0,)))
+        decision = lessons.decide(actors, lesson, start, cycle, policy, None)
+        _, result = lessons.follow(lesson, start, decision, cycle, policy)
+        return result.committed, result.seconds
+
+    positions = jnp.arange(lesson.replay.remaining.shape[0])
+    return jax.lax.map(one, positions, batch_size=256)
 
 
 def rule_of(replay: Replay, cycles: Cycles) -> tuple[np.ndarray, np.ndarray]:

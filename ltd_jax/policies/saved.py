@@ -103,7 +103,7 @@ def check(
             f"{trained.get('fingerprint')}, not {fingerprint}; train them again for this one."
         )
     there = Place(str(trained.get("device")), trained.get("dtype"))
-    remedy = f"their latency table is {trained.get('latency')}: measure and train here"
+    remedy = f"measure and train here (their latency table is {trained.get('latency')})"
     what = f"The policies in {policies.folder} were trained for"
     must_be_here(what, there, Place(device, dtype), other_device, remedy)
 

@@ -160,7 +160,7 @@ def fit_sum(seconds_LDV: np.ndarray) -> np.ndarray:
 def straight(by_levels_LD: np.ndarray) -> np.ndarray:
     """Seconds [L, D] by levels with those from the second on as the line that fits them best."""
     later = by_levels_LD[:, 1:]
-    if later.shape[1] < 3:
+    if later.shape[1] < 2:
         return by_levels_LD
     place = np.arange(later.shape[1]) - (later.shape[1] - 1) / 2
     slope = np.maximum(later @ place / (place @ place), 0.0)  # no pass takes less than no time

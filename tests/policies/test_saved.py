@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from ltd_jax import checkpoint
+from ltd_jax import checkpoint, provenance
 from ltd_jax.config import CycleConfig, ObservationConfig, PolicyConfig
 from ltd_jax.errors import UserError
 from ltd_jax.policies import networks, saved
@@ -64,6 +64,18 @@ def test_another_version_is_named(tmp_path):
         checkpoint.save(checkpoints, 1, params, ORIGIN | {"cycle": {"width": 3}, "policy": {}})
     with pytest.raises(UserError, match="of another version .*; train them again"):
         saved.load(tmp_path)
+
+
+def test_another_number_of_devices_is_other_hardware(tmp_path):
+    params = networks.init_learned(jax.random.key(1), CYCLE, WIDTHS)
+    four = provenance.device_name(4)
+    saved.save(tmp_path / "4", params, CYCLE, WIDTHS, ORIGIN | {"device": four})
+    found = saved.load(tmp_path / "4")
+    saved.check(found, "pair-1", four, False)
+    with pytest.raises(UserError, match="split over 4, not .*; give --devices 4, or measure and"):
+        saved.check(found, "pair-1", provenance.device_name(), False)
+    with pytest.raises(UserError, match="split over 4, not another machine; measure and"):
+        saved.check(found, "pair-1", "another machine", False)
 
 
 def test_another_dtype_is_other_hardware(tmp_path):

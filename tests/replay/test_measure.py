@@ -152,6 +152,8 @@ def test_the_additive_fit():
     assert np.abs(rises[:, 1:] - later[..., 0]).max() < 0.05
     falling = np.asarray([[3.0, 4.0, 3.9, 3.8]])
     np.testing.assert_allclose(measure.straight(falling), [[3.0, 3.9, 3.9, 3.9]])
+    np.testing.assert_allclose(measure.straight(falling[:, :3]), [[3.0, 3.95, 3.95]])
+    np.testing.assert_array_equal(measure.straight(falling[:, :2]), falling[:, :2])
     with pytest.raises(UserError, match="too busy to be measured; give the same command again"):
         measure.fit_sum(np.asarray([[[9.0, 0.1], [0.1, 0.1]]]) - [[[0, 0], [0, 0.09]]])
 

@@ -1,14 +1,17 @@
 """Losslessness on random pairs of every family; `experiments.check_lossless` does 2,000 tokens."""
 
+import dataclasses
 import json
 import sys
 
 import pytest
 
 from experiments import check_lossless
+from experiments.command import PairFlags
 from ltd_jax.config import CycleConfig
 from ltd_jax.decoding import generate
 from ltd_jax.decoding.generate import Burst
+from ltd_jax.errors import UserError
 from ltd_jax.pipeline import promise, random_pairs
 
 CYCLE = CycleConfig(beam_width=4, max_levels=3, sizes=(4,), context=96, prefill_chunk=8)
@@ -47,3 +50,10 @@ def test_the_command(tmp_path, monkeypatch):
     assert ended.value.code == 0
     rows = json.loads((tmp_path / "lossless.json").read_text())["pairs"]
     assert rows["qwen3, tied"]["tokens"] == 60 and rows["qwen3, tied"]["mismatches"] == 0
+
+
+def test_random_pairs_refuse_the_flags_of_folders():
+    known = {field.name for field in dataclasses.fields(PairFlags)} - {"dtype"}
+    assert set(check_lossless.FLAGS) == known
+    with pytest.raises(UserError, match="leave out --devices"):
+        check_lossless.names(check_lossless.Config(devices=2))

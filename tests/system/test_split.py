@@ -1,5 +1,6 @@
 """A pair split over virtual devices: the tokens of one device, and as many programs."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -7,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from ltd_jax import presets
+from ltd_jax.config import PairConfig
 from ltd_jax.cycle import pair as pairs
 from ltd_jax.errors import UserError
+from ltd_jax.models import split
 from ltd_jax.presets import EMBEDDED_CYCLE
 
 ROOT = Path(__file__).parents[2]
@@ -19,11 +23,12 @@ import jax, jax.numpy as jnp, numpy as np
 from ltd_jax.cycle import loop, pair as pairs
 from ltd_jax.decoding import generate
 from ltd_jax.models import draft_folder, weights
-from ltd_jax.config import GriffinConfig
+from ltd_jax.config import GriffinConfig, PolicyConfig
 from ltd_jax.pipeline import inspection, random_pairs
-from ltd_jax.policies import controller
+from ltd_jax.policies import controller, networks
 from ltd_jax.replay import record
 from ltd_jax.replay.clock import Clock
+from ltd_jax.sampling import SamplingConfig
 from tests.system import tiny_pair
 
 family, devices, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
@@ -95,6 +100,17 @@ moved = re.findall(r"= \\w+\\[([\\d,]+)\\]\\S* all-gather", lowered.compile().as
 largest = max(np.prod([int(size) for size in shape.split(",")]) for shape in moved)
 assert largest < min(cache.size, layer.gate.size), (largest, cache.size)  # only rows of a pass
 
+widths = PolicyConfig((8,), (8,), (8,), (8,))
+policies = networks.init_learned(jax.random.key(0), cycle, widths)
+drawing = SamplingConfig(temperature=1.0, repetition_penalty=1.2)
+texts = []
+for pair in (one.sampled(drawing, 3), many.sampled(drawing, 3)):
+    texts.append([t for b in generate.plain_bursts(pair, asked[0], 30) for t in b.tokens])
+rule = networks.learned(cycle, widths)
+bursts = generate.speculative_bursts(many.sampled(drawing, 3), rule, policies, asked[0], 30)
+texts.append([t for b in bursts for t in b.tokens])
+assert texts[0] == texts[1] == texts[2], texts
+
 prompts = [record.Prompt(one_T, 0) for one_T in asked]
 found = [record.record(pair, prompts, 20, origin) for pair in (one, many)]
 np.testing.assert_array_equal(found[0].token, found[1].token)
@@ -120,6 +136,20 @@ def test_split_pairs_decode_as_whole_ones(family, devices, tmp_path):
     assert done.returncode == 0 and done.stdout.strip() == "same", done.stderr[-3000:]
 
 
-def test_more_devices_than_there_are():
-    with pytest.raises(UserError, match="--devices is 999, but this host has"):
-        pairs.load(EMBEDDED_CYCLE, devices=999)
+@pytest.mark.parametrize(
+    ("devices", "words"), [(999, "is 999, but this host has"), (0, "is 0 but must be at least 1")]
+)
+def test_devices_that_there_are_not(devices, words):
+    with pytest.raises(UserError, match=f"--devices {words}"):
+        pairs.load(EMBEDDED_CYCLE, devices=devices)
+
+
+def test_what_the_devices_do_not_divide_is_said():
+    llama = presets.LLAMA_3_1_8B
+    pair = PairConfig(llama, presets.eagle3_draft(llama), presets.PAPER_CYCLE, devices=16)
+    assert split.uneven(pair) == ()  # two devices share each of eight key-value heads
+    (remark,) = split.uneven(dataclasses.replace(pair, devices=3))
+    assert (
+        remark
+        == "3 devices do not divide 32 heads and 14336 rows of `down`: these maps are copied."
+    )
