@@ -48,7 +48,7 @@ def interaction(panels: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
     Args:
       panels: by title, two rows (few accepted, many accepted) with the shares of PLACES.
     """
-    figure = canvas.empty(1.0 + 2.4 * len(panels), 5.6)
+    figure = canvas.empty(1.0 + 2.4 * len(panels), 6.4)
     grid = figure.subplots(len(panels), 2, squeeze=False)
     for line, (title, rows) in zip(grid, panels.items(), strict=True):
         for axes, row in zip(line, rows, strict=True):
