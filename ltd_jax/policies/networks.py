@@ -171,4 +171,18 @@ def _hidden(widths: tuple[int, ...], value: jax.Array) -> jax.Array:
 
 
 def _dense(width: int, gain: float) -> nn.Dense:
-    return nn.Dense(width, kernel_init=nn.initializers.orthogonal(gain))
+    return nn.Dense(width, kernel_init=_orthogonal(gain))
+
+
+def _orthogonal(gain: float) -> nn.initializers.Initializer:
+    """Orthogonal weights, one matrix after another also under `vmap`.
+
+    On a processor a factorisation of a batch occupies a thread of XLA's pool while it waits for
+    work that it has put into the same pool: two of them on two cores wait for ever.
+    """
+    whole = nn.initializers.orthogonal(gain)
+
+    def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32) -> jax.Array:
+        return jax.custom_batching.sequential_vmap(lambda key: whole(key, shape, dtype))(key)
+
+    return init

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +56,27 @@ def test_initialised_as_in_stable_baselines3() -> None:
         square = gain**2 * np.eye(kernel.shape[1])
         np.testing.assert_allclose(kernel.T @ kernel, square, atol=1e-5)
         np.testing.assert_array_equal(layer["bias"], 0)
+
+
+SEEDS = """
+import jax
+from ltd_jax.config import CycleConfig, PolicyConfig
+from ltd_jax.policies import networks
+wide = PolicyConfig((256, 256), (256, 256), (256, 256), (256, 256))
+init = lambda key: networks.init_learned(key, CycleConfig(), wide)
+every = jax.block_until_ready(jax.jit(jax.vmap(init))(jax.random.split(jax.random.key(0), 5)))
+alone = init(jax.random.split(jax.random.key(0), 5)[3])
+same = lambda many, one: bool((abs(many[3] - one) < 1e-5).all())
+print(all(jax.tree.leaves(jax.tree.map(same, every, alone))))
+"""
+
+
+def test_wide_networks_of_several_seeds_do_not_wait_for_each_other() -> None:
+    """In a process of its own, which would wait for ever on two cores (see `_orthogonal`)."""
+    ended = subprocess.run(
+        [sys.executable, "-c", SEEDS], capture_output=True, text=True, timeout=300
+    )
+    assert ended.stdout.strip() == "True", ended.stderr
 
 
 def test_networks_are_relu_perceptrons_over_any_leading_axes() -> None:
