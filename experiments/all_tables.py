@@ -2,8 +2,8 @@
 
     python -m experiments.all_tables --out runs/embedded --results experiments/results/embedded-cpu
 
-Takes the flags that all of them take (see any of them, --help) and hands them on. About 25 minutes
-on 2 cores; stopped at any point, the same command goes on.
+Takes the flags that all of them take (see any of them, --help) and hands them on. About an
+hour on 2 cores, most of it for table 10's widest networks; stopped, the same command goes on.
 """
 
 import sys

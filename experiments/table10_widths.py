@@ -1,8 +1,9 @@
 """Table 10: widths of the size policy's network; here also of the depth policy's and 0 layers.
 
-    python -m experiments.table10_widths --out runs/embedded           about 5 minutes on 2 cores
+    python -m experiments.table10_widths --out runs/embedded           about 45 minutes on 2 cores
 
-The paper's widths and a sixteenth of them. Where the table is this device's own, every row pays for
+The paper's widths and a sixteenth of them; the widest networks take most of the time, and
+`--widths 16 64 256` leaves them out. Where the table is this device's own, every row pays for
 its policies what they are measured to take inside the compiled cycle; under a shipped table all
 rows pay the same.
 """
