@@ -1,6 +1,6 @@
 """Find out what pays for a pair on this device, and write it down for generate and evaluate.
 
-    python -m experiments.autotune --out runs/tuned                    about 4 minutes on 2 cores
+    python -m experiments.autotune --out runs/tuned                    about 3 minutes on 2 cores
     python -m experiments.autotune --target DIR --draft DIR --questions DIR --out runs/tuned
     python -m experiments.generate --settings runs/tuned/settings.json --prompt "..."
 

@@ -1,7 +1,7 @@
 """Decisions per second of the replay environments and of learning, and time to the same quality.
 
     python -m experiments.bench_learning --out runs/quickstart --json bench.json
-                                          (an hour or more on 2 CPU cores: the paper's schedule)
+                           (20 minutes to an hour on 2 CPU cores: the paper's schedule)
 
 Records and measures what OUT lacks. Then: the environments alone under random actions; training
 with the paper's networks and budgets (A.2, A.3), in turns with Stable-Baselines3 on the same

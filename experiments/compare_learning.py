@@ -1,6 +1,6 @@
 """Ways of learning beside each other: the paper's order, both policies jointly, exact gradients.
 
-    python -m experiments.compare_learning --json FILE        about 20 minutes on 2 cores
+    python -m experiments.compare_learning --json FILE        about 15 minutes on 2 cores
 
 Each with the paper's reward and with the renewal reward, under every shipped latency table, all on
 the test texts of one recording: throughput over the best constant, share of the way to the
