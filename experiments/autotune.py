@@ -1,7 +1,7 @@
 """Find out what pays for a pair on this device, and write it down for generate and evaluate.
 
-    python -m experiments.autotune --out runs/tuned                    about 3 minutes on 2 cores
-    python -m experiments.autotune --target DIR --draft DIR --questions DIR --out runs/tuned
+    python -m experiments.studies.autotune --out runs/tuned                    about 3 minutes on 2 cores
+    python -m experiments.studies.autotune --target DIR --draft DIR --questions DIR --out runs/tuned
     python -m experiments.generate --settings runs/tuned/settings.json --prompt "..."
 
 Records a few texts, measures the device, learns, and says in plain words: the best constant setting
@@ -19,14 +19,13 @@ from rich.console import Console
 
 from experiments import command
 from experiments.command import PairFlags
+from experiments.report import advice
+from experiments.studies import autotune
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
-from ltd_jax.errors import UserError
-from ltd_jax.pipeline import autotune
-from ltd_jax.pipeline.questions import QuestionFlags
+from ltd_jax.files import UserError, replacing
 from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY, QUICK_LEARNING, Preset
-from ltd_jax.replay.measure import MeasureConfig
-from ltd_jax.replay.trace import replacing
-from ltd_jax.report import advice
+from ltd_jax.replay.profile import ProfileConfig
+from ltd_jax.workflow import QuestionFlags
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Config(PairFlags):
     cycle: CycleConfig = EMBEDDED_CYCLE
     policy: PolicyConfig = EMBEDDED_POLICY
     learning: LearningConfig = QUICK_LEARNING
-    measure: MeasureConfig = MeasureConfig(visits=4, policy_visits=30)
+    measure: ProfileConfig = ProfileConfig(visits=4, policy_visits=30)
     json: bool = False  # print advice.json alone
 
 

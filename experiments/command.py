@@ -14,15 +14,14 @@ import jax
 import jax.numpy as jnp
 import tyro
 
-from ltd_jax import presets, provenance
-from ltd_jax.config import CycleConfig
-from ltd_jax.cycle import pair as pairs
-from ltd_jax.cycle.pair import ASSETS, Pair
-from ltd_jax.errors import UserError
-from ltd_jax.models import hub
+from ltd_jax import files, presets
+from ltd_jax.config import CycleConfig, Rule, SamplingConfig
+from ltd_jax.files import ASSETS, UserError
+from ltd_jax.models import pair as pairs
+from ltd_jax.models.hf import hub
+from ltd_jax.models.pair import Pair
 from ltd_jax.presets import Preset
-from ltd_jax.replay.measure import MeasureConfig
-from ltd_jax.sampling import Rule, SamplingConfig
+from ltd_jax.replay.profile import ProfileConfig
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -55,7 +54,7 @@ class PairFlags:
     @property
     def environment(self) -> dict[str, Any]:
         """Where numbers come from that a command with these flags writes (provenance.py)."""
-        return provenance.environment(self.dtype, self.devices)
+        return files.environment(self.dtype, self.devices)
 
 
 Flags = TypeVar("Flags", bound=PairFlags)
@@ -87,7 +86,7 @@ def stage_settings(preset: Preset) -> dict[str, Any]:
         "cycle": preset.cycle,
         "policy": preset.policy,
         "learning": preset.learning,
-        "measure": MeasureConfig(),
+        "measure": ProfileConfig(),
     }
 
 
@@ -193,7 +192,7 @@ def too_large(error: Exception) -> str:
     """The sentence for a device without room."""
     reason = str(error).split("\n")[0].rstrip(".")
     return (
-        f"{provenance.device_name()} has no room for this ({reason}); take a smaller context or "
+        f"{files.device_name()} has no room for this ({reason}); take a smaller context or "
         "beam, split the pair with --devices, or look with experiments.inspect at what it needs."
     )
 

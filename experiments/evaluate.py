@@ -18,13 +18,15 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from experiments import command
+from experiments import command, report
 from experiments.command import PairFlags
-from ltd_jax import prompts, report
-from ltd_jax.errors import UserError
-from ltd_jax.pipeline import answers, results, settings_file, tables, training
-from ltd_jax.pipeline.questions import QuestionFlags, Split
+from experiments.report import tables
+from experiments.studies import answers, results, settings_file
+from ltd_jax import text as texts
+from ltd_jax import workflow
+from ltd_jax.files import UserError
 from ltd_jax.policies import saved
+from ltd_jax.workflow import QuestionFlags, Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,20 +50,20 @@ def main() -> None:
     if tuned is not None and config.policies != Config().policies:
         raise UserError("--settings says which policies; leave out --policies.")
     folder = config.policies if tuned is None else tuned.folder / "policies"
-    trained = training.load(folder)
+    trained = workflow.load_trained(folder)
     pair = command.load_pair(config, trained.policies.cycle)
     here, other = pair.device, config.allow_other_hardware
     if tuned is not None:
         settings_file.check_here(tuned, pair, other)
     saved.check(trained.policies, pair.fingerprint, here, other, config.dtype)
-    tables.must_sample_alike(trained.table, folder, pair)
+    workflow.must_sample_alike(trained.table, folder, pair)
     found = results.evaluate(pair, trained, config, config.split, console)
     page = report.write(found.report, found.figures, config.out)
-    tokenizer = prompts.load_tokenizer(config.target)
+    tokenizer = texts.load_tokenizer(config.target)
     answers.write(config.out / "answers", found.asking, found.runs, tokenizer)
     if config.json:
         print(json.dumps(found.report))
-    console.print(report.terminal_table(found.report))
+    console.print(tables.terminal_table(found.report))
     console.print(f"Report: {page}")
 
 

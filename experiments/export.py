@@ -14,9 +14,9 @@ from typing import Literal
 
 from experiments import command
 from experiments.command import PairFlags
-from ltd_jax.errors import UserError
-from ltd_jax.models.draft_folder import Dialect
-from ltd_jax.pipeline import exporting
+from ltd_jax.files import UserError
+from ltd_jax.models.hf import export
+from ltd_jax.models.hf.weights import Dialect
 from ltd_jax.presets import EMBEDDED_CYCLE
 
 
@@ -35,13 +35,13 @@ def main() -> None:
     if config.shard_gigabytes <= 0:
         raise UserError(f"--shard-gigabytes is {config.shard_gigabytes} but must be above 0.")
     folders = config.out / "target", config.out / "draft"
-    exporting.refuse_own_sources(folders, (config.target, config.draft))
+    export.refuse_own_sources(folders, (config.target, config.draft))
     for folder in folders:
         command.writable(folder)
     pair = command.load_pair(config, EMBEDDED_CYCLE, in_blocks=False)
     shard_bytes = int(config.shard_gigabytes * 10**9)
-    exporting.export_target(folders[0], pair, config.target, shard_bytes)
-    for remark in exporting.export_draft(folders[1], pair, config.draft, config.dialect):
+    export.export_target(folders[0], pair, config.target, shard_bytes)
+    for remark in export.export_draft(folders[1], pair, config.draft, config.dialect):
         command.say(remark)
     for folder in folders:
         command.say(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")

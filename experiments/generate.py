@@ -24,15 +24,14 @@ import numpy as np
 
 from experiments import command
 from experiments.command import PairFlags
-from ltd_jax.chat import Chat, Message, Style, open_chat
-from ltd_jax.cycle.pair import Pair, check_known
+from experiments.studies import settings_file
 from ltd_jax.cycle.prefill import check_room
-from ltd_jax.decoding import benchmark, named
+from ltd_jax.decoding import benchmark, methods
 from ltd_jax.decoding.benchmark import Method
-from ltd_jax.decoding.rivals import Files
-from ltd_jax.decoding.stream import TextStream
-from ltd_jax.errors import UserError
-from ltd_jax.pipeline import settings_file
+from ltd_jax.decoding.methods import Files
+from ltd_jax.files import UserError
+from ltd_jax.models.pair import Pair, check_known
+from ltd_jax.text import Chat, Message, Style, TextStream, open_chat
 
 WARM_UP_TOKENS = 2
 
@@ -70,13 +69,13 @@ def main() -> None:
     if tuned is not None:
         config = dataclasses.replace(config, controller=tuned.controller, policies=tuned.policies)
     files = Files(config.classifiers, config.latency)
-    asked = named.parse(config.controller, config.target, config.policies, files)
+    asked = methods.parse_method(config.controller, config.target, config.policies, files)
     base = None if tuned is None else tuned.cycle
-    cycle = named.cycle_for(asked, config.target, config.context, base)
+    cycle = methods.cycle_for(asked, config.target, config.context, base)
     pair = command.load_pair(config, cycle)
     if tuned is not None:
         settings_file.check_here(tuned, pair, config.allow_other_hardware)
-    method = named.method(asked, pair, config.allow_other_hardware)
+    method = methods.build_method(asked, pair, config.allow_other_hardware)
     command.say(f"controller {method.name}; {cycle}")
     if config.prompt_ids is not None:
         prompt_T = token_ids(config.prompt_ids, pair)

@@ -15,10 +15,10 @@ from rich.console import Console
 
 from experiments import command
 from experiments.command import PairFlags
-from ltd_jax import presets, provenance
+from ltd_jax import files, presets, workflow
 from ltd_jax.config import PairConfig
-from ltd_jax.pipeline import inspection
-from ltd_jax.pipeline.inspection import Memory
+from ltd_jax.models.hf import inspect
+from ltd_jax.models.hf.inspect import Memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,19 +34,19 @@ def main() -> None:
     config = command.parse(lambda preset: Config())
     cycle = command.with_cycle(
         presets.EMBEDDED_CYCLE,
-        max_levels=inspection.PROBE_LEVELS,
-        sizes=(0, inspection.PROBE_SIZE),
+        max_levels=workflow.PROBE_LEVELS,
+        sizes=(0, workflow.PROBE_SIZE),
         context=config.context,
     )
-    pair, remarks = inspection.settings_of(
+    pair, remarks = inspect.read_pair_config(
         config.target, config.draft, cycle, config.feature_layers, config.draft_rope_theta
     )
-    memory = inspection.memory_of(pair, jnp.dtype(config.dtype), config.devices)
-    doubts = inspection.tokenizer_doubts(config.target, config.draft, pair.target.vocab_size)
+    memory = inspect.estimate_memory(pair, jnp.dtype(config.dtype), config.devices)
+    doubts = inspect.tokenizer_doubts(config.target, config.draft, pair.target.vocab_size)
     accepted = None
     if config.weights:
-        accepted = inspection.probe(command.load_pair(config, cycle))
-        doubts += inspection.acceptance_doubts(accepted)
+        accepted = workflow.probe(command.load_pair(config, cycle))
+        doubts += inspect.acceptance_doubts(accepted)
     if config.json:
         print(json.dumps(as_json(pair, memory, config.devices, remarks, accepted, doubts)))
     else:
@@ -63,7 +63,7 @@ def as_json(
 ) -> dict[str, Any]:
     """Everything that was found."""
     return {
-        "device": provenance.device_name(),
+        "device": files.device_name(),
         "target": dataclasses.asdict(pair.target),
         "draft": dataclasses.asdict(pair.draft),
         "context": pair.cycle.context,
@@ -98,7 +98,7 @@ def show(
     if memory.device is not None:
         share = memory.needed / memory.device
         console.print(
-            f"{provenance.device_name()} has {mebi(memory.device)}: {share:.0%} of it is needed"
+            f"{files.device_name()} has {mebi(memory.device)}: {share:.0%} of it is needed"
             + ("" if share < 1 else "; the pair does not fit")
         )
     if accepted is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments import command
 from experiments.command import PairFlags
-from ltd_jax.replay.trace import replacing
+from ltd_jax.files import replacing
 
 
 def write(

@@ -16,12 +16,12 @@ from rich.table import Table
 
 from experiments import command
 from experiments.command import PairFlags
+from ltd_jax import workflow
 from ltd_jax.config import CycleConfig, PolicyConfig
-from ltd_jax.pipeline import tables
 from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY, Preset
 from ltd_jax.replay import latency
 from ltd_jax.replay.latency import LatencyTable
-from ltd_jax.replay.measure import MeasureConfig
+from ltd_jax.replay.profile import ProfileConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Config(PairFlags):
     out: Path = Path("runs/embedded")
     cycle: CycleConfig = EMBEDDED_CYCLE
     policy: PolicyConfig = EMBEDDED_POLICY
-    measure: MeasureConfig = MeasureConfig()
+    measure: ProfileConfig = ProfileConfig()
     json: bool = False
 
 
@@ -66,9 +66,9 @@ def main() -> None:
     config = command.parse(start)
     command.writable(config.out)
     console = Console(stderr=config.json)
-    table = tables.named_table(command.load_pair(config, config.cycle), config, None, console)
+    table = workflow.named_table(command.load_pair(config, config.cycle), config, None, console)
     if config.json:
-        print(json.dumps(latency.record(table)))
+        print(json.dumps(latency.to_json(table)))
     else:
         console.print(terminal_table(table))
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from experiments import command
+from experiments import command, report
 from experiments.command import PairFlags
-from ltd_jax import report
+from experiments.report import tables
+from experiments.studies import results
 from ltd_jax.config import CycleConfig, ExactConfig, LearningConfig, PolicyConfig
-from ltd_jax.pipeline import results
-from ltd_jax.pipeline.questions import QuestionFlags
 from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_LEARNING, EMBEDDED_POLICY
-from ltd_jax.replay.measure import MeasureConfig
+from ltd_jax.replay.profile import ProfileConfig
+from ltd_jax.workflow import QuestionFlags
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Config(PairFlags):
     cycle: CycleConfig = EMBEDDED_CYCLE
     policy: PolicyConfig = EMBEDDED_POLICY
     learning: LearningConfig = EMBEDDED_LEARNING
-    measure: MeasureConfig = MeasureConfig()
+    measure: ProfileConfig = ProfileConfig()
     json: bool = False
 
 
@@ -55,7 +55,7 @@ def smoke(config: Config) -> Config:
         asked=dataclasses.replace(config.asked, new_tokens=24, prompts=2),
         cycle=dataclasses.replace(config.cycle, max_levels=2, sizes=(0, 2), short_catch_ups=()),
         learning=learning,
-        measure=MeasureConfig(cycles=1, visits=3, policy_visits=2),
+        measure=ProfileConfig(cycles=1, visits=3, policy_visits=2),
     )
 
 
@@ -69,7 +69,7 @@ def main() -> None:
     report.headline_picture(found.report, config.out / "headline.png")
     if config.json:
         print(json.dumps(found.report))
-    console.print(report.terminal_table(found.report))
+    console.print(tables.terminal_table(found.report))
     console.print(f"Report: {page}")
 
 

@@ -15,10 +15,10 @@ from rich.console import Console
 
 from experiments import command
 from experiments.command import PairFlags
+from ltd_jax import workflow
 from ltd_jax.config import CycleConfig
-from ltd_jax.pipeline import stages
-from ltd_jax.pipeline.questions import QuestionFlags, Split
 from ltd_jax.presets import EMBEDDED_CYCLE
+from ltd_jax.workflow import QuestionFlags, Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +37,9 @@ def main() -> None:
     command.writable(config.out)
     console = Console(stderr=config.json)
     pair = command.load_pair(config, config.cycle)
-    trace = stages.trace_of(pair, config.split, config, console)
+    trace = workflow.load_or_record(pair, config.split, config, console)
     found = {
-        "trace": str(stages.trace_path(config, config.split)),
+        "trace": str(workflow.trace_path(config, config.split)),
         "texts": len(trace.first),
         "positions": len(trace.remaining),
         "provenance": trace.provenance,

@@ -16,11 +16,11 @@ from rich.table import Table
 
 from experiments import command
 from experiments.command import PairFlags
+from ltd_jax import workflow
+from ltd_jax.baselines.classifiers import SavedHeads
 from ltd_jax.config import CycleConfig
-from ltd_jax.pipeline import heads
-from ltd_jax.pipeline.questions import QuestionFlags
-from ltd_jax.policies.saved_heads import SavedHeads
 from ltd_jax.presets import EMBEDDED_CYCLE
+from ltd_jax.workflow import QuestionFlags
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,9 @@ def main() -> None:
     command.writable(config.out)
     console = Console()
     pair = command.load_pair(config, config.cycle)
-    trained = heads.train(pair, config, config.out / "classifiers", config.training_seed, console)
+    trained = workflow.train_classifiers(
+        pair, config, config.out / "classifiers", config.training_seed, console
+    )
     console.print(terminal_table(trained))
 
 

@@ -17,11 +17,11 @@ from rich.console import Console
 
 from experiments import command
 from experiments.command import PairFlags
+from ltd_jax import workflow
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
-from ltd_jax.pipeline import training
-from ltd_jax.pipeline.questions import QuestionFlags
 from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_LEARNING, EMBEDDED_POLICY
-from ltd_jax.replay.measure import MeasureConfig
+from ltd_jax.replay.profile import ProfileConfig
+from ltd_jax.workflow import QuestionFlags
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Config(PairFlags):
     cycle: CycleConfig = EMBEDDED_CYCLE
     policy: PolicyConfig = EMBEDDED_POLICY
     learning: LearningConfig = EMBEDDED_LEARNING
-    measure: MeasureConfig = MeasureConfig()
+    measure: ProfileConfig = ProfileConfig()
     json: bool = False
 
 
@@ -43,7 +43,7 @@ def main() -> None:
     command.writable(config.out)
     console = Console(stderr=config.json)
     pair = command.load_pair(config, config.cycle)
-    trained = training.train(pair, config, console, config.latency)
+    trained = workflow.train_policies(pair, config, console, config.latency)
     found = {
         "policies": str(trained.policies.folder),
         "best_constant": trained.best._asdict(),

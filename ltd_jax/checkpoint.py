@@ -1,20 +1,26 @@
-"""Checkpoints: orbax, arrays beside a JSON record of what they belong to.
+"""Metrics beside checkpoints, which are read when their folder is opened.
 
-A checkpoint holds one pytree (parameters, optimiser, random key, counters) and its provenance.
-Orbax writes into a temporary folder and renames it, so a killed process leaves no half-written
-step. Digests of both lie in the record: a step that was damaged later, down to one bit, is named
-and the one before it is used.
+Damaged ones must not keep a training from going on: their step is whole without them.
 """
+# DOC """Checkpoints: orbax, arrays beside a JSON record of what they belong to.
+# DOC
+# DOC A checkpoint holds one pytree (parameters, optimiser, random key, counters) and its provenance.
+# DOC Orbax writes into a temporary folder and renames it, so a killed process leaves no half-written
+# DOC step. Digests of both lie in the record: a step that was damaged later, down to one bit, is named
+# DOC and the one before it is used.
+# DOC """
 
 import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
+import math
 import signal
+import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,8 +30,31 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as keeping
 
-from ltd_jax import checkpoint_metrics
-from ltd_jax.errors import UserError
+from ltd_jax.files import UserError
+
+WORST = -sys.float_info.max
+
+
+def best_of(folder: Path, name: str) -> Callable[[dict[str, float]], float]:
+    """What tells the best step; one whose metric cannot be read becomes the worst, with a warning.
+
+    Args:
+      name: of the metric.
+    """
+    for path in folder.glob("*/metrics/metrics"):
+        try:
+            readable = math.isfinite(json.loads(path.read_text())[name])
+        except (OSError, ValueError, TypeError, LookupError):
+            readable = False
+        if not readable:
+            path.write_text(json.dumps({name: WORST}))
+            warnings.warn(
+                f"Checkpoint {path.parents[1].name} in {folder} has damaged metrics; it is not "
+                "taken for the best one.",
+                stacklevel=3,
+            )
+    return lambda metrics: metrics[name]
+
 
 logging.getLogger("absl").setLevel(logging.ERROR)
 _DIGESTS = "digests"
@@ -59,7 +88,7 @@ def manager(
         raise UserError(f"Cannot write checkpoints to {folder}: {error.strerror}.") from error
     best, kept = None, [keeping.LatestN(keep)]
     if best_metric is not None:
-        best = checkpoint_metrics.best_of(folder, best_metric)
+        best = best_of(folder, best_metric)
         kept.append(keeping.BestN(get_metric_fn=best, n=1))
     policy = keeping.AnyPreservationPolicy(kept)
     options = ocp.CheckpointManagerOptions(best_fn=best, preservation_policy=policy)

@@ -1,26 +1,363 @@
-"""Frozen settings of every stage.
+"""How the target's logits become a token: temperature, repetition penalty, top-p, top-k.
 
-All classes are hashable, so they may be static arguments of jitted functions. Variants are made
-with `dataclasses.replace`. Numbers of the paper carry their section or table in a comment; named
-instances are in presets.py. The models' classes stand in model_config.py, the learning settings in
-learning_config.py; both are names of this module, too.
+The order is that of EAGLE's and LTD's decoders, and each step is Hugging Face's. What speculative
+decoding keeps is the distribution *after* these steps.
 """
+# DOC """Frozen settings of the models: targets of the Llama and Qwen families, and their drafts.
+# DOC
+# DOC Users import them from config.py, beside the settings of every other stage.
+# DOC """
+# DOC """Frozen settings of the policies and of how they learn; users import them from config.py.
+# DOC
+# DOC Numbers of the paper carry their section or table in a comment.
+# DOC """
+# DOC """Frozen settings of every stage.
+# DOC
+# DOC All classes are hashable, so they may be static arguments of jitted functions. Variants are made
+# DOC with `dataclasses.replace`. Numbers of the paper carry their section or table in a comment; named
+# DOC instances are in presets.py. The models' classes stand in model_config.py, the learning settings in
+# DOC learning_config.py; both are names of this module, too.
+# DOC """
 
 import dataclasses
+from typing import Any, Literal
 
-from ltd_jax.learning_config import ExactConfig as ExactConfig
-from ltd_jax.learning_config import HeadConfig as HeadConfig
-from ltd_jax.learning_config import Learning as Learning
-from ltd_jax.learning_config import LearningConfig as LearningConfig
-from ltd_jax.learning_config import ObservationConfig as ObservationConfig
-from ltd_jax.learning_config import PolicyConfig as PolicyConfig
-from ltd_jax.learning_config import PPOConfig as PPOConfig
-from ltd_jax.learning_config import Reward as Reward
-from ltd_jax.model_config import AnyDraftConfig, TargetConfig
-from ltd_jax.model_config import DraftConfig as DraftConfig
-from ltd_jax.model_config import GriffinConfig as GriffinConfig
-from ltd_jax.model_config import RopeScaling as RopeScaling
-from ltd_jax.sampling import GREEDY, SamplingConfig
+Rule = Literal["coupled", "sequential"]
+LEAST_TEMPERATURE = 1e-3  # below it, f32 logits over the temperature overflow or are greedy anyway
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingConfig:
+    """Greedy decoding unless told otherwise; every field names another compiled program."""
+
+    temperature: float = 0.0  # 0 = greedy, the most probable token
+    top_k: int = 0  # only the k most probable tokens; 0 = all
+    top_p: float = 1.0  # only the most probable tokens that together reach this probability
+    repetition_penalty: float = 1.0  # on logits of tokens that the text has already; 1 = none
+    draft_temperature: float = 1.0  # of the draft's scores; it moves the tree, never the output
+    rule: Rule = "coupled"  # how a tree is tested, see cycle/walk.py; no rule moves the output
+
+    def __post_init__(self) -> None:
+        least = LEAST_TEMPERATURE
+        if not (self.temperature == 0 or least <= self.temperature < float("inf")):
+            raise ValueError(
+                f"temperature is {self.temperature} but must be 0 (greedy) or at least {least}."
+            )
+        if self.top_k < 0:
+            raise ValueError(f"top_k is {self.top_k} but must be 0 (all tokens) or more.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p} but must lie above 0 and at most at 1.")
+        if not 0 < self.repetition_penalty < float("inf"):
+            raise ValueError(
+                f"repetition_penalty is {self.repetition_penalty} but must be above 0; 1 = none."
+            )
+        if not least <= self.draft_temperature < float("inf"):
+            raise ValueError(
+                f"draft_temperature is {self.draft_temperature} but must be at least {least}."
+            )
+        if self.rule not in ("coupled", "sequential"):
+            raise ValueError(f"rule is {self.rule!r} but must be coupled or sequential.")
+        if self.temperature == 0 and (self.top_k or self.top_p < 1):
+            raise ValueError(
+                "top_k and top_p change nothing at temperature 0, where the most probable token is "
+                "taken; raise the temperature or leave them out."
+            )
+        if self.temperature == 0 and self.rule == "sequential":
+            raise ValueError(
+                "rule sequential changes nothing at temperature 0, where nothing is drawn; raise "
+                "the temperature or leave it out."
+            )
+
+    @property
+    def is_argmax(self) -> bool:
+        """Whether the target's largest logit decides, and nothing else."""
+        return self.temperature == 0 and self.repetition_penalty == 1
+
+    @property
+    def is_reproducible(self) -> bool:
+        """Whether one seed gives one text, whoever decodes it."""
+        return self.rule == "coupled"
+
+
+GREEDY = SamplingConfig()
+
+
+def describe_sampling(config: SamplingConfig, seed: int | None = None) -> dict[str, Any] | None:
+    """For provenance: None for greedy decoding; the seed where it matters."""
+    return None if config == GREEDY else dataclasses.asdict(config) | {"seed": seed}
+
+
+LEAST_LAYERS = 7  # of a target in which EAGLE-3's default feature layers are distinct
+
+
+def non_defaults(config: Any) -> dict[str, Any]:
+    """What a config says beyond its defaults: a field of a later version changes nothing."""
+    values = {field: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {field.name: value for field, value in values.items() if value != field.default}
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """Llama-3.1's frequency scaling (`rope_scaling` of its config.json)."""
+
+    factor: float
+    low_frequency_factor: float
+    high_frequency_factor: float
+    original_context: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetConfig:
+    """One Llama- or Qwen3-family decoder; the families differ only by these fields."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    layer_count: int
+    head_count: int
+    kv_head_count: int
+    head_dim: int
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    tie_embeddings: bool = False
+    attention_bias: bool = False
+    qk_norm: bool = False
+    # What the draft reads: the stream entering these three layers (EAGLE-3), or with () the last
+    # norm's output (Griffin). (0, 0, 0) = EAGLE-3's default for layer_count.
+    feature_layers: tuple[int, ...] = (0, 0, 0)
+
+    def __post_init__(self) -> None:
+        if self.head_count % self.kv_head_count:
+            raise ValueError(
+                f"head_count {self.head_count} is not a multiple of kv_head_count "
+                f"{self.kv_head_count}; grouped-query attention needs whole groups."
+            )
+        if self.feature_layers == (0, 0, 0):
+            if self.layer_count < LEAST_LAYERS:
+                raise ValueError(
+                    f"A target of {self.layer_count} layers has no three distinct EAGLE-3 feature "
+                    "layers (2, n//2, n-3); say by --feature-layers which ones the draft reads."
+                )
+            default = (2, self.layer_count // 2, self.layer_count - 3)
+            object.__setattr__(self, "feature_layers", default)
+        if self.feature_layers:
+            low, mid, high = self.feature_layers
+            if not 0 <= low < mid < high <= self.layer_count:
+                raise ValueError(
+                    f"feature_layers {self.feature_layers} must rise and lie in "
+                    f"0..{self.layer_count}."
+                )
+
+    @property
+    def feature_size(self) -> int:
+        """Width of a token's feature: the three streams side by side, or the last state alone."""
+        return max(len(self.feature_layers), 1) * self.hidden_size
+
+
+@dataclasses.dataclass(frozen=True)
+class DraftConfig:
+    """One EAGLE-3 draft: a single Llama layer over [embedding, fused target features]."""
+
+    vocab_size: int
+    draft_vocab_size: int
+    hidden_size: int
+    target_hidden_size: int
+    intermediate_size: int
+    head_count: int
+    kv_head_count: int
+    head_dim: int
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    norm_before_residual: bool = False  # the residual is the normed feature, not the raw one
+    norm_before_fc: bool = False  # one norm over the three target features together
+    norm_each_feature: bool = False  # "fc_norm": one norm for each of them
+    norm_output: bool = False  # the next level reads the normed output (EAGLE-3.1)
+
+    def __post_init__(self) -> None:
+        if self.draft_vocab_size > self.vocab_size:
+            raise ValueError(
+                f"draft_vocab_size {self.draft_vocab_size} is larger than vocab_size "
+                f"{self.vocab_size}."
+            )
+        if self.norm_before_fc and self.norm_each_feature:
+            raise ValueError("norm_before_fc and fc_norm exclude each other.")
+
+    @property
+    def fuse_norms(self) -> int:
+        """Norms over the target's features before they are fused: none, one, or one of each."""
+        return 3 if self.norm_each_feature else int(self.norm_before_fc)
+
+    @property
+    def feature_count(self) -> int:
+        """Layers of the target that the draft reads."""
+        return 3
+
+
+@dataclasses.dataclass(frozen=True)
+class GriffinConfig:
+    """One Griffin draft (arXiv 2502.11018): it reads the target's last state and has its head."""
+
+    vocab_size: int
+    hidden_size: int  # the target's, too
+    intermediate_size: int
+    head_count: int
+    kv_head_count: int
+    head_dim: int
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    attention_bias: bool = False  # "qkv_bias", of drafts for Qwen2
+
+    @property
+    def draft_vocab_size(self) -> int:
+        """The target's vocabulary."""
+        return self.vocab_size
+
+    @property
+    def target_hidden_size(self) -> int:
+        """Width of the state that it reads."""
+        return self.hidden_size
+
+    @property
+    def feature_count(self) -> int:
+        """Layers of the target that the draft reads: none, but its last state."""
+        return 0
+
+
+AnyDraftConfig = DraftConfig | GriffinConfig
+
+Reward = Literal["paper", "renewal", "accepted", "time"]
+Learning = Literal["coadapt", "joint", "exact"]
+
+
+def _must_be_positive(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)} but must be at least 1.")
+
+
+@dataclasses.dataclass(frozen=True)
+class ObservationConfig:
+    """What the two policies see; the defaults are the paper's (Eq. 3: P + D + L of Table 6)."""
+
+    nodes: bool = True  # P: every probability, of the newest level (depth) or of the tree (size)
+    best: int = 0  # so many of the highest of these probabilities, sorted; 0 = none
+    expected: bool = False  # their sum over the best nodes of every size: expected tokens
+    entropy: bool = False  # E, of the draft at every row of the newest level or of the tree
+    certainty: bool = False  # entropy of the target where the root came from
+    hidden: int = 0  # H, so many channels of the draft's output, for the depth policy alone
+    levels: bool = True  # D
+    length: bool = True  # L
+    recent: bool = False  # running means of what the cycles before this one accepted
+
+    def __post_init__(self) -> None:
+        if self.best < 0 or self.hidden < 0:
+            raise ValueError(f"best {self.best} and hidden {self.hidden} are counts; give >= 0.")
+        if not any(value for name, value in vars(self).items() if name != "hidden"):
+            raise ValueError("The size policy sees nothing; switch on another part than hidden.")
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyConfig:
+    """What the two policies see, and the widths of their actors and critics (ReLU, paper A.2)."""
+
+    size_actor: tuple[int, ...] = (1024, 256)
+    size_critic: tuple[int, ...] = (1024, 256)
+    depth_actor: tuple[int, ...] = (1024,)
+    depth_critic: tuple[int, ...] = (1024, 256)
+    observation: ObservationConfig = ObservationConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOConfig:
+    """Proximal policy optimisation; defaults are the paper's (A.3) or Stable-Baselines3's."""
+
+    total_steps: int = 100_000
+    environments: int = 16
+    rollout: int = 2048  # decisions per update, over all environments (A.3)
+    minibatch: int = 256  # A.3
+    epochs: int = 20  # A.3
+    learning_rate: float = 1e-3  # A.3
+    warmup: float = 0.01  # share of total_steps with rising rate, then linear decay to 0 (A.3)
+    gamma: float = 0.9  # size 0.9, depth 0.999 (A.3)
+    gae_lambda: float = 0.95
+    clip: float = 0.2
+    entropy: float = 0.01  # A.3
+    value: float = 0.5
+    max_gradient_norm: float = 0.5
+    adam_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        _must_be_positive(self, "total_steps", "environments", "rollout", "epochs")
+        if self.minibatch < 2:
+            raise ValueError("minibatch must be >= 2: advantages are normalised within it.")
+        if self.rollout % self.environments or self.rollout % self.minibatch:
+            raise ValueError(
+                f"rollout {self.rollout} must be a multiple of environments {self.environments} "
+                f"and of minibatch {self.minibatch}."
+            )
+
+    @property
+    def updates(self) -> int:
+        """Updates of a whole training: as many rollouts as cover total_steps."""
+        return -(-self.total_steps // self.rollout)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExactConfig:
+    """Exact gradients of the expected reward: every choice is weighed, none has to be tried."""
+
+    updates: int = 120
+    environments: int = 256  # texts walked side by side
+    cycles: int = 8  # of each walk per update
+    steps: int = 24  # gradient steps per update
+    minibatch: int = 1024  # places, out of environments * cycles
+    learning_rate: float = 5e-3  # falls to 0
+    weight_decay: float = 1e-2
+    entropy: float = 0.6  # tokens per nat, falls to 0
+
+    def __post_init__(self) -> None:
+        _must_be_positive(self, "updates", "environments", "cycles", "steps", "minibatch")
+        if self.minibatch > self.environments * self.cycles:
+            raise ValueError(
+                f"minibatch {self.minibatch} is larger than the {self.environments} environments "
+                f"times {self.cycles} cycles that it is drawn from."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class LearningConfig:
+    """How policies learn: the paper's schedule (Sec. 4), jointly, or with exact gradients."""
+
+    learning: Learning = "coadapt"
+    size: PPOConfig = PPOConfig(total_steps=100_000, gamma=0.9)
+    depth: PPOConfig = PPOConfig(total_steps=1_000_000, gamma=0.999)
+    joint: PPOConfig = PPOConfig(total_steps=500_000, gamma=0.5)  # counts cycles, not decisions
+    exact: ExactConfig = ExactConfig()
+    alternations: int = 3  # Iter1 size, Iter2 depth, Iter3 size
+    depth_stage_size: int | None = None
+    """nodes verified while the depth policy learns alone (the paper: 60); None = best constant's"""
+    reward: Reward = "paper"
+    validate_every: int = 10  # updates between two validations
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _must_be_positive(self, "validate_every")
+        if self.alternations < 0:
+            raise ValueError(f"alternations is {self.alternations} but must not be negative.")
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadConfig:
+    """One of the compared classifiers: binary cross-entropy, AdamW, as many yes as no (Sec. 5)."""
+
+    width: int
+    epochs: int
+    learning_rate: float
+    batch: int = 256
+    examples: int = 200_000  # at most, after balancing
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ltd_jax.config import (
     RopeScaling,
     TargetConfig,
 )
-from ltd_jax.prompts import ASSETS
+from ltd_jax.files import ASSETS
 
 # The pair that ships with the package (ltd_jax/assets): deep and narrow, for cheap draft levels.
 EMBEDDED_TARGET = TargetConfig(

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ltd_jax import report
-from ltd_jax.learning.stage import Point
-from ltd_jax.report.schema import METHODS
+from experiments.report.figures import Figures
+from experiments.report.schema import METHODS
+from ltd_jax.learning.loop import Point
 
 SIZES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 LEVELS = 8
@@ -125,7 +125,7 @@ def figures():
         far_DV = (levels_D[:, None] - levels) ** 2 + (np.arange(len(SIZES)) - size) ** 2 / 3
         return np.round(4000 * np.exp(-far_DV / 1.5))
 
-    return report.Figures(
+    return Figures(
         sizes=SIZES,
         committed=1 + 2.6 * (1 - np.exp(-levels_D / 2.5))[:, None] * reach_DV,
         cycle_seconds=draft_D[:, None] + verify_V + 1e-4,

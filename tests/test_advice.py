@@ -2,8 +2,8 @@
 
 import pytest
 
-from ltd_jax.report import advice
-from ltd_jax.report.advice import Advice, AtContext, Found
+from experiments.report import advice
+from experiments.report.advice import Advice, AtContext, Found
 
 
 def found(method, rate, levels=None, size=None, live=(None, None, None)):

@@ -4,10 +4,9 @@ import json
 
 import pytest
 
-from ltd_jax import chat
-from ltd_jax.chat import Message, open_chat
-from ltd_jax.cycle.pair import ASSETS
-from ltd_jax.errors import UserError
+from ltd_jax import text as texts
+from ltd_jax.files import ASSETS, UserError
+from ltd_jax.text import Message, open_chat
 
 # In the manner of ChatML templates: a loop, a condition, the generation header, a switch.
 TEMPLATE = (
@@ -60,12 +59,12 @@ def test_named_styles(folder):
     assert render("deepseek") == "<user>one</><assistant>"
     assert render("qwen3") == "<user>one</><assistant><no-think>"
     assert render("qwen3-thinking") == "<user>one</><assistant>"
-    assert render("llama3") == f"<system>{chat.LLAMA_SYSTEM}</><user>one</><assistant>"
+    assert render("llama3") == f"<system>{texts.LLAMA_SYSTEM}</><user>one</><assistant>"
     assert render("plain") == "one "
 
 
 def test_vicuna_needs_no_template(folder):
-    expected = f"{chat.VICUNA_SYSTEM} USER: one  ASSISTANT: two</s> USER: three ASSISTANT:"
+    expected = f"{texts.VICUNA_SYSTEM} USER: one  ASSISTANT: two</s> USER: three ASSISTANT:"
     assert open_chat(folder, "vicuna").render(TALK) == expected
     other = [Message("system", "Be brief."), TALK[0]]
     assert open_chat(folder, "vicuna").render(other) == "Be brief. USER: one  ASSISTANT:"

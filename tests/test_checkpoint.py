@@ -17,7 +17,7 @@ import pytest
 from flax import struct
 
 from ltd_jax import checkpoint
-from ltd_jax.errors import UserError
+from ltd_jax.files import UserError
 
 
 @struct.dataclass

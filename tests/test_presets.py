@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import pytest
 
 from ltd_jax import presets
-from ltd_jax.config import PairConfig
-from ltd_jax.cycle import loop, prefill
-from ltd_jax.cycle.pair import PairParams
-from ltd_jax.model_config import AnyDraftConfig
+from ltd_jax.config import AnyDraftConfig, PairConfig
+from ltd_jax.cycle import prefill, step
 from ltd_jax.models import draft, target
-from ltd_jax.policies import controller
+from ltd_jax.models.pair import PairParams
+from ltd_jax.policies import policy as policy_module
 
 # As the model cards' safetensors metadata count them.
 PARAMETERS = {
@@ -72,7 +71,7 @@ def test_the_griffin_drafts_own_parameters():
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_prompt_and_a_call_trace_at_full_size(name):
     config, params = pair_shapes(name)
-    constant, cycle = controller.constant(), config.cycle
+    constant, cycle = policy_module.constant(), config.cycle
     number = jax.ShapeDtypeStruct((), jnp.int32)
     state = jax.eval_shape(lambda: prefill.empty_state(config, constant, jnp.bfloat16))
     chunk = jax.ShapeDtypeStruct((cycle.prefill_chunk,), jnp.int32)
@@ -87,8 +86,8 @@ def test_a_prompt_and_a_call_trace_at_full_size(name):
         is_last=last,
     )
     assert filled == state
-    setting = jax.eval_shape(lambda: controller.constant_params(8, 60, cycle))
-    run = lambda params, setting, state, left: loop.run_cycles(
+    setting = jax.eval_shape(lambda: policy_module.constant_params(8, 60, cycle))
+    run = lambda params, setting, state, left: step.run_cycles(
         params, config, constant, jnp.array([2]), setting, state, left
     )
     after, done = jax.eval_shape(run, params, setting, filled, number)

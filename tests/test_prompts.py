@@ -5,30 +5,31 @@ import json
 import numpy as np
 import pytest
 
-from ltd_jax import prompts
-from ltd_jax.errors import UserError
-from ltd_jax.pretrain import corpus, questions
+from experiments.pretrain import corpus, questions
+from ltd_jax import files
+from ltd_jax import text as texts
+from ltd_jax.files import UserError
 
 GOOD = '{"question_id": 1, "category": "a", "turns": ["one", "two"], "reference": ["x"]}'
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return prompts.load_tokenizer(prompts.ASSETS / "target")
+    return texts.load_tokenizer(files.ASSETS / "target")
 
 
 def test_tasks_are_the_kinds_of_the_corpus():
-    assert prompts.TASKS == corpus.KINDS
+    assert texts.TASKS == corpus.KINDS
 
 
-@pytest.mark.parametrize("task", prompts.TASKS)
+@pytest.mark.parametrize("task", texts.TASKS)
 def test_shipped_questions(task, tokenizer):
     categories = {}
-    for split in prompts.SPLITS:
-        found = prompts.load_task(split, task)
+    for split in texts.SPLITS:
+        found = texts.load_task(split, task)
         assert len(found) == questions.COUNTS[split]
         for question in found:
-            length = len(prompts.encode_prompt(tokenizer, question, questions.MAX_TOKENS))
+            length = len(texts.encode_prompt(tokenizer, question, questions.MAX_TOKENS))
             assert length >= questions.MIN_TOKENS
             assert question.task == task
         categories[split] = {question.category for question in found}
@@ -39,8 +40,8 @@ def test_shipped_questions(task, tokenizer):
 def test_load_questions_keeps_order_and_turns(tmp_path):
     path = tmp_path / "mine.jsonl"
     path.write_text(GOOD + "\n\n" + GOOD.replace("1", "0") + "\n")
-    first, second = prompts.load_questions(path)
-    assert first == prompts.Question(1, "a", ("one", "two"), "mine")
+    first, second = texts.load_questions(path)
+    assert first == texts.Question(1, "a", ("one", "two"), "mine")
     assert first.text == "one\n\ntwo"
     assert second.question_id == 0
 
@@ -69,7 +70,7 @@ def test_load_questions_keeps_order_and_turns(tmp_path):
 def test_public_rows(tmp_path, line, expected):
     path = tmp_path / "mine.jsonl"
     path.write_text(line)
-    assert prompts.load_questions(path) == [prompts.Question(*expected, "mine")]
+    assert texts.load_questions(path) == [texts.Question(*expected, "mine")]
 
 
 @pytest.mark.parametrize(
@@ -93,73 +94,73 @@ def test_broken_line_is_named(tmp_path, line, sentence):
     path = tmp_path / "broken.jsonl"
     path.write_text(f"{GOOD}\n{line}\n")
     with pytest.raises(UserError) as error:
-        prompts.load_questions(path)
+        texts.load_questions(path)
     assert str(error.value).startswith(f"{path}, line 2: ")
     assert sentence in str(error.value)
 
 
 def test_missing_empty_and_binary_files_are_named(tmp_path):
     with pytest.raises(UserError, match=r"There is no file .*none\.jsonl"):
-        prompts.load_questions(tmp_path / "none.jsonl")
+        texts.load_questions(tmp_path / "none.jsonl")
     with pytest.raises(UserError, match="cannot be read"):
-        prompts.load_questions(tmp_path)
+        texts.load_questions(tmp_path)
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(UserError, match="holds no questions"):
-        prompts.load_questions(tmp_path / "empty.jsonl")
+        texts.load_questions(tmp_path / "empty.jsonl")
     (tmp_path / "binary.jsonl").write_bytes(b"ab\xff")
     with pytest.raises(UserError, match=r"not UTF-8 text \(byte 2\)"):
-        prompts.load_questions(tmp_path / "binary.jsonl")
+        texts.load_questions(tmp_path / "binary.jsonl")
 
 
 def test_unknown_task_or_split_names_the_possible_ones():
     with pytest.raises(UserError, match="no task 'math'; choose from code, tests, docs, tables"):
-        prompts.load_task("test", "math")
+        texts.load_task("test", "math")
     with pytest.raises(UserError, match="no split 'dev'; choose from train, validation, test"):
-        prompts.load_task("dev", "code")
+        texts.load_task("dev", "code")
 
 
 def test_encode_prompt(tokenizer):
-    ids = prompts.encode_prompt(tokenizer, "def f(x):", 8)
+    ids = texts.encode_prompt(tokenizer, "def f(x):", 8)
     assert ids.dtype == np.int32
     assert tokenizer.decode(ids.tolist()) == "def f(x):"
     with pytest.raises(UserError, match="no tokens"):
-        prompts.encode_prompt(tokenizer, "", 8)
+        texts.encode_prompt(tokenizer, "", 8)
     with pytest.raises(UserError, match=r"has \d+ tokens but the context holds 8; shorten it"):
-        prompts.encode_prompt(tokenizer, "x = 1\n" * 9, 8)
+        texts.encode_prompt(tokenizer, "x = 1\n" * 9, 8)
 
 
 def test_prompts_are_neither_cut_nor_padded_as_a_training_left_it(tokenizer, tmp_path):
-    left = prompts.load_tokenizer(prompts.ASSETS / "target")
+    left = texts.load_tokenizer(files.ASSETS / "target")
     left.enable_truncation(3)
     left.enable_padding(length=64)
     left.save(str(tmp_path / "tokenizer.json"))
-    found = prompts.load_tokenizer(tmp_path)
+    found = texts.load_tokenizer(tmp_path)
     assert found.encode("def f(x): return x").ids == tokenizer.encode("def f(x): return x").ids
 
 
 def test_tokenizer_folder_errors(tmp_path):
     with pytest.raises(UserError, match=r"There is no file .*tokenizer\.json"):
-        prompts.load_tokenizer(tmp_path)
+        texts.load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.model").touch()
     with pytest.raises(UserError, match="only a tokenizer.model; transformers writes one"):
-        prompts.load_tokenizer(tmp_path)
+        texts.load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match=r"tokenizer\.json is no tokenizer"):
-        prompts.load_tokenizer(tmp_path)
+        texts.load_tokenizer(tmp_path)
 
 
 def test_stop_tokens(tmp_path):
     path = tmp_path / "generation_config.json"
-    assert prompts.stop_tokens(prompts.ASSETS / "target") == (0,)
-    assert prompts.stop_tokens(tmp_path) == ()
+    assert texts.stop_tokens(files.ASSETS / "target") == (0,)
+    assert texts.stop_tokens(tmp_path) == ()
     for value, expected in ((7, (7,)), ([1, 2], (1, 2)), (None, ())):
         path.write_text(json.dumps({"eos_token_id": value}))
-        assert prompts.stop_tokens(tmp_path) == expected
+        assert texts.stop_tokens(tmp_path) == expected
     (tmp_path / "config.json").write_text('{"eos_token_id": 9}')
-    assert prompts.stop_tokens(tmp_path) == (9,)  # the other file names none
+    assert texts.stop_tokens(tmp_path) == (9,)  # the other file names none
     path.write_text('{"eos_token_id": [4, 5]}')
-    assert prompts.stop_tokens(tmp_path) == (4, 5)
+    assert texts.stop_tokens(tmp_path) == (4, 5)
     for content in ('{"eos_token_id": "x"}', '{"eos_token_id": [1, -1]}', "[3]", "{"):
         path.write_text(content)
         with pytest.raises(UserError, match=r"generation_config\.json"):
-            prompts.stop_tokens(tmp_path)
+            texts.stop_tokens(tmp_path)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ltd_jax import repetition
+from experiments.pretrain import repetition
 
 
 @pytest.mark.parametrize(

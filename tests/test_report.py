@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ltd_jax import report
-from ltd_jax.errors import UserError
-from ltd_jax.report import plots, sentences, tables
+from experiments import report
+from experiments.report import plots, schema, sentences, tables
+from experiments.report.figures import Figures
+from ltd_jax.files import UserError
 from tests import synthetic_report
 
 SIZES, LEVELS = synthetic_report.SIZES, synthetic_report.LEVELS
@@ -52,7 +53,7 @@ def test_parts_that_are_missing_are_left_out(numbers, figures, tmp_path):
     report.write(numbers, figures, tmp_path)
     numbers["replay_vs_live"] = []
     numbers["methods"] = [row for row in numbers["methods"] if row["task"] == "code"]
-    text = report.write(numbers, report.Figures(sizes=SIZES), tmp_path).read_text()
+    text = report.write(numbers, Figures(sizes=SIZES), tmp_path).read_text()
     assert {path.name for path in tmp_path.glob("*.png")} == {"throughput.png", "optimum.png"}
     assert text.count("<img") == 2 and "No controller was both replayed" in text
 
@@ -61,7 +62,7 @@ def drawn(numbers, figures):
     return sum(plot.draw(numbers, figures) is not None for plot in plots.PLOTS)
 
 
-@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(report.Figures)][1:])
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Figures)][1:])
 def test_every_part_may_be_missing(numbers, figures, name):
     partial = dataclasses.replace(figures, **{name: () if name == "curves" else None})
     assert drawn(numbers, partial) >= len(plots.PLOTS) - 1
@@ -103,25 +104,25 @@ def test_a_wrong_field_is_named_and_nothing_is_written(numbers, tmp_path, place,
         at = at[step]
     at[place[-1]] = value
     with pytest.raises(ValueError, match=message):
-        report.write(numbers, report.Figures(sizes=SIZES), tmp_path)
+        report.write(numbers, Figures(sizes=SIZES), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_named(numbers, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"Cannot write .*report\.json"):
-        report.write(numbers, report.Figures(sizes=SIZES), tmp_path / "file")
+        report.write(numbers, Figures(sizes=SIZES), tmp_path / "file")
 
 
 def test_missing_and_repeated_fields_are_named(numbers):
-    report.check(numbers)
+    schema.check(numbers)
     short = copy.deepcopy(numbers)
     del short["optimum"]["share_gained_by_ltd"]
     with pytest.raises(ValueError, match=r"report\.optimum\.share_gained_by_ltd is missing"):
-        report.check(short)
+        schema.check(short)
     numbers["methods"].append(numbers["methods"][0])
     with pytest.raises(ValueError, match=r"report\.methods\[20\] repeats"):
-        report.check(numbers)
+        schema.check(numbers)
 
 
 def test_arrays_of_other_shapes_are_refused(figures):
@@ -190,7 +191,7 @@ def test_replay_and_live_report_the_worst_controller(numbers):
 
 def test_the_terminal_table_fits_a_terminal(numbers):
     console = Console(width=80, record=True, file=open("/dev/null", "w"))
-    console.print(report.terminal_table(numbers))
+    console.print(tables.terminal_table(numbers))
     text = console.export_text()
     assert (
         "…" not in text and "1.62–1.71" in text and text.count("LTD") == len(synthetic_report.TASKS)

@@ -2,8 +2,8 @@ import dataclasses
 
 import pytest
 
-from ltd_jax import sampling
-from ltd_jax.sampling import GREEDY, SamplingConfig
+from ltd_jax import config
+from ltd_jax.config import GREEDY, SamplingConfig
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,6 @@ def test_the_default_is_greedy():
 
 
 def test_provenance_names_what_is_not_greedy():
-    assert sampling.described(GREEDY, 7) is None
+    assert config.describe_sampling(GREEDY, 7) is None
     warm = SamplingConfig(temperature=0.8)
-    assert sampling.described(warm, 7) == dataclasses.asdict(warm) | {"seed": 7}
+    assert config.describe_sampling(warm, 7) == dataclasses.asdict(warm) | {"seed": 7}

@@ -1,12 +1,19 @@
-"""Expand: the draft grows the tree, level by level, until the controller stops it (Sec. 3.2).
+"""Catch up: committed tokens, with the target's true features, enter the draft's cache.
 
-The catch-up pass (catch_up.py) gives the draft's output at the root, and that gives level 1. Then
-each further pass reads the W best nodes of the newest level and gives each W children. The depth
-policy sits inside the loop, so drafting never returns to the host.
-
-    block   [ level-2 pass: W rows | level-3 pass: W rows | ... ]   uncommitted, thrown away
-    a tree row sees: all committed tokens, its own ancestors in the block, itself
+A cycle begins with the tokens that the last one committed; the last of them is the root. How many
+they are is known only when the program runs, and a processor pays for every row of a pass: so short
+passes may be compiled beside the one that holds the longest path, and the shortest that will do is
+run (`CycleConfig.short_catch_ups`).
 """
+# DOC """Expand: the draft grows the tree, level by level, until the controller stops it (Sec. 3.2).
+# DOC
+# DOC The catch-up pass (catch_up.py) gives the draft's output at the root, and that gives level 1. Then
+# DOC each further pass reads the W best nodes of the newest level and gives each W children. The depth
+# DOC policy sits inside the loop, so drafting never returns to the host.
+# DOC
+# DOC     block   [ level-2 pass: W rows | level-3 pass: W rows | ... ]   uncommitted, thrown away
+# DOC     a tree row sees: all committed tokens, its own ancestors in the block, itself
+# DOC """
 
 from typing import Any
 
@@ -15,15 +22,82 @@ import jax.numpy as jnp
 from flax import struct
 
 from ltd_jax.config import PairConfig
-from ltd_jax.cycle import catch_up, observe
 from ltd_jax.cycle import tree as trees
-from ltd_jax.cycle.catch_up import Pending
 from ltd_jax.cycle.tree import DraftTree
-from ltd_jax.models import draft
+from ltd_jax.models import draft, kv_cache, layers
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.kv_cache import KVCache, Rows
-from ltd_jax.policies import controller as controllers
-from ltd_jax.policies.controller import Controller, LevelView, TreeView
+from ltd_jax.policies import policy as policy_module
+from ltd_jax.policies.policy import Controller, LevelView, TreeView
+
+
+@struct.dataclass
+class PendingTokens:
+    """Committed tokens that the draft has not seen yet, with the target's features before them."""
+
+    token: jax.Array  # [D + 1] i32
+    feature: jax.Array  # [D + 1, 3 * target E]; Griffin: [D + 1, E]
+    count: jax.Array  # i32 [], valid rows; the last one is the root
+    root_entropy: jax.Array  # f32 [] nats, of the target's distribution that the root came from
+
+
+def extend(
+    params: DraftParams, pair: PairConfig, pending: PendingTokens, cache: KVCache
+) -> tuple[jax.Array, KVCache]:
+    """Feeds the pending tokens; returns the output [E] at the root and the cache, committed.
+
+    The shortest pass that holds them is run, of `catch_up_rows` of the config.
+    """
+    most = pair.cycle.path_length
+
+    def branch(T: int):
+        def run(pending: PendingTokens, cache: KVCache) -> tuple[jax.Array, Rows]:
+            feature_TE = draft.fuse(params, pair.draft, pending.feature[:T])
+            hidden_TE, rows = _causal_rows(params, pair, pending.token[:T], feature_TE, cache)
+            unused = ((0, 0), (0, most - T), (0, 0))
+            return hidden_TE[pending.count - 1], jax.tree.map(lambda x: jnp.pad(x, unused), rows)
+
+        return run
+
+    widths = pair.cycle.catch_up_rows
+    too_short = jnp.sum(jnp.asarray(widths) < pending.count)
+    hidden_E, rows = jax.lax.switch(too_short, [branch(T) for T in widths], pending, cache)
+    return hidden_E, kv_cache.append(cache, rows, pending.count)
+
+
+def causal_pass(
+    params: DraftParams,
+    pair: PairConfig,
+    token_T: jax.Array,
+    feature_TE: jax.Array,
+    count: jax.Array,
+    cache: KVCache,
+) -> tuple[jax.Array, KVCache]:
+    """A chain of tokens with true features: outputs [T, E]; `count` rows are committed."""
+    hidden_TE, rows = _causal_rows(params, pair, token_T, feature_TE, cache)
+    return hidden_TE, kv_cache.append(cache, rows, count)
+
+
+def _causal_rows(
+    params: DraftParams,
+    pair: PairConfig,
+    token_T: jax.Array,
+    feature_TE: jax.Array,
+    cache: KVCache,
+) -> tuple[jax.Array, Rows]:
+    """Outputs [T, E] of a chain of tokens with true features, and its rows."""
+    T = token_T.shape[0]
+    return draft.forward(
+        params,
+        pair.draft,
+        token_T,
+        feature_TE,
+        cache.length + jnp.arange(T),
+        cache,
+        draft.empty_block(pair.draft, T, cache.keys[0].dtype),
+        0,
+        jnp.tril(jnp.ones((T, T), bool)),
+    )
 
 
 @struct.dataclass
@@ -119,7 +193,7 @@ def expand(
     controller: Controller,
     controller_params: Any,
     controller_state: Any,
-    pending: Pending,
+    pending: PendingTokens,
     cache: KVCache,
 ) -> tuple[Expansion, KVCache]:
     """The whole drafting of one cycle: catch up, level 1, and on while the controller says so."""
@@ -127,12 +201,12 @@ def expand(
 
     def decide(expansion: Expansion) -> Expansion:
         view = level_view(expansion, length, pending.root_entropy)
-        memory = controllers.noticed(controller, controller_params, expansion.memory, view)
+        memory = policy_module.noticed(controller, controller_params, expansion.memory, view)
         wanted = controller.keep_drafting(controller_params, memory, view)
         going = wanted & (expansion.levels < pair.cycle.max_levels)
         return expansion.replace(going=going, memory=memory)
 
-    hidden_E, cache = catch_up.catch_up(params, pair, pending, cache)
+    hidden_E, cache = extend(params, pair, pending, cache)
     expansion = jax.lax.while_loop(
         lambda expansion: expansion.going,
         lambda expansion: decide(add_level(params, pair, cache, expansion)),
@@ -183,7 +257,7 @@ def _children(params: DraftParams, pair: PairConfig, hidden_TE: jax.Array) -> Ch
         log_prob_TY = jax.nn.log_softmax(log_prob_TY / pair.sampling.draft_temperature)
     log_prob_TW, draft_token_TW = jax.lax.top_k(log_prob_TY, pair.cycle.beam_width)
     token_TW = jnp.take(params.target_token, draft_token_TW)
-    return Children(log_prob_TW, token_TW, observe.entropy(log_prob_TY))
+    return Children(log_prob_TW, token_TW, layers.entropy(log_prob_TY))
 
 
 def _best_children(

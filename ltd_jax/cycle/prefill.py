@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltd_jax.config import PairConfig
-from ltd_jax.cycle import catch_up, observe, sample
-from ltd_jax.cycle.catch_up import Pending
-from ltd_jax.cycle.pair import Pair, PairParams
+from ltd_jax.cycle import expand, sample
+from ltd_jax.cycle.expand import PendingTokens
 from ltd_jax.cycle.step import CycleState
-from ltd_jax.errors import UserError
-from ltd_jax.models import draft, kv_cache, split, target
-from ltd_jax.policies.controller import Controller
+from ltd_jax.files import UserError
+from ltd_jax.models import draft, kv_cache, layers, sharding, target
+from ltd_jax.models.pair import Pair, PairParams
+from ltd_jax.policies.policy import Controller
 
 
 def check_room(pair: Pair, prompt_tokens: int, new_tokens: int) -> None:
@@ -51,16 +51,16 @@ def empty_state(
     config = pair.cycle
     feature = jnp.zeros((config.path_length, pair.target.feature_size), dtype)
     token = jnp.zeros((config.path_length,), jnp.int32)
-    lies = [split.of_cache(pair, kind.kv_head_count) for kind in (pair.target, pair.draft)]
+    lies = [sharding.cache_sharding(pair, kind.kv_head_count) for kind in (pair.target, pair.draft)]
     state = CycleState(
         target_cache=target.empty_cache(pair.target, config.target_slots, dtype, lies[0]),
         draft_cache=draft.empty_cache(pair.draft, config.draft_slots, dtype, lies[1]),
         root=jnp.int32(0),
-        pending=Pending(token, feature, jnp.int32(0), jnp.float32(0)),
+        pending=PendingTokens(token, feature, jnp.int32(0), jnp.float32(0)),
         memory=jax.tree.map(jnp.copy, controller.init()),  # a buffer each: states are donated
         sampling=None if key is None else sample.start(pair, key),
     )
-    return split.placed(state, pair)
+    return sharding.shard(state, pair)
 
 
 @functools.partial(jax.jit, static_argnames="pair", donate_argnames="state")
@@ -91,7 +91,7 @@ def prefill_chunk(
     shifted_T = jnp.where(rows_T == count - 1, next_token, jnp.roll(token_T, -1))
     waiting = is_last.astype(jnp.int32)
     fused_TE = draft.fuse(params.draft, pair.draft, feature_TE)
-    _, draft_cache = catch_up.causal_pass(
+    _, draft_cache = expand.causal_pass(
         params.draft, pair, shifted_T, fused_TE, count - waiting, state.draft_cache
     )
     last = (feature_TE[count - 1], logits_TX[count - 1])
@@ -103,16 +103,20 @@ def prefill_chunk(
         pending=_waiting(state.pending, root, *last, waiting),
         sampling=sample.read(sampling, root[None], is_last[None]),
     )
-    return split.placed(following, pair)
+    return sharding.shard(following, pair)
 
 
 def _waiting(
-    pending: Pending, root: jax.Array, feature_E: jax.Array, logits_X: jax.Array, count: jax.Array
-) -> Pending:
+    pending: PendingTokens,
+    root: jax.Array,
+    feature_E: jax.Array,
+    logits_X: jax.Array,
+    count: jax.Array,
+) -> PendingTokens:
     """The root as the one draft row that waits, or as none."""
-    return Pending(
+    return PendingTokens(
         token=pending.token.at[0].set(root),
         feature=pending.feature.at[0].set(feature_E),
         count=count,
-        root_entropy=observe.entropy(jax.nn.log_softmax(logits_X)),
+        root_entropy=layers.entropy(jax.nn.log_softmax(logits_X)),
     )

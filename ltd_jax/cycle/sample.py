@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from ltd_jax.config import PairConfig
-from ltd_jax.sampling import SamplingConfig
+from ltd_jax.config import PairConfig, SamplingConfig
 
 CUT = -jnp.inf  # score of a token that top-p or top-k leaves out
 

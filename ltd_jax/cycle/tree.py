@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ltd_jax.config import CycleConfig
-
-NO_NODE = -jnp.inf
+from ltd_jax.policies.policy import NO_NODE
 
 
 @struct.dataclass

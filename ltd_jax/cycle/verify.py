@@ -11,18 +11,17 @@ import jax.numpy as jnp
 from flax import struct
 
 from ltd_jax.config import PairConfig
-from ltd_jax.cycle import observe, sample, select
-from ltd_jax.cycle import walk as walks
+from ltd_jax.cycle import accept, sample, select
 from ltd_jax.cycle.sample import SamplingState
 from ltd_jax.cycle.select import Candidates
 from ltd_jax.cycle.tree import DraftTree
-from ltd_jax.models import kv_cache, target
+from ltd_jax.models import kv_cache, layers, target
 from ltd_jax.models.kv_cache import KVCache, Rows
 from ltd_jax.models.target import TargetParams
 
 
 @struct.dataclass
-class Verdict:
+class Acceptance:
     """What the target said; rows of the path beyond `accepted` mean nothing."""
 
     path: jax.Array  # [D + 1] i32 candidate rows from the root to the last accepted node
@@ -31,7 +30,7 @@ class Verdict:
 
 
 @struct.dataclass
-class Verified:
+class VerifyResult:
     """One target pass, judged; everything along the accepted path, D + 1 rows."""
 
     rows: Rows  # keys and values to append to the target's cache
@@ -50,7 +49,7 @@ def verify(
     size_index: jax.Array,
     cache: KVCache,
     sampling: SamplingState | None = None,
-) -> Verified:
+) -> VerifyResult:
     """Verifies `config.sizes[size_index]` nodes; each size is a branch with its own shapes."""
 
     def branch(size: int):
@@ -68,7 +67,7 @@ def _verify_size(
     size: int,
     cache: KVCache,
     sampling: SamplingState | None,
-) -> Verified:
+) -> VerifyResult:
     candidates = select.select(tree, root, size, pair.cycle)
     logits_TX, feature_TE, rows = target.forward(
         params,
@@ -79,25 +78,25 @@ def _verify_size(
         cache,
     )
     if sampling is None:
-        verdict = judge(candidates, sample.likeliest(logits_TX), pair.cycle.path_length)
+        verdict = accept_greedy(candidates, sample.likeliest(logits_TX), pair.cycle.path_length)
     else:
-        walk = walks.walk(pair, candidates, logits_TX, cache.length, sampling)
-        verdict = Verdict(walk.path, walk.accepted, walk.next_token)
+        walk = accept.accept_sampled(pair, candidates, logits_TX, cache.length, sampling)
+        verdict = Acceptance(walk.path, walk.accepted, walk.next_token)
         sampling = walk.sampling
     follow = jnp.concatenate([candidates.token[verdict.path[1:]], verdict.next_token[None]])
     last = jnp.arange(pair.cycle.path_length) == verdict.accepted
     last_logits_X = logits_TX[verdict.path[verdict.accepted]]
-    return Verified(
+    return VerifyResult(
         rows=kv_cache.take(rows, verdict.path),
         token=jnp.where(last, verdict.next_token, follow),
         feature=feature_TE[verdict.path],
         accepted=verdict.accepted,
-        root_entropy=observe.entropy(jax.nn.log_softmax(last_logits_X)),
+        root_entropy=layers.entropy(jax.nn.log_softmax(last_logits_X)),
         sampling=sampling,
     )
 
 
-def judge(candidates: Candidates, choice_T: jax.Array, path_length: int) -> Verdict:
+def accept_greedy(candidates: Candidates, choice_T: jax.Array, path_length: int) -> Acceptance:
     """The longest path on which every node is the target's choice at its parent.
 
     Args:
@@ -111,4 +110,6 @@ def judge(candidates: Candidates, choice_T: jax.Array, path_length: int) -> Verd
     on_path_T = candidates.visible[last]
     at_depth = candidates.depth[None, :] == jnp.arange(path_length)[:, None]
     path = jnp.argmax(on_path_T[None, :] & at_depth, axis=1).astype(jnp.int32)
-    return Verdict(path, candidates.depth[last].astype(jnp.int32), choice_T[last].astype(jnp.int32))
+    return Acceptance(
+        path, candidates.depth[last].astype(jnp.int32), choice_T[last].astype(jnp.int32)
+    )

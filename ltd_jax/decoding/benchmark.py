@@ -3,6 +3,7 @@
 Only decoding is timed: from the moment the first token is known (prefill done) to the moment the
 last one is. Compiling and one warm-up text per method come before.
 """
+# DOC """From measured runs to the report: one row per method and task, and what the replay predicted."""
 
 import dataclasses
 import itertools
@@ -12,11 +13,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ltd_jax.cycle.pair import Pair
 from ltd_jax.decoding import generate
-from ltd_jax.decoding.generate import Burst
-from ltd_jax.policies.controller import Controller
+from ltd_jax.decoding.generate import Step
+from ltd_jax.files import UserError
+from ltd_jax.models.pair import Pair
+from ltd_jax.policies.policy import Controller
+from ltd_jax.replay import latency
+from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.record import Prompt
+from ltd_jax.replay.simulate import Simulator
 
 RESAMPLES = 2000
 
@@ -29,11 +34,11 @@ class Method:
     controller: Controller | None = None
     params: Any = None
 
-    def bursts(self, pair: Pair, prompt_T: np.ndarray, new_tokens: int) -> Iterator[Burst]:
+    def bursts(self, pair: Pair, prompt_T: np.ndarray, new_tokens: int) -> Iterator[Step]:
         """The method's tokens for one prompt, as they become known."""
         if self.controller is None:
-            return generate.plain_bursts(pair, prompt_T, new_tokens)
-        return generate.speculative_bursts(pair, self.controller, self.params, prompt_T, new_tokens)
+            return generate.generate_plain(pair, prompt_T, new_tokens)
+        return generate.generate(pair, self.controller, self.params, prompt_T, new_tokens)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,3 +157,84 @@ def interval(by_task: dict[int, np.ndarray], *, seed: int = 0) -> tuple[float, f
     )
     low, high = np.percentile(draws, (2.5, 97.5))
     return value, float(low), float(high)
+
+
+PLAIN = "autoregressive"
+LEARNED = "ltd"
+MEAN = "mean"  # of all tasks, in the place of a task's name
+
+
+def method_rows(
+    runs: Sequence[Run], tasks: Sequence[str], table: LatencyTable
+) -> list[dict[str, Any]]:
+    """The report's rows: every method on every task, and on their mean.
+
+    A task whose texts all ended with their first token has none.
+
+    Raises:
+      UserError: that is so of all tasks.
+    """
+    if not any(len(run.tokens) > 1 for run in runs):
+        raise UserError("All texts ended with their first token; ask other questions.")
+    methods = list(dict.fromkeys(run.method for run in runs))
+    rows = []
+    for method in sorted(methods, key=lambda name: name != PLAIN):
+        ours = [run for run in runs if run.method == method]
+        by_task = ratios(runs, method, PLAIN)
+        for index, task in enumerate(tasks):
+            mine = [run for run in ours if run.task == index]
+            if index in by_task:
+                rows.append(_row(method, task, mine, {index: by_task[index]}, table))
+        rows.append(_row(method, MEAN, ours, by_task, table))
+    return rows
+
+
+def _row(
+    method: str,
+    task: str,
+    runs: Sequence[Run],
+    ratios: dict[int, np.ndarray],
+    table: LatencyTable,
+) -> dict[str, Any]:
+    speedup, low, high = interval(ratios)
+    shares = _shares(method, runs, table)
+    return {
+        "method": method,
+        "task": task,
+        "tokens_per_second": tokens_per_second(runs),
+        "speedup": speedup,
+        "speedup_low": low,
+        "speedup_high": high,
+        "committed_per_cycle": float(per_cycle(runs, "committed").mean()),
+        "levels_mean": float(per_cycle(runs, "levels").mean()),
+        "size_mean": float(per_cycle(runs, "sizes").mean()),
+        **shares,
+    }
+
+
+def _shares(method: str, runs: Sequence[Run], table: LatencyTable) -> dict[str, float]:
+    """Shares of the measured time, from the parts' own times; what they leave is the rest."""
+    names = ("draft_share", "verify_share", "policy_share")
+    if method == PLAIN:
+        return dict.fromkeys(names, 0.0)
+    levels, sizes = per_cycle(runs, "levels"), per_cycle(runs, "sizes")
+    draft = table.draft_seconds.mean(axis=0)[levels - 1].sum()
+    size_index = np.searchsorted(table.sizes, sizes)
+    verify = table.verify_seconds.mean(axis=0)[size_index].sum()
+    decisions = levels.sum() * table.depth_seconds
+    policy = decisions + len(levels) * table.size_seconds if method == LEARNED else 0.0
+    parts = np.asarray([draft, verify, policy], float)
+    total = max(sum(run.seconds for run in runs), float(parts.sum()))
+    return {name: float(part / total) for name, part in zip(names, parts, strict=True)}
+
+
+def over(runs: Sequence[Run], method: str, baseline: str) -> dict[str, float]:
+    """One method's tokens per second over another's, with its 95 % interval."""
+    ratio, low, high = interval(ratios(runs, method, baseline))
+    return {"ratio": ratio, "low": low, "high": high}
+
+
+def plain_rate(replay: Simulator, table: LatencyTable) -> float:
+    """Tokens per second of plain decoding that the table predicts for a replay's texts."""
+    seconds = latency.interpolate(table, table.plain_seconds, np.asarray(replay.length))
+    return float(len(seconds) / seconds.sum())

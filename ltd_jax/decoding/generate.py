@@ -13,15 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltd_jax.cycle import loop, step
-from ltd_jax.cycle.loop import Cycles
-from ltd_jax.cycle.pair import Pair
+from ltd_jax.cycle import step
 from ltd_jax.cycle.prefill import check_room, prefill
-from ltd_jax.policies.controller import Controller
+from ltd_jax.cycle.step import Cycles
+from ltd_jax.models.pair import Pair
+from ltd_jax.policies.policy import Controller
 
 
 @dataclasses.dataclass(frozen=True)
-class Burst:
+class Step:
     """Tokens that became known together: one cycle's, or one plain step's."""
 
     tokens: tuple[int, ...]
@@ -40,7 +40,7 @@ class HostCycle(NamedTuple):
     size: int  # index into config.sizes
 
 
-def plain_bursts(pair: Pair, prompt_T: np.ndarray, new_tokens: int) -> Iterator[Burst]:
+def generate_plain(pair: Pair, prompt_T: np.ndarray, new_tokens: int) -> Iterator[Step]:
     """Autoregressive decoding, one token per burst, until a stop token or `new_tokens`."""
     check_room(pair, len(prompt_T), new_tokens)
     if new_tokens < 1:
@@ -48,21 +48,21 @@ def plain_bursts(pair: Pair, prompt_T: np.ndarray, new_tokens: int) -> Iterator[
     stops, left = pair.put((pair.stops, jnp.int32(new_tokens - 1)))
     state = prefill(pair, _NO_CONTROLLER, prompt_T)
     root = int(state.root)
-    yield Burst((root,))
+    yield Step((root,))
     if root in pair.stop_tokens or new_tokens == 1:
         return
-    advance = partial(loop.run_plain, pair.params.target, pair.config, stops)
-    for done in calls(advance, step.plain_of(state), left):
-        yield from (Burst((token,)) for token in done.token[: done.count].tolist())
+    advance = partial(step.run_plain, pair.params.target, pair.config, stops)
+    for done in dispatch_ahead(advance, step.plain_of(state), left):
+        yield from (Step((token,)) for token in done.token[: done.count].tolist())
 
 
-def speculative_bursts(
+def generate(
     pair: Pair,
     controller: Controller,
     controller_params: Any,
     prompt_T: np.ndarray,
     new_tokens: int,
-) -> Iterator[Burst]:
+) -> Iterator[Step]:
     """Speculative decoding: the same tokens as `plain_bursts`, one burst per cycle.
 
     Under the sequential rule the tokens differ, but not their distribution.
@@ -74,18 +74,20 @@ def speculative_bursts(
     *given, limit = pair.put((pair.stops, controller_params, jnp.int32(left)))
     state = prefill(pair, controller, prompt_T)
     root = int(state.root)
-    yield Burst((root,))
+    yield Step((root,))
     if root in pair.stop_tokens or new_tokens == 1:
         return
-    advance = partial(loop.run_cycles, pair.params, pair.config, controller, *given)
-    for done in calls(advance, state, limit):
+    advance = partial(step.run_cycles, pair.params, pair.config, controller, *given)
+    for done in dispatch_ahead(advance, state, limit):
         for row in rows_of(done):
-            burst = trim(row, pair, left)
+            burst = to_step(row, pair, left)
             left -= len(burst.tokens)
             yield burst
 
 
-def calls(advance: Callable[[Any, jax.Array], Any], state: Any, left: jax.Array) -> Iterator[Any]:
+def dispatch_ahead(
+    advance: Callable[[Any, jax.Array], Any], state: Any, left: jax.Array
+) -> Iterator[Any]:
     """What `loop.run_cycles` or `loop.run_plain` give, on the host, until the text is over.
 
     Args:
@@ -107,13 +109,13 @@ def rows_of(done: Cycles) -> list[HostCycle]:
     return [HostCycle(*row) for row in zip(*lists, strict=True)]
 
 
-def trim(result: HostCycle, pair: Pair, left: int) -> Burst:
+def to_step(result: HostCycle, pair: Pair, left: int) -> Step:
     """One cycle's tokens on the host, cut at the wanted length and behind the first stop token."""
     tokens = result.token[: min(result.committed, left)]
     stops = [index for index, token in enumerate(tokens) if token in pair.stop_tokens]
     tokens = tokens[: stops[0] + 1] if stops else tokens
     size = pair.config.cycle.sizes[result.size]
-    return Burst(tuple(tokens), result.levels, size, result.accepted)
+    return Step(tuple(tokens), result.levels, size, result.accepted)
 
 
 _NO_CONTROLLER = Controller(

@@ -14,10 +14,10 @@ import numpy as np
 
 from ltd_jax.config import PairConfig
 from ltd_jax.cycle import sample
-from ltd_jax.cycle.pair import Pair
 from ltd_jax.cycle.sample import SamplingState
 from ltd_jax.decoding.benchmark import Run
 from ltd_jax.models import target
+from ltd_jax.models.pair import Pair
 from ltd_jax.models.target import TargetParams
 from ltd_jax.replay.record import Prompt
 

@@ -7,14 +7,13 @@ from typing import Any
 from jax.sharding import Mesh
 
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
-from ltd_jax.errors import UserError
-from ltd_jax.learning import both, coadapt, exact, joint
-from ltd_jax.learning.course import Learned, Replays
-from ltd_jax.learning.stage import Point
+from ltd_jax.files import UserError
+from ltd_jax.learning import alternate, exact, joint, loop
+from ltd_jax.learning.loop import Point, Splits, TrainResult
 
 
 def train(
-    replays: Replays,
+    replays: Splits,
     config: CycleConfig,
     widths: PolicyConfig,
     learning: LearningConfig,
@@ -23,7 +22,7 @@ def train(
     provenance: dict[str, Any] | None = None,
     progress: Callable[[Point, float], None] = lambda point, share: None,
     mesh: Mesh | None = None,
-) -> Learned:
+) -> TrainResult:
     """Trains both policies as `learning.learning` says, or goes on from the folder's checkpoints.
 
     Args:
@@ -44,7 +43,7 @@ def train(
     if learning.learning == "coadapt":
         if mesh is not None:
             raise UserError("Only joint and exact learning run over several devices; choose one.")
-        return coadapt.train(replays, config, widths, learning, **told)
+        return alternate.train(replays, config, widths, learning, **told)
     made = joint.method if learning.learning == "joint" else exact.method
     method = made(config, widths, learning, mesh)
-    return both.train(method, replays, seed=learning.seed, **told)
+    return loop.train_both(method, replays, seed=learning.seed, **told)

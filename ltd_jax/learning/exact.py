@@ -25,14 +25,12 @@ from flax import struct
 from jax.sharding import Mesh
 
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
-from ltd_jax.learning import both, lessons
-from ltd_jax.learning.both import Method, State
-from ltd_jax.learning.lessons import Lesson, Start
+from ltd_jax.learning import environment, loop
+from ltd_jax.learning.environment import Observations, ReplayData, Start
+from ltd_jax.learning.loop import Algorithm, TrainState
 from ltd_jax.learning.ppo import THROUGHPUT_RATE, Metrics
 from ltd_jax.policies import networks
 from ltd_jax.policies.networks import ActorCritic, LearnedParams, PolicyParams
-from ltd_jax.replay import environment
-from ltd_jax.replay.environment import ReplayData
 
 
 @struct.dataclass(kw_only=True)
@@ -47,9 +45,9 @@ class Expected:
 
 def method(
     config: CycleConfig, policy: PolicyConfig, learning: LearningConfig, mesh: Mesh | None = None
-) -> Method:
+) -> Algorithm:
     """Exact gradients with the settings of `learning.exact`."""
-    return Method(
+    return Algorithm(
         name="exact",
         config=config,
         policy=policy,
@@ -63,7 +61,7 @@ def method(
     )
 
 
-def fresh(method: Method, key: jax.Array) -> PolicyParams:
+def fresh(method: Algorithm, key: jax.Array) -> PolicyParams:
     """Random policies; no values are learned."""
     actors = networks.init_learned(key, method.config, method.policy)
     return PolicyParams(
@@ -72,7 +70,7 @@ def fresh(method: Method, key: jax.Array) -> PolicyParams:
     )
 
 
-def rule(method: Method) -> optax.GradientTransformation:
+def rule(method: Algorithm) -> optax.GradientTransformation:
     """Adam with decaying weights; the rate falls to 0 over the whole training."""
     config = method.learning.exact
     steps = method.updates * config.steps
@@ -80,7 +78,9 @@ def rule(method: Method) -> optax.GradientTransformation:
     return optax.adamw(rate, weight_decay=config.weight_decay)
 
 
-def improve(method: Method, state: State, lesson: Lesson) -> tuple[State, Metrics]:
+def improve(
+    method: Algorithm, state: TrainState, lesson: Observations
+) -> tuple[TrainState, Metrics]:
     """Walks on with the current policies, then steps over minibatches of the starts seen."""
     config = method.learning.exact
     key, key_walk, key_choose = jax.random.split(state.key, 3)
@@ -88,12 +88,12 @@ def improve(method: Method, state: State, lesson: Lesson) -> tuple[State, Metric
     starts, (seen, decisions) = jax.lax.scan(
         cycle, state.starts, jax.random.split(key_walk, config.cycles)
     )
-    seen = both.rows(seen)
+    seen = loop.rows(seen)
     left = 1 - state.update / (method.updates)
     objective = partial(_loss, method, lesson, state.throughput, config.entropy * left)
     shape = (config.steps, config.minibatch)
     index = jax.random.randint(key_choose, shape, 0, config.environments * config.cycles)
-    learn = lambda state, index_M: both.step(
+    learn = lambda state, index_M: loop.gradient_step(
         method, state, jax.tree.map(lambda leaf: leaf[index_M], seen), objective
     )
     state, expected = jax.lax.scan(learn, state, index)
@@ -116,17 +116,21 @@ def improve(method: Method, state: State, lesson: Lesson) -> tuple[State, Metric
 
 
 def expectation(
-    method: Method, actors: LearnedParams, lesson: Lesson, throughput: jax.Array, start: Start
+    method: Algorithm,
+    actors: LearnedParams,
+    lesson: Observations,
+    throughput: jax.Array,
+    start: Start,
 ) -> Expected:
     """What the policies are expected to give in the cycle from a start."""
     config, policy = method.config, method.policy
     level_log_D, entropy = _levels(method, actors, lesson, start)
     actor = networks.size_actor(config, policy)
-    seen_DO = lessons.sizes_seen(lesson, start)
+    seen_DO = environment.sizes_seen(lesson, start)
     size_log_DA = jax.nn.log_softmax(networks.output(actor, actors.size, seen_DO))
     level_D, size_DA = jnp.exp(level_log_D), jnp.exp(size_log_DA)
     both_DA = level_D[:, None] * size_DA
-    result_DA = lessons.outcomes(lesson, start.position, config)
+    result_DA = environment.all_outcomes(lesson, start.position, config)
     data = ReplayData(lesson.replay, (), throughput)
     reward_DA = environment.reward_of(method.learning.reward, result_DA, data)
     return Expected(
@@ -138,11 +142,11 @@ def expectation(
 
 
 def _levels(
-    method: Method, actors: LearnedParams, lesson: Lesson, start: Start
+    method: Algorithm, actors: LearnedParams, lesson: Observations, start: Start
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probability of every number of levels, f32 [D], and the entropy of the answers."""
     actor = networks.depth_actor(method.policy)
-    logits = networks.output(actor, actors.depth, lessons.depth_seen(lesson, start))
+    logits = networks.output(actor, actors.depth, environment.depth_seen(lesson, start))
     answer_log = jax.nn.log_softmax(logits)  # [D - 1, 2]
     stop, go_on = answer_log[:, 0], answer_log[:, 1]
     reached_D = jnp.append(0.0, jnp.cumsum(go_on))
@@ -151,26 +155,26 @@ def _levels(
 
 
 def _cycle(
-    method: Method, actors: LearnedParams, lesson: Lesson, starts_B: Start, key: jax.Array
+    method: Algorithm, actors: LearnedParams, lesson: Observations, starts_B: Start, key: jax.Array
 ) -> tuple[Start, tuple[Start, jax.Array]]:
     """One cycle of every walk; also gives where it started and how many decisions it took."""
 
     def one(start: Start, key: jax.Array) -> tuple[Start, jax.Array]:
         key_decide, key_fresh = jax.random.split(key)
         config, policy = method.config, method.policy
-        decision = lessons.decide(actors, lesson, start, config, policy, key_decide)
-        after, result = lessons.follow(lesson, start, decision, config, policy)
+        decision = environment.act(actors, lesson, start, config, policy, key_decide)
+        after, result = environment.follow(lesson, start, decision, config, policy)
         asked = jnp.minimum(decision.levels, config.max_levels - 1) + 1
-        return both.restart(method, lesson, after, result.over, key_fresh), asked
+        return loop.restart(method, lesson, after, result.over, key_fresh), asked
 
     keys_B = jax.random.split(key, method.environments)
-    after_B, asked_B = jax.vmap(one)(both.spread(method, starts_B), keys_B)
+    after_B, asked_B = jax.vmap(one)(loop.spread(method, starts_B), keys_B)
     return after_B, (starts_B, asked_B)
 
 
 def _loss(
-    method: Method,
-    lesson: Lesson,
+    method: Algorithm,
+    lesson: Observations,
     throughput: jax.Array,
     entropy: jax.Array,
     params: PolicyParams,

@@ -22,16 +22,12 @@ from flax import struct
 from jax.sharding import Mesh
 
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
-from ltd_jax.learning import both, gae, lessons, ppo
-from ltd_jax.learning.both import Method, State
-from ltd_jax.learning.lessons import Decision, Lesson, Start
-from ltd_jax.learning.loss import Losses, loss
-from ltd_jax.learning.ppo import Metrics
-from ltd_jax.learning.rollout import Rollout
+from ltd_jax.learning import environment, loop, ppo
+from ltd_jax.learning.environment import Decision, Observations, ReplayData, Start
+from ltd_jax.learning.loop import Algorithm, TrainState
+from ltd_jax.learning.ppo import Losses, Metrics, Rollout, loss
 from ltd_jax.policies import networks
 from ltd_jax.policies.networks import ActorCritic, Critic, PolicyParams, output
-from ltd_jax.replay import environment
-from ltd_jax.replay.environment import ReplayData
 
 
 @struct.dataclass(kw_only=True)
@@ -50,9 +46,9 @@ class Walked:
 
 def method(
     config: CycleConfig, policy: PolicyConfig, learning: LearningConfig, mesh: Mesh | None = None
-) -> Method:
+) -> Algorithm:
     """Joint PPO with the settings of `learning.joint`, which count cycles."""
-    return Method(
+    return Algorithm(
         name="joint",
         config=config,
         policy=policy,
@@ -66,12 +62,12 @@ def method(
     )
 
 
-def rule(method: Method) -> optax.GradientTransformation:
+def rule(method: Algorithm) -> optax.GradientTransformation:
     """How gradients change the policies and the values."""
     return ppo.adam(method.learning.joint)
 
 
-def fresh(method: Method, key: jax.Array) -> PolicyParams:
+def fresh(method: Algorithm, key: jax.Array) -> PolicyParams:
     """Random policies and values."""
     key_actors, key_depth, key_size = jax.random.split(key, 3)
     actors = networks.init_learned(key_actors, method.config, method.policy)
@@ -83,7 +79,9 @@ def fresh(method: Method, key: jax.Array) -> PolicyParams:
     )
 
 
-def improve(method: Method, state: State, lesson: Lesson) -> tuple[State, Metrics]:
+def improve(
+    method: Algorithm, state: TrainState, lesson: Observations
+) -> tuple[TrainState, Metrics]:
     """One rollout and the epochs over it."""
     config = method.learning.joint
     key, key_walk, key_shuffle = jax.random.split(state.key, 3)
@@ -91,10 +89,10 @@ def improve(method: Method, state: State, lesson: Lesson) -> tuple[State, Metric
     cycle = partial(_cycle, method, state, lesson)
     starts, walked = jax.lax.scan(cycle, state.starts, jax.random.split(key_walk, steps))
     walked = _judge(method, state, lesson, starts, walked)
-    flat = both.rows(walked)
+    flat = loop.rows(walked)
     shuffle = partial(jax.random.permutation, x=config.rollout)
     order = jax.vmap(shuffle)(jax.random.split(key_shuffle, config.epochs))
-    learn = lambda state, index_M: both.step(
+    learn = lambda state, index_M: loop.gradient_step(
         method,
         state,
         jax.tree.map(lambda leaf: leaf[index_M], flat),
@@ -125,15 +123,15 @@ def _metrics(walked: Walked, throughput: jax.Array, losses: Losses) -> Metrics:
 
 
 def _cycle(
-    method: Method, state: State, lesson: Lesson, starts_B: Start, key: jax.Array
+    method: Algorithm, state: TrainState, lesson: Observations, starts_B: Start, key: jax.Array
 ) -> tuple[Start, Walked]:
     """One cycle of every environment."""
 
     def one(start: Start, key: jax.Array) -> tuple[Start, Walked]:
         key_decide, key_fresh = jax.random.split(key)
         actors, config, policy = state.params.learned, method.config, method.policy
-        decision = lessons.decide(actors, lesson, start, config, policy, key_decide)
-        after, result = lessons.follow(lesson, start, decision, config, policy)
+        decision = environment.act(actors, lesson, start, config, policy, key_decide)
+        after, result = environment.follow(lesson, start, decision, config, policy)
         data = ReplayData(lesson.replay, (), state.throughput)
         value_D = _values(method, state.params, lesson, start, decision.levels)
         walked = Walked(
@@ -146,29 +144,31 @@ def _cycle(
             seconds=result.seconds,
             advantage=jnp.zeros_like(value_D),
         )
-        return both.restart(method, lesson, after, result.over, key_fresh), walked
+        return loop.restart(method, lesson, after, result.over, key_fresh), walked
 
     keys_B = jax.random.split(key, method.environments)
-    return jax.vmap(one)(both.spread(method, starts_B), keys_B)
+    return jax.vmap(one)(loop.spread(method, starts_B), keys_B)
 
 
 def _values(
-    method: Method, params: PolicyParams, lesson: Lesson, start: Start, levels: jax.Array
+    method: Algorithm, params: PolicyParams, lesson: Observations, start: Start, levels: jax.Array
 ) -> jax.Array:
     """Of every slot, f32 [D]."""
     depth_critic, size_critic = _critics(method)
-    depth_D = output(depth_critic, params.depth.critic, lessons.depth_seen(lesson, start))
-    seen_O = lessons.size_seen(lesson, start, levels)
+    depth_D = output(depth_critic, params.depth.critic, environment.depth_seen(lesson, start))
+    seen_O = environment.size_seen(lesson, start, levels)
     size = output(size_critic, params.size.critic, seen_O)
     return jnp.append(depth_D, size)
 
 
-def _judge(method: Method, state: State, lesson: Lesson, starts_B: Start, walked: Walked) -> Walked:
+def _judge(
+    method: Algorithm, state: TrainState, lesson: Observations, starts_B: Start, walked: Walked
+) -> Walked:
     """Fills in the advantages."""
     config = method.learning.joint
     one = jnp.int32(1)
     last_BD = jax.vmap(lambda start: _values(method, state.params, lesson, start, one))(starts_B)
-    advantage = jax.vmap(gae.chained_advantages, (1, 1, 1, 1, 0, None, None), 1)
+    advantage = jax.vmap(ppo.chained_advantages, (1, 1, 1, 1, 0, None, None), 1)
     return walked.replace(
         advantage=advantage(
             walked.reward,
@@ -183,13 +183,13 @@ def _judge(method: Method, state: State, lesson: Lesson, starts_B: Start, walked
 
 
 def _loss(
-    method: Method, lesson: Lesson, params: PolicyParams, batch: Walked
+    method: Algorithm, lesson: Observations, params: PolicyParams, batch: Walked
 ) -> tuple[jax.Array, Losses]:
     """PPO's loss of both policies, each over the decisions that were asked of it."""
     config, decision = method.learning.joint, batch.decision
     depth_critic, size_critic = _critics(method)
     target_MD = batch.value + batch.advantage
-    size_MO = jax.vmap(partial(lessons.size_seen, lesson))(batch.start, decision.levels)
+    size_MO = jax.vmap(partial(environment.size_seen, lesson))(batch.start, decision.levels)
     size_actor = networks.size_actor(method.config, method.policy)
     size_loss, size_parts = loss(
         output(size_actor, params.size.actor, size_MO),
@@ -205,19 +205,19 @@ def _loss(
     )
     if method.config.max_levels == 1:
         return size_loss, size_parts
-    seen_NO = both.rows(jax.vmap(partial(lessons.depth_seen, lesson))(batch.start))
+    seen_NO = loop.rows(jax.vmap(partial(environment.depth_seen, lesson))(batch.start))
     depth_loss, depth_parts = loss(
         output(networks.depth_actor(method.policy), params.depth.actor, seen_NO),
         output(depth_critic, params.depth.critic, seen_NO),
         Rollout(
             observation=seen_NO,
-            action=both.rows(decision.go_on).astype(jnp.int32),
-            log_prob=both.rows(decision.depth_log_prob),
-            advantage=both.rows(batch.advantage[:, :-1]),
-            target=both.rows(target_MD[:, :-1]),
+            action=loop.rows(decision.go_on).astype(jnp.int32),
+            log_prob=loop.rows(decision.depth_log_prob),
+            advantage=loop.rows(batch.advantage[:, :-1]),
+            target=loop.rows(target_MD[:, :-1]),
         ),
         config,
-        both.rows(_counts(decision)[:, :-1]).astype(jnp.float32),
+        loop.rows(_counts(decision)[:, :-1]).astype(jnp.float32),
     )
     return size_loss + depth_loss, jax.tree.map(jnp.add, size_parts, depth_parts)
 
@@ -229,5 +229,5 @@ def _counts(decision: Decision) -> jax.Array:
     return jnp.concatenate([asked, jnp.ones((*asked.shape[:-1], 1), bool)], axis=-1)
 
 
-def _critics(method: Method) -> tuple[Critic, Critic]:
+def _critics(method: Algorithm) -> tuple[Critic, Critic]:
     return Critic(method.policy.depth_critic), Critic(method.policy.size_critic)

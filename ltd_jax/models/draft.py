@@ -10,8 +10,7 @@ from types import ModuleType
 import jax
 import jax.numpy as jnp
 
-from ltd_jax.config import GriffinConfig
-from ltd_jax.model_config import AnyDraftConfig
+from ltd_jax.config import AnyDraftConfig, GriffinConfig
 from ltd_jax.models import eagle3, griffin, kv_cache, layers
 from ltd_jax.models.eagle3 import Eagle3Params
 from ltd_jax.models.griffin import GriffinParams

@@ -162,3 +162,9 @@ def feed_forward(
     else:
         gate_TF, up_TF = linear(x_TE, gate), linear(x_TE, up)
     return linear(jax.nn.silu(gate_TF) * up_TF, down)
+
+
+def entropy(log_prob_X: jax.Array) -> jax.Array:
+    """Nats of distributions f32 [..., X] given as log-probabilities: -sum of p log p, f32 [...]."""
+    with jax.named_scope("entropy"):  # so that it is found in compiled programs
+        return -jnp.sum(jnp.exp(log_prob_X) * log_prob_X, axis=-1)

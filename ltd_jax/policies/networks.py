@@ -14,8 +14,8 @@ from flax import linen as nn
 from flax import struct
 
 from ltd_jax.config import CycleConfig, PolicyConfig
-from ltd_jax.cycle import observe
-from ltd_jax.policies.controller import Controller, LevelView, Outcome, TreeView
+from ltd_jax.policies import observe
+from ltd_jax.policies.policy import Controller, LevelView, Outcome, TreeView
 
 DEPTH_ACTIONS = 2  # 0 = stop and verify, 1 = draft another level
 

@@ -13,10 +13,9 @@ import jax
 
 from ltd_jax import checkpoint
 from ltd_jax.config import CycleConfig, ObservationConfig, PolicyConfig
-from ltd_jax.errors import UserError
+from ltd_jax.files import Place, UserError, must_be_here
 from ltd_jax.policies import networks
 from ltd_jax.policies.networks import LearnedParams
-from ltd_jax.provenance import Place, must_be_here
 
 AGAIN = "train them by experiments.train_policies."
 

@@ -4,6 +4,20 @@ Measured once per device by `replay.measure` or built from published numbers; a 
 user can keep, share and inspect. Moving to other hardware means swapping the table. All times are
 seconds, all arrays numpy on the host; seconds between two measured contexts are interpolated.
 """
+# DOC """Latency tables that ship with the package, and any table fitted to a cycle's levels and sizes.
+# DOC
+# DOC A table is found by its name or as a file. A published table has its own grid of levels and sizes,
+# DOC so before a replay reads it, it is fitted to the cycle:
+# DOC
+# DOC     between two sizes        a straight line
+# DOC     below the smallest size  a straight line to size 0, which takes as long as a plain step: both
+# DOC                              are one pass of the target over one token
+# DOC     beyond the last          the line goes on with the mean slope of the upper half, never downwards
+# DOC     levels                   the table's own, cut or continued in the same way
+# DOC
+# DOC The beam width is not fitted: a draft pass over a few rows takes as long as its weights take to be
+# DOC read, whatever their number.
+# DOC """
 
 import dataclasses
 import hashlib
@@ -14,8 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from ltd_jax.errors import UserError
-from ltd_jax.replay.trace import replacing
+from ltd_jax.config import CycleConfig
+from ltd_jax.files import ASSETS, UserError, replacing
 
 SCHEMA = 1
 _ARRAYS = ("cycle_seconds", "draft_seconds", "verify_seconds", "plain_seconds")
@@ -124,7 +138,7 @@ def fingerprint(table: LatencyTable) -> str:
     return digest.hexdigest()[:12]
 
 
-def record(table: LatencyTable) -> dict[str, Any]:
+def to_json(table: LatencyTable) -> dict[str, Any]:
     """All of a table as JSON values."""
     found = {"schema": SCHEMA, "contexts": table.contexts.tolist(), "sizes": list(table.sizes)}
     found |= {name: getattr(table, name).tolist() for name in _ARRAYS}
@@ -137,7 +151,7 @@ def save(table: LatencyTable, path: Path) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    text = json.dumps(record(table), indent=1)
+    text = json.dumps(to_json(table), indent=1)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n")
 
@@ -171,3 +185,85 @@ def load(path: Path) -> LatencyTable:
         raise UserError(f"The latency table {path} lacks {error}; {again}") from error
     except (TypeError, ValueError) as error:
         raise UserError(f"The latency table {path} is damaged ({error}); {again}") from error
+
+
+FOLDER = ASSETS / "latency"
+
+
+def shipped_names() -> tuple[str, ...]:
+    """The shipped tables, by the names that `find` knows, in order."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.json")))
+
+
+def find(name: str) -> LatencyTable:
+    """The shipped table of a name, or the table in a file.
+
+    Raises:
+      UserError: it is neither, or the file is no latency table.
+    """
+    if name in shipped_names():
+        return load(FOLDER / f"{name}.json")
+    path = Path(name)
+    if path.suffix == ".json" or path.exists():
+        return load(path)
+    raise UserError(
+        f"There is no latency table {name!r}; name a file (*.json) or one of {', '.join(shipped_names())}."
+    )
+
+
+def fit(table: LatencyTable, config: CycleConfig) -> LatencyTable:
+    """The same device's table for the levels and sizes of a cycle; unchanged where they are equal.
+
+    Its provenance names the table it comes from by fingerprint, under "fitted_from".
+    """
+    if table.sizes == config.sizes and table.max_levels == config.max_levels:
+        return table
+    sizes, cycle_LDV, verify_LV = _from_size_zero(table)
+    known = np.arange(1, table.max_levels + 1)
+    levels = np.arange(1, config.max_levels + 1)
+    cycle_LDV = along(along(cycle_LDV, known, levels, 1), sizes, np.asarray(config.sizes), 2)
+    return dataclasses.replace(
+        table,
+        sizes=config.sizes,
+        cycle_seconds=cycle_LDV,
+        draft_seconds=along(table.draft_seconds, known, levels, 1),
+        verify_seconds=along(verify_LV, sizes, np.asarray(config.sizes), 1),
+        provenance=table.provenance | {"fitted_from": fingerprint(table)},
+    )
+
+
+def along(values: np.ndarray, known: np.ndarray, wanted: np.ndarray, axis: int) -> np.ndarray:
+    """Values known at rising places, read at others along one axis.
+
+    Straight lines between the known places; behind the last one the mean slope of the upper half
+    (from the first place that is at least half of the last), at least 0.
+
+    Args:
+      wanted: none below the first known place.
+    """
+    values = np.moveaxis(np.asarray(values, np.float64), axis, -1)
+    right = np.clip(np.searchsorted(known, wanted), 1, max(len(known) - 1, 1))
+    left, right = right - 1, np.minimum(right, len(known) - 1)
+    share = (wanted - known[left]) / np.maximum(known[right] - known[left], 1)
+    share = np.clip(share, 0.0, 1.0)
+    inside = (1 - share) * values[..., left] + share * values[..., right]
+    half = int(np.searchsorted(known, known[-1] / 2))
+    rise = values[..., -1] - values[..., half]
+    slope = np.maximum(rise / max(known[-1] - known[half], 1), 0.0)
+    beyond = np.maximum(wanted - known[-1], 0)
+    return np.moveaxis(inside + slope[..., None] * beyond, -1, axis)
+
+
+def _from_size_zero(table: LatencyTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sizes from 0 on, seconds of cycles [L, D, V] and of verifying [L, V] at them."""
+    sizes = np.asarray(table.sizes)
+    if sizes[0] == 0:
+        return sizes, table.cycle_seconds, table.verify_seconds
+    least_L = table.verify_seconds[:, 0]
+    zero_L = np.minimum(table.plain_seconds, least_L)
+    cycle_LD1 = table.cycle_seconds[:, :, :1] - (least_L - zero_L)[:, None, None]
+    return (
+        np.append(0, sizes),
+        np.concatenate([cycle_LD1, table.cycle_seconds], axis=2),
+        np.concatenate([zero_L[:, None], table.verify_seconds], axis=1),
+    )

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ltd_jax.config import CycleConfig
-from ltd_jax.replay import cycles
-from ltd_jax.replay.cycles import Replay
+from ltd_jax.replay import simulate
+from ltd_jax.replay.simulate import Simulator
 
 
 class BestConstant(NamedTuple):
@@ -34,14 +34,14 @@ class Optimum:
     size: np.ndarray  # [P] i32 the best index into config.sizes at each position
 
 
-def best_constant(replay: Replay, config: CycleConfig) -> BestConstant:
+def best_constant(replay: Simulator, config: CycleConfig) -> BestConstant:
     """The best of all D * V constant settings; of equal ones the one with fewest levels."""
-    rate_DV = np.asarray(cycles.throughput(cycles.constants(replay, config)))
+    rate_DV = np.asarray(simulate.throughput(simulate.constants(replay, config)))
     levels, size = np.unravel_index(np.argmax(rate_DV), rate_DV.shape)
     return BestConstant(int(levels) + 1, config.sizes[size], float(rate_DV[levels, size]))
 
 
-def dynamic_programme(replay: Replay) -> Optimum:
+def dynamic_programme(replay: Simulator) -> Optimum:
     """The clairvoyant optimum: at every position the cycle after which least time is left.
 
         seconds[p] = min over (levels, size) of t[p, levels, size] + seconds[p + committed],
@@ -76,7 +76,7 @@ def share_gained(learned: float, constant: float, optimum: float) -> float:
     return (learned - constant) / (optimum - constant) if optimum > constant else math.nan
 
 
-def _cycle_seconds(replay: Replay, positions: np.ndarray) -> np.ndarray:
+def _cycle_seconds(replay: Simulator, positions: np.ndarray) -> np.ndarray:
     """f64 [len(positions), D, V]; numpy's twin of the time in `cycles.outcome`."""
     seconds = np.asarray(replay.seconds, np.float64)
     row = np.asarray(replay.context)[positions]

@@ -16,17 +16,16 @@ import numpy as np
 from flax import struct
 
 from ltd_jax.config import PairConfig
-from ltd_jax.cycle import catch_up, expand, observe, step
+from ltd_jax.cycle import expand, step
 from ltd_jax.cycle import prefill as prefills
-from ltd_jax.cycle.pair import Pair, PairParams
 from ltd_jax.cycle.step import PlainState
 from ltd_jax.cycle.tree import DraftTree
-from ltd_jax.errors import UserError
-from ltd_jax.models import draft, target
+from ltd_jax.files import UserError
+from ltd_jax.models import draft, layers, target
 from ltd_jax.models.kv_cache import KVCache
+from ltd_jax.models.pair import Pair, PairParams
 from ltd_jax.models.target import TargetParams
-from ltd_jax.policies.controller import constant
-from ltd_jax.replay import join, kept_parts
+from ltd_jax.policies.policy import constant
 from ltd_jax.replay import trace as traces
 from ltd_jax.replay.trace import Trace
 
@@ -148,7 +147,7 @@ def _text_states(params: PairParams, pair: PairConfig, tokens_S: jax.Array) -> T
         jnp.tril(jnp.ones((S, S), bool)),
         None,
     )
-    hidden_SE, cache = catch_up.causal_pass(
+    hidden_SE, cache = expand.causal_pass(
         params.draft,
         pair,
         jnp.roll(tokens_S, -1),
@@ -156,7 +155,7 @@ def _text_states(params: PairParams, pair: PairConfig, tokens_S: jax.Array) -> T
         jnp.int32(S),
         draft.empty_cache(pair.draft, S, feature_SE.dtype),
     )
-    return TextStates(hidden_SE, cache, observe.entropy(jax.nn.log_softmax(logits_SX)))
+    return TextStates(hidden_SE, cache, layers.entropy(jax.nn.log_softmax(logits_SX)))
 
 
 @functools.partial(jax.jit, static_argnames=("pair", "with_hidden"))
@@ -203,7 +202,7 @@ def record(
     for start in range(0, len(prompts), TEXTS_AT_ONCE):
         path = None if parts is None else parts / f"texts-{start:05d}.npz"
         wanted = (pair.config.cycle, provenance, with_hidden)
-        part = None if path is None else kept_parts.read(path, *wanted)
+        part = None if path is None else traces.read_part(path, *wanted)
         if part is None:
             batch = prompts[start : start + TEXTS_AT_ONCE]
             part = _record_batch(pair, batch, new_tokens, provenance, with_hidden)
@@ -213,7 +212,7 @@ def record(
         progress(min(start + TEXTS_AT_ONCE, len(prompts)))
     if not recorded:
         raise UserError("All texts end with their first token; ask other questions or try --style.")
-    return join.concatenate(recorded)
+    return traces.concatenate(recorded)
 
 
 def _record_batch(
@@ -230,4 +229,4 @@ def _record_batch(
         for prompt, text_T in zip(prompts, texts, strict=True)
     ]
     longer = [trace for trace in found if trace is not None]
-    return join.concatenate(longer) if longer else None
+    return traces.concatenate(longer) if longer else None

@@ -5,14 +5,15 @@ token there. Texts lie one after the other; a cycle that commits c tokens moves 
 p + c. The tree of D levels contains the tree of every smaller number of levels as its first levels,
 so one tree per position gives the accepted tokens of every setting (`accepted`; paper Sec. 3.2).
 """
+# DOC """Several traces as one: what batches of texts, or separate recordings of one pair, add up to."""
+# DOC """Parts of a recording that an interrupted run left, read again only where they belong to it."""
 
-import contextlib
 import dataclasses
 import json
-import os
+import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ltd_jax import files
 from ltd_jax.config import CycleConfig
-from ltd_jax.errors import UserError
+from ltd_jax.files import UserError
 
 SCHEMA = 2
 CHUNK = 256  # positions per compiled call of `accepted`
@@ -69,7 +71,7 @@ class Trace:
             raise ValueError(f"hidden has shape {np.shape(self.hidden)}, expected {rows} and E.")
         if self.reach is not None and np.shape(self.reach) != self.score.shape:
             raise ValueError(f"reach has shape {np.shape(self.reach)}, not {self.score.shape}.")
-        last = np.append(starts(self.text)[1:], True)
+        last = np.append(text_starts(self.text)[1:], True)
         behind = np.where(last, 0, np.append(self.remaining[1:], 0))
         if np.any(self.remaining != behind + 1):
             raise ValueError("remaining must count down by one to 1 within every text.")
@@ -77,7 +79,7 @@ class Trace:
     @property
     def first(self) -> np.ndarray:
         """[texts] i32, the position where each text starts."""
-        return np.flatnonzero(starts(self.text)).astype(np.int32)
+        return np.flatnonzero(text_starts(self.text)).astype(np.int32)
 
 
 OPTIONAL = ("hidden", "reach")
@@ -85,28 +87,9 @@ _OTHERS = ("provenance", *OPTIONAL)
 ARRAYS = tuple(field.name for field in dataclasses.fields(Trace) if field.name not in _OTHERS)
 
 
-def starts(text_P: np.ndarray) -> np.ndarray:
+def text_starts(text_P: np.ndarray) -> np.ndarray:
     """bool [P]: where a text begins."""
     return np.append(True, text_P[1:] != text_P[:-1])
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without an error.
-
-    Raises:
-      UserError: the file cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield temporary
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
 def save(trace: Trace, path: Path) -> None:
@@ -118,7 +101,7 @@ def save(trace: Trace, path: Path) -> None:
     provenance = json.dumps(trace.provenance)
     held = [name for name in OPTIONAL if getattr(trace, name) is not None]
     arrays = {name: getattr(trace, name) for name in (*ARRAYS, *held)}
-    with replacing(path) as temporary, open(temporary, "wb") as file:
+    with files.replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, schema=SCHEMA, provenance=provenance, **arrays)
 
 
@@ -242,3 +225,108 @@ def _agreeing_path(
 
 
 _agreeing_paths = jax.jit(jax.vmap(_agreeing_path))
+
+
+def concatenate(parts: Sequence[Trace]) -> Trace:
+    """One trace of all texts; texts and tasks are numbered anew, tasks of one name are joined.
+
+    Provenance that all parts share is kept, what differs is listed under "parts".
+
+    Raises:
+      UserError: no trace given, or they are not of one pair and one kind.
+    """
+    _must_join(parts)
+    names = [part.provenance["tasks"] for part in parts]
+    tasks = list(dict.fromkeys(name for known in names for name in known))
+    join = lambda name: np.concatenate([getattr(part, name) for part in parts])
+    joined = {name: join(name) for name in ARRAYS}
+    starts = np.concatenate([text_starts(part.text) for part in parts])
+    joined["text"] = (np.cumsum(starts) - 1).astype(np.int32)
+    joined["task"] = np.concatenate(
+        [
+            np.asarray([tasks.index(name) for name in known], np.int32)[part.task]
+            for known, part in zip(names, parts, strict=True)
+        ]
+    )
+    held = [name for name in OPTIONAL if getattr(parts[0], name) is not None]
+    joined |= {name: join(name) for name in held}
+    return Trace(**joined, provenance=_join_provenance(parts) | {"tasks": tasks})
+
+
+def _must_join(parts: Sequence[Trace]) -> None:
+    if not parts:
+        raise UserError("There is no trace to join; record one first.")
+    if len({part.score.shape[1:] for part in parts}) > 1:
+        raise UserError(
+            "Traces of other levels or beam widths cannot be joined; record them alike."
+        )
+    if len({part.provenance.get("fingerprint") for part in parts}) > 1:
+        raise UserError("Traces of different weights cannot be joined; record them with one pair.")
+    if len({part.hidden is None for part in parts}) > 1:
+        raise UserError(
+            "Only some of the traces hold the draft's outputs (hidden); record all of them so."
+        )
+    if len({part.reach is None for part in parts}) > 1:
+        raise UserError(
+            "Only some of the traces hold acceptance probabilities (reach); record all of them so."
+        )
+
+
+def _join_provenance(parts: Sequence[Trace]) -> dict[str, Any]:
+    records = [part.provenance for part in parts]
+    shared = {
+        key: value
+        for key, value in records[0].items()
+        if all(key in record and record[key] == value for record in records)
+    }
+    others = [
+        {key: value for key, value in record.items() if key not in shared} for record in records
+    ]
+    return shared | ({"parts": others} if any(others) else {})
+
+
+SAME_RECORDING = (
+    "fingerprint",
+    "prompts",
+    "new_tokens",
+    "dtype",
+    "sampling",
+)  # in all parts' provenance
+
+
+def read_part(
+    path: Path, cycle: CycleConfig, provenance: dict[str, Any], with_hidden: bool
+) -> Trace | None:
+    """A part; None where there is none, or a damaged one.
+
+    Raises:
+      UserError: it belongs to another recording.
+    """
+    if not path.exists():
+        return None
+    try:
+        part = load(path)
+    except UserError as error:
+        warnings.warn(f"{error} It is recorded now.", stacklevel=2)
+        return None
+    shape = "levels and beam width"
+    there = {name: part.provenance.get(name) for name in SAME_RECORDING} | {
+        shape: part.score.shape[1:3]
+    }
+    here = {name: provenance.get(name) for name in SAME_RECORDING}
+    here |= {shape: (cycle.max_levels, cycle.beam_width)}
+    for name in here:
+        if there[name] != here[name]:
+            raise UserError(
+                f"{path} was recorded with {name} {there[name]}, not {here[name]}; delete "
+                f"{path.parent} or give another folder."
+            )
+    return with_task_names(part, provenance) if (part.hidden is not None) == with_hidden else None
+
+
+def with_task_names(trace: Trace, provenance: dict[str, Any]) -> Trace:
+    """A trace of the same prompts with the names that their tasks have in `provenance`.
+
+    A question file may have been renamed since; prompts name their tasks by number.
+    """
+    return dataclasses.replace(trace, provenance=trace.provenance | {"tasks": provenance["tasks"]})

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from ltd_jax.policies.controller import Controller
+from ltd_jax.policies.policy import Controller
 from tests.cycle import tiny
 
 FIXED, DRAWN, WATCHFUL, EARLY = 0, 1, 2, 3

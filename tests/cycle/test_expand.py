@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ltd_jax.config import CycleConfig
-from ltd_jax.cycle import catch_up, expand, prefill
+from ltd_jax.cycle import expand, prefill
 from ltd_jax.cycle import tree as trees
-from ltd_jax.cycle.catch_up import Pending
+from ltd_jax.cycle.expand import PendingTokens
 from tests.cycle import menu, tiny
 from tests.oracle import target as oracle_target
 from tests.oracle import tree as oracle
@@ -26,14 +26,14 @@ def expanded(params, chosen, memory, pending, cache):
 @jax.jit
 def full_tree(params, pending, cache):
     """The tree of all levels."""
-    hidden_E, cache = catch_up.catch_up(params, tiny.CONFIG, pending, cache)
+    hidden_E, cache = expand.extend(params, tiny.CONFIG, pending, cache)
     return expand.full_expansion(params, tiny.CONFIG, hidden_E, cache).tree
 
 
 @jax.jit
 def caught_up(params, pending, cache):
     """The catch-up pass alone."""
-    return catch_up.catch_up(params, tiny.CONFIG, pending, cache)
+    return expand.extend(params, tiny.CONFIG, pending, cache)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def pending_of(tokens, features, noise=0.0):
     token = np.full(CYCLE.path_length, 9, np.int32)
     feature = np.full((CYCLE.path_length, width), noise, np.float32)
     token[:count], feature[:count] = tokens, features
-    return Pending(jnp.asarray(token), jnp.asarray(feature), jnp.int32(count), jnp.float32(0))
+    return PendingTokens(jnp.asarray(token), jnp.asarray(feature), jnp.int32(count), jnp.float32(0))
 
 
 def assert_same_tree(tree, flat, levels):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltd_jax.cycle import loop, prefill
+from ltd_jax.cycle import prefill, step
 from ltd_jax.cycle.step import PlainState
 from tests.cycle import menu, stepping, tiny
 
@@ -36,14 +36,14 @@ def array(stops):
 
 
 def call(pair, state, left, stops=()):
-    state, done = loop.run_cycles(
+    state, done = step.run_cycles(
         pair.params, pair.config, menu.CONTROLLER, array(stops), MOST, state, jnp.int32(left)
     )
     return state, jax.device_get(done)
 
 
 def call_plain(pair, state, left, stops=()):
-    state, done = loop.run_plain(
+    state, done = step.run_plain(
         pair.params.target, pair.config, array(stops), state, jnp.int32(left)
     )
     return state, jax.device_get(done)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import strategies
 
 from ltd_jax.config import CycleConfig, ObservationConfig
-from ltd_jax.cycle import observe
-from ltd_jax.errors import UserError
-from ltd_jax.policies.controller import Outcome
+from ltd_jax.files import UserError
+from ltd_jax.policies import observe
+from ltd_jax.policies.policy import Outcome
 from tests.oracle import tree as oracle
 from tests.policies import views
 

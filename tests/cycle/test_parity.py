@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ltd_jax.cycle import expand, prefill, select, step
-from ltd_jax.policies import controller
+from ltd_jax.policies import policy as policy_module
 from tests.cycle import varieties
 from tests.oracle import cycle as oracle_cycle
 from tests.oracle import target as oracle_target
@@ -19,7 +19,7 @@ from tests.oracle import tree as oracle_tree
 CYCLE = varieties.CYCLE
 W, D, SIZE = CYCLE.beam_width, CYCLE.max_levels, CYCLE.sizes[0]
 PROMPTS, CYCLES = ([3, 1, 4, 1, 5], [0, 2]), 6
-CONSTANT = controller.constant()
+CONSTANT = policy_module.constant()
 
 
 @jax.jit(static_argnames="pair")
@@ -34,7 +34,7 @@ def examined(params, pair, state, setting):
 @pytest.mark.parametrize("name", varieties.PAIRS)
 def test_cycles_are_those_of_the_published_algorithm(name):
     pair, both = varieties.pair(name), varieties.weights(name)
-    setting = controller.constant_params(D, SIZE, CYCLE)
+    setting = policy_module.constant_params(D, SIZE, CYCLE)
     accepted = []
     for prompt in PROMPTS:
         state = prefill.prefill(pair, CONSTANT, np.array(prompt))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ltd_jax.cycle import prefill
-from ltd_jax.errors import UserError
+from ltd_jax.files import UserError
 from tests.cycle import menu, tiny
 from tests.oracle import target as oracle_target
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ltd_jax.config import SamplingConfig
 from ltd_jax.cycle import sample
 from ltd_jax.cycle.sample import SamplingState
-from ltd_jax.sampling import SamplingConfig
 from tests.cycle import tiny
 from tests.oracle import sample as oracle
 

@@ -27,7 +27,7 @@ def judged(tree, root, choice_TT):
     found = []
     for size, choice_T in zip(SIZES, choice_TT, strict=True):
         candidates = select.select(tree, root, size, SMALL)
-        verdict = verify.judge(candidates, choice_T[: size + 1], SMALL.path_length)
+        verdict = verify.accept_greedy(candidates, choice_T[: size + 1], SMALL.path_length)
         found.append((candidates, verdict))
     return found
 

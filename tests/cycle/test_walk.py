@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltd_jax.config import CycleConfig
-from ltd_jax.cycle import sample, select, walk
+from ltd_jax.config import CycleConfig, SamplingConfig
+from ltd_jax.cycle import accept, sample, select
 from ltd_jax.cycle.sample import SamplingState
 from ltd_jax.cycle.tree import DraftTree
-from ltd_jax.sampling import SamplingConfig
 from tests.cycle import tiny
 from tests.oracle import sample as oracle
 from tests.oracle import tree as oracle_tree
@@ -28,7 +27,7 @@ SETTINGS = {
 DRAWS = 20_000  # one number for all tests, so that they share what is compiled
 SHAPES = ((0, 3), (1, 1), (2, 3), (4, 2), (9, 3))  # nodes and levels; 0 = the root alone
 SIZE = SMALL.sizes[-1]
-RULES = {"coupled": walk.coupled, "sequential": walk.sequential}
+RULES = {"coupled": accept.coupled, "sequential": accept.sequential}
 
 
 def pair_of(config):
@@ -66,7 +65,7 @@ def walks(config, candidates, logits, keys, draw=None):
 
 @functools.partial(jax.jit, static_argnames=("config", "draw"))
 def _walks(config, draw, candidates, logits, keys):
-    one = lambda key: walk.walk(
+    one = lambda key: accept.accept_sampled(
         pair_of(config), candidates, logits, jnp.int32(LENGTH), start(config, key), draw
     )
     return jax.vmap(one)(keys)
@@ -260,7 +259,7 @@ def test_the_texts_tokens_are_marked_as_seen():
     config = SETTINGS["penalty"]
     candidates, logits = tree_of(3, 9, 3)
     keys = jax.random.split(jax.random.key(1), DRAWS)
-    found = _walks(config, walk.sequential, candidates, logits, keys)
+    found = _walks(config, accept.sequential, candidates, logits, keys)
     seen, ends = np.asarray(found.sampling.seen), found.replace(sampling=None)
     ends, token = jax.device_get(ends), np.asarray(candidates.token)
     for row in range(40):

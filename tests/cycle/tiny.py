@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltd_jax.config import CycleConfig, DraftConfig, PairConfig, TargetConfig
-from ltd_jax.cycle.pair import Pair, PairParams
 from ltd_jax.models import draft, target
+from ltd_jax.models.pair import Pair, PairParams
 from tests.oracle import draft as oracle_draft
 from tests.oracle import layer
 from tests.oracle import target as oracle_target

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltd_jax.config import CycleConfig, DraftConfig, GriffinConfig, PairConfig, TargetConfig
-from ltd_jax.cycle.pair import Pair, PairParams
 from ltd_jax.models import draft, target
+from ltd_jax.models.pair import Pair, PairParams
 
 X, Y = 6, 5  # tokens of the target, of a draft with d2t
 TARGET = TargetConfig(

@@ -5,12 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ltd_jax.cycle import loop
-from ltd_jax.decoding import benchmark, comparison, lossless
+from experiments.studies import results
+from ltd_jax.cycle import step
+from ltd_jax.decoding import benchmark, lossless
 from ltd_jax.decoding.benchmark import Method, Run
-from ltd_jax.errors import UserError
-from ltd_jax.policies import controller
-from ltd_jax.replay import cycles, latency
+from ltd_jax.files import UserError
+from ltd_jax.policies import policy as policy_module
+from ltd_jax.replay import latency, simulate
 from ltd_jax.replay.record import Prompt
 from tests.cycle import tiny
 from tests.replay import synthetic
@@ -44,10 +45,10 @@ def test_interval_holds_the_median_and_shrinks_with_agreement():
 
 @pytest.fixture(scope="module")
 def real():
-    pair, constant = tiny.pair(0), controller.constant()
+    pair, constant = tiny.pair(0), policy_module.constant()
     methods = [
-        Method(comparison.PLAIN),
-        Method("eagle3", constant, controller.constant_params(4, 6, CYCLE)),
+        Method(benchmark.PLAIN),
+        Method("eagle3", constant, policy_module.constant_params(4, 6, CYCLE)),
     ]
     prompts = [Prompt(np.asarray(prompt, np.int32), 0) for prompt in tiny.prompts(0)]
     batches: list[list[Run]] = []
@@ -76,7 +77,7 @@ def test_every_method_decodes_every_prompt(real):
     _, prompts, runs, batches = real
     assert len(batches) == len(prompts)
     assert {(run.method, run.prompt) for run in runs} == {
-        (method, index) for method in (comparison.PLAIN, "eagle3") for index in range(len(prompts))
+        (method, index) for method in (benchmark.PLAIN, "eagle3") for index in range(len(prompts))
     }
     assert all(len(run.tokens) == 20 and run.seconds > 0 for run in runs)
     assert all(sum(run.committed) == 19 for run in runs)
@@ -84,12 +85,12 @@ def test_every_method_decodes_every_prompt(real):
 
 def test_rows_and_lossless(real):
     pair, prompts, runs, _ = real
-    rows = comparison.method_rows(runs, ["only"], synthetic.table(CYCLE))
+    rows = benchmark.method_rows(runs, ["only"], synthetic.table(CYCLE))
     assert [(row["method"], row["task"]) for row in rows] == [
-        (method, task) for method in (comparison.PLAIN, "eagle3") for task in ("only", "mean")
+        (method, task) for method in (benchmark.PLAIN, "eagle3") for task in ("only", "mean")
     ]
     assert rows[0]["speedup"] == 1.0 and rows[2]["levels_mean"] == 4.0
-    checked = lossless.compare(pair, runs, prompts, comparison.PLAIN)
+    checked = lossless.compare(pair, runs, prompts, benchmark.PLAIN)
     assert checked["tokens_compared"] == 20 * len(prompts) and checked["mismatches"] == 0
 
 
@@ -100,35 +101,35 @@ def ended(method: str, prompt: int, task: int) -> Run:
 
 def test_texts_that_end_at_once_are_no_rows_and_have_no_place_in_the_replay():
     trace, table = synthetic.trace(CYCLE, text_tokens=(5, 5)), synthetic.table(CYCLE)
-    replay = cycles.build(trace, table, CYCLE)
-    names = (comparison.PLAIN, "eagle3")
+    replay = simulate.build(trace, table, CYCLE)
+    names = (benchmark.PLAIN, "eagle3")
     longer = [made(name, prompt, 1.0) for prompt in (1, 3) for name in names]
     runs = [ended(name, prompt, task) for prompt, task in ((0, 0), (2, 1)) for name in names]
-    rows = comparison.method_rows([*runs, *longer], ["some", "none"], table)
+    rows = benchmark.method_rows([*runs, *longer], ["some", "none"], table)
     assert [row["task"] for row in rows] == 2 * ["some", "mean"]
-    assert rows == comparison.method_rows(longer, ["some", "none"], table)
+    assert rows == benchmark.method_rows(longer, ["some", "none"], table)
     mine = [run for run in [*runs, *longer] if run.method == "eagle3"]
-    easy, hard = comparison.choices(mine, replay, table)
+    easy, hard = results.choices(mine, replay, table)
     renumbered = [Run(**(vars(run) | {"prompt": run.prompt // 2})) for run in mine[2:]]
-    expected = comparison.choices(renumbered, replay, table)
+    expected = results.choices(renumbered, replay, table)
     np.testing.assert_array_equal((easy, hard), expected)
     assert (easy + hard).sum() == 4
-    outside = comparison.without_repetition([*runs, *longer], ["some", "none"], replay, table)
-    assert outside == comparison.without_repetition(renumbered, ["some", "none"], replay, table)
+    outside = results.without_repetition([*runs, *longer], ["some", "none"], replay, table)
+    assert outside == results.without_repetition(renumbered, ["some", "none"], replay, table)
     with pytest.raises(UserError, match="All texts ended with their first token"):
-        comparison.method_rows(runs, ["some", "none"], table)
+        benchmark.method_rows(runs, ["some", "none"], table)
 
 
 def test_warming_up_compiles_although_the_first_text_ends_at_once():
     pair, prompt = tiny.pair(0), Prompt(np.asarray(tiny.prompts(0)[0], np.int32), 0)
-    first = benchmark.decode(pair, Method(comparison.PLAIN), prompt, 0, 2).tokens[0]
+    first = benchmark.decode(pair, Method(benchmark.PLAIN), prompt, 0, 2).tokens[0]
     stopping = dataclasses.replace(pair, stop_tokens=(first,))
     cycle = dataclasses.replace(pair.config.cycle, cycles_per_call=2)  # a program of its own
     stopping = dataclasses.replace(stopping, config=dataclasses.replace(pair.config, cycle=cycle))
-    before = loop.run_plain._cache_size()
-    runs = benchmark.interleaved(stopping, [Method(comparison.PLAIN)], [prompt], 8)
+    before = step.run_plain._cache_size()
+    runs = benchmark.interleaved(stopping, [Method(benchmark.PLAIN)], [prompt], 8)
     assert [run.tokens for run in runs] == [(first,)]
-    assert loop.run_plain._cache_size() == before + 1
+    assert step.run_plain._cache_size() == before + 1
 
 
 def test_a_wrong_token_is_a_mismatch(real):
@@ -139,7 +140,7 @@ def test_a_wrong_token_is_a_mismatch(real):
         else run
         for run in runs
     ]
-    checked = lossless.compare(pair, broken, prompts, comparison.PLAIN)
+    checked = lossless.compare(pair, broken, prompts, benchmark.PLAIN)
     assert checked["mismatches"] == 1
     assert checked["tokens_compared"] == 20 * (len(prompts) - 1) + 7
     short = [
@@ -148,17 +149,17 @@ def test_a_wrong_token_is_a_mismatch(real):
         else run
         for run in runs
     ]
-    assert lossless.compare(pair, short, prompts, comparison.PLAIN)["mismatches"] == 1
+    assert lossless.compare(pair, short, prompts, benchmark.PLAIN)["mismatches"] == 1
 
 
 def test_without_repetition_leaves_out_what_starts_in_a_loop():
     config = CYCLE
     trace, table = synthetic.trace(config, text_tokens=(16,)), synthetic.table(config)
-    replay = cycles.build(trace, table, config)
+    replay = simulate.build(trace, table, config)
     size = config.sizes[-1]
     loop = (1, 2, 3, 4, 5, 6) + (9, 8) * 5 + (7,)
     run = Run("eagle3", 0, 0, loop, 0.1, 1.0, (2, 1, 2, 2), (size,) * 4, (3, 3, 6, 4))
-    (row, mean) = comparison.without_repetition([run], ["code"], replay, table)
+    (row, mean) = results.without_repetition([run], ["code"], replay, table)
     assert row["repetition_share"] == pytest.approx(10 / 17)
     assert row["committed_per_cycle"] == 3  # cycles at 0, 3; those at 6 and 12 start in the loop
     lengths = np.asarray([7, 10])
@@ -172,13 +173,13 @@ def test_without_repetition_leaves_out_what_starts_in_a_loop():
 def test_the_policies_time_counts_outside_of_loops_too():
     config = CYCLE
     trace, table = synthetic.trace(config, text_tokens=(16,)), synthetic.table(config)
-    replay = cycles.build(trace, table, config)
+    replay = simulate.build(trace, table, config)
     tokens, size = tuple(range(17)), config.sizes[-1]
     runs = [
         Run(name, 0, 0, tokens, 0.1, 1.0, (1,) * 4, (size,) * 4, (4,) * 4)
-        for name in ("eagle3", comparison.LEARNED)
+        for name in ("eagle3", benchmark.LEARNED)
     ]
-    found = comparison.without_repetition(runs, ["code"], replay, table)
+    found = results.without_repetition(runs, ["code"], replay, table)
     constant, learned = (row["speedup"] for row in found if row["task"] == "mean")
     assert learned < constant
 
@@ -186,6 +187,6 @@ def test_the_policies_time_counts_outside_of_loops_too():
 def test_tasks_that_only_loop_have_no_row():
     config = CYCLE
     trace, table = synthetic.trace(config, text_tokens=(16,)), synthetic.table(config)
-    replay = cycles.build(trace, table, config)
+    replay = simulate.build(trace, table, config)
     run = Run("eagle3", 0, 0, (1, 2) * 8 + (1,), 0.1, 1.0, (1,) * 4, (1,) * 4, (4,) * 4)
-    assert comparison.without_repetition([run], ["code"], replay, table) == []
+    assert results.without_repetition([run], ["code"], replay, table) == []

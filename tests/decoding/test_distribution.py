@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltd_jax.config import CycleConfig
-from ltd_jax.cycle import sample, walk
-from ltd_jax.decoding import distribution
-from ltd_jax.policies import controller
-from ltd_jax.sampling import SamplingConfig
+from experiments.proofs import distribution
+from ltd_jax.config import CycleConfig, SamplingConfig
+from ltd_jax.cycle import accept, sample
+from ltd_jax.policies import policy as policy_module
 
 CYCLE = CycleConfig(beam_width=3, max_levels=2, sizes=(5,), context=24, prefill_chunk=8)
 PROMPT = np.array([3, 1, 4, 1])
@@ -29,8 +28,8 @@ def sampled(pair, **changes):
 
 
 def cycles_of(pair, size=5):
-    params = controller.constant_params(2, size, CYCLE)
-    return distribution.drawn(pair, PROMPT, DRAWS, controller.constant(), params)
+    params = policy_module.constant_params(2, size, CYCLE)
+    return distribution.drawn(pair, PROMPT, DRAWS, policy_module.constant(), params)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +77,7 @@ def test_a_wrong_rule_fails(pair, law, monkeypatch):
         others_X = score_X.at[children.token].set(sample.CUT)
         return jnp.where(passes_W.any(), token, sample.draw(others_X, rest, config))
 
-    monkeypatch.setattr(walk, "sequential", wrong)
+    monkeypatch.setattr(accept, "sequential", wrong)
     found = distribution.fit(cycles_of(sampled(pair, rule="sequential")), law)
     assert found.p_value < 1e-6 and found.total_variation > 0.02
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from ltd_jax.decoding import generate
-from ltd_jax.decoding.generate import Burst, HostCycle
-from ltd_jax.errors import UserError
+from ltd_jax.decoding.generate import HostCycle, Step
+from ltd_jax.files import UserError
 from tests.cycle import menu, tiny
 
 SEED = 3
@@ -14,12 +14,12 @@ MOST = menu.params(menu.FIXED, 5, 12)
 
 def speculative(pair, new_tokens, prompt_T=PROMPT):
     """Bursts of the deepest, widest setting."""
-    return list(generate.speculative_bursts(pair, menu.CONTROLLER, MOST, prompt_T, new_tokens))
+    return list(generate.generate(pair, menu.CONTROLLER, MOST, prompt_T, new_tokens))
 
 
 def plain(pair, new_tokens, prompt_T=PROMPT):
     """Bursts of plain decoding."""
-    return list(generate.plain_bursts(pair, prompt_T, new_tokens))
+    return list(generate.generate_plain(pair, prompt_T, new_tokens))
 
 
 def tokens(bursts):
@@ -62,12 +62,12 @@ def test_a_stop_token_ends_the_text(place):
 
 def test_the_first_burst_is_prefills_and_the_others_are_cycles():
     first, *others = speculative(tiny.pair(SEED), 30)
-    assert first == Burst((NEW[0],))
+    assert first == Step((NEW[0],))
     for burst in others[:-1]:
         assert (burst.levels, burst.size) == (5, 12)
         assert len(burst.tokens) == burst.accepted + 1
     assert len(others[-1].tokens) <= others[-1].accepted + 1
-    assert all(burst == Burst(burst.tokens) for burst in plain(tiny.pair(SEED), 5))
+    assert all(burst == Step(burst.tokens) for burst in plain(tiny.pair(SEED), 5))
 
 
 @pytest.mark.parametrize(
@@ -84,5 +84,5 @@ def test_the_first_burst_is_prefills_and_the_others_are_cycles():
 def test_trim_cuts_at_the_length_and_behind_the_first_stop(left, stops, expected):
     row, scalars = [7, 8, 9, 5, 5, 5], (3, 2, 4, 3)  # committed, accepted, levels, size index
     pair = tiny.pair(SEED, stop_tokens=stops)
-    burst = generate.trim(HostCycle(row, *scalars), pair, left)
-    assert burst == Burst(expected, levels=4, size=6, accepted=2)
+    burst = generate.to_step(HostCycle(row, *scalars), pair, left)
+    assert burst == Step(expected, levels=4, size=6, accepted=2)

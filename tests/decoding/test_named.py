@@ -6,13 +6,13 @@ from pathlib import Path
 import jax
 import pytest
 
-from ltd_jax import presets, provenance
+from ltd_jax import files, presets
+from ltd_jax.baselines import published
 from ltd_jax.config import PolicyConfig
-from ltd_jax.cycle.pair import ASSETS
-from ltd_jax.decoding import named
-from ltd_jax.decoding.rivals import Files
-from ltd_jax.errors import UserError
-from ltd_jax.policies import networks, saved, sb3
+from ltd_jax.decoding import methods
+from ltd_jax.decoding.methods import Files
+from ltd_jax.files import ASSETS, UserError
+from ltd_jax.policies import networks, saved
 from tests.cycle import tiny
 
 EMBEDDED, OTHER = ASSETS / "target", Path("some/target")
@@ -22,14 +22,14 @@ CYCLE = tiny.CONFIG.cycle
 
 @pytest.fixture
 def policies(tmp_path):
-    origin = {"fingerprint": "unsaved", "latency": "t", "device": provenance.device_name()}
+    origin = {"fingerprint": "unsaved", "latency": "t", "device": files.device_name()}
     params = networks.init_learned(jax.random.key(0), CYCLE, WIDTHS)
     saved.save(tmp_path, params, CYCLE, WIDTHS, origin)
     return tmp_path
 
 
 def cycle_of(name, target=OTHER, context=None):
-    return named.cycle_for(named.parse(name, target, None), target, context)
+    return methods.cycle_for(methods.parse_method(name, target, None), target, context)
 
 
 def test_only_what_can_be_chosen_is_compiled():
@@ -44,43 +44,43 @@ def test_only_what_can_be_chosen_is_compiled():
 
 
 def test_constants_are_set():
-    asked = named.parse("constant:levels=3,size=6", OTHER, None)
-    method = named.method(asked, tiny.pair(0))
+    asked = methods.parse_method("constant:levels=3,size=6", OTHER, None)
+    method = methods.build_method(asked, tiny.pair(0))
     assert int(method.params.levels) == 3
     assert CYCLE.sizes[int(method.params.size)] == 6
-    plain = named.method(named.parse("autoregressive", OTHER, None), tiny.pair(0))
+    plain = methods.build_method(methods.parse_method("autoregressive", OTHER, None), tiny.pair(0))
     assert plain.controller is None
 
 
 def test_policies_bring_their_cycle(policies):
-    asked = named.parse("ltd", OTHER, policies)
-    assert named.cycle_for(asked, OTHER, None) == CYCLE
-    assert named.cycle_for(asked, OTHER, CYCLE.context) == CYCLE
+    asked = methods.parse_method("ltd", OTHER, policies)
+    assert methods.cycle_for(asked, OTHER, None) == CYCLE
+    assert methods.cycle_for(asked, OTHER, CYCLE.context) == CYCLE
     with pytest.raises(UserError, match=f"share of {CYCLE.context}"):
-        named.cycle_for(asked, OTHER, 1000)
-    method = named.method(asked, tiny.pair(0))
+        methods.cycle_for(asked, OTHER, 1000)
+    method = methods.build_method(asked, tiny.pair(0))
     assert method.controller is networks.learned(CYCLE, WIDTHS)
     with pytest.raises(UserError, match="trained for pair unsaved, not other"):
-        named.method(asked, dataclasses.replace(tiny.pair(0), fingerprint="other"))
+        methods.build_method(asked, dataclasses.replace(tiny.pair(0), fingerprint="other"))
 
 
 def test_published_policies_bring_their_cycle():
     golden = Path(__file__).parents[1] / "policies" / "golden"
     size, depth = f"size={golden / 'size.zip'}", f"depth={golden / 'depth.zip'}"
-    both = named.parse(f"sb3:{size},{depth}", OTHER, None)
+    both = methods.parse_method(f"sb3:{size},{depth}", OTHER, None)
     assert both.published is not None and both.published[0].constant_length
-    cycle = named.cycle_for(both, OTHER, None)
-    assert (cycle.beam_width, cycle.max_levels, cycle.sizes) == (10, 13, sb3.SIZES)
+    cycle = methods.cycle_for(both, OTHER, None)
+    assert (cycle.beam_width, cycle.max_levels, cycle.sizes) == (10, 13, published.SIZES)
     assert cycle.context == presets.PAPER_CYCLE.context
     assert cycle_of(f"sb3:{size}", EMBEDDED, 99).max_levels == 9
     assert cycle_of(f"sb3:{size}", EMBEDDED, 99).context == 99
-    trained = named.parse(f"sb3:{depth},length=true", OTHER, None)
+    trained = methods.parse_method(f"sb3:{depth},length=true", OTHER, None)
     assert not trained.published[0].constant_length
-    assert named.cycle_for(trained, OTHER, None).sizes == (59,)
+    assert methods.cycle_for(trained, OTHER, None).sizes == (59,)
     pair = tiny.pair(0)
     config = dataclasses.replace(pair.config, cycle=cycle)
-    method = named.method(both, dataclasses.replace(pair, config=config))
-    assert method.controller is sb3.controller(cycle, both.published[0])
+    method = methods.build_method(both, dataclasses.replace(pair, config=config))
+    assert method.controller is published.controller(cycle, both.published[0])
 
 
 @pytest.mark.parametrize(
@@ -100,19 +100,19 @@ def test_published_policies_bring_their_cycle():
 )
 def test_wrong_names(name, words):
     with pytest.raises(UserError, match=words):
-        named.parse(name, OTHER, None)
+        methods.parse_method(name, OTHER, None)
 
 
 @pytest.mark.parametrize("name", ["eagle3", "constant:levels=2,size=3", "sb3:size=a", "svip"])
 def test_files_that_a_method_does_not_read(name, policies):
     word = name.partition(":")[0]
     with pytest.raises(UserError, match=f"controller {word} does not read --policies; leave it"):
-        named.parse(name, OTHER, policies)
+        methods.parse_method(name, OTHER, policies)
     with pytest.raises(UserError, match=f"controller {word} does not read --latency"):
-        named.parse(name, OTHER, None, Files(latency=policies / "latency.json"))
+        methods.parse_method(name, OTHER, None, Files(latency=policies / "latency.json"))
     if word != "svip":  # what is trained there says for which cycle
         with pytest.raises(UserError, match=f"controller {word} does not read --classifiers"):
-            named.parse(name, OTHER, None, Files(classifiers=policies))
+            methods.parse_method(name, OTHER, None, Files(classifiers=policies))
 
 
 def test_a_setting_that_no_tree_has():

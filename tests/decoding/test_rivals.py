@@ -8,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltd_jax import presets, provenance
-from ltd_jax.cycle.pair import ASSETS
-from ltd_jax.decoding import named, rivals
-from ltd_jax.decoding.rivals import Files
-from ltd_jax.errors import UserError
-from ltd_jax.policies import cost_aware, heuristics, saved_heads
-from ltd_jax.policies.settings import Parts
+from ltd_jax import presets
+from ltd_jax.baselines import classifiers, cost_aware, rules
+from ltd_jax.baselines.classifiers import Parts
+from ltd_jax.decoding import methods
+from ltd_jax.decoding.methods import Files
+from ltd_jax.files import ASSETS, UserError, device_name
 from ltd_jax.replay import latency
 from tests.cycle import tiny
 from tests.replay import synthetic
@@ -27,18 +26,18 @@ CYCLE = tiny.CONFIG.cycle
 def files(tmp_path_factory):
     """A disco classifier of the tiny pair and a latency table."""
     folder = tmp_path_factory.mktemp("files")
-    features = jnp.zeros(saved_heads.feature_width("disco", CYCLE, 0))
-    head = saved_heads.network("disco", 4).init(jax.random.key(0), features)
+    features = jnp.zeros(classifiers.feature_width("disco", CYCLE, 0))
+    head = classifiers.head_network("disco", 4).init(jax.random.key(0), features)
     parts = Parts({"disco": head}, {"disco": 4}, np.full(CYCLE.max_levels, 1.5, np.float32))
     origin = {"fingerprint": tiny.pair(0).fingerprint}
-    saved_heads.save(folder / "heads", parts, CYCLE, tiny.CONFIG.draft.hidden_size, origin)
+    classifiers.save_heads(folder / "heads", parts, CYCLE, tiny.CONFIG.draft.hidden_size, origin)
     latency.save(table_of(), folder / "latency.json")
     return Files(folder / "heads", folder / "latency.json")
 
 
 def table_of(**origin):
     """A table as if measured here with the tiny pair, but for some of its origin."""
-    own = {"fingerprint": "unsaved", "device": provenance.device_name(), "dtype": "float32"}
+    own = {"fingerprint": "unsaved", "device": device_name(), "dtype": "float32"}
     return dataclasses.replace(synthetic.table(CYCLE), provenance=own | origin)
 
 
@@ -48,11 +47,11 @@ def only(files, name):
 
 
 def asked(name, target=OTHER, files=None):
-    return named.parse(name, target, None, files or Files())
+    return methods.parse_method(name, target, None, files or Files())
 
 
 def test_only_what_a_method_can_choose_is_compiled(files):
-    sizes = lambda *given: named.cycle_for(asked(*given), given[1], None).sizes
+    sizes = lambda *given: methods.cycle_for(asked(*given), given[1], None).sizes
     assert sizes("ddd", EMBEDDED) == (0, presets.EAGLE3_SIZE)
     assert sizes("svip", OTHER) == (0, 60)
     assert sizes("svip:size=7", OTHER) == (0, 7)
@@ -60,7 +59,7 @@ def test_only_what_a_method_can_choose_is_compiled(files):
     assert sizes("cost-aware", OTHER, files) == CYCLE.sizes
     disco = asked("disco:size=6", OTHER, only(files, "classifiers"))
     expected = dataclasses.replace(CYCLE, sizes=(0, 6), context=80)
-    assert named.cycle_for(disco, OTHER, 80) == expected
+    assert methods.cycle_for(disco, OTHER, 80) == expected
 
 
 def test_levels_of_the_paper_are_scaled():
@@ -74,10 +73,10 @@ def test_levels_of_the_paper_are_scaled():
 def test_methods_are_made_for_the_pair(files):
     pair = tiny.pair(0)
     ddd = asked("ddd:threshold=-0.7,size=6,most=5", OTHER)
-    made = named.method(ddd, pair)
-    assert made.controller is heuristics.mass_rule()
+    made = methods.build_method(ddd, pair)
+    assert made.controller is rules.mass_rule()
     assert float(made.params.threshold) == pytest.approx(-0.7)
-    costs = named.method(asked("cost-aware:speedup=2", OTHER, only(files, "latency")), pair)
+    costs = methods.build_method(asked("cost-aware:speedup=2", OTHER, only(files, "latency")), pair)
     assert costs.controller is cost_aware.cost_rule(CYCLE)
     table = synthetic.table(CYCLE)
     expected = 2 / table.plain_seconds.mean()
@@ -111,7 +110,7 @@ def test_classifiers_of_another_pair_are_refused(files):
     disco = asked("disco", OTHER, only(files, "classifiers"))
     other = dataclasses.replace(tiny.pair(0), fingerprint="other")
     with pytest.raises(UserError, match="trained for pair unsaved, not other"):
-        named.method(disco, other)
+        methods.build_method(disco, other)
     with pytest.raises(UserError, match="c2t needs its trained classifier"):
         asked("c2t", OTHER, only(files, "classifiers"))
 
@@ -129,10 +128,10 @@ def test_latency_tables_of_other_pairs_and_devices_are_refused(origin, words, tm
     latency.save(table_of(**origin), path)
     costs = asked("cost-aware", OTHER, Files(latency=path))
     with pytest.raises(UserError, match=words):
-        named.method(costs, tiny.pair(0))
+        methods.build_method(costs, tiny.pair(0))
     if "device" in origin:
         with pytest.warns(UserWarning, match="is of abacus, not .*may be slow here"):
-            named.method(costs, tiny.pair(0), True)
+            methods.build_method(costs, tiny.pair(0), True)
 
 
 def test_a_published_table_is_fitted():
@@ -169,7 +168,7 @@ def test_numbers_that_mean_nothing(name, words):
 def test_a_start_that_is_none(name, words):
     rival = asked(name).rival
     with pytest.raises(UserError, match=words):
-        rivals.method(name, rival, dataclasses.replace(tiny.pair(0), config=of(rival)))
+        methods.baseline_method(name, rival, dataclasses.replace(tiny.pair(0), config=of(rival)))
 
 
 def of(rival):
@@ -178,11 +177,11 @@ def of(rival):
 
 def test_the_drafts_calibration_is_read(files):
     pair = tiny.pair(0)
-    costs = named.method(asked("cost-aware", OTHER, files), pair)
+    costs = methods.build_method(asked("cost-aware", OTHER, files), pair)
     assert float(costs.params.power[0]) == 1.5
 
 
 def test_tiers_need_a_size_for_every_level():
     tiers = asked("tiers:levels=1/3,sizes=2/6/9", OTHER)
     with pytest.raises(UserError, match="levels must rise and have one size each"):
-        rivals.method("tiers", tiers.rival, tiny.pair(0))
+        methods.baseline_method("tiers", tiers.rival, tiny.pair(0))

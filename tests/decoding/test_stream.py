@@ -3,12 +3,11 @@
 import pytest
 from tokenizers.decoders import DecodeStream
 
-from ltd_jax import prompts
-from ltd_jax.cycle.pair import ASSETS
-from ltd_jax.decoding import stream
-from ltd_jax.decoding.stream import TextStream
+from ltd_jax import text as texts
+from ltd_jax.files import ASSETS
+from ltd_jax.text import TextStream
 
-TOKENIZER = prompts.load_tokenizer(ASSETS / "target")
+TOKENIZER = texts.load_tokenizer(ASSETS / "target")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +35,7 @@ def test_bytes_that_make_no_character_do_not_end_the_answer(monkeypatch):
                 raise Exception("Invalid prefix encountered while decoding stream.")
             return self.own.step(tokenizer, token)
 
-    monkeypatch.setattr(stream, "DecodeStream", Failing)
+    monkeypatch.setattr(texts, "DecodeStream", Failing)
     shown = TextStream(TOKENIZER)
     assert "".join([shown.add(tuple(tokens)), shown.end()]) == "fine text" and broken
 

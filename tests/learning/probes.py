@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from ltd_jax.config import PPOConfig
+from ltd_jax.learning.environment import Environment, Step
 from ltd_jax.learning.ppo import Learner
-from ltd_jax.replay.environment import Environment, Step
 
 CONFIG = PPOConfig(
     total_steps=60 * 256,

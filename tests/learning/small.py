@@ -10,9 +10,9 @@ from ltd_jax.config import (
     PolicyConfig,
     PPOConfig,
 )
-from ltd_jax.learning.course import Replays
-from ltd_jax.replay import cycles
-from ltd_jax.replay.cycles import Replay
+from ltd_jax.learning.loop import Splits
+from ltd_jax.replay import simulate
+from ltd_jax.replay.simulate import Simulator
 from tests.replay import synthetic
 
 CYCLE = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 1, 2, 4, 8), context=64)
@@ -63,12 +63,12 @@ def longer(learning: LearningConfig, updates: int) -> LearningConfig:
     return dataclasses.replace(learning, exact=exact)
 
 
-def replay(seed: int, config: CycleConfig = CYCLE) -> Replay:
+def replay(seed: int, config: CycleConfig = CYCLE) -> Simulator:
     """Four texts with a table that makes levels and sizes cost."""
     trace = synthetic.trace(config, seed=seed, text_tokens=(24, 17, 20, 22))
-    return cycles.build(trace, synthetic.table(config), config)
+    return simulate.build(trace, synthetic.table(config), config)
 
 
-def replays() -> Replays:
+def replays() -> Splits:
     """To learn and to validate on."""
-    return Replays(train=replay(0), validation=replay(1))
+    return Splits(train=replay(0), validation=replay(1))

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from ltd_jax import learning
-from ltd_jax.errors import UserError
-from ltd_jax.learning import both, exact, joint, lessons
-from ltd_jax.learning.course import Learned
+from ltd_jax.files import UserError
+from ltd_jax.learning import environment, exact, joint, loop
+from ltd_jax.learning.loop import TrainResult
 from ltd_jax.policies import networks
-from ltd_jax.replay import cycles, optimum
+from ltd_jax.replay import optimum, simulate
 from tests.learning import small
 from tests.learning.small import CYCLE, EXACT, JOINT, POLICY
 
@@ -29,17 +29,17 @@ both_ways = pytest.mark.parametrize("way", ["exact", "joint"])
 
 
 @pytest.fixture(scope="module")
-def learned() -> dict[str, Learned]:
+def learned() -> dict[str, TrainResult]:
     return {way: learning.train(REPLAYS, CYCLE, POLICY, LEARNING[way]) for way in LEARNING}
 
 
 def rate(params) -> float:
     controller = networks.learned(CYCLE, POLICY)
-    totals = cycles.run(REPLAYS.validation, CYCLE, controller, params, learned=True)
-    return float(cycles.throughput(totals))
+    totals = simulate.run(REPLAYS.validation, CYCLE, controller, params, learned=True)
+    return float(simulate.throughput(totals))
 
 
-def same(left: Learned, right: Learned) -> None:
+def same(left: TrainResult, right: TrainResult) -> None:
     jax.tree.map(np.testing.assert_array_equal, left.policies, right.policies)
     timeless = [
         [dataclasses.replace(point, seconds=0) for point in each.curves] for each in (left, right)
@@ -89,9 +89,9 @@ def test_resumes_bit_for_bit(learned, way: str, tmp_path) -> None:
 @both_ways
 def test_one_program_trains_many_seeds(learned, way: str) -> None:
     method = METHODS[way]
-    learn, check = (lessons.build(each, CYCLE, POLICY) for each in REPLAYS)
+    learn, check = (environment.observe_all(each, CYCLE, POLICY) for each in REPLAYS)
     keys = jax.vmap(jax.random.key)(jnp.arange(2))
-    train = jax.vmap(functools.partial(both.program, method), (0, None, None, None))
+    train = jax.vmap(functools.partial(loop.program, method), (0, None, None, None))
     state, metrics = train(keys, jnp.float32(RATE), learn, check)
     first = [point.validation for point in learned[way].curves[1:]]
     np.testing.assert_allclose(metrics.validation[0, 2::3], first, rtol=0.05)
@@ -112,8 +112,8 @@ def test_every_seed_finds_the_same_program(way: str) -> None:
 @both_ways
 def test_the_program_takes_expected_tokens(way: str) -> None:
     sampled = [each.replace(expected=1.0 + each.accepted) for each in REPLAYS]
-    learn, check = (lessons.build(each, CYCLE, POLICY) for each in sampled)
-    program = functools.partial(both.program, METHODS[way])
+    learn, check = (environment.observe_all(each, CYCLE, POLICY) for each in sampled)
+    program = functools.partial(loop.program, METHODS[way])
     state, _ = jax.eval_shape(program, jax.random.key(0), jnp.float32(RATE), learn, check)
     assert state.best_validation.dtype == jnp.float32
 
@@ -129,7 +129,7 @@ def test_policies_may_have_no_memory(way: str) -> None:
         exact=dataclasses.replace(short.exact, updates=1),
     )
     made = {"exact": exact.method, "joint": joint.method}[way](CYCLE, forgetful, short)
-    learn, check = (lessons.build(each, CYCLE, forgetful) for each in REPLAYS)
-    program = functools.partial(both.program, made)
+    learn, check = (environment.observe_all(each, CYCLE, forgetful) for each in REPLAYS)
+    program = functools.partial(loop.program, made)
     state, _ = jax.eval_shape(program, jax.random.key(0), jnp.float32(RATE), learn, check)
     assert state.starts.memory.size == 0

@@ -2,10 +2,10 @@ import jax
 import numpy as np
 import pytest
 
+from ltd_jax.baselines import train
+from ltd_jax.baselines.classifiers import Perceptron, Residual
+from ltd_jax.baselines.train import Examples
 from ltd_jax.config import CycleConfig, HeadConfig
-from ltd_jax.learning import calibrate, classify, examples
-from ltd_jax.learning.examples import Examples
-from ltd_jax.policies.classifiers import Perceptron, Residual
 from tests.replay import synthetic
 
 QUICK = HeadConfig(width=16, epochs=25, learning_rate=1e-2, batch=64)
@@ -22,8 +22,8 @@ def separable(count, seed):
 
 @pytest.mark.parametrize("network", [Perceptron(16), Residual(16)], ids=["disco", "specdec"])
 def test_a_separable_rule_is_learned(network):
-    variables = classify.fit(network, separable(600, 0), QUICK, seed=0)
-    judged = classify.quality(network, variables, separable(400, 1))
+    variables = train.fit_classifier(network, separable(600, 0), QUICK, seed=0)
+    judged = train.classifier_quality(network, variables, separable(400, 1))
     assert judged.balanced_accuracy > 0.97
     assert judged.auc > 0.99
     assert judged.positives == pytest.approx(0.5, abs=0.1)
@@ -33,10 +33,10 @@ def test_labels_that_mean_nothing_give_chance():
     one = separable(600, 0)
     random = np.random.default_rng(3)
     noise = Examples(one.feature, random.random(len(one.label)) < 0.5)
-    variables = classify.fit(Perceptron(16), noise, QUICK, seed=0)
+    variables = train.fit_classifier(Perceptron(16), noise, QUICK, seed=0)
     other = separable(400, 1)
     labels = random.random(len(other.label)) < 0.5
-    judged = classify.quality(Perceptron(16), variables, Examples(other.feature, labels))
+    judged = train.classifier_quality(Perceptron(16), variables, Examples(other.feature, labels))
     assert abs(judged.auc - 0.5) < 0.12
 
 
@@ -46,7 +46,7 @@ def test_the_folded_network_is_the_same_function():
     mean, scale = random.normal(size=4), random.uniform(0.5, 3, 4)
     for network in (Perceptron(5), Residual(5), Residual(4)):
         variables = network.init(jax.random.key(0), feature)
-        folded = classify.folded(variables, mean, scale)
+        folded = train.folded(variables, mean, scale)
         np.testing.assert_allclose(
             network.apply(folded, feature),
             network.apply(variables, (feature - mean) / scale),
@@ -63,7 +63,7 @@ def test_auc_counts_ties_half():
         for one in score[label]
         for two in score[~label]
     ]
-    assert classify.auc(score, label) == pytest.approx(np.mean(pairs))
+    assert train.auc(score, label) == pytest.approx(np.mean(pairs))
 
 
 CONFIG = CycleConfig(beam_width=3, max_levels=3, sizes=(0, 1, 4), context=64)
@@ -75,23 +75,23 @@ def shifted(seed):
 
 
 def test_calibration_lowers_the_error_on_other_texts():
-    power_D = calibrate.fit(shifted(0))
+    power_D = train.fit_calibration(shifted(0))
     assert power_D.shape == (3,) and np.any(power_D != 1)
-    before = calibrate.expected_error(shifted(1), np.ones(3))
-    assert calibrate.expected_error(shifted(1), power_D) < before
+    before = train.expected_error(shifted(1), np.ones(3))
+    assert train.expected_error(shifted(1), power_D) < before
 
 
 def test_the_best_power_is_the_one_that_made_the_labels():
     random = np.random.default_rng(0)
     score = -random.exponential(1.0, 20_000)
     label = random.random(20_000) < np.exp(1.7 * score)
-    assert calibrate._best_power(score, label) == pytest.approx(1.7, rel=0.06)
+    assert train._best_power(score, label) == pytest.approx(1.7, rel=0.06)
 
 
 def test_the_error_of_a_draft_that_is_right_is_small():
     one = shifted(2)
-    known, label = examples.nodes(one)
+    known, label = train.nodes(one)
     assert label[known].mean() > 0
-    assert calibrate.expected_error(one, np.full(3, 1e3)) == pytest.approx(
+    assert train.expected_error(one, np.full(3, 1e3)) == pytest.approx(
         label[known].mean(), abs=0.02
     )

@@ -8,13 +8,12 @@ import pytest
 
 from ltd_jax import checkpoint, learning
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig, PPOConfig
-from ltd_jax.errors import UserError
-from ltd_jax.learning import both, coadapt, stage
-from ltd_jax.learning.coadapt import Learned, Replays
-from ltd_jax.learning.stage import Point
+from ltd_jax.files import UserError
+from ltd_jax.learning import alternate, loop
+from ltd_jax.learning.loop import Point, Splits, TrainResult
 from ltd_jax.policies import networks
 from ltd_jax.policies.networks import LearnedParams
-from ltd_jax.replay import environment, optimum
+from ltd_jax.replay import optimum, simulate
 from tests.replay import synthetic
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -39,26 +38,26 @@ LEARNING = LearningConfig(
 
 
 @pytest.fixture(scope="module")
-def replays() -> Replays:
-    def replay(seed: int) -> environment.Replay:
+def replays() -> Splits:
+    def replay(seed: int) -> simulate.Simulator:
         trace = synthetic.trace(CYCLE, seed=seed, text_tokens=(24, 17, 20, 22))
-        return environment.build(trace, synthetic.table(CYCLE), CYCLE)
+        return simulate.build(trace, synthetic.table(CYCLE), CYCLE)
 
-    return Replays(train=replay(0), validation=replay(1))
+    return Splits(train=replay(0), validation=replay(1))
 
 
 @pytest.fixture(scope="module")
-def learned(replays: Replays) -> Learned:
-    return coadapt.train(replays, CYCLE, WIDTHS, LEARNING)
+def learned(replays: Splits) -> TrainResult:
+    return alternate.train(replays, CYCLE, WIDTHS, LEARNING)
 
 
-def rate(replays: Replays, params: LearnedParams) -> float:
+def rate(replays: Splits, params: LearnedParams) -> float:
     controller = networks.learned(CYCLE, WIDTHS)
-    totals = environment.run(replays.validation, CYCLE, controller, params, learned=True)
-    return float(environment.throughput(totals))
+    totals = simulate.run(replays.validation, CYCLE, controller, params, learned=True)
+    return float(simulate.throughput(totals))
 
 
-def same(left: Learned, right: Learned) -> None:
+def same(left: TrainResult, right: TrainResult) -> None:
     jax.tree.map(np.testing.assert_array_equal, left.policies, right.policies)
     timeless = [
         [dataclasses.replace(point, seconds=0) for point in each.curves] for each in (left, right)
@@ -66,7 +65,7 @@ def same(left: Learned, right: Learned) -> None:
     assert timeless[0] == timeless[1]
 
 
-def test_learns_more_than_random_policies(replays: Replays, learned: Learned) -> None:
+def test_learns_more_than_random_policies(replays: Splits, learned: TrainResult) -> None:
     random = [
         rate(replays, networks.init_learned(jax.random.key(seed), CYCLE, WIDTHS))
         for seed in range(8)
@@ -74,18 +73,18 @@ def test_learns_more_than_random_policies(replays: Replays, learned: Learned) ->
     assert rate(replays, learned.params) >= np.mean(random)
 
 
-def test_is_deterministic_and_one_of_the_ways_to_learn(replays, learned: Learned) -> None:
+def test_is_deterministic_and_one_of_the_ways_to_learn(replays, learned: TrainResult) -> None:
     same(learning.train(replays, CYCLE, WIDTHS, LEARNING), learned)
     with pytest.raises(UserError, match="one device|several devices"):
-        mesh = jax.make_mesh((1,), (both.AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+        mesh = jax.make_mesh((1,), (loop.AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
         learning.train(replays, CYCLE, WIDTHS, LEARNING, mesh=mesh)
 
 
-def test_stages_in_the_papers_order(learned: Learned) -> None:
+def test_stages_in_the_papers_order(learned: TrainResult) -> None:
     names = ["size-alone", "depth-alone", "iter1-size", "iter2-depth"]
     assert list(learned.stages) == names
     assert list(dict.fromkeys(point.stage for point in learned.curves)) == names
-    assert [turn.name for turn in coadapt.turns(LEARNING)] == names
+    assert [turn.name for turn in alternate.phases(LEARNING)] == names
     assert learned.stages["size-alone"].depth is None
     jax.tree.map(np.testing.assert_array_equal, learned.stages["iter2-depth"], learned.params)
 
@@ -94,7 +93,7 @@ def test_the_depth_policy_learns_alone_at_the_size_that_is_said_or_the_best_cons
     best = optimum.best_constant(replays.train, CYCLE).size
     other = next(size for size in CYCLE.sizes[1:] if size != best)
     depths = [
-        coadapt.train(
+        alternate.train(
             replays,
             CYCLE,
             WIDTHS,
@@ -108,12 +107,14 @@ def test_the_depth_policy_learns_alone_at_the_size_that_is_said_or_the_best_cons
     assert np.abs(leaves[0] - leaves[2]).max() > 0
 
 
-def test_alternation_never_loses_validation_throughput(replays: Replays, learned: Learned) -> None:
+def test_alternation_never_loses_validation_throughput(
+    replays: Splits, learned: TrainResult
+) -> None:
     turns = [point.validation for point in learned.curves if point.stage.startswith("iter")]
     assert rate(replays, learned.params) == pytest.approx(max(turns), rel=1e-6)
 
 
-def test_curves_say_what_was_done(learned: Learned) -> None:
+def test_curves_say_what_was_done(learned: TrainResult) -> None:
     alone = [point for point in learned.curves if point.stage == "size-alone"]
     assert [point.update for point in alone] == [0, 3, 6, 8]
     assert [point.decisions for point in alone] == [0, 384, 768, 1024]
@@ -132,8 +133,8 @@ def test_resumes_bit_for_bit_and_reads_what_is_finished(replays, learned, tmp_pa
         if (point.stage, point.update) == ("iter1-size", 3):
             raise Killed
 
-    def run(progress) -> Learned:
-        return coadapt.train(
+    def run(progress) -> TrainResult:
+        return alternate.train(
             replays,
             CYCLE,
             WIDTHS,
@@ -166,17 +167,17 @@ def test_resumes_bit_for_bit_and_reads_what_is_finished(replays, learned, tmp_pa
 
 
 def test_a_signal_is_obeyed_when_the_updates_under_way_are_saved(replays, tmp_path, monkeypatch):
-    save = stage._save
+    save = loop._save
 
     def interrupted(*args) -> None:
         signal.raise_signal(signal.SIGINT)
         save(*args)
 
-    monkeypatch.setattr(stage, "_save", interrupted)
+    monkeypatch.setattr(loop, "_save", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            coadapt.train(replays, CYCLE, WIDTHS, LEARNING, folder=tmp_path)
+            alternate.train(replays, CYCLE, WIDTHS, LEARNING, folder=tmp_path)
     finally:
         signal.signal(signal.SIGINT, before)
     with checkpoint.manager(tmp_path / "size-alone") as checkpoints:
@@ -185,29 +186,29 @@ def test_a_signal_is_obeyed_when_the_updates_under_way_are_saved(replays, tmp_pa
 
 
 def test_the_best_step_of_a_stage_is_kept(replays, learned, tmp_path) -> None:
-    coadapt.train(replays, CYCLE, WIDTHS, LEARNING, folder=tmp_path)
+    alternate.train(replays, CYCLE, WIDTHS, LEARNING, folder=tmp_path)
     points = [point for point in learned.curves if point.stage == "depth-alone"]
     validation = {point.update: point.validation for point in points if point.update}
     folder = tmp_path / "depth-alone"
-    with checkpoint.manager(folder, best_metric=stage.VALIDATION) as checkpoints:
+    with checkpoint.manager(folder, best_metric=loop.VALIDATION) as checkpoints:
         best = checkpoints.best_step()
         assert validation[best] == max(validation.values())
         assert set(checkpoints.all_steps()) == {best, 6, 8}
 
 
-def test_a_folder_of_another_training_is_refused(replays: Replays, tmp_path) -> None:
+def test_a_folder_of_another_training_is_refused(replays: Splits, tmp_path) -> None:
     def kill(point: Point, share: float) -> None:
         raise Killed
 
     with pytest.raises(Killed):
-        coadapt.train(replays, CYCLE, WIDTHS, LEARNING, folder=tmp_path, progress=kill)
+        alternate.train(replays, CYCLE, WIDTHS, LEARNING, folder=tmp_path, progress=kill)
     other = dataclasses.replace(LEARNING, seed=7)
     with pytest.raises(UserError, match=r"learning\.seed = 0, not 7"):
-        coadapt.train(replays, CYCLE, WIDTHS, other, folder=tmp_path)
-    swapped = Replays(replays.validation, replays.train)
+        alternate.train(replays, CYCLE, WIDTHS, other, folder=tmp_path)
+    swapped = Splits(replays.validation, replays.train)
     with pytest.raises(UserError, match=r"replay\.train"):
-        coadapt.train(swapped, CYCLE, WIDTHS, LEARNING, folder=tmp_path)
+        alternate.train(swapped, CYCLE, WIDTHS, LEARNING, folder=tmp_path)
 
 
 def test_the_fixed_size_is_the_nearest_compiled_one() -> None:
-    assert [coadapt.nearest_size(CYCLE, size) for size in (0, 3, 5, 60)] == [0, 2, 3, 4]
+    assert [alternate.nearest_size(CYCLE, size) for size in (0, 3, 5, 60)] == [0, 2, 3, 4]

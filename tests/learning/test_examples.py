@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from ltd_jax.baselines import train
+from ltd_jax.baselines.train import Examples
 from ltd_jax.config import CycleConfig
-from ltd_jax.errors import UserError
-from ltd_jax.learning import examples
-from ltd_jax.learning.examples import Examples
+from ltd_jax.files import UserError
 from tests.replay import synthetic
 
 CONFIG = CycleConfig(beam_width=3, max_levels=4, sizes=(0, 1, 4), context=64)
@@ -42,7 +42,7 @@ def known(position, level):
 
 
 def test_disco_asks_whether_one_more_level_helps():
-    found = examples.disco(TRACE)
+    found = train.disco_examples(TRACE)
     expected, features = [], []
     for position in range(len(TRACE.remaining)):
         depth = len(path_by_hand(position))
@@ -61,7 +61,7 @@ def test_disco_asks_whether_one_more_level_helps():
 
 def test_specdec_asks_of_nodes_whose_parent_was_accepted():
     hidden = np.random.default_rng(0).normal(size=(*TRACE.parent.shape, 2)).astype(np.float16)
-    found = examples.specdec(dataclasses.replace(TRACE, hidden=hidden))
+    found = train.specdec_examples(dataclasses.replace(TRACE, hidden=hidden))
     expected, features = [], []
     for position in range(len(TRACE.remaining)):
         path = path_by_hand(position)
@@ -81,11 +81,11 @@ def test_specdec_asks_of_nodes_whose_parent_was_accepted():
 
 def test_specdec_needs_the_drafts_outputs():
     with pytest.raises(UserError, match="no outputs of the draft"):
-        examples.specdec(TRACE)
+        train.specdec_examples(TRACE)
 
 
 def test_c2t_asks_of_every_node():
-    found = examples.c2t(TRACE)
+    found = train.c2t_examples(TRACE)
     labels = []
     for position in range(len(TRACE.remaining)):
         path = path_by_hand(position)
@@ -106,9 +106,9 @@ def test_c2t_asks_of_every_node():
 
 def test_balanced_draws_as_many_yes_as_no():
     label = np.arange(100) % 5 == 0
-    one = examples.balanced(Examples(np.arange(100.0)[:, None], label), 30, seed=1)
+    one = train.balanced(Examples(np.arange(100.0)[:, None], label), 30, seed=1)
     assert one.label.sum() == 15 and len(one.label) == 30
     assert np.all((one.feature[:, 0] % 5 == 0) == one.label)
     assert len(np.unique(one.feature)) == 30
     with pytest.raises(UserError, match="same label"):
-        examples.balanced(Examples(np.zeros((3, 1)), np.zeros(3, bool)), 30, seed=1)
+        train.balanced(Examples(np.zeros((3, 1)), np.zeros(3, bool)), 30, seed=1)

@@ -8,10 +8,10 @@ import numpy as np
 import optax
 import pytest
 
+from ltd_jax.baselines import published
 from ltd_jax.config import PPOConfig
-from ltd_jax.learning import loss, rollout
-from ltd_jax.learning.rollout import Decisions, Rollout
-from ltd_jax.policies import sb3_file
+from ltd_jax.learning import ppo
+from ltd_jax.learning.ppo import Rollout, Transitions
 from ltd_jax.policies.networks import Actor, ActorCritic, Critic
 
 FOLDER = Path(__file__).parent / "golden"
@@ -21,7 +21,7 @@ CONFIG = PPOConfig(environments=2, rollout=64, minibatch=64, gamma=0.9)
 
 
 def variables(name: str) -> ActorCritic:
-    return jax.tree.map(jnp.asarray, sb3_file.read(FOLDER / f"{name}.zip").variables)
+    return jax.tree.map(jnp.asarray, published.read_zip(FOLDER / f"{name}.zip").variables)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def experience() -> Rollout:
         if "/" not in name[:9] and name != "versions"
     }
     cut = stored["truncated"] & ~stored["terminated"]
-    decisions = Decisions(
+    decisions = Transitions(
         observation=stored["observation"],
         action=stored["action"],
         log_prob=stored["log_prob"],
@@ -45,7 +45,7 @@ def experience() -> Rollout:
         committed=jnp.zeros((32, 2)),
         seconds=jnp.zeros((32, 2)),
     )
-    return rollout.judge(decisions, stored["last"], critic, CONFIG)
+    return ppo.advantages_of(decisions, stored["last"], critic, CONFIG)
 
 
 def test_the_golden_rollout_has_every_kind_of_end():
@@ -56,7 +56,7 @@ def test_the_golden_rollout_has_every_kind_of_end():
 
 def test_the_policy_that_acted_is_read_right(experience):
     logits = ACTOR.apply(variables("before").actor, experience.observation)
-    said = rollout.log_prob(jax.nn.log_softmax(logits), experience.action)
+    said = ppo.log_prob(jax.nn.log_softmax(logits), experience.action)
     np.testing.assert_allclose(said, experience.log_prob, atol=1e-5)
 
 
@@ -67,7 +67,7 @@ def test_advantages_and_targets(experience):
 
 def objective(params: ActorCritic, batch: Rollout):
     logits_MA = ACTOR.apply(params.actor, batch.observation)
-    return loss.loss(logits_MA, CRITIC.apply(params.critic, batch.observation), batch, CONFIG)
+    return ppo.loss(logits_MA, CRITIC.apply(params.critic, batch.observation), batch, CONFIG)
 
 
 def test_losses(experience):

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from ltd_jax.config import PPOConfig
-from ltd_jax.learning import gae
-from ltd_jax.learning.loss import loss
-from ltd_jax.learning.rollout import Rollout
+from ltd_jax.learning import ppo
+from ltd_jax.learning.ppo import Rollout, loss
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -16,7 +15,7 @@ def test_chained_advantages_by_hand() -> None:
     #   cycle 0: values 1, -, 2; reward 3; goes on      cycle 1: values 4, 5, 6; reward 7; text over
     asked = jnp.array([[True, False, True], [True, True, True]])
     value = jnp.array([[1.0, 99.0, 2.0], [4.0, 5.0, 6.0]])
-    ours = gae.chained_advantages(
+    ours = ppo.chained_advantages(
         jnp.array([3.0, 7.0]), value, asked, jnp.array([False, True]), jnp.float32(50), 0.5, 0.5
     )
     # cycle 1: size 7 - 6 = 1; pass 2: 6 - 5 + 0.5 * 1 = 1.5; pass 1: 5 - 4 + 0.5 * 1.5 = 1.75
@@ -28,9 +27,9 @@ def test_chains_of_one_decision_are_plain_advantages() -> None:
     key_reward, key_value = jax.random.split(jax.random.key(0))
     reward_T, value_T = jax.random.normal(key_reward, (6,)), jax.random.normal(key_value, (6,))
     over_T = jnp.array([False, True, False, False, True, False])
-    next_T = gae.next_values(value_T, value_T, jnp.float32(2), over_T, jnp.zeros(6, bool))
-    plain = gae.advantages(reward_T, value_T, next_T, over_T, 0.9, 0.8)
-    chained = gae.chained_advantages(
+    next_T = ppo.next_values(value_T, value_T, jnp.float32(2), over_T, jnp.zeros(6, bool))
+    plain = ppo.advantages(reward_T, value_T, next_T, over_T, 0.9, 0.8)
+    chained = ppo.chained_advantages(
         reward_T, value_T[:, None], jnp.ones((6, 1), bool), over_T, jnp.float32(2), 0.9, 0.8
     )
     np.testing.assert_allclose(chained[:, 0], plain, rtol=1e-5)

@@ -8,10 +8,10 @@ import pytest
 
 from ltd_jax import checkpoint
 from ltd_jax.config import PPOConfig
-from ltd_jax.learning import gae, ppo
+from ltd_jax.learning import ppo
+from ltd_jax.learning.environment import Environment
 from ltd_jax.learning.ppo import Learner, TrainState
 from ltd_jax.policies.networks import ActorCritic
-from ltd_jax.replay.environment import Environment
 from tests.learning import probes
 from tests.learning.probes import CONFIG, VALIDATION
 
@@ -77,28 +77,28 @@ def test_advantages_tell_termination_from_truncation() -> None:
     terminated_T = jnp.array([False, True, False, False])
     truncated_T = jnp.array([False, False, True, False])
     value_T = jnp.array([1.0, 2.0, 3.0, 4.0])
-    next_T = gae.next_values(
+    next_T = ppo.next_values(
         value_T, jnp.array([9.0, 9.0, 8.0, 9.0]), jnp.float32(4), terminated_T, truncated_T
     )
     np.testing.assert_array_equal(next_T, [2, 0, 8, 4])
-    advantage_T = gae.advantages(jnp.ones(4), value_T, next_T, terminated_T | truncated_T, 0.5, 0.5)
+    advantage_T = ppo.advantages(jnp.ones(4), value_T, next_T, terminated_T | truncated_T, 0.5, 0.5)
     # deltas: 1+1-1 = 1, 1-2 = -1, 1+4-3 = 2, 1+2-4 = -1; only step 0 carries on: 1 + 0.25 * -1.
     np.testing.assert_allclose(advantage_T, [0.75, -1, 2, -1])
 
 
 def test_terminated_wins_over_truncated() -> None:
     both = jnp.array([True])
-    assert gae.next_values(jnp.ones(1), jnp.ones(1), jnp.float32(1), both, both)[0] == 0
+    assert ppo.next_values(jnp.ones(1), jnp.ones(1), jnp.float32(1), both, both)[0] == 0
 
 
 def test_without_lambda_or_with_full_lambda_the_advantage_reduces() -> None:
     key_reward, key_value = jax.random.split(jax.random.key(3))
     reward_T, value_T = jax.random.normal(key_reward, (6,)), jax.random.normal(key_value, (6,))
     goes_on_T = jnp.zeros(6, bool)
-    next_T = gae.next_values(value_T, value_T, jnp.float32(2), goes_on_T, goes_on_T)
-    one_step_T = gae.advantages(reward_T, value_T, next_T, goes_on_T, 0.9, 0.0)
+    next_T = ppo.next_values(value_T, value_T, jnp.float32(2), goes_on_T, goes_on_T)
+    one_step_T = ppo.advantages(reward_T, value_T, next_T, goes_on_T, 0.9, 0.0)
     np.testing.assert_allclose(one_step_T, reward_T + 0.9 * next_T - value_T, rtol=1e-6)
-    full_T = gae.advantages(reward_T, value_T, next_T, goes_on_T, 0.9, 1.0)
+    full_T = ppo.advantages(reward_T, value_T, next_T, goes_on_T, 0.9, 1.0)
     to_the_end = sum(0.9**step * reward_T[step] for step in range(6)) + 0.9**6 * 2 - value_T[0]
     assert float(full_T[0]) == pytest.approx(float(to_the_end), rel=1e-5)
 

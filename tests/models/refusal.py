@@ -2,7 +2,7 @@
 
 import pytest
 
-from ltd_jax.errors import UserError
+from ltd_jax.files import UserError
 
 
 def refusal(action) -> str:

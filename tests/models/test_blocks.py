@@ -5,14 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltd_jax import processor
-from ltd_jax.cycle import pair as pairs
-from ltd_jax.models import blocks, draft, layers, target, weights
+from ltd_jax import files
+from ltd_jax.models import cpu_layout, draft, layers, target
+from ltd_jax.models import pair as pairs
+from ltd_jax.models.hf import weights as hf_weights
 from ltd_jax.presets import EMBEDDED_CYCLE
 from tests.cycle import tiny
 
 CONFIG = tiny.CONFIG
-PANEL = blocks.panel_width()
+PANEL = cpu_layout.panel_width()
 
 
 def normal(seed, *shape):
@@ -21,7 +22,7 @@ def normal(seed, *shape):
 
 def test_a_panel_holds_its_columns_in_order():
     weight_EF = normal(0, 5, 3 * PANEL)
-    panel_BEF = blocks.blocked(weight_EF)
+    panel_BEF = cpu_layout.blocked(weight_EF)
     assert panel_BEF.shape == (3, 5, PANEL)
     for panel, columns_EF in zip(panel_BEF, np.split(weight_EF, 3, axis=1), strict=True):
         np.testing.assert_array_equal(panel, columns_EF)
@@ -29,18 +30,18 @@ def test_a_panel_holds_its_columns_in_order():
 
 def test_maps_of_one_input_stand_side_by_side():
     first, second = normal(0, 5, PANEL), normal(1, 5, 2 * PANEL)
-    joined = blocks.blocked(first, second)
-    np.testing.assert_array_equal(joined, blocks.blocked(jnp.concatenate([first, second], 1)))
+    joined = cpu_layout.blocked(first, second)
+    np.testing.assert_array_equal(joined, cpu_layout.blocked(jnp.concatenate([first, second], 1)))
 
 
 def test_a_width_without_whole_panels_stays():
-    assert blocks.blocked(normal(0, 5, PANEL + 8)).shape == (5, PANEL + 8)
+    assert cpu_layout.blocked(normal(0, 5, PANEL + 8)).shape == (5, PANEL + 8)
 
 
 @pytest.mark.parametrize(("flags", "width"), [("sse2 avx2 avx512f", 64), ("avx2", 16), ("", 16)])
 def test_panels_are_as_wide_as_the_processors_sums(monkeypatch, flags, width):
-    monkeypatch.setattr(processor, "_lines", lambda: {"flags": flags})
-    assert blocks.blocked(normal(0, 5, 128)).shape == (128 // width, 5, width)
+    monkeypatch.setattr(files, "_cpuinfo", lambda: {"flags": flags})
+    assert cpu_layout.blocked(normal(0, 5, 128)).shape == (128 // width, 5, width)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, layers.MOST_BLOCKED_ROWS + 1])
@@ -48,7 +49,7 @@ def test_panels_are_as_wide_as_the_processors_sums(monkeypatch, flags, width):
 @pytest.mark.parametrize("width", [16, layers.WIDE_PANEL])
 def test_the_product_is_the_same(rows, columns, width):
     x_TE, weight_EF = normal(0, rows, 12), normal(1, 12, columns)
-    found = jax.jit(layers.linear)(x_TE, blocks.in_panels((weight_EF,), width))
+    found = jax.jit(layers.linear)(x_TE, cpu_layout.in_panels((weight_EF,), width))
     np.testing.assert_allclose(found, np.asarray(x_TE) @ np.asarray(weight_EF), atol=1e-5)
 
 
@@ -61,7 +62,7 @@ def test_a_blocked_target_says_the_same(rows):
             params, CONFIG.target, tokens_T, jnp.arange(rows), jnp.tri(rows, dtype=bool), None
         )
     )
-    plain, packed = run(params), run(blocks.block_target(params))
+    plain, packed = run(params), run(cpu_layout.block_target(params))
     for left, right in zip(jax.tree.leaves(plain), jax.tree.leaves(packed), strict=True):
         np.testing.assert_allclose(left, right, atol=2e-5, rtol=1e-4)
 
@@ -86,7 +87,7 @@ def test_a_blocked_draft_says_the_same():
         )
         return draft.log_probs(params, config, hidden_TE)
 
-    packed = blocks.block_draft(params)
+    packed = cpu_layout.block_draft(params)
     np.testing.assert_allclose(jax.jit(run)(params), jax.jit(run)(packed), atol=2e-5)
 
 
@@ -95,8 +96,8 @@ def test_a_loaded_pair_is_blocked_on_one_processor():
     layer, whole = pair.params.target.layers[0], EMBEDDED_WIDTH
     assert layer.q.shape == (whole // PANEL, pair.config.target.hidden_size, PANEL)
     assert layer.k is None and layer.v is None and layer.up is None
-    _, loaded = weights.load_target(pair.folder, jnp.float32)
-    np.testing.assert_array_equal(blocks.blocked(loaded.layers[0].o), layer.o)
+    _, loaded = hf_weights.load_target(pair.folder, jnp.float32)
+    np.testing.assert_array_equal(cpu_layout.blocked(loaded.layers[0].o), layer.o)
 
 
 EMBEDDED_WIDTH = 256 + 2 * 64  # q, k and v

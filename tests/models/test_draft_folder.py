@@ -12,7 +12,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from ltd_jax.config import RopeScaling
-from ltd_jax.models import draft, draft_config, draft_folder, eagle3, tensor_files
+from ltd_jax.models import draft, eagle3
+from ltd_jax.models.hf import config as hf_config
+from ltd_jax.models.hf import tensors as hf_tensors
+from ltd_jax.models.hf import weights as hf_weights
 from tests.models.folders import DRAFT, TARGET, draft_params, edit
 from tests.models.refusal import refusal
 from tests.models.test_hub_config import LLAMA3
@@ -30,14 +33,14 @@ SWITCHES = (
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    draft_folder.save_draft(tmp_path, DRAFT, draft_params(), np.float32)
+    hf_weights.save_draft(tmp_path, DRAFT, draft_params(), np.float32)
     return tmp_path
 
 
 def load(folder, rope_theta=None, target=TARGET):
     """The folder's draft; unused tensors are an error."""
     with warnings.catch_warnings(action="error"):
-        return draft_folder.load_draft(
+        return hf_weights.load_draft(
             folder, target, draft_params().embedding, jnp.float32, rope_theta
         )
 
@@ -45,9 +48,9 @@ def load(folder, rope_theta=None, target=TARGET):
 def rename(folder, change):
     """Writes all tensors back under other names; None leaves one out."""
     tensors = load_file(folder / "model.safetensors")
-    settings = tensor_files.read_json(folder / "config.json")
+    settings = hf_tensors.read_json(folder / "config.json")
     renamed = {change(name): tensor for name, tensor in tensors.items() if change(name)}
-    tensor_files.write_folder(folder, settings, renamed)
+    hf_tensors.write_folder(folder, settings, renamed)
 
 
 def same(found, expected):
@@ -70,9 +73,9 @@ def test_names_of_all_trainers(folder, change):
 
 def test_the_verifiers_own_tensors_are_left_alone(folder):
     tensors = load_file(folder / "model.safetensors")
-    tensors |= {name: np.zeros((2, 2), np.float32) for name in draft_folder.COPIES}
-    settings = tensor_files.read_json(folder / "config.json")
-    tensor_files.write_folder(folder, settings, tensors)
+    tensors |= {name: np.zeros((2, 2), np.float32) for name in hf_weights.COPIES}
+    settings = hf_tensors.read_json(folder / "config.json")
+    hf_tensors.write_folder(folder, settings, tensors)
     same(load(folder).params, draft_params())
 
 
@@ -91,8 +94,8 @@ def test_the_official_form():
 def test_one_tensor_under_two_names(folder):
     tensors = load_file(folder / "model.safetensors")
     tensors["model.fc.weight"] = tensors["fc.weight"]
-    settings = tensor_files.read_json(folder / "config.json")
-    tensor_files.write_folder(folder, settings, tensors)
+    settings = hf_tensors.read_json(folder / "config.json")
+    hf_tensors.write_folder(folder, settings, tensors)
     message = refusal(lambda: load(folder))
     assert "model.fc.weight" in message and str(folder) in message
 
@@ -107,7 +110,7 @@ def test_speculators_keep_the_layer_in_an_object_of_its_own(folder):
         "speculators_model_type": "eagle3",
         "transformer_layer_config": layer | {"rope_scaling": LLAMA3, "rope_theta": 5e5},
         "norm_before_residual": True,
-        draft_config.LAYER_IDS: None,
+        hf_config.LAYER_IDS: None,
         "target_hidden_size": None,
     }
     path.write_text(json.dumps(speculators))
@@ -119,7 +122,7 @@ def test_speculators_keep_the_layer_in_an_object_of_its_own(folder):
 
 
 def test_modelopt_keeps_flags_in_eagle_config(folder):
-    edit(folder, eagle_config={draft_config.LAYER_IDS: [2, 4, 7], "use_aux_hidden_state": True})
+    edit(folder, eagle_config={hf_config.LAYER_IDS: [2, 4, 7], "use_aux_hidden_state": True})
     assert load(folder).feature_layers == (2, 4, 7)  # 7 of 7: what leaves the last layer
 
 
@@ -127,7 +130,7 @@ def test_modelopt_keeps_flags_in_eagle_config(folder):
 def test_every_switch_is_the_oracles_and_survives_a_round_trip(tmp_path, switches):
     config = dataclasses.replace(DRAFT, **switches)
     params = draft_params(config)
-    draft_folder.save_draft(tmp_path, config, params, np.float32)
+    hf_weights.save_draft(tmp_path, config, params, np.float32)
     found = load(tmp_path)
     assert found.config == config
     same(found.params, params)
@@ -208,7 +211,7 @@ def test_the_rope_base_and_why(folder, fields, override, theta, words):
 )
 def test_feature_layers_are_those_the_stream_enters(folder, named, layers):
     """[1, 2, 3] of 7 is EAGLE's default, written as layers that the stream leaves."""
-    edit(folder, **{draft_config.LAYER_IDS: named})
+    edit(folder, **{hf_config.LAYER_IDS: named})
     found = load(folder)
     assert found.feature_layers == layers
     assert any(str(layers or TARGET.feature_layers) in remark for remark in found.remarks)
@@ -217,8 +220,8 @@ def test_feature_layers_are_those_the_stream_enters(folder, named, layers):
 def test_a_map_and_its_mask_must_agree(folder):
     tensors = load_file(folder / "model.safetensors")
     tensors["t2d"][4] = True
-    settings = tensor_files.read_json(folder / "config.json")
-    tensor_files.write_folder(folder, settings, tensors)
+    settings = hf_tensors.read_json(folder / "config.json")
+    hf_tensors.write_folder(folder, settings, tensors)
     assert "t2d" in refusal(lambda: load(folder))
 
 

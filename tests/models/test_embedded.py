@@ -6,11 +6,12 @@ import shutil
 import numpy as np
 import pytest
 
-from ltd_jax import prompts
+from ltd_jax import files
+from ltd_jax import text as texts
 from ltd_jax.config import CycleConfig
-from ltd_jax.cycle import pair as pairs
 from ltd_jax.decoding import generate
-from ltd_jax.policies import controller
+from ltd_jax.models import pair as pairs
+from ltd_jax.policies import policy as policy_module
 from tests.models.golden import families
 
 ROWS = json.loads((families.GOLDEN.parent / "embedded.json").read_text())["rows"]
@@ -19,13 +20,13 @@ CYCLE = CycleConfig(beam_width=4, max_levels=3, sizes=(6,), context=128, prefill
 
 def test_decoding_the_embedded_pair_gives_the_text_of_transformers():
     pair = pairs.load(CYCLE)
-    setting = controller.constant_params(3, 6, CYCLE)
-    tokenizer, accepted = prompts.load_tokenizer(pair.folder), []
+    setting = policy_module.constant_params(3, 6, CYCLE)
+    tokenizer, accepted = texts.load_tokenizer(pair.folder), []
     for row in ROWS:
         prompt_T, wanted = np.array(row["prompt"]), row["tokens"]
         bursts = list(
-            generate.speculative_bursts(
-                pair, controller.constant(), setting, prompt_T, families.NEW_TOKENS
+            generate.generate(
+                pair, policy_module.constant(), setting, prompt_T, families.NEW_TOKENS
             )
         )
         found = [token for burst in bursts for token in burst.tokens]
@@ -63,7 +64,7 @@ def test_weights_that_are_read_otherwise_are_another_pair():
 )
 def test_settings_of_a_folder_are_part_of_the_pairs_identity(tmp_path, file, fields):
     for name in ("target", "draft"):
-        shutil.copytree(pairs.ASSETS / name, tmp_path / name)
+        shutil.copytree(files.ASSETS / name, tmp_path / name)
     load = lambda: pairs.load(CYCLE, tmp_path / "target", tmp_path / "draft").fingerprint
     before, path = load(), tmp_path / file
     there = json.loads(path.read_text()) if path.exists() else {}

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltd_jax.models import target, weights
+from ltd_jax.models import target
+from ltd_jax.models.hf import weights as hf_weights
 from tests.models.golden import families
 
 GOLDEN = np.load(families.GOLDEN)
@@ -15,7 +16,7 @@ FAMILIES = pytest.mark.parametrize("family", families.FAMILIES)
 
 @pytest.fixture
 def model(tmp_path, family):
-    return weights.load_target(families.write(tmp_path, family), jnp.float32)
+    return hf_weights.load_target(families.write(tmp_path, family), jnp.float32)
 
 
 @FAMILIES

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ltd_jax.config import PairConfig
-from ltd_jax.models import blocks, draft, griffin, kv_cache
+from ltd_jax.models import cpu_layout, draft, griffin, kv_cache
 from tests.cycle import varieties
 from tests.oracle import griffin as oracle
 
@@ -76,7 +76,7 @@ def test_weights_in_blocks_say_the_same(name):
     seen = jnp.tril(jnp.ones((T, T), bool))
     plain, packed = (
         forward(weights, config, *given, 0, seen)[0]
-        for weights in (params, blocks.block_draft(params))
+        for weights in (params, cpu_layout.block_draft(params))
     )
     close(packed, plain)
 

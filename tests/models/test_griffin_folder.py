@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ltd_jax.cycle import pair as pairs
-from ltd_jax.models import draft_config, draft_folder, griffin, tensor_files, weights
-from ltd_jax.pipeline import inspection
+from ltd_jax.models import griffin
+from ltd_jax.models import pair as pairs
+from ltd_jax.models.hf import config as hf_config
+from ltd_jax.models.hf import inspect
+from ltd_jax.models.hf import tensors as hf_tensors
+from ltd_jax.models.hf import weights as hf_weights
 from tests.cycle import varieties
 from tests.models.folders import TARGET, edit, target_params
 from tests.models.refusal import refusal
@@ -42,7 +45,7 @@ PUBLISHED = {
 def write(folder, name="griffin", dtype=np.float32):
     """A variety's draft folder."""
     pair = varieties.pair(name)
-    draft_folder.save_draft(folder, pair.config.draft, pair.params.draft, dtype)
+    hf_weights.save_draft(folder, pair.config.draft, pair.params.draft, dtype)
     return folder
 
 
@@ -50,7 +53,7 @@ def load(folder, name="griffin", rope_theta=None, dtype=jnp.float32):
     """The folder's draft; unused tensors are an error."""
     target = varieties.pair(name).params.target
     with warnings.catch_warnings(action="error"):
-        return draft_folder.load_draft(
+        return hf_weights.load_draft(
             folder, varieties.TARGET, target.embedding, dtype, rope_theta, head=target.head
         )
 
@@ -59,8 +62,8 @@ def rewrite(folder, change):
     """Changes the dict of tensors in place and writes it back."""
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
-    settings = tensor_files.read_json(folder / "config.json")
-    tensor_files.write_folder(folder, settings, tensors)
+    settings = hf_tensors.read_json(folder / "config.json")
+    hf_tensors.write_folder(folder, settings, tensors)
 
 
 def test_names_and_shapes_are_the_published_ones(tmp_path):
@@ -79,7 +82,7 @@ def test_round_trip(tmp_path, name):
 
 def test_an_equal_copy_of_the_embedding_is_not_kept_twice(tmp_path):
     target = varieties.pair("griffin").params.target
-    found = draft_folder.load_draft(
+    found = hf_weights.load_draft(
         write(tmp_path), varieties.TARGET, target.embedding, jnp.float32, head=target.head
     )
     assert found.params.embedding is target.embedding and found.params.head is target.head
@@ -117,18 +120,18 @@ def test_a_pair_of_folders_loads_with_the_last_state_as_feature(tmp_path):
     config = dataclasses.replace(varieties.GRIFFIN, **sizes)
     teacher = target_params()
     student = griffin.init(jax.random.key(0), config, teacher.embedding, teacher.head)
-    weights.save_target(tmp_path / "target", TARGET, teacher, np.float32)
-    draft_folder.save_draft(tmp_path / "draft", config, student, np.float32)
+    hf_weights.save_target(tmp_path / "target", TARGET, teacher, np.float32)
+    hf_weights.save_draft(tmp_path / "draft", config, student, np.float32)
     folders = (tmp_path / "target", tmp_path / "draft")
     found = pairs.load(varieties.CYCLE, *folders)
     assert found.config.target == dataclasses.replace(TARGET, feature_layers=())
     assert found.config.draft == config
-    seen, remarks = inspection.settings_of(*folders, varieties.CYCLE, None, None)
+    seen, remarks = inspect.read_pair_config(*folders, varieties.CYCLE, None, None)
     assert seen == found.config and remarks == found.remarks
     own = sum(leaf.nbytes for leaf in jax.tree.leaves(student)) - sum(
         leaf.nbytes for leaf in (teacher.embedding, teacher.head)
     )
-    assert inspection.memory_of(seen, jnp.dtype("float32")).draft == own
+    assert inspect.estimate_memory(seen, jnp.dtype("float32")).draft == own
     message = refusal(lambda: pairs.load(varieties.CYCLE, *folders, feature_layers=(1, 2, 3)))
     assert "feature_layers" in message and "Griffin" in message
 
@@ -144,7 +147,7 @@ def test_a_pair_of_folders_loads_with_the_last_state_as_feature(tmp_path):
 )
 def test_settings_that_are_refused(tmp_path, fields, words):
     path = edit(write(tmp_path), **fields)
-    message = refusal(lambda: draft_config.griffin_settings(tmp_path, varieties.TARGET))
+    message = refusal(lambda: hf_config.griffin_settings(tmp_path, varieties.TARGET))
     for word in (str(path), *words):
         assert word in message
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ltd_jax.models import hub
+from ltd_jax.models.hf import hub
 from tests.models.refusal import refusal
 
 FILES = (

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from ltd_jax.config import RopeScaling
-from ltd_jax.cycle.pair import with_features
-from ltd_jax.models import draft_config, hub_config
+from ltd_jax.models.hf import config as hf_config
+from ltd_jax.models.pair import with_features
 from tests.models.folders import DRAFT, TARGET, edit
 from tests.models.refusal import refusal
 
@@ -50,16 +50,16 @@ def draft_folder(tmp_path):
 
 
 def test_target(folder):
-    assert hub_config.target_config(folder) == TARGET
+    assert hf_config.target_config(folder) == TARGET
 
 
 def test_a_small_targets_features_are_the_drafts_affair(folder):
     (folder / "config.json").write_text(json.dumps(TARGET_FILE | {"num_hidden_layers": 6}))
-    found = hub_config.target_config(folder)
+    found = hf_config.target_config(folder)
     assert with_features(found, None, (1, 3, 5)).feature_layers == (1, 3, 5)
     assert with_features(found, (2, 3, 4), None).feature_layers == (2, 3, 4)
     assert with_features(found, (), None).feature_layers == ()  # Griffin
-    assert draft_config.feature_layers(draft_config.Settings(folder), found) == (
+    assert hf_config.feature_layers(hf_config.Settings(folder), found) == (
         None,
         "The draft names no feature layers, and 6 layers have no default ones.",
     )
@@ -68,13 +68,13 @@ def test_a_small_targets_features_are_the_drafts_affair(folder):
 
 
 def test_draft(draft_folder):
-    assert draft_config.draft_settings(draft_folder, TARGET).config == DRAFT
+    assert hf_config.draft_settings(draft_folder, TARGET).config == DRAFT
 
 
 def test_fields_that_may_be_missing(folder):
     gone = ("num_key_value_heads", "head_dim", "rope_theta", "rms_norm_eps")
     edit(folder, **dict.fromkeys(gone), num_attention_heads=3)
-    found = hub_config.target_config(folder)
+    found = hf_config.target_config(folder)
     assert (found.kv_head_count, found.head_dim, found.rope_theta) == (3, 4, 10_000.0)
     assert found.rms_norm_eps == 1e-6
 
@@ -90,16 +90,16 @@ def test_fields_that_may_be_missing(folder):
 def test_families(folder, architecture, bias, norm):
     edit(folder, architectures=[architecture], tie_word_embeddings=True)
     expected = dataclasses.replace(TARGET, tie_embeddings=True, attention_bias=bias, qk_norm=norm)
-    assert hub_config.target_config(folder) == expected
+    assert hf_config.target_config(folder) == expected
 
 
 def test_llama3_rope_and_the_newer_place_of_theta(folder):
     edit(folder, rope_theta=None, rope_parameters=LLAMA3 | {"rope_theta": 500_000.0})
-    config = hub_config.target_config(folder)
+    config = hf_config.target_config(folder)
     assert config.rope_scaling == RopeScaling(8.0, 1.0, 4.0, 8192)
     assert config.rope_theta == 500_000.0
     edit(folder, rope_parameters=None, rope_scaling=LLAMA3)
-    config = hub_config.target_config(folder)
+    config = hf_config.target_config(folder)
     assert config.rope_scaling == RopeScaling(8.0, 1.0, 4.0, 8192)
     assert config.rope_theta == 10_000.0
 
@@ -122,7 +122,7 @@ def test_llama3_rope_and_the_newer_place_of_theta(folder):
 )
 def test_target_settings_that_are_refused(folder, fields, words):
     path = edit(folder, **fields)
-    message = refusal(lambda: hub_config.target_config(folder))
+    message = refusal(lambda: hf_config.target_config(folder))
     for word in (str(path), *words):
         assert word in message
 
@@ -140,16 +140,16 @@ def test_target_settings_that_are_refused(folder, fields, words):
         ({"eagle_config": {"use_aux_hidden_state": False}}, ("EAGLE-2",)),
         ({"attention_bias": True}, ("attention_bias",)),
         ({"norm_before_fc": True, "fc_norm": True}, ("norm_before_fc", "fc_norm")),
-        ({draft_config.LAYER_IDS: [2, 3]}, (draft_config.LAYER_IDS,)),
+        ({hf_config.LAYER_IDS: [2, 3]}, (hf_config.LAYER_IDS,)),
     ),
 )
 def test_draft_settings_that_are_refused(draft_folder, fields, words):
     path = edit(draft_folder, **fields)
-    message = refusal(lambda: draft_config.draft_settings(draft_folder, TARGET))
+    message = refusal(lambda: hf_config.draft_settings(draft_folder, TARGET))
     for word in (str(path), *words):
         assert word in message
 
 
 def test_broken_config(folder):
     (folder / "config.json").write_text('{"architectures": ')
-    assert str(folder / "config.json") in refusal(lambda: hub_config.target_config(folder))
+    assert str(folder / "config.json") in refusal(lambda: hf_config.target_config(folder))

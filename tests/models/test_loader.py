@@ -11,9 +11,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from ltd_jax.models import tensor_files, weights
-from ltd_jax.models.loader import Loader
-from ltd_jax.models.tensor_files import TensorFolder
+from ltd_jax.models.hf import tensors as hf_tensors
+from ltd_jax.models.hf import weights as hf_weights
+from ltd_jax.models.hf.tensors import TensorFolder
+from ltd_jax.models.hf.weights import Loader
 from tests.models.folders import TARGET, target_params
 from tests.models.refusal import refusal
 from tests.models.test_weights import rewrite
@@ -23,13 +24,13 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def folder(tmp_path):
-    weights.save_target(tmp_path, TARGET, target_params(), np.float32)
+    hf_weights.save_target(tmp_path, TARGET, target_params(), np.float32)
     return tmp_path
 
 
 @pytest.mark.parametrize("block_bytes", [1, 200, 10**9])
 def test_blocks_are_the_matrix(folder, monkeypatch, block_bytes):
-    monkeypatch.setattr("ltd_jax.models.loader.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("ltd_jax.models.hf.weights.BLOCK_BYTES", block_bytes)
     loader = Loader(TensorFolder(folder), jnp.float32)
     found = loader.linear("model.layers.3.mlp.up_proj.weight", 20, 12)
     np.testing.assert_array_equal(found, target_params().layers[3].up)
@@ -41,21 +42,22 @@ def test_blocks_are_the_matrix(folder, monkeypatch, block_bytes):
 def test_weights_that_are_no_numbers(folder, value):
     name = "model.layers.5.self_attn.o_proj.weight"
     rewrite(folder, lambda tensors: tensors[name].__setitem__((2, 3), value))
-    message = refusal(lambda: weights.load_target(folder, jnp.float32))
+    message = refusal(lambda: hf_weights.load_target(folder, jnp.float32))
     assert name in message and str(folder) in message and "NaN" in message
 
 
 def test_numbers_too_large_for_the_dtype(folder):
     rewrite(folder, lambda tensors: tensors["model.norm.weight"].__setitem__(0, 1e6))
-    weights.load_target(folder, jnp.bfloat16)
+    hf_weights.load_target(folder, jnp.bfloat16)
     with np.errstate(over="ignore"):
-        assert "--dtype" in refusal(lambda: weights.load_target(folder, jnp.float16))
+        assert "--dtype" in refusal(lambda: hf_weights.load_target(folder, jnp.float16))
 
 
 SPLIT = """
 import jax, jax.numpy as jnp, numpy as np, sys
 from pathlib import Path
-from ltd_jax.models import target, weights
+from ltd_jax.models import target
+from ltd_jax.models.hf import weights
 folder = Path(sys.argv[1])
 config, one = weights.load_target(folder, jnp.float32)
 _, split = weights.load_target(folder, jnp.float32, devices=4)
@@ -90,9 +92,9 @@ MEMORY = """
 import json, sys
 from pathlib import Path
 import jax, jax.numpy as jnp
-from ltd_jax.models.loader import Loader
-from ltd_jax.models.tensor_files import TensorFolder
-from ltd_jax.pipeline.synthetic import peak_bytes
+from ltd_jax.models.hf.weights import Loader
+from ltd_jax.models.hf.tensors import TensorFolder
+from experiments.proofs.synthetic import peak_bytes
 loader = Loader(TensorFolder(Path(sys.argv[1])), jnp.bfloat16)
 loader.vector("warm", 8)
 before = peak_bytes()
@@ -108,7 +110,7 @@ def test_host_memory_beside_the_final_arrays(tmp_path):
     random = np.random.default_rng(0)
     one = random.integers(0, 2**14, (4096, 8192), np.uint16).view(ml_dtypes.bfloat16)
     tensors = {f"map{i}": one for i in range(6)} | {"warm": np.zeros(8, ml_dtypes.bfloat16)}
-    tensor_files.write_folder(tmp_path, {}, tensors)
+    hf_tensors.write_folder(tmp_path, {}, tensors)
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, str(tmp_path)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},

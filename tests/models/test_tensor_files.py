@@ -6,8 +6,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from ltd_jax.models import tensor_files
-from ltd_jax.models.tensor_files import INDEX, SINGLE, TensorFolder, write_folder
+from ltd_jax.models.hf import tensors as hf_tensors
+from ltd_jax.models.hf.tensors import INDEX, SINGLE, TensorFolder, write_folder
 from tests.models.refusal import refusal
 
 TENSORS = {
@@ -26,7 +26,7 @@ def single(tmp_path):
 
 @pytest.fixture
 def sharded(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensor_files, "SHARD_BYTES", 64)
+    monkeypatch.setattr(hf_tensors, "SHARD_BYTES", 64)
     write_folder(tmp_path, {"a": 1}, TENSORS)
     return tmp_path
 
@@ -43,7 +43,7 @@ def check_all_read(folder):
 def test_one_file(single):
     check_all_read(single)
     assert sorted(path.name for path in single.iterdir()) == ["config.json", SINGLE]
-    assert tensor_files.read_json(single / "config.json") == {"a": 1}
+    assert hf_tensors.read_json(single / "config.json") == {"a": 1}
 
 
 def test_shards_and_index(sharded):
@@ -57,7 +57,7 @@ def test_shards_and_index(sharded):
 
 
 def test_a_tensor_larger_than_a_shard_has_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensor_files, "SHARD_BYTES", 1)
+    monkeypatch.setattr(hf_tensors, "SHARD_BYTES", 1)
     write_folder(tmp_path, {}, TENSORS)
     check_all_read(tmp_path)
     assert len(list(tmp_path.glob("model-*.safetensors"))) == len(TENSORS)
@@ -134,20 +134,20 @@ def test_index_without_a_map(sharded, content):
 def test_broken_json(tmp_path, content):
     path = tmp_path / "config.json"
     path.write_bytes(content)
-    assert str(path) in refusal(lambda: tensor_files.read_json(path))
+    assert str(path) in refusal(lambda: hf_tensors.read_json(path))
 
 
 def test_missing_json(tmp_path):
     path = tmp_path / "config.json"
-    assert str(path) in refusal(lambda: tensor_files.read_json(path))
+    assert str(path) in refusal(lambda: hf_tensors.read_json(path))
 
 
 def test_fingerprint_follows_the_weights_and_how_they_are_read(single, tmp_path_factory):
-    before = tensor_files.fingerprint(single)
+    before = hf_tensors.fingerprint(single)
     same = tmp_path_factory.mktemp("same")
     write_folder(same, {"other": "config"}, TENSORS)
-    assert tensor_files.fingerprint(same) == before and len(before) == 12
+    assert hf_tensors.fingerprint(same) == before and len(before) == 12
     write_folder(same, {}, TENSORS | {"first": TENSORS["first"] + 1})
-    assert tensor_files.fingerprint(same) != before
-    assert tensor_files.fingerprint(single, same) != tensor_files.fingerprint(same, single)
-    assert tensor_files.fingerprint(single, read_as="otherwise") != before
+    assert hf_tensors.fingerprint(same) != before
+    assert hf_tensors.fingerprint(single, same) != hf_tensors.fingerprint(same, single)
+    assert hf_tensors.fingerprint(single, read_as="otherwise") != before

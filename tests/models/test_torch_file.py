@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from ltd_jax.models.torch_file import TorchFile
+from ltd_jax.models.hf.torch_file import TorchFile
 from tests.models.refusal import refusal
 
 GOLDEN = Path(__file__).parent / "golden"

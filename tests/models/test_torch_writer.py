@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from ltd_jax.models import torch_writer
-from ltd_jax.models.torch_file import TorchFile, places
-from ltd_jax.models.torch_writer import Call, Global
+from ltd_jax.models.hf.torch_file import TorchFile, places
+from tests import torch_writer
+from tests.torch_writer import Call, Global
 
 
 def test_tensors_are_read_again(tmp_path):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ltd_jax.models import draft_folder as drafts
-from ltd_jax.models import tensor_files, weights
+from ltd_jax.models.hf import tensors as hf_tensors
+from ltd_jax.models.hf import weights as hf_weights
 from tests.models.folders import DRAFT, TARGET, TOKENS, draft_params, edit, target_params
 from tests.models.refusal import refusal
 
@@ -21,30 +21,30 @@ DTYPES = pytest.mark.parametrize("dtype", (np.float32, ml_dtypes.bfloat16), ids=
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    weights.save_target(tmp_path, TARGET, target_params(), np.float32)
+    hf_weights.save_target(tmp_path, TARGET, target_params(), np.float32)
     return tmp_path
 
 
 @pytest.fixture
 def draft_folder(tmp_path) -> Path:
-    drafts.save_draft(tmp_path, DRAFT, draft_params(), np.float32)
+    hf_weights.save_draft(tmp_path, DRAFT, draft_params(), np.float32)
     return tmp_path
 
 
 def load_target(folder: Path):
-    return weights.load_target(folder, jnp.float32)
+    return hf_weights.load_target(folder, jnp.float32)
 
 
 def load_draft(folder: Path):
-    return drafts.load_draft(folder, TARGET, draft_params().embedding, jnp.float32)[:2]
+    return hf_weights.load_draft(folder, TARGET, draft_params().embedding, jnp.float32)[:2]
 
 
 def rewrite(folder: Path, change) -> None:
     """Changes the dict of tensors in place and writes it back."""
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
-    settings = tensor_files.read_json(folder / "config.json")
-    tensor_files.write_folder(folder, settings, tensors)
+    settings = hf_tensors.read_json(folder / "config.json")
+    hf_tensors.write_folder(folder, settings, tensors)
 
 
 def assert_same_bits(found, expected):
@@ -59,8 +59,8 @@ def assert_same_bits(found, expected):
 def test_target_round_trip(tmp_path, dtype, tied):
     config = dataclasses.replace(TARGET, tie_embeddings=tied)
     params = target_params(config, dtype)
-    weights.save_target(tmp_path, config, params, dtype)
-    found_config, found = weights.load_target(tmp_path, dtype)
+    hf_weights.save_target(tmp_path, config, params, dtype)
+    found_config, found = hf_weights.load_target(tmp_path, dtype)
     assert found_config == config
     assert_same_bits(found, params)
 
@@ -68,8 +68,8 @@ def test_target_round_trip(tmp_path, dtype, tied):
 @DTYPES
 def test_draft_round_trip(tmp_path, dtype):
     params = draft_params(dtype=dtype)
-    drafts.save_draft(tmp_path, DRAFT, params, dtype)
-    config, found, *_ = drafts.load_draft(tmp_path, TARGET, params.embedding, dtype)
+    hf_weights.save_draft(tmp_path, DRAFT, params, dtype)
+    config, found, *_ = hf_weights.load_draft(tmp_path, TARGET, params.embedding, dtype)
     assert config == DRAFT
     assert_same_bits(found, params)
 
@@ -86,7 +86,7 @@ def test_draft_files_are_those_of_eagle3(draft_folder):
 def test_draft_of_another_width_brings_its_embedding(tmp_path):
     config = dataclasses.replace(DRAFT, hidden_size=10)
     params = draft_params(config)
-    drafts.save_draft(tmp_path, config, params, np.float32)
+    hf_weights.save_draft(tmp_path, config, params, np.float32)
     found_config, found = load_draft(tmp_path)
     assert found_config == config
     assert_same_bits(found, params)
@@ -97,7 +97,7 @@ def test_draft_of_another_width_brings_its_embedding(tmp_path):
 def test_draft_without_d2t_speaks_of_all_tokens(tmp_path):
     config = dataclasses.replace(DRAFT, draft_vocab_size=24)
     params = draft_params(config, tokens=np.arange(24))
-    drafts.save_draft(tmp_path, config, params, np.float32)
+    hf_weights.save_draft(tmp_path, config, params, np.float32)
     rewrite(tmp_path, lambda tensors: (tensors.pop("d2t"), tensors.pop("t2d")))
     edit(tmp_path, draft_vocab_size=None)
     assert_same_bits(load_draft(tmp_path)[1], params)
@@ -105,16 +105,16 @@ def test_draft_without_d2t_speaks_of_all_tokens(tmp_path):
 
 def test_stored_narrow_loaded_wide(tmp_path):
     params = target_params()
-    weights.save_target(tmp_path, TARGET, params, ml_dtypes.bfloat16)
+    hf_weights.save_target(tmp_path, TARGET, params, ml_dtypes.bfloat16)
     rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(jnp.float32), params)
     assert_same_bits(load_target(tmp_path)[1], rounded)
 
 
 def test_shards_are_loaded_as_one_file_is(folder):
     whole = load_target(folder)
-    weights.save_target(folder, TARGET, target_params(), np.float32, shard_bytes=4000)
+    hf_weights.save_target(folder, TARGET, target_params(), np.float32, shard_bytes=4000)
     assert len(list(folder.glob("model-*.safetensors"))) > 2
-    assert (folder / tensor_files.INDEX).exists()
+    assert (folder / hf_tensors.INDEX).exists()
     assert_same_bits(load_target(folder)[1], whole[1])
 
 
@@ -138,7 +138,7 @@ def test_qwen_families(folder, architecture, sizes):
     for name, size in sizes.items():
         field = name.replace("_proj.bias", "_bias").removesuffix(".weight")
         np.testing.assert_array_equal(getattr(params.layers[3], field), np.full(size, 4.0))
-    weights.save_target(folder, config, params, np.float32)
+    hf_weights.save_target(folder, config, params, np.float32)
     found_config, found = load_target(folder)
     assert found_config == config
     assert_same_bits(found, params)

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from experiments.studies import answers
 from ltd_jax.decoding.benchmark import Run
-from ltd_jax.pipeline import answers
-from ltd_jax.pipeline.questions import Asked, Asking
-from ltd_jax.prompts import Question
 from ltd_jax.replay.record import Prompt
+from ltd_jax.text import Question
+from ltd_jax.workflow import PromptSet, PromptTurn
 from tests.system import tiny_pair
 
 FASTCHAT = ["question_id", "answer_id", "model_id", "choices", "tstamp"]  # in its order
@@ -31,7 +31,7 @@ def run(method, prompt, task, text, committed):
 def folder(tmp_path):
     blank = np.zeros(1, np.int32)
     asked = [(TALK, 0, 0), (SHORT, 0, 0), (TALK, 1, 0), (OTHER, 0, 1)]
-    turns = [Asked(Prompt(blank, task), question, turn) for question, turn, task in asked]
+    turns = [PromptTurn(Prompt(blank, task), question, turn) for question, turn, task in asked]
     runs = [
         run(method, prompt, task, text, committed)
         for method in METHODS
@@ -42,7 +42,9 @@ def folder(tmp_path):
             (3, 1, "other", (1, 1, 2)),
         )
     ]
-    paths = answers.write(tmp_path, Asking(turns, ("talk", "other")), runs, tiny_pair.tokenizer())
+    paths = answers.write(
+        tmp_path, PromptSet(turns, ("talk", "other")), runs, tiny_pair.tokenizer()
+    )
     assert all(path.exists() for path in paths) and len(paths) == 4
     return tmp_path
 

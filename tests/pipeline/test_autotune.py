@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ltd_jax.pipeline import autotune
+from experiments.studies import autotune
 from ltd_jax.replay import latency
 from tests.replay import synthetic
 from tests.replay.test_latency import CONFIG

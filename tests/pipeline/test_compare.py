@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from experiments.studies import compare
 from ltd_jax import presets
 from ltd_jax.config import CycleConfig
 from ltd_jax.decoding import benchmark
 from ltd_jax.decoding.benchmark import Method, Run
-from ltd_jax.pipeline import compare
-from ltd_jax.pipeline.questions import QuestionFlags
-from ltd_jax.policies import controller
+from ltd_jax.policies import policy as policy_module
 from ltd_jax.replay.record import Prompt
+from ltd_jax.workflow import QuestionFlags
 from tests.cycle import tiny
 from tests.models.refusal import refusal
 
@@ -30,8 +30,8 @@ class Settings:
 
 
 def methods(levels=2):
-    setting = controller.constant_params(levels, 6, CYCLE)
-    return [Method("autoregressive"), Method("fixed", controller.constant(), setting)]
+    setting = policy_module.constant_params(levels, 6, CYCLE)
+    return [Method("autoregressive"), Method("fixed", policy_module.constant(), setting)]
 
 
 METHODS = methods()

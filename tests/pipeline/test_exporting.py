@@ -12,10 +12,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from ltd_jax.config import PairConfig, RopeScaling
-from ltd_jax.cycle import pair as pairs
-from ltd_jax.cycle.pair import Pair, PairParams
-from ltd_jax.models import draft_config, draft_folder, tensor_files
-from ltd_jax.pipeline import exporting
+from ltd_jax.models import pair as pairs
+from ltd_jax.models.hf import config as hf_config
+from ltd_jax.models.hf import export
+from ltd_jax.models.hf import tensors as hf_tensors
+from ltd_jax.models.hf import weights as hf_weights
+from ltd_jax.models.pair import Pair, PairParams
 from ltd_jax.presets import EMBEDDED_CYCLE
 from tests.cycle import varieties
 from tests.models.folders import DRAFT, TARGET, draft_params, target_params
@@ -52,16 +54,16 @@ def sources(tmp_path) -> tuple[Path, Path]:
     return tmp_path / "source/target", tmp_path / "source/draft"
 
 
-def export(pair, sources, out, dialect="eagle", shard_bytes=10**9):
-    exporting.export_target(out / "target", pair, sources[0], shard_bytes)
-    return exporting.export_draft(out / "draft", pair, sources[1], dialect)
+def export_both(pair, sources, out, dialect="eagle", shard_bytes=10**9):
+    export.export_target(out / "target", pair, sources[0], shard_bytes)
+    return export.export_draft(out / "draft", pair, sources[1], dialect)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_export_then_load_is_the_same_pair(tmp_path, sources, family, dtype):
     pair = pair_of(dtype, **FAMILIES[family])
-    assert export(pair, sources, tmp_path, shard_bytes=4000) == ()
+    assert export_both(pair, sources, tmp_path, shard_bytes=4000) == ()
     folders = tmp_path / "target", tmp_path / "draft"
     found = pairs.load(CYCLE, *folders, jnp.dtype(dtype), in_blocks=False)
     assert found.config == pair.config
@@ -70,10 +72,10 @@ def test_export_then_load_is_the_same_pair(tmp_path, sources, family, dtype):
 
 
 def test_names_files_and_fields_are_those_that_others_ask_for(tmp_path, sources):
-    export(pair_of(), sources, tmp_path)
-    index = json.loads((tmp_path / "target" / tensor_files.INDEX).read_text())["weight_map"]
+    export_both(pair_of(), sources, tmp_path)
+    index = json.loads((tmp_path / "target" / hf_tensors.INDEX).read_text())["weight_map"]
     assert index["model.embed_tokens.weight"] == "model-00001-of-00001.safetensors"
-    target = tensor_files.read_json(tmp_path / "target" / "config.json")
+    target = hf_tensors.read_json(tmp_path / "target" / "config.json")
     assert (target["bos_token_id"], target["eos_token_id"]) == (7, [3, 4])
     assert target["max_position_embeddings"] == 4096 and "unknown" not in target
     assert (tmp_path / "target" / "tokenizer.json").exists()
@@ -81,14 +83,14 @@ def test_names_files_and_fields_are_those_that_others_ask_for(tmp_path, sources)
     layer = {name for name in tensors if name.startswith("midlayer.")}
     assert set(tensors) - layer == {"fc.weight", "norm.weight", "lm_head.weight", "d2t", "t2d"}
     assert len(layer) == 10 and tensors["d2t"].dtype == np.int64
-    draft = tensor_files.read_json(tmp_path / "draft" / "config.json")
+    draft = hf_tensors.read_json(tmp_path / "draft" / "config.json")
     assert draft["architectures"] == ["LlamaForCausalLMEagle3"]
     assert (draft["draft_vocab_size"], draft["rope_scaling"]) == (8, None)
 
 
 def test_the_other_dialect(tmp_path, sources):
     pair = pair_of()
-    export(pair, sources, tmp_path, "layers.0")
+    export_both(pair, sources, tmp_path, "layers.0")
     assert "layers.0.hidden_norm.weight" in load_file(tmp_path / "draft" / "model.safetensors")
     found = pairs.load(CYCLE, tmp_path / "target", tmp_path / "draft", in_blocks=False)
     assert_same_bits(found.params, pair.params)
@@ -98,25 +100,25 @@ def test_a_drafts_own_embedding(tmp_path, sources):
     base = pair_of()
     draft = base.params.draft.replace(embedding=2 * base.params.target.embedding)
     pair = dataclasses.replace(base, params=base.params.replace(draft=draft))
-    export(pair, sources, tmp_path)
+    export_both(pair, sources, tmp_path)
     found = pairs.load(CYCLE, tmp_path / "target", tmp_path / "draft", in_blocks=False)
     assert_same_bits(found.params, pair.params)
 
 
 def test_a_griffin_pair(tmp_path, sources):
-    found = exporting.export_draft(tmp_path, varieties.pair("griffin"), sources[1], dialect="eagle")
+    found = export.export_draft(tmp_path, varieties.pair("griffin"), sources[1], dialect="eagle")
     assert found == ()
     assert "fc.mlp.up_proj.weight" in load_file(tmp_path / "model.safetensors")
 
 
 def test_chosen_feature_layers_are_written(tmp_path, sources):
     pair = pair_of(layers=(1, 3, 5))
-    (doubt,) = export(pair, sources, tmp_path)
-    assert draft_config.LAYER_IDS in doubt
+    (doubt,) = export_both(pair, sources, tmp_path)
+    assert hf_config.LAYER_IDS in doubt
     found = pairs.load(CYCLE, tmp_path / "target", tmp_path / "draft", in_blocks=False)
     assert found.config.target.feature_layers == (1, 3, 5)
     assert "cannot be written" in refusal(
-        lambda: export(pair_of(layers=(1, 2, 3)), sources, tmp_path)
+        lambda: export_both(pair_of(layers=(1, 2, 3)), sources, tmp_path)
     )
 
 
@@ -128,15 +130,15 @@ def test_what_eagles_own_code_does_not_know_is_said(tmp_path, sources):
         config=dataclasses.replace(base.config, draft=config),
         params=base.params.replace(draft=draft_params(config)),
     )
-    first, second = export(pair, sources, tmp_path)
+    first, second = export_both(pair, sources, tmp_path)
     assert "norm_before_fc" in first and "head_dim" in second
     scaled = dataclasses.replace(DRAFT, rope_scaling=SCALING)
-    save = lambda dialect: draft_folder.save_draft(
+    save = lambda dialect: hf_weights.save_draft(
         tmp_path / dialect, scaled, draft_params(), np.float32, dialect
     )
     assert "layers.0" in refusal(lambda: save("eagle"))
     save("layers.0")
-    found = draft_folder.load_draft(
+    found = hf_weights.load_draft(
         tmp_path / "layers.0", TARGET, draft_params().embedding, jnp.float32
     )
     assert found.config == scaled
@@ -144,7 +146,7 @@ def test_what_eagles_own_code_does_not_know_is_said(tmp_path, sources):
 
 def test_folders_of_the_pair_itself_are_not_overwritten(tmp_path):
     message = refusal(
-        lambda: exporting.refuse_own_sources([tmp_path / "x" / ".." / "a"], [tmp_path / "a"])
+        lambda: export.refuse_own_sources([tmp_path / "x" / ".." / "a"], [tmp_path / "a"])
     )
     assert str(tmp_path / "a") in message
 

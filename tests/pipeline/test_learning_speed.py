@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.studies import learning_speed
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig, PPOConfig
-from ltd_jax.learning.stage import Point
-from ltd_jax.pipeline import learning_speed
-from ltd_jax.replay import cycles
-from ltd_jax.replay.environment import ReplayData
+from ltd_jax.learning.environment import ReplayData
+from ltd_jax.learning.loop import Point
+from ltd_jax.replay import simulate
 from tests.replay import synthetic
 
 CONFIG = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 1, 2, 4), context=64)
@@ -57,7 +57,9 @@ def test_the_mix_of_a_schedule():
 
 def test_environments_and_training_run():
     trace = synthetic.trace(CONFIG, text_tokens=(9, 12))
-    data = ReplayData(cycles.build(trace, synthetic.table(CONFIG), CONFIG), (), jnp.float32(300.0))
+    data = ReplayData(
+        simulate.build(trace, synthetic.table(CONFIG), CONFIG), (), jnp.float32(300.0)
+    )
     worlds = learning_speed.worlds(data.replay, CONFIG, "paper")
     assert learning_speed.alone(worlds["depth"], data, 4, 5, 1) > 0
     update = learning_speed.training("size", worlds["size"], WIDTHS, PPO, data)

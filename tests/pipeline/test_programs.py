@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ltd_jax.pipeline import programs
+from experiments.studies import programs
 
 
 @pytest.fixture

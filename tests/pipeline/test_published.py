@@ -3,21 +3,21 @@
 import numpy as np
 import pytest
 
+from experiments.report import paper
+from experiments.studies import published_tables
 from ltd_jax import presets
-from ltd_jax.pipeline import published
-from ltd_jax.replay import latency, shipped
-from ltd_jax.report import paper
+from ltd_jax.replay import latency
 
 
 @pytest.fixture(scope="module")
 def made():
-    return published.shipped()
+    return published_tables.shipped()
 
 
 def test_the_files_are_up_to_date(made):
-    assert set(made) <= set(shipped.names())
+    assert set(made) <= set(latency.shipped_names())
     for name, table in made.items():
-        there = shipped.find(name)
+        there = latency.find(name)
         np.testing.assert_allclose(there.cycle_seconds, table.cycle_seconds, rtol=1e-12)
         np.testing.assert_allclose(there.plain_seconds, table.plain_seconds, rtol=1e-12)
         assert there.provenance == table.provenance
@@ -33,7 +33,7 @@ def test_what_was_not_measured_says_so(made):
 
 def test_the_papers_a100_gives_the_papers_speedup(made):
     table = made["a100-vicuna-13b-paper"]
-    levels, size = published.PAPER_SETTING
+    levels, size = published_tables.PAPER_SETTING
     verify = np.interp(size, table.sizes, table.verify_seconds[0])
     cycle = table.draft_seconds[0, levels - 1] + verify
     eagle3 = paper.TABLE4.row("eagle3").mean
@@ -45,7 +45,7 @@ def test_the_papers_a100_gives_the_papers_speedup(made):
 def test_every_table_fits_both_cycles(made):
     for table in made.values():
         for cycle in (presets.EMBEDDED_CYCLE, presets.PAPER_CYCLE):
-            fitted = shipped.fit(table, cycle)
+            fitted = latency.fit(table, cycle)
             assert np.all(np.diff(fitted.draft_seconds, axis=1) > 0)
             assert fitted.sizes == cycle.sizes and fitted.max_levels == cycle.max_levels
-            assert latency.fingerprint(shipped.fit(table, cycle)) == latency.fingerprint(fitted)
+            assert latency.fingerprint(latency.fit(table, cycle)) == latency.fingerprint(fitted)

@@ -5,11 +5,11 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.studies import random_draft
 from ltd_jax.config import GriffinConfig
-from ltd_jax.cycle import pair as pairs
 from ltd_jax.decoding import generate
-from ltd_jax.pipeline import random_draft
-from ltd_jax.policies import controller
+from ltd_jax.models import pair as pairs
+from ltd_jax.policies import policy as policy_module
 from tests.models import folders
 from tests.system import tiny_pair
 from tests.system.tiny_pair import CYCLE
@@ -23,8 +23,10 @@ def test_a_random_griffin_draft_is_a_pair_with_its_target(tmp_path):
     assert pair.config.target == dataclasses.replace(pair.config.target, feature_layers=())
     assert pair.config.draft.hidden_size == folders.TARGET.hidden_size
     prompt_T = np.asarray([5, 6, 7], np.int32)
-    setting = controller.constant_params(2, 2, CYCLE)
-    bursts = generate.speculative_bursts(pair, controller.constant(), setting, prompt_T, 12)
+    setting = policy_module.constant_params(2, 2, CYCLE)
+    bursts = generate.generate(pair, policy_module.constant(), setting, prompt_T, 12)
     ours = [token for burst in bursts for token in burst.tokens]
-    plain = [token for burst in generate.plain_bursts(pair, prompt_T, 12) for token in burst.tokens]
+    plain = [
+        token for burst in generate.generate_plain(pair, prompt_T, 12) for token in burst.tokens
+    ]
     assert ours == plain

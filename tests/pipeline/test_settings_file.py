@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from experiments.studies import settings_file
+from experiments.studies.settings_file import DecodeSettings
 from ltd_jax.config import CycleConfig
-from ltd_jax.errors import UserError
-from ltd_jax.pipeline import settings_file
-from ltd_jax.pipeline.settings_file import DecodeSettings
+from ltd_jax.files import UserError
 
 CYCLE = CycleConfig(beam_width=4, max_levels=3, sizes=(0, 2, 5), context=32, prefill_chunk=8)
 

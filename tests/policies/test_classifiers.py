@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ltd_jax.baselines import classifiers
+from ltd_jax.baselines.classifiers import DiscoParams, NodeParams, SurvivalParams
 from ltd_jax.config import CycleConfig
-from ltd_jax.policies import classifiers
-from ltd_jax.policies.classifiers import DiscoParams, NodeParams, SurvivalParams
 from tests.policies import views
 
 W, D = 3, 4

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import pytest
 
 from ltd_jax.config import CycleConfig
-from ltd_jax.policies import controller
-from ltd_jax.policies.controller import LevelView, Outcome
+from ltd_jax.policies import policy as policy_module
+from ltd_jax.policies.policy import LevelView, Outcome
 from tests.policies import views
 
 CYCLE = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 1, 4), context=64)
@@ -15,7 +15,7 @@ def level_view(levels: int) -> LevelView:
 
 
 def test_constant_drafts_its_levels_and_verifies_its_size() -> None:
-    constant, params = controller.constant(), controller.constant_params(2, 4, CYCLE)
+    constant, params = policy_module.constant(), policy_module.constant_params(2, 4, CYCLE)
     keep = [bool(constant.keep_drafting(params, (), level_view(levels))) for levels in (1, 2, 3)]
     assert keep == [True, False, False]
     tree = views.tree(jnp.zeros((3, 2, 2)), 2)
@@ -23,53 +23,53 @@ def test_constant_drafts_its_levels_and_verifies_its_size() -> None:
 
 
 def test_constant_remembers_nothing() -> None:
-    constant = controller.constant()
+    constant = policy_module.constant()
     outcome = Outcome(jnp.int32(2), jnp.int32(1), jnp.int32(2))
     assert constant.update(constant.init(), outcome) == ()
 
 
 def test_all_constants_share_one_compiled_function() -> None:
-    constant, traces = controller.constant(), []
+    constant, traces = policy_module.constant(), []
 
     @jax.jit
-    def keep(params: controller.ConstantParams, view: LevelView) -> jax.Array:
+    def keep(params: policy_module.ConstantParams, view: LevelView) -> jax.Array:
         traces.append(params)
         return constant.keep_drafting(params, (), view)
 
     for levels in (1, 2, 3):
-        keep(controller.constant_params(levels, 1, CYCLE), level_view(1))
+        keep(policy_module.constant_params(levels, 1, CYCLE), level_view(1))
     assert len(traces) == 1
 
 
 @pytest.mark.parametrize("levels", [0, 4])
 def test_levels_that_the_cycle_has_not_are_refused(levels: int) -> None:
     with pytest.raises(ValueError, match=r"levels must lie in 1\.\.3"):
-        controller.constant_params(levels, 1, CYCLE)
+        policy_module.constant_params(levels, 1, CYCLE)
 
 
 def test_a_size_that_is_not_compiled_is_refused() -> None:
     with pytest.raises(ValueError, match="size 3 is not one of"):
-        controller.constant_params(1, 3, CYCLE)
+        policy_module.constant_params(1, 3, CYCLE)
 
 
-def reader(field: str) -> controller.Controller:
+def reader(field: str) -> policy_module.Controller:
     """Goes on while a field of the view is above the parameter."""
-    return controller.constant()._replace(
+    return policy_module.constant()._replace(
         keep_drafting=lambda params, state, view: jnp.max(getattr(view, field)) > params.levels
     )
 
 
 @pytest.mark.parametrize("field", ["root_entropy", "entropy", "score"])
 def test_it_is_known_who_reads_the_roots_entropy(field: str) -> None:
-    params = controller.constant_params(2, 4, CYCLE)
+    params = policy_module.constant_params(2, 4, CYCLE)
     asked = (reader(field), params, (), level_view(1), views.tree(jnp.zeros((3, 2, 2)), 2))
-    assert controller.reads_root_entropy(*asked) == (field == "root_entropy")
+    assert policy_module.reads_root_entropy(*asked) == (field == "root_entropy")
 
 
 def test_remembering_the_roots_entropy_is_reading_it() -> None:
-    keeper = controller.constant()._replace(
+    keeper = policy_module.constant()._replace(
         init=lambda: jnp.float32(0), notice=lambda params, state, view: view.root_entropy
     )
     asked = (level_view(1), views.tree(jnp.zeros((3, 2, 2)), 2))
-    params = controller.constant_params(2, 4, CYCLE)
-    assert controller.reads_root_entropy(keeper, params, jnp.float32(0), *asked)
+    params = policy_module.constant_params(2, 4, CYCLE)
+    assert policy_module.reads_root_entropy(keeper, params, jnp.float32(0), *asked)

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ltd_jax.baselines import cost_aware
+from ltd_jax.baselines.cost_aware import CostParams
 from ltd_jax.config import CycleConfig
-from ltd_jax.policies import cost_aware
-from ltd_jax.policies.cost_aware import CostParams
 from tests.policies import views
 
 CYCLE = CycleConfig(beam_width=3, max_levels=4, sizes=(0, 1, 2, 4, 6), context=64)

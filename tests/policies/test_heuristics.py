@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ltd_jax.baselines import catalogue, rules
+from ltd_jax.baselines.classifiers import Parts
 from ltd_jax.config import CycleConfig
-from ltd_jax.policies import catalogue, heuristics, settings
-from ltd_jax.policies.controller import Outcome
-from ltd_jax.policies.settings import Parts
+from ltd_jax.policies.policy import Outcome
 from tests.policies import views
 
 CYCLE = CycleConfig(beam_width=2, max_levels=12, sizes=(0, 1, 4, 8), context=64)
@@ -34,14 +34,14 @@ def beam(mass, width=10):
 def test_eagle3s_constants_as_far_as_a_cycle_has_them(levels, largest, expected):
     sizes = tuple(size for size in (0, 4, 8, 16, 24, 40, 60, 80, 240) if size <= largest)
     cycle = CycleConfig(beam_width=10, max_levels=levels, sizes=sizes, context=512)
-    assert settings.eagle3(cycle) == expected
+    assert catalogue.eagle3_default(cycle) == expected
 
 
 @pytest.mark.parametrize(("mass", "goes_on"), [(0.08, True), (0.07, False)])
 def test_ddd_stops_where_the_beam_is_unlikely(mass, goes_on):
     # log(10 * 0.08) = -0.2231, log(10 * 0.07) = -0.3567, threshold -0.3
     rule, params = made("ddd")
-    assert float(heuristics.frontier_mass(jnp.asarray(beam(mass)))) == pytest.approx(
+    assert float(rules.frontier_mass(jnp.asarray(beam(mass)))) == pytest.approx(
         np.log(10 * mass), abs=1e-5
     )
     for levels in (5, 7, 9):

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from ltd_jax.config import CycleConfig, PolicyConfig
-from ltd_jax.cycle import observe
-from ltd_jax.policies import networks
-from ltd_jax.policies.controller import LevelView, TreeView
+from ltd_jax.policies import networks, observe
 from ltd_jax.policies.networks import Actor, ActorCritic, Critic, LearnedParams, PolicyParams
+from ltd_jax.policies.policy import LevelView, TreeView
 from tests.policies import views
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from ltd_jax import checkpoint, provenance
+from ltd_jax import checkpoint, files
 from ltd_jax.config import CycleConfig, ObservationConfig, PolicyConfig
-from ltd_jax.errors import UserError
+from ltd_jax.files import UserError
 from ltd_jax.policies import networks, saved
 
 CYCLE = CycleConfig(beam_width=4, max_levels=3, sizes=(0, 2, 5), context=32, prefill_chunk=8)
@@ -68,12 +68,12 @@ def test_another_version_is_named(tmp_path):
 
 def test_another_number_of_devices_is_other_hardware(tmp_path):
     params = networks.init_learned(jax.random.key(1), CYCLE, WIDTHS)
-    four = provenance.device_name(4)
+    four = files.device_name(4)
     saved.save(tmp_path / "4", params, CYCLE, WIDTHS, ORIGIN | {"device": four})
     found = saved.load(tmp_path / "4")
     saved.check(found, "pair-1", four, False)
     with pytest.raises(UserError, match="split over 4, not .*; give --devices 4, or measure and"):
-        saved.check(found, "pair-1", provenance.device_name(), False)
+        saved.check(found, "pair-1", files.device_name(), False)
     with pytest.raises(UserError, match="split over 4, not another machine; measure and"):
         saved.check(found, "pair-1", "another machine", False)
 

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import pickletools
 import shutil
 import zipfile
 from pathlib import Path
@@ -12,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltd_jax.errors import UserError
-from ltd_jax.models import torch_writer
-from ltd_jax.models.torch_file import TorchFile
-from ltd_jax.policies import networks, sb3, sb3_export, sb3_file
+from ltd_jax.baselines import published
+from ltd_jax.config import CycleConfig
+from ltd_jax.files import UserError
 from ltd_jax.policies.networks import Actor, Critic
+from tests import torch_writer
 
 GOLDEN = Path(__file__).parent / "golden"
 ANSWERS = np.load(GOLDEN / "sb3.npz")
@@ -37,60 +36,24 @@ def copy(tmp_path) -> Path:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_networks_say_what_the_library_says(kind):
-    policy = sb3_file.read(GOLDEN / f"{kind}.zip")
+    policy = published.read_zip(GOLDEN / f"{kind}.zip")
     assert policy.activation == {"size": "tanh", "depth": "relu"}[kind]
     seen = jnp.asarray(ANSWERS[f"{kind}/observation"])
-    said = jax.vmap(lambda row: sb3.logits(policy.actor, policy.activation, row))(seen)
+    said = jax.vmap(lambda row: published.logits(policy.actor, policy.activation, row))(seen)
     expected = ANSWERS[f"{kind}/logits"]
     np.testing.assert_allclose(jax.nn.log_softmax(said), expected, atol=1e-5)
     np.testing.assert_array_equal(said.argmax(1), expected.argmax(1))
-    value = jax.vmap(lambda row: sb3.logits(policy.critic, policy.activation, row))(seen)
+    value = jax.vmap(lambda row: published.logits(policy.critic, policy.activation, row))(seen)
     np.testing.assert_allclose(value[:, 0], ANSWERS[f"{kind}/value"], atol=1e-5)
 
 
 def test_a_relu_policy_is_our_network():
-    policy = sb3_file.read(GOLDEN / "depth.zip")
+    policy = published.read_zip(GOLDEN / "depth.zip")
     seen, both = jnp.asarray(ANSWERS["depth/observation"]), policy.variables
     logits = jax.nn.log_softmax(Actor((8,), 2).apply(both.actor, seen))
     np.testing.assert_allclose(logits, ANSWERS["depth/logits"], atol=1e-5)
     value = Critic((4, 3)).apply(both.critic, seen)
     np.testing.assert_allclose(value, ANSWERS["depth/value"], atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_written_is_read_again(kind, tmp_path):
-    policy, path = sb3_file.read(GOLDEN / f"{kind}.zip"), tmp_path / "new" / "policy.zip"
-    sb3_export.write(policy, path)
-    again = sb3_file.read(path)
-    assert again.activation == policy.activation
-    jax.tree.map(np.testing.assert_array_equal, again.actor, policy.actor)
-    jax.tree.map(np.testing.assert_array_equal, again.critic, policy.critic)
-
-
-def test_our_networks_are_written_without_a_critic(tmp_path):
-    actor = Actor((5, 4), 3).init(jax.random.key(0), jnp.zeros(7))
-    sb3_export.write(sb3_file.of_networks(actor, None), tmp_path / "ours.zip")
-    again = sb3_file.read(tmp_path / "ours.zip")
-    assert (again.observation_width, again.action_count) == (7, 3)
-    assert again.activation == "relu" and not again.critic[0].kernel.any()
-    jax.tree.map(np.testing.assert_array_equal, again.variables.actor, actor)
-
-
-def test_the_zip_has_the_library_s_parts(tmp_path):
-    sb3_export.write(sb3_file.read(GOLDEN / "depth.zip"), tmp_path / "ours.zip")
-    with (
-        zipfile.ZipFile(tmp_path / "ours.zip") as ours,
-        zipfile.ZipFile(GOLDEN / "depth.zip") as its,
-    ):
-        assert set(ours.namelist()) <= set(its.namelist())
-        written, golden = json.loads(ours.read("data")), json.loads(its.read("data"))
-        adam = TorchFile(Path("adam"), ours.read("policy.optimizer.pth"))
-    assert set(written) <= set(golden)
-    assert written["policy_kwargs"]["net_arch"] == golden["policy_kwargs"]["net_arch"]
-    for name in ("policy_class", "observation_space", "action_space", "policy_kwargs"):
-        assert written[name][":type:"] == golden[name][":type:"]
-        pickletools.dis(base64.b64decode(written[name][":serialized:"]), out=open("/dev/null", "w"))
-    assert adam.places == {}
 
 
 def test_nothing_pickled_is_run(copy):
@@ -103,26 +66,26 @@ def test_nothing_pickled_is_run(copy):
     settings["policy_class"][":serialized:"] = base64.b64encode(bomb).decode()
     settings["policy_kwargs"][":serialized:"] = base64.b64encode(bomb).decode()
     rewritten(copy, "data", json.dumps(settings).encode())
-    assert sb3_file.read(copy).activation == "relu"
+    assert published.read_zip(copy).activation == "relu"
     rewritten(copy, "policy.pth", torch_writer.archive({"archive/data.pkl": bomb}))
     with pytest.raises(UserError, match="builtins.exit"):
-        sb3_file.read(copy)
+        published.read_zip(copy)
 
 
 def test_bad_files_get_one_sentence(copy, tmp_path):
     with pytest.raises(UserError, match=r"none\.zip cannot be read as a policy"):
-        sb3_file.read(tmp_path / "none.zip")
+        published.read_zip(tmp_path / "none.zip")
     content = copy.read_bytes()
     copy.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="cannot be read as a policy"):
-        sb3_file.read(copy)
+        published.read_zip(copy)
     copy.write_bytes(torch_writer.archive({"data": b"[1]", "policy.pth": b""}))
     with pytest.raises(UserError, match="cannot be read as a policy"):
-        sb3_file.read(copy)
+        published.read_zip(copy)
     copy.write_bytes(content)
     rewritten(copy, "data", b'{"policy_kwargs": {"activation_fn": "<class \'torch.nn.ELU\'>"}}')
     with pytest.raises(UserError, match="activation <class 'torch.nn.ELU'>; only Tanh and ReLU"):
-        sb3_file.read(copy)
+        published.read_zip(copy)
 
 
 @pytest.mark.parametrize(
@@ -149,10 +112,10 @@ def test_bad_files_get_one_sentence(copy, tmp_path):
 def test_other_contents_get_one_sentence(copy, state, words):
     rewritten(copy, "policy.pth", torch_writer.tensors(state))
     with pytest.raises(UserError, match=words):
-        sb3_file.read(copy)
+        published.read_zip(copy)
 
 
 def test_learned_policies_have_a_network_each():
-    config = sb3.smallest_cycle(sb3.Setting("tanh", "tanh"), networks.CycleConfig())
-    sb3.check(sb3.Setting("tanh", "tanh"), config)
+    config = published.smallest_cycle(published.PublishedSetting("tanh", "tanh"), CycleConfig())
+    published.check(published.PublishedSetting("tanh", "tanh"), config)
     assert config.max_levels == 13 and config.sizes[0] == 10 and config.sizes[-1] == 240

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltd_jax.policies.controller import Controller, LevelView, TreeView
+from ltd_jax.policies.policy import Controller, LevelView, TreeView
 
 
 def level(score_WW, levels: int, *, length: int = 5, entropy_W=None, hidden_WE=None, parent_W=None):

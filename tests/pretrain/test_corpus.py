@@ -5,8 +5,9 @@ import sys
 import numpy as np
 import pytest
 
-from ltd_jax import prompts
-from ltd_jax.pretrain import corpus, questions
+from experiments.pretrain import corpus, questions
+from ltd_jax import files
+from ltd_jax import text as texts
 
 TEXTS = [
     "def f(x):\n\treturn  x\n\n\n    # tab, runs   of spaces \t \n",
@@ -30,13 +31,13 @@ def small_tokenizer():
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("shipped", [True, False])
 def test_tokenizer_gives_back_any_text(text, shipped, small_tokenizer):
-    shipped_tokenizer = prompts.load_tokenizer(prompts.ASSETS / "target")
+    shipped_tokenizer = texts.load_tokenizer(files.ASSETS / "target")
     tokenizer = shipped_tokenizer if shipped else small_tokenizer
     assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
 
 
 def test_tokenizer_keeps_indentation_in_one_token():
-    tokenizer = prompts.load_tokenizer(prompts.ASSETS / "target")
+    tokenizer = texts.load_tokenizer(files.ASSETS / "target")
     pieces = [tokenizer.decode([token]) for token in tokenizer.encode("if x:\n        return").ids]
     assert "\n        " in pieces
     assert tokenizer.get_vocab_size() == corpus.VOCAB_SIZE
@@ -111,6 +112,6 @@ def test_deal_spreads_over_the_documents():
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the questions come from Python 3.11")
 def test_no_test_question_occurs_in_a_train_document(documents):
     train = "\0".join(document.text for document in documents if document.split == "train")
-    for task in prompts.TASKS:
-        for question in prompts.load_task("test", task):
+    for task in texts.TASKS:
+        for question in texts.load_task("test", task):
             assert question.text not in train, (task, question.question_id)

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.pretrain import train_target
 from ltd_jax import checkpoint
-from ltd_jax.errors import UserError
+from ltd_jax.draft_training import loss as draft_loss
+from ltd_jax.draft_training import train as trainer
+from ltd_jax.draft_training.train import TrainConfig
+from ltd_jax.files import UserError
 from ltd_jax.models import draft, eagle3, target
-from ltd_jax.pretrain import train_draft, train_target, trainer
-from ltd_jax.pretrain.trainer import TrainConfig
 from tests.cycle import tiny
 
 TARGET, DRAFT = tiny.CONFIG.target, tiny.CONFIG.draft
@@ -101,12 +103,12 @@ def test_step_zero_and_one_of_the_unrolling_are_draft_passes():
         params, config, tokens_T[1 : 1 + rows], fused_TE[:rows], jnp.arange(rows)
     )
     hidden = eagle3.finish(
-        params, config, fused_TE[:rows], train_draft.chain_attention(query, [key], [value])
+        params, config, fused_TE[:rows], draft_loss.chain_attention(query, [key], [value])
     )
     query1, key1, value1 = eagle3.project(
         params, config, tokens_T[2 : 2 + rows], hidden, jnp.arange(rows) + 1
     )
-    mixed = train_draft.chain_attention(query1, [key, key1], [value, value1])
+    mixed = draft_loss.chain_attention(query1, [key, key1], [value, value1])
     # by hand for one row: keys of rows 0..position of step 0, and the row's own key of step 1
     K, C = config.kv_head_count, config.head_dim
     groups = config.head_count // K
@@ -125,28 +127,28 @@ def texts():
 
 def test_a_mixed_batch_is_half_corpus_half_own_texts():
     config = dataclasses.replace(SHORT, sequence=20, long_sequence=20, batch_tokens=160)
-    batch_BT = train_draft.mixed_batch(streams(), texts(), config, 2)
+    batch_BT = draft_loss.mixed_batch(streams(), texts(), config, 2)
     assert batch_BT.shape == (8, 21) and batch_BT.dtype == np.int32
     corpus_BT = trainer.sample_batch(streams(), dataclasses.replace(config, batch_tokens=80), 2)
     assert np.array_equal(batch_BT[:4], corpus_BT)
     own = {text.tobytes() for text in texts().astype(np.int32)}
     assert {row.tobytes() for row in batch_BT[4:]} <= own
-    assert np.array_equal(batch_BT, train_draft.mixed_batch(streams(), texts(), config, 2))
+    assert np.array_equal(batch_BT, draft_loss.mixed_batch(streams(), texts(), config, 2))
 
 
 def test_only_the_drafts_own_weights_learn(tmp_path):
     pair = tiny.pair(0)
     config = dataclasses.replace(SHORT, sequence=20, long_sequence=20, tokens=3 * 24)
     draft_config = dataclasses.replace(DRAFT, hidden_size=TARGET.hidden_size)
-    vocabulary = train_draft.frequent_tokens(streams(), DRAFT)
+    vocabulary = draft_loss.frequent_tokens(streams(), DRAFT)
     start = draft.init(jax.random.key(0), draft_config, pair.params.target.embedding, vocabulary)
-    trained = train_draft.train_draft(
+    trained = draft_loss.train_draft(
         start,
         draft_config,
         TARGET,
         pair.params.target,
         config,
-        lambda step: train_draft.mixed_batch(streams(), texts(), config, step),
+        lambda step: draft_loss.mixed_batch(streams(), texts(), config, step),
         tmp_path,
     )
     np.testing.assert_array_equal(trained.embedding, start.embedding)

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltd_jax.errors import UserError
+from experiments.pretrain import train_target, unlikelihood
+from ltd_jax.draft_training import texts as own_texts
+from ltd_jax.files import UserError
 from ltd_jax.models import target
-from ltd_jax.pretrain import own_text, train_target, unlikelihood
 from tests.cycle import tiny
 from tests.pretrain.test_training import SHORT, streams
 
@@ -35,25 +36,25 @@ def slow_greedy(params, prompt, new):
 def test_own_texts_are_plain_greedy_decoding():
     params = tiny.pair(0).params.target
     prompts_BP = np.random.default_rng(0).integers(0, CONFIG.vocab_size, (3, 8)).astype(np.int32)
-    written_BT = own_text.greedy(params, CONFIG, jnp.asarray(prompts_BP), 12)
+    written_BT = own_texts.greedy(params, CONFIG, jnp.asarray(prompts_BP), 12)
     expected = [slow_greedy(params, prompt.tolist(), 12) for prompt in prompts_BP]
     np.testing.assert_array_equal(written_BT, expected)
 
 
 def test_saved_texts_are_written_once(tmp_path, monkeypatch):
     params = tiny.pair(0).params.target
-    prompts_BP = own_text.prompts(streams(), 3, seed=0)
-    assert prompts_BP.shape == (3, own_text.PROMPT)
-    monkeypatch.setattr(own_text, "BATCH", 2)
-    first_BT = own_text.saved(tmp_path / "own.npy", params, CONFIG, prompts_BP, 5)
-    assert first_BT.shape == (3, own_text.PROMPT + 5)
-    whole_BT = own_text.greedy(params, CONFIG, jnp.asarray(prompts_BP), 5)
+    prompts_BP = own_texts.prompts(streams(), 3, seed=0)
+    assert prompts_BP.shape == (3, own_texts.PROMPT)
+    monkeypatch.setattr(own_texts, "BATCH", 2)
+    first_BT = own_texts.saved(tmp_path / "own.npy", params, CONFIG, prompts_BP, 5)
+    assert first_BT.shape == (3, own_texts.PROMPT + 5)
+    whole_BT = own_texts.greedy(params, CONFIG, jnp.asarray(prompts_BP), 5)
     np.testing.assert_array_equal(first_BT, whole_BT)
-    monkeypatch.delattr(own_text, "greedy")
-    again_BT = own_text.saved(tmp_path / "own.npy", params, CONFIG, prompts_BP, 5)
+    monkeypatch.delattr(own_texts, "greedy")
+    again_BT = own_texts.saved(tmp_path / "own.npy", params, CONFIG, prompts_BP, 5)
     np.testing.assert_array_equal(first_BT, again_BT)
     with pytest.raises(UserError, match=r"own\.npy holds other texts"):
-        own_text.saved(tmp_path / "own.npy", params, CONFIG, prompts_BP[::-1], 5)
+        own_texts.saved(tmp_path / "own.npy", params, CONFIG, prompts_BP[::-1], 5)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_a_round_makes_looped_tokens_less_likely(looping, tmp_path, monkeypatch)
     """Than the same round without unlikelihood, on a corpus that is itself one loop."""
     trained, share = unlikelihood.train_round(looping, CONFIG, ROUND, streams(), 8, tmp_path)
     texts_BT = np.load(tmp_path / "own.npy").astype(np.int32)
-    looped_BT = np.stack([unlikelihood.looped(text, own_text.PROMPT) for text in texts_BT])[:, 1:]
+    looped_BT = np.stack([unlikelihood.looped(text, own_texts.PROMPT) for text in texts_BT])[:, 1:]
 
     def probability(params):
         p_BT = np.exp(-np.asarray(train_target.cross_entropy(params, CONFIG, texts_BT)))

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from ltd_jax.config import CycleConfig
-from ltd_jax.errors import UserError
-from ltd_jax.policies.controller import Controller, constant, constant_params
-from ltd_jax.replay import cycles
+from ltd_jax.files import UserError
+from ltd_jax.policies.policy import Controller, constant, constant_params
+from ltd_jax.replay import simulate
 from tests.oracle import replay as oracle
 from tests.replay import synthetic
 
@@ -20,7 +20,7 @@ TABLE = synthetic.table(CONFIG)
 
 @pytest.fixture(scope="module")
 def replay():
-    return cycles.build(TRACE, TABLE, CONFIG)
+    return simulate.build(TRACE, TABLE, CONFIG)
 
 
 def watching():
@@ -61,7 +61,7 @@ def columns(totals):
 def test_outcome_equals_the_oracle_everywhere(replay):
     place = np.indices((len(TRACE.remaining), 3, 5)).reshape(3, -1)
     levels, size = place[1] + 1, place[2]
-    found = jax.vmap(lambda *choice: cycles.outcome(replay, *choice, learned=False))(
+    found = jax.vmap(lambda *choice: simulate.cycle_outcome(replay, *choice, learned=False))(
         place[0], levels, size
     )
     expected = [
@@ -75,21 +75,21 @@ def test_outcome_equals_the_oracle_everywhere(replay):
 
 
 def test_constants_equal_the_oracle(replay):
-    found = cycles.constants(replay, CONFIG)
+    found = simulate.constants(replay, CONFIG)
     expected = [
         [oracle.constant(TRACE, TABLE, CONFIG, levels, size) for size in range(5)]
         for levels in (1, 2, 3)
     ]
     np.testing.assert_allclose(columns(found)[..., :3], expected, rtol=1e-6)
-    assert cycles.throughput(found).shape == (3, 5)
+    assert simulate.throughput(found).shape == (3, 5)
     np.testing.assert_array_equal(replay.task, [0, 1, 0, 1])
 
 
 @pytest.mark.parametrize(("levels", "size"), [(1, 0), (2, 4), (3, 8)])
 def test_run_of_a_constant_equals_constants(replay, levels, size):
     params = constant_params(levels, size, CONFIG)
-    found = cycles.run(replay, CONFIG, constant(), params, learned=False)
-    every = cycles.constants(replay, CONFIG)
+    found = simulate.run(replay, CONFIG, constant(), params, learned=False)
+    every = simulate.constants(replay, CONFIG)
     index = (levels - 1, CONFIG.sizes.index(size))
     chex.assert_trees_all_close(found, jax.tree.map(lambda total: total[index], every))
     np.testing.assert_array_equal(found.levels, levels * found.cycles)
@@ -98,24 +98,24 @@ def test_run_of_a_constant_equals_constants(replay, levels, size):
 
 @pytest.mark.parametrize("threshold", [-9.0, -2.0, 0.0])
 def test_run_of_a_controller_that_watches_and_remembers(replay, threshold):
-    found = cycles.run(replay, CONFIG, watching(), jnp.float32(threshold), learned=True)
+    found = simulate.run(replay, CONFIG, watching(), jnp.float32(threshold), learned=True)
     expected = [watching_by_hand(threshold, int(first)) for first in TRACE.first]
     np.testing.assert_allclose(columns(found), expected, rtol=1e-5)
 
 
 def test_run_compiles_once_for_all_parameters(replay):
     controller = constant()
-    cycles.run.clear_cache()  # another test may have compiled the same program
-    before = cycles.run._cache_size()
+    simulate.run.clear_cache()  # another test may have compiled the same program
+    before = simulate.run._cache_size()
     for levels in (1, 2, 3):
         params = constant_params(levels, 4, CONFIG)
-        cycles.run(replay, CONFIG, controller, params, learned=True)
-    assert cycles.run._cache_size() == before + 1
+        simulate.run(replay, CONFIG, controller, params, learned=True)
+    assert simulate.run._cache_size() == before + 1
 
 
 def test_build_refuses_what_does_not_fit():
     sizes = dataclasses.replace(CONFIG, sizes=(0, 1, 2, 4, 6))
     with pytest.raises(UserError, match="latency table has 3 levels"):
-        cycles.build(TRACE, TABLE, sizes)
+        simulate.build(TRACE, TABLE, sizes)
     with pytest.raises(UserError, match="trace has 3 levels"):
-        cycles.build(TRACE, TABLE, dataclasses.replace(CONFIG, max_levels=4))
+        simulate.build(TRACE, TABLE, dataclasses.replace(CONFIG, max_levels=4))

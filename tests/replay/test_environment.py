@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 
 from ltd_jax.config import CycleConfig
-from ltd_jax.cycle import observe
-from ltd_jax.policies.controller import (
-    Controller,
-    constant,
-    constant_params,
-)
-from ltd_jax.replay import cycles, environment
+from ltd_jax.learning import environment
+from ltd_jax.policies import observe
+from ltd_jax.policies.policy import Controller, constant, constant_params
+from ltd_jax.replay import simulate
 from tests.policies import views
 from tests.replay import synthetic
 
@@ -22,7 +19,7 @@ KEY = jax.random.key(0)
 
 @pytest.fixture(scope="module")
 def replay():
-    return cycles.build(TRACE, synthetic.table(CONFIG), CONFIG)
+    return simulate.build(TRACE, synthetic.table(CONFIG), CONFIG)
 
 
 def watching():
@@ -50,7 +47,7 @@ def data_of(replay, params=()):
 
 
 def at(position, levels=1):
-    return environment.Place(jnp.int32(position), jnp.int32(levels), jnp.zeros(0))
+    return environment.EnvState(jnp.int32(position), jnp.int32(levels), jnp.zeros(0))
 
 
 @pytest.mark.parametrize("text", [0, 1, 2, 3])
@@ -60,7 +57,7 @@ def test_size_environment_gives_the_totals_of_run(replay, text):
     first = int(TRACE.first[text])
     _, steps = play(env, data_of(replay, params), at(first, 2), lambda state: jnp.int32(3), 13)
     count = int(np.argmax(steps.terminated)) + 1
-    totals = cycles.run(replay, CONFIG, constant(), params, learned=True)
+    totals = simulate.run(replay, CONFIG, constant(), params, learned=True)
     assert count == totals.cycles[text] and steps.committed[:count].sum() == totals.committed[text]
     np.testing.assert_allclose(steps.seconds[:count].sum(), totals.seconds[text], rtol=1e-6)
     expected = totals.committed[text] - 300.0 * totals.seconds[text]
@@ -75,7 +72,7 @@ def test_depth_environment_gives_the_totals_of_run(replay, text, levels):
     _, steps = play(
         env, data_of(replay), at(first), lambda state: (state.levels < levels).astype(jnp.int32), 40
     )
-    totals = cycles.run(
+    totals = simulate.run(
         replay, CONFIG, constant(), constant_params(levels, 4, CONFIG), learned=True
     )
     count = int(totals.cycles[text]) * min(levels, 2)  # no decision after the last level
@@ -102,12 +99,12 @@ def test_depth_environment_stops_at_the_last_level_and_ends_texts(replay):
 
 def test_environments_with_controllers_choose_as_run_does(replay):
     params, controller = jnp.float32(-2.0), watching()
-    totals = cycles.run(replay, CONFIG, controller, params, learned=True)
+    totals = simulate.run(replay, CONFIG, controller, params, learned=True)
     data = data_of(replay, params)
     depth = environment.depth_environment(CONFIG, "paper", controller)
 
     def decide(state):
-        view = cycles.level_view(replay, state.position, state.levels)
+        view = simulate.level_view(replay, state.position, state.levels)
         return controller.keep_drafting(params, controller.init(), view).astype(jnp.int32)
 
     _, steps = play(depth, data, at(TRACE.first[2]), decide, 40)
@@ -157,7 +154,7 @@ def test_resets_reach_every_position_and_all_levels(replay):
 
 
 def test_rewards(replay):
-    result = cycles.outcome(replay, jnp.int32(0), jnp.int32(3), jnp.int32(4), learned=True)
+    result = simulate.cycle_outcome(replay, jnp.int32(0), jnp.int32(3), jnp.int32(4), learned=True)
     committed, seconds = int(result.committed), float(result.seconds)
     plain = float(replay.plain_seconds)
     expected = {
@@ -174,8 +171,8 @@ def test_rewards(replay):
 
 def test_one_level_leaves_no_depth_decision():
     config = CycleConfig(beam_width=2, max_levels=1, sizes=(0, 1, 2), context=64)
-    replay = cycles.build(synthetic.trace(config), synthetic.table(config), config)
+    replay = simulate.build(synthetic.trace(config), synthetic.table(config), config)
     env = environment.depth_environment(config, "paper", 1)
     assert env.step(data_of(replay), at(0), jnp.int32(1), KEY).terminated
-    totals = cycles.run(replay, config, constant(), constant_params(1, 2, config), learned=True)
+    totals = simulate.run(replay, config, constant(), constant_params(1, 2, config), learned=True)
     np.testing.assert_array_equal(totals.levels, totals.cycles)

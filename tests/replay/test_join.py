@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from ltd_jax.config import CycleConfig
-from ltd_jax.errors import UserError
-from ltd_jax.replay import join, trace
+from ltd_jax.files import UserError
+from ltd_jax.replay import trace
+from ltd_jax.replay import trace as traces
 from tests.replay import synthetic
 
 CONFIG = CycleConfig(beam_width=3, max_levels=4, sizes=(0, 1, 2, 3, 5, 8, 13, 20), context=64)
@@ -17,7 +18,7 @@ def test_concatenate_numbers_texts_and_tasks_anew():
     two = dataclasses.replace(
         two, provenance=two.provenance | {"tasks": ["tables", "code"], "prompts": "other"}
     )
-    both = join.concatenate([one, two])
+    both = traces.concatenate([one, two])
     assert both.text.tolist() == [0] * 3 + [1] * 2 + [2] * 4
     assert [both.provenance["tasks"][task] for task in both.task[both.first]] == [
         "code",
@@ -43,4 +44,4 @@ def test_concatenate_refuses_what_does_not_belong_together():
         ([one, with_hidden], "Only some of the traces"),
     ):
         with pytest.raises(UserError, match=message):
-            join.concatenate(parts)
+            traces.concatenate(parts)

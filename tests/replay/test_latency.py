@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ltd_jax.config import CycleConfig
-from ltd_jax.errors import UserError
+from ltd_jax.files import UserError
 from ltd_jax.replay import latency
 from tests.oracle import replay as oracle
 from tests.replay import synthetic

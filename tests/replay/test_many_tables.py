@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.studies import many_tables, observing_policies, synthetic_tables
 from ltd_jax.config import CycleConfig, PolicyConfig
-from ltd_jax.policies import controller, networks, observing
+from ltd_jax.policies import networks
+from ltd_jax.policies import policy as policy_module
 from ltd_jax.policies.networks import LearnedParams
-from ltd_jax.replay import cycles, many_tables, optimum, retime, synthetic_tables
+from ltd_jax.replay import optimum, simulate
 from tests.replay import synthetic
 
 CONFIG = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 1, 2, 4, 8), context=64)
@@ -19,7 +21,7 @@ TEXTS = (24, 17, 20)
 @pytest.fixture(scope="module")
 def replay():
     trace = synthetic.trace(CONFIG, text_tokens=TEXTS, agreement=0.9)
-    return cycles.build(trace, synthetic.table(CONFIG), CONFIG)
+    return simulate.build(trace, synthetic.table(CONFIG), CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +46,11 @@ def test_every_text_stands_under_one_table(under):
 def test_totals_are_those_of_the_texts_own_table_in_its_own_units(replay, three, under):
     learned = networks.learned(CONFIG, WIDTHS)
     params = networks.init_learned(jax.random.key(2), CONFIG, WIDTHS)
-    found = cycles.run(under.replay, CONFIG, learned, params, learned=True)
+    found = simulate.run(under.replay, CONFIG, learned, params, learned=True)
     for index, table in enumerate(three):
-        alone = retime.retimed(replay, table, CONFIG)
+        alone = simulate.with_latency(replay, table, CONFIG)
         rate = optimum.best_constant(alone, CONFIG).tokens_per_second
-        totals = cycles.run(alone, CONFIG, learned, params, learned=True)
+        totals = simulate.run(alone, CONFIG, learned, params, learned=True)
         for place in np.flatnonzero(under.table[np.asarray(under.replay.first)] == index):
             text = place % len(TEXTS)
             assert found.committed[place] == totals.committed[text]
@@ -58,19 +60,19 @@ def test_totals_are_those_of_the_texts_own_table_in_its_own_units(replay, three,
 
 def test_a_best_constant_gives_one_token_per_unit_of_time(replay, three):
     only = many_tables.spread(replay, three[:1], CONFIG, copies=1, seed=0).replay
-    best = optimum.best_constant(retime.retimed(replay, three[0], CONFIG), CONFIG)
-    free = retime.retimed(replay, three[0], CONFIG)
+    best = optimum.best_constant(simulate.with_latency(replay, three[0], CONFIG), CONFIG)
+    free = simulate.with_latency(replay, three[0], CONFIG)
     decisions = best.levels * float(free.depth_seconds) + float(free.size_seconds)
-    setting = controller.constant_params(best.levels, best.size, CONFIG)
-    totals = cycles.run(only, CONFIG, controller.constant(), setting, learned=False)
+    setting = policy_module.constant_params(best.levels, best.size, CONFIG)
+    totals = simulate.run(only, CONFIG, policy_module.constant(), setting, learned=False)
     paid = totals.seconds.sum() - totals.cycles.sum() * decisions * best.tokens_per_second
     assert float(totals.committed.sum() / paid) == pytest.approx(1, rel=1e-4)
 
 
 def test_specialised_policies_choose_as_the_observing_ones(three):
     cost = many_tables.costs_of(three[0])
-    wide = observing.init(jax.random.key(0), CONFIG, WIDTHS)
-    folded = observing.specialised(wide, cost)
+    wide = observing_policies.init(jax.random.key(0), CONFIG, WIDTHS)
+    folded = observing_policies.specialised(wide, cost)
     depth_O, size_O = (
         jax.random.uniform(jax.random.key(1), blank.shape)
         for blank in networks.blank_observations(CONFIG, WIDTHS)
@@ -81,7 +83,9 @@ def test_specialised_policies_choose_as_the_observing_ones(three):
     ):
         np.testing.assert_allclose(
             actor.apply(getattr(folded, name), seen_O),
-            actor.apply(getattr(wide, name), observing.with_costs(jnp.asarray(cost), seen_O)),
+            actor.apply(
+                getattr(wide, name), observing_policies.with_costs(jnp.asarray(cost), seen_O)
+            ),
             rtol=1e-4,
             atol=1e-6,
         )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ltd_jax.config import CycleConfig
-from ltd_jax.replay import cycles, optimum
+from ltd_jax.replay import optimum, simulate
 from tests.oracle import replay as oracle
 from tests.replay import synthetic
 
@@ -15,7 +15,7 @@ CONFIG = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 1, 3, 6), context=64)
 def made(seed):
     trace = synthetic.trace(CONFIG, seed=seed, text_tokens=(7, 1, 10), agreement=0.9)
     table = synthetic.table(CONFIG, seed=seed)
-    return trace, table, cycles.build(trace, table, CONFIG)
+    return trace, table, simulate.build(trace, table, CONFIG)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -35,7 +35,7 @@ def test_following_the_actions_takes_the_promised_time(seed):
         position, over, seconds = jnp.int32(first), False, 0.0
         while not over:
             choice = best.levels[position], best.size[position]
-            result = cycles.outcome(replay, position, *choice, learned=False)
+            result = simulate.cycle_outcome(replay, position, *choice, learned=False)
             position, over = result.next_position, bool(result.over)
             seconds += float(result.seconds)
         assert seconds == pytest.approx(best.seconds[first], rel=1e-5)
@@ -59,7 +59,7 @@ def test_no_constant_beats_the_optimum_and_the_best_is_the_best(seed):
 def test_a_single_text_of_one_token_takes_the_fastest_cycle():
     trace = synthetic.trace(CONFIG, text_tokens=(1,))
     table = synthetic.table(CONFIG)
-    best = optimum.dynamic_programme(cycles.build(trace, table, CONFIG))
+    best = optimum.dynamic_programme(simulate.build(trace, table, CONFIG))
     assert (best.levels[0], best.size[0]) == (1, 0)
 
 
@@ -72,6 +72,6 @@ def test_share_gained():
 def test_optimum_works_on_replays_of_many_contexts():
     trace = synthetic.trace(CONFIG, seed=8, text_tokens=(6,))
     table = synthetic.table(CONFIG, contexts=(7, 9, 12))
-    found = optimum.dynamic_programme(cycles.build(trace, table, CONFIG))
+    found = optimum.dynamic_programme(simulate.build(trace, table, CONFIG))
     expected = oracle.optimum_seconds(trace, table, CONFIG)
     np.testing.assert_allclose(found.seconds[0], expected[0], rtol=1e-6)

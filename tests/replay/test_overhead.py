@@ -9,10 +9,10 @@ import pytest
 from flax import struct
 
 from ltd_jax.decoding import generate
-from ltd_jax.policies import controller
-from ltd_jax.policies.controller import Overruled
-from ltd_jax.replay import overhead
-from ltd_jax.replay.clock import Clock
+from ltd_jax.policies import policy as policy_module
+from ltd_jax.policies.policy import Overruled
+from ltd_jax.replay import profile
+from ltd_jax.replay.profile import CycleTimer
 from tests.cycle import tiny
 from tests.policies import views
 
@@ -35,7 +35,7 @@ def think(steps, seed):
 
 def stubborn():
     """Drafts all levels, takes the largest size and ranks all nodes alike."""
-    return controller.constant()._replace(
+    return policy_module.constant()._replace(
         init=lambda: jnp.int32(0),
         notice=lambda params, state, view: state + 1,
         keep_drafting=lambda params, state, view: think(params.after_pass, view.score[0, 0]) < 2,
@@ -52,24 +52,24 @@ IDLE = Work(jnp.int32(1), jnp.int32(1))
 
 def cycles_of(rule, params):
     prompt_T = jnp.arange(9)
-    return list(generate.speculative_bursts(PAIR, rule, params, prompt_T, 24))[1:]
+    return list(generate.generate(PAIR, rule, params, prompt_T, 24))[1:]
 
 
 @pytest.mark.parametrize(("levels", "size"), [(1, 1), (3, 6), (2, 0)])
 def test_an_overruled_controller_does_what_the_constant_does(levels, size):
-    setting = controller.constant_params(levels, size, CYCLE)
+    setting = policy_module.constant_params(levels, size, CYCLE)
     held = Overruled(IDLE, setting, jnp.bool_(True))
-    found = cycles_of(controller.overruled(STUBBORN), held)
-    expected = cycles_of(controller.constant(), setting)
+    found = cycles_of(policy_module.overruled(STUBBORN), held)
+    expected = cycles_of(policy_module.constant(), setting)
     assert [(each.levels, each.size, each.tokens) for each in found] == [
         (each.levels, each.size, each.tokens) for each in expected
     ]
 
 
 def test_it_still_decides():
-    setting = controller.constant_params(1, 1, CYCLE)
+    setting = policy_module.constant_params(1, 1, CYCLE)
     free = Overruled(IDLE, setting, jnp.bool_(False))
-    rule, view = controller.overruled(STUBBORN), views.level(jnp.zeros((2, 2)), 2)
+    rule, view = policy_module.overruled(STUBBORN), views.level(jnp.zeros((2, 2)), 2)
     tree = views.tree(jnp.zeros((3, 2, 2)), 2)
     assert bool(rule.keep_drafting(free, 0, view)) and int(rule.choose_size(free, 0, tree)) == 2
     assert rule.notice(free, 4, view) == 5
@@ -80,7 +80,7 @@ def test_it_still_decides():
 
 
 def test_all_settings_of_a_controller_are_overruled_by_one_controller():
-    assert controller.overruled(STUBBORN) is controller.overruled(STUBBORN)
+    assert policy_module.overruled(STUBBORN) is policy_module.overruled(STUBBORN)
 
 
 @pytest.mark.parametrize("where", ["depth_seconds", "size_seconds"])
@@ -90,14 +90,14 @@ def test_slow_decisions_are_seen_to_be_slow_where_they_are(where):
         "depth_seconds": IDLE.replace(after_pass=slow),
         "size_seconds": IDLE.replace(at_end=slow),
     }
-    bare = Clock(PAIR, controller.constant(), 9, CYCLE.cycles_per_call)
-    found = overhead.of_controller(bare, STUBBORN, work[where], visits=5)
-    idle = overhead.of_controller(bare, STUBBORN, IDLE, visits=5)
+    bare = CycleTimer(PAIR, policy_module.constant(), 9, CYCLE.cycles_per_call)
+    found = profile.time_decisions(bare, STUBBORN, work[where], visits=5)
+    idle = profile.time_decisions(bare, STUBBORN, IDLE, visits=5)
     other = {"depth_seconds": "size_seconds", "size_seconds": "depth_seconds"}[where]
     assert getattr(found, where) > 2 * max(getattr(found, other), getattr(idle, where))
 
 
 def test_constants_decide_for_free():
-    bare = Clock(PAIR, controller.constant(), 9, CYCLE.cycles_per_call)
-    setting = controller.constant_params(2, 1, CYCLE)
-    assert overhead.of_controller(bare, controller.constant(), setting, 1) == overhead.FREE
+    bare = CycleTimer(PAIR, policy_module.constant(), 9, CYCLE.cycles_per_call)
+    setting = policy_module.constant_params(2, 1, CYCLE)
+    assert profile.time_decisions(bare, policy_module.constant(), setting, 1) == profile.FREE

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ltd_jax.replay.partial import Partial
+from ltd_jax.files import ResumableStore
 
 SETTINGS = {"fingerprint": "abc", "contexts": (64, 256)}
 
@@ -20,7 +20,7 @@ def test_a_killed_measurement_goes_on(tmp_path):
         return np.full((2, 2), value)
 
     def run() -> list[np.ndarray]:
-        kept = Partial(path, SETTINGS)
+        kept = ResumableStore(path, SETTINGS)
         return [kept.entry(f"visit {i}", lambda i=i: measure(i / 3)) for i in range(4)]
 
     with pytest.raises(Killed):
@@ -33,24 +33,26 @@ def test_a_killed_measurement_goes_on(tmp_path):
 
 def test_other_settings_and_damaged_files_are_measured_anew(tmp_path):
     path = tmp_path / "partial.json"
-    Partial(path, SETTINGS).entry("plain", lambda: 1.0)
+    ResumableStore(path, SETTINGS).entry("plain", lambda: 1.0)
     with pytest.warns(UserWarning, match=r"partial\.json is of another pair, device or setting"):
-        assert Partial(path, SETTINGS | {"fingerprint": "xyz"}).entry("plain", lambda: 2.0) == 2
+        assert (
+            ResumableStore(path, SETTINGS | {"fingerprint": "xyz"}).entry("plain", lambda: 2.0) == 2
+        )
     content = path.read_text()
     for damaged in (content[: len(content) // 2], "[]", '{"settings": {}, "entries": {"a": "b"}}'):
         path.write_text(damaged)
         with pytest.warns(UserWarning, match="is damaged"):
-            assert Partial(path, SETTINGS).entry("plain", lambda: 3.0) == 3
+            assert ResumableStore(path, SETTINGS).entry("plain", lambda: 3.0) == 3
 
 
 def test_rows_are_kept_as_they_are(tmp_path):
     path, row = tmp_path / "rows.partial", ({"name": "a", "share": None}, [1.5])
-    make = lambda: Partial(path, SETTINGS, is_numeric=False)
+    make = lambda: ResumableStore(path, SETTINGS, is_numeric=False)
     assert make().value("a", lambda: row) == [{"name": "a", "share": None}, [1.5]]
     assert make().value("a", lambda: pytest.fail("made twice")) == list(row)
 
 
 def test_nothing_is_kept_without_a_file():
-    kept = Partial(None, SETTINGS)
+    kept = ResumableStore(None, SETTINGS)
     assert kept.entry("one", lambda: [1, 2]).tolist() == [1, 2]
     assert kept.entry("one", lambda: pytest.fail("measured twice")).tolist() == [1, 2]

@@ -7,16 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltd_jax.config import CycleConfig
+from experiments.proofs import distribution
+from ltd_jax.config import CycleConfig, SamplingConfig
 from ltd_jax.cycle import select
 from ltd_jax.cycle.tree import DraftTree
-from ltd_jax.decoding import distribution
-from ltd_jax.errors import UserError
+from ltd_jax.files import UserError
 from ltd_jax.models import target
-from ltd_jax.replay import reach, record
+from ltd_jax.replay import record, sampled
 from ltd_jax.replay import trace as traces
 from ltd_jax.replay.record import Prompt
-from ltd_jax.sampling import SamplingConfig
 from tests.oracle import sample as oracle
 
 X, NEW = 10, 12
@@ -33,7 +32,7 @@ def plain_pair():
 def recorded(pair):
     """A trace with reach."""
     origin = {"tasks": ["a"], "fingerprint": "f", "prompts": "p", "new_tokens": NEW}
-    return reach.add(pair, PROMPTS, record.record(pair, PROMPTS, NEW, origin))
+    return sampled.add_reach(pair, PROMPTS, record.record(pair, PROMPTS, NEW, origin))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +90,7 @@ def test_reach_is_the_product_along_the_path(hot):
 
 def test_expected_is_one_and_the_sum_over_the_chosen_nodes(hot):
     _, trace = hot
-    found = reach.expected(trace, CYCLE)
+    found = sampled.expected(trace, CYCLE)
     for position in (0, 7, NEW + 2):
         for levels in range(1, CYCLE.max_levels + 1):
             drafted = np.arange(CYCLE.max_levels)[:, None, None] < levels
@@ -122,7 +121,7 @@ def test_draws_have_the_expected_mean():
     one = record.record_text(pair, PROMPTS[0], ours[0], origin)
     tokens = np.pad([*PROMPTS[0].token, *ours[0]], (0, CYCLE.context - 5)).astype(np.int32)
     tree = DraftTree(one.score, one.token, one.parent)
-    probable = reach.of_text(pair, tokens, one.length, tree, np.array([2, 1], np.int32))
+    probable = sampled.of_text(pair, tokens, one.length, tree, np.array([2, 1], np.int32))
     one = dataclasses.replace(one, reach=probable)
     rows = np.zeros(len(ours), int)
     columns = {name: getattr(one, name)[rows] for name in traces.ARRAYS} | {
@@ -133,7 +132,7 @@ def test_draws_have_the_expected_mean():
     }
     again = dataclasses.replace(one, **columns)
     committed = np.minimum(traces.accepted(again, CYCLE).astype(int) + 1, 2)
-    wanted = reach.expected(one, CYCLE)[0]
+    wanted = sampled.expected(one, CYCLE)[0]
     deviation = committed.std(axis=0) / len(ours) ** 0.5 + 1e-9
     assert len(ours) > 2000 and wanted.max() > 1.2
     assert np.max(np.abs(committed.mean(axis=0) - wanted) / deviation) < 4.5
@@ -145,13 +144,13 @@ def test_without_chance_the_expected_tokens_are_the_tokens(plain_pair):
     pair = dataclasses.replace(pair, stop_tokens=(int(text[8]),))
     trace = recorded(pair)
     committed = np.minimum(traces.accepted(trace, CYCLE) + 1, trace.remaining[:, None, None])
-    np.testing.assert_allclose(reach.expected(trace, CYCLE), committed, atol=1e-5)
+    np.testing.assert_allclose(sampled.expected(trace, CYCLE), committed, atol=1e-5)
     assert committed.max() > 1
 
 
 def test_a_trace_without_reach_is_refused(hot):
     with pytest.raises(UserError, match="no acceptance probabilities; record it again with reach"):
-        reach.expected(dataclasses.replace(hot[1], reach=None), CYCLE)
+        sampled.expected(dataclasses.replace(hot[1], reach=None), CYCLE)
 
 
 def test_trees_of_one_level():

@@ -8,9 +8,10 @@ import pytest
 
 from ltd_jax.config import PolicyConfig
 from ltd_jax.decoding import generate
-from ltd_jax.errors import UserError
-from ltd_jax.policies import controller, networks
-from ltd_jax.replay import cycles, record
+from ltd_jax.files import UserError
+from ltd_jax.policies import networks
+from ltd_jax.policies import policy as policy_module
+from ltd_jax.replay import record, simulate
 from ltd_jax.replay import trace as traces
 from ltd_jax.replay.record import Prompt
 from tests.cycle import tiny
@@ -39,7 +40,7 @@ def trace(pair, found):
 def test_texts_are_plain_decodings(pair, found):
     texts = record.texts_of(pair, [prompt.token for prompt in found], NEW_TOKENS)
     for prompt, text_T in zip(found, texts, strict=True):
-        bursts = generate.plain_bursts(pair, prompt.token, NEW_TOKENS)
+        bursts = generate.generate_plain(pair, prompt.token, NEW_TOKENS)
         assert text_T.tolist() == [token for burst in bursts for token in burst.tokens]
 
 
@@ -58,7 +59,7 @@ def live_and_replayed(pair, trace, found, chooser, params, totals):
     accepted = traces.accepted(trace, CYCLE)
     for index, prompt in enumerate(found):
         position, cycle_count, levels_sum = int(trace.first[index]), 0, 0
-        bursts = generate.speculative_bursts(pair, chooser, params, prompt.token, NEW_TOKENS)
+        bursts = generate.generate(pair, chooser, params, prompt.token, NEW_TOKENS)
         next(bursts)
         for burst in bursts:
             said = accepted[position, burst.levels - 1, CYCLE.sizes.index(burst.size)]
@@ -71,13 +72,13 @@ def live_and_replayed(pair, trace, found, chooser, params, totals):
 
 
 def replay_of(trace):
-    return cycles.build(trace, synthetic.table(CYCLE), CYCLE)
+    return simulate.build(trace, synthetic.table(CYCLE), CYCLE)
 
 
 @pytest.mark.parametrize("setting", [(1, 0), (2, 3), (4, 6), (5, 12)])
 def test_constants_replay_as_they_run(pair, trace, found, setting):
-    chooser, params = controller.constant(), controller.constant_params(*setting, CYCLE)
-    totals = cycles.run(replay_of(trace), CYCLE, chooser, params, learned=False)
+    chooser, params = policy_module.constant(), policy_module.constant_params(*setting, CYCLE)
+    totals = simulate.run(replay_of(trace), CYCLE, chooser, params, learned=False)
     rows = list(live_and_replayed(pair, trace, found, chooser, params, totals))
     for live, said, live_committed, committed in rows:
         assert live_committed == committed
@@ -91,7 +92,7 @@ def test_learned_policies_replay_as_they_run(pair, trace, found):
     chooser = networks.learned(CYCLE, widths)
     params = networks.init_learned(jax.random.key(3), CYCLE, widths)
     params = jax.tree.map(lambda leaf: leaf * 5, params)  # decisions that differ between places
-    totals = cycles.run(replay_of(trace), CYCLE, chooser, params, learned=True)
+    totals = simulate.run(replay_of(trace), CYCLE, chooser, params, learned=True)
     rows = list(live_and_replayed(pair, trace, found, chooser, params, totals))
     assert all(live_committed == committed for *_, live_committed, committed in rows)
 

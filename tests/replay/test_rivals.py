@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ltd_jax.baselines import catalogue, train
+from ltd_jax.baselines.classifiers import Parts
+from ltd_jax.baselines.cost_aware import Costs
 from ltd_jax.config import CycleConfig
-from ltd_jax.policies import catalogue, controller
-from ltd_jax.policies.settings import Costs, Parts
-from ltd_jax.replay import cycles, overhead, tuning
-from ltd_jax.replay.overhead import Overhead
+from ltd_jax.policies import policy as policy_module
+from ltd_jax.replay import profile, simulate
+from ltd_jax.replay.profile import Overhead
 from tests.oracle import replay as oracle
 from tests.replay import synthetic
 
@@ -22,13 +24,13 @@ TABLE = synthetic.table(CONFIG)
 
 @pytest.fixture(scope="module")
 def replay():
-    return cycles.build(TRACE, TABLE, CONFIG)
+    return simulate.build(TRACE, TABLE, CONFIG)
 
 
 def only_row_zero():
     """Verifies four nodes, of which only those along first slots are eligible."""
     keep = jnp.zeros((3, 2, 2), bool).at[:, 0].set(True)
-    return controller.constant()._replace(
+    return policy_module.constant()._replace(
         rank=lambda params, state, view: jnp.where(keep, view.score, -jnp.inf)
     )
 
@@ -51,9 +53,9 @@ def test_accepted_by_rank_equals_walking_the_masked_tree(replay, levels, size):
     @jax.jit
     @jax.vmap
     def found(position):
-        view = cycles.tree_view(replay, position, jnp.int32(levels))
+        view = simulate.tree_view(replay, position, jnp.int32(levels))
         rank_DWW = rule.rank((), (), view)
-        return cycles.accepted_by_rank(replay, position, rank_DWW, jnp.int32(CONFIG.sizes[size]))
+        return simulate.accepted_by_rank(replay, position, rank_DWW, jnp.int32(CONFIG.sizes[size]))
 
     count = len(TRACE.remaining)
     expected = [accepted_by_hand(position, levels, size) for position in range(count)]
@@ -62,16 +64,16 @@ def test_accepted_by_rank_equals_walking_the_masked_tree(replay, levels, size):
 
 
 def test_ranking_by_scores_changes_nothing(replay):
-    setting = controller.constant_params(3, 4, CONFIG)
-    same = controller.constant()._replace(rank=lambda params, state, view: view.score)
-    one = cycles.run(replay, CONFIG, controller.constant(), setting, learned=False)
-    two = cycles.run(replay, CONFIG, same, setting, learned=False)
+    setting = policy_module.constant_params(3, 4, CONFIG)
+    same = policy_module.constant()._replace(rank=lambda params, state, view: view.score)
+    one = simulate.run(replay, CONFIG, policy_module.constant(), setting, learned=False)
+    two = simulate.run(replay, CONFIG, same, setting, learned=False)
     jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
 def free(name, rule, params):
     """Deciding costs nothing."""
-    return overhead.FREE
+    return profile.FREE
 
 
 def costs():
@@ -83,19 +85,19 @@ def costs():
 @pytest.mark.parametrize("name", ["ddd", "svip", "gammatune+", "tiers", "cost-aware"])
 def test_tuning_finds_the_best_of_the_grid(replay, name):
     family, parts = catalogue.find(name), Parts(costs=costs())
-    first = tuning.published(replay, CONFIG, family, parts, free)
-    best = tuning.best(replay, CONFIG, first, parts)
-    unpriced, rates = overhead.with_overhead(replay, overhead.FREE), []
+    first = train.at_published(replay, CONFIG, family, parts, free)
+    best = train.tune(replay, CONFIG, first, parts)
+    unpriced, rates = profile.with_overhead(replay, profile.FREE), []
     for given in family.grid(CONFIG)[::6]:
         rule, params = family.build(CONFIG, first.setting | given, parts)
-        totals = cycles.run(unpriced, CONFIG, rule, params, learned=True)
-        rates.append(float(cycles.throughput(totals)))
+        totals = simulate.run(unpriced, CONFIG, rule, params, learned=True)
+        rates.append(float(simulate.throughput(totals)))
     assert best.tokens_per_second >= max(rates) * (1 - 1e-5)
     assert len(family.grid(CONFIG)) <= catalogue.BUDGET
 
 
 def test_what_decides_for_itself_pays_for_it(replay):
     family = catalogue.find("ddd")
-    cheap = tuning.published(replay, CONFIG, family, Parts(), free)
-    dear = tuning.published(replay, CONFIG, family, Parts(), lambda *_: Overhead(1e-3, 5e-3))
+    cheap = train.at_published(replay, CONFIG, family, Parts(), free)
+    dear = train.at_published(replay, CONFIG, family, Parts(), lambda *_: Overhead(1e-3, 5e-3))
     assert dear.tokens_per_second < cheap.tokens_per_second

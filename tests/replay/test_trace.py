@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
+from ltd_jax import files
 from ltd_jax.config import CycleConfig
-from ltd_jax.errors import UserError
+from ltd_jax.files import UserError
 from ltd_jax.replay import trace
 from tests.oracle import replay as oracle
 from tests.replay import synthetic
@@ -92,7 +93,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
     one, path = synthetic.trace(CONFIG), tmp_path / "trace.npz"
     trace.save(one, path)
     before = path.read_bytes()
-    with pytest.raises(RuntimeError), trace.replacing(path) as temporary:
+    with pytest.raises(RuntimeError), files.replacing(path) as temporary:
         temporary.write_bytes(b"half")
         raise RuntimeError
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1

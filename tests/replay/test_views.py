@@ -10,8 +10,8 @@ import pytest
 
 from ltd_jax.cycle import expand, prefill
 from ltd_jax.decoding import generate
-from ltd_jax.policies.controller import Controller, LevelView
-from ltd_jax.replay import cycles, record, views
+from ltd_jax.policies.policy import Controller, LevelView
+from ltd_jax.replay import record, simulate
 from ltd_jax.replay.record import Prompt
 from tests.cycle import stepping, tiny
 from tests.replay import synthetic
@@ -66,7 +66,7 @@ def replay(pair):
     found = [Prompt(PROMPT_T, 0)]
     trace = record.record(pair, found, NEW_TOKENS, ORIGIN, with_hidden=True)
     assert trace.hidden.dtype == np.float16
-    return cycles.build(trace, synthetic.table(CYCLE), CYCLE)
+    return simulate.build(trace, synthetic.table(CYCLE), CYCLE)
 
 
 @jax.jit
@@ -81,8 +81,8 @@ def look(params, threshold, state):
 @jax.jit
 def look_back(replay, threshold, position):
     """What is drafted at a position in the replay, the tree's view and the size that is chosen."""
-    drafted = cycles.draft(replay, position, KEEPER, threshold, KEEPER.init())
-    view = views.tree_view(replay, position, drafted.levels)
+    drafted = simulate.draft(replay, position, KEEPER, threshold, KEEPER.init())
+    view = simulate.tree_view(replay, position, drafted.levels)
     return drafted, view, KEEPER.choose_size(threshold, drafted.state, view)
 
 
@@ -124,8 +124,8 @@ def test_entropies_are_of_whole_distributions(pair, replay):
 
 
 def test_a_walk_takes_the_levels_of_live_decoding(pair, replay, threshold):
-    totals = cycles.run(replay, CYCLE, KEEPER, threshold, learned=False)
-    bursts = generate.speculative_bursts(pair, KEEPER, threshold, PROMPT_T, NEW_TOKENS)
+    totals = simulate.run(replay, CYCLE, KEEPER, threshold, learned=False)
+    bursts = generate.generate(pair, KEEPER, threshold, PROMPT_T, NEW_TOKENS)
     live = list(bursts)[1:]
     assert float(totals.cycles[0]) == len(live)
     assert float(totals.levels[0]) == sum(burst.levels for burst in live)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ltd_jax.config import CycleConfig
-from ltd_jax.errors import UserError
-from ltd_jax.policies import controller
-from ltd_jax.replay import cycles, optimum, retime, walk
+from ltd_jax.files import UserError
+from ltd_jax.policies import policy as policy_module
+from ltd_jax.replay import optimum, simulate
 from tests.replay import synthetic
 
 CONFIG = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 1, 2, 4, 8), context=64)
@@ -17,7 +17,7 @@ CONFIG = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 1, 2, 4, 8), context=
 @pytest.fixture(scope="module")
 def replay():
     trace = synthetic.trace(CONFIG, text_tokens=(24, 17, 20), agreement=0.9)
-    return cycles.build(trace, synthetic.table(CONFIG), CONFIG)
+    return simulate.build(trace, synthetic.table(CONFIG), CONFIG)
 
 
 def same_totals(found, expected):
@@ -27,51 +27,54 @@ def same_totals(found, expected):
 
 def test_a_walk_has_the_cycles_that_a_run_sums_up(replay):
     surest = lambda score: jnp.max(score)  # log-probability
-    changing = controller.constant()._replace(
+    changing = policy_module.constant()._replace(
         keep_drafting=lambda params, state, view: surest(view.score) > params,
         choose_size=lambda params, state, view: view.levels + (surest(view.score[0]) > params),
     )
-    found = walk.walk(replay, CONFIG, changing, jnp.float32(-0.5))
-    expected = cycles.run(replay, CONFIG, changing, jnp.float32(-0.5), learned=False)
-    same_totals(walk.totals(replay, CONFIG, found), expected)
+    found = simulate.list_cycles(replay, CONFIG, changing, jnp.float32(-0.5))
+    expected = simulate.run(replay, CONFIG, changing, jnp.float32(-0.5), learned=False)
+    same_totals(simulate.totals_of(replay, CONFIG, found), expected)
     assert len(np.unique(found.size)) > 1 and len(np.unique(found.levels)) > 1
     assert found.position[0] == 0 and set(np.asarray(replay.first)) <= set(found.position)
 
 
 def test_following_the_optimum_takes_its_time(replay):
     best = optimum.dynamic_programme(replay)
-    totals = walk.totals(replay, CONFIG, walk.follow(replay, best.levels, best.size))
-    rate = float(cycles.throughput(totals))
+    totals = simulate.totals_of(replay, CONFIG, simulate.follow(replay, best.levels, best.size))
+    rate = float(simulate.throughput(totals))
     assert rate == pytest.approx(best.tokens_per_second, rel=1e-5)
 
 
 def test_a_controller_remembers_along_a_text(replay):
-    counting = controller.constant()._replace(
+    counting = policy_module.constant()._replace(
         init=lambda: jnp.int32(0),
         keep_drafting=lambda params, state, view: view.levels < 1 + state % 3,
         choose_size=lambda params, state, view: view.levels,
         update=lambda state, outcome: state + 1,
     )
-    found = walk.walk(replay, CONFIG, counting, ())
+    found = simulate.list_cycles(replay, CONFIG, counting, ())
     first = np.isin(found.position, np.asarray(replay.first))
     text = np.cumsum(first) - 1
     turn = np.arange(len(text)) - np.flatnonzero(first)[text]
     np.testing.assert_array_equal(found.levels, 1 + turn % 3)
-    expected = cycles.run(replay, CONFIG, counting, (), learned=False)
-    same_totals(walk.totals(replay, CONFIG, found), expected)
+    expected = simulate.run(replay, CONFIG, counting, (), learned=False)
+    same_totals(simulate.totals_of(replay, CONFIG, found), expected)
 
 
 def test_entropy_of_choices():
-    assert walk.entropy(np.array([3, 3, 3])) == 0
-    assert walk.entropy(np.array([1, 2, 1, 2])) == pytest.approx(np.log(2))
+    assert simulate.choice_entropy(np.array([3, 3, 3])) == 0
+    assert simulate.choice_entropy(np.array([1, 2, 1, 2])) == pytest.approx(np.log(2))
 
 
 def test_retimed_is_as_if_built_with_the_other_table(replay):
     trace = synthetic.trace(CONFIG, text_tokens=(24, 17, 20), agreement=0.9)
     table = synthetic.table(CONFIG, seed=5, contexts=(4, 20, 60))
-    found, built = retime.retimed(replay, table, CONFIG), cycles.build(trace, table, CONFIG)
+    found, built = (
+        simulate.with_latency(replay, table, CONFIG),
+        simulate.build(trace, table, CONFIG),
+    )
     jax.tree.map(np.testing.assert_array_equal, found, built)
     assert found.score is replay.score
     other = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 2), context=64)
     with pytest.raises(UserError, match="fit the table"):
-        retime.retimed(replay, table, other)
+        simulate.with_latency(replay, table, other)

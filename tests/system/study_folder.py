@@ -9,11 +9,11 @@ from pathlib import Path
 
 from experiments import command
 from experiments.command import PairFlags
+from ltd_jax import workflow
 from ltd_jax.config import CycleConfig
-from ltd_jax.pipeline import questions
-from ltd_jax.pipeline.questions import QuestionFlags
 from ltd_jax.replay import latency
 from ltd_jax.replay import trace as traces
+from ltd_jax.workflow import QuestionFlags
 from tests.replay import synthetic
 
 CYCLE = CycleConfig(beam_width=2, max_levels=4, sizes=(0, 1, 2, 4, 8))
@@ -37,13 +37,13 @@ def make(out: Path, cycle: CycleConfig = CYCLE) -> Path:
     """Writes the three traces and a latency table; returns the folder."""
     pair = command.load_pair(PairFlags(dtype="float32"), cycle)
     for seed, split in enumerate(("train", "validation", "test")):
-        found = questions.ask(pair, ASKED, split, out).prompts
+        found = workflow.load_prompts(pair, ASKED, split, out).prompts
         made = synthetic.trace(cycle, seed=seed, text_tokens=TEXTS, agreement=0.9)
         made.task[:] = made.text
         made.provenance.update(
             tasks=TASKS,
             fingerprint=pair.fingerprint,
-            prompts=questions.digest_of(found),
+            prompts=workflow.digest_of(found),
             new_tokens=ASKED.new_tokens,
             dtype="float32",
             seconds=1.0,

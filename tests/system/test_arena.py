@@ -7,23 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import (
-    figure5_acceptance,
-    figure7_domains,
-    grid_search,
-    leaderboard,
-    table1_greedy,
-    table5_sampling,
-)
-from ltd_jax import provenance
-from ltd_jax.config import PolicyConfig
-from ltd_jax.cycle import pair as pairs
-from ltd_jax.errors import UserError
-from ltd_jax.policies import networks, saved, saved_heads
-from ltd_jax.policies.settings import Parts
+from experiments.paper import figure5_acceptance, figure7_domains, table1_greedy, table5_sampling
+from experiments.report import leaderboard as report_leaderboard
+from experiments.studies import grid_search, leaderboard
+from ltd_jax import files
+from ltd_jax.baselines import classifiers
+from ltd_jax.baselines.classifiers import Parts
+from ltd_jax.config import PolicyConfig, SamplingConfig, describe_sampling
+from ltd_jax.files import UserError
+from ltd_jax.models import pair as pairs
+from ltd_jax.policies import networks, saved
 from ltd_jax.replay import latency
-from ltd_jax.report import leaderboard as tables_of
-from ltd_jax.sampling import SamplingConfig, described
 from tests.models import folders
 from tests.replay import synthetic
 from tests.system import study_folder, tiny_pair
@@ -41,7 +35,7 @@ QUICK += ("--measure.policy-visits", 1)
 def trained(tmp_path_factory, whole):
     """What train_policies and train_classifiers leave, with random weights."""
     out = tmp_path_factory.mktemp("trained")
-    table, here = synthetic.table(CYCLE), provenance.device_name()
+    table, here = synthetic.table(CYCLE), files.device_name()
     fingerprint = pairs.load(CYCLE, whole / "target", whole / "draft").fingerprint
     table.provenance.update(fingerprint=fingerprint, device=here, dtype="float32")
     latency.save(table, out / "latency.json")
@@ -50,12 +44,12 @@ def trained(tmp_path_factory, whole):
     origin = {"fingerprint": fingerprint, "latency": latency.fingerprint(table), "device": here}
     origin |= {"dtype": "float32", "best": best, "learning": cost}
     save_policies(out, "least", origin | {"sampling": None})
-    hot = described(SamplingConfig(temperature=1.0))
+    hot = describe_sampling(SamplingConfig(temperature=1.0))
     save_policies(out / "sampled", "most", origin | {"sampling": hot})
     hidden = folders.DRAFT.hidden_size
-    head = saved_heads.network("specdec", 3).init(jax.random.key(1), jnp.zeros(hidden))
+    head = classifiers.head_network("specdec", 3).init(jax.random.key(1), jnp.zeros(hidden))
     parts = Parts({"specdec": head}, {"specdec": 3}, np.ones(2, np.float32))
-    saved_heads.save(out / "classifiers", parts, CYCLE, hidden, {"fingerprint": fingerprint})
+    classifiers.save_heads(out / "classifiers", parts, CYCLE, hidden, {"fingerprint": fingerprint})
     return out
 
 
@@ -114,7 +108,7 @@ def test_the_leaderboard_and_table_1_share_one_decoding(run, trained, out):
         cost = [1e-6 * entry[f"microseconds_per_{each}"] for each in ("pass", "cycle")]
         if name != "ltd":
             assert cost == pytest.approx(kept.get(name, [0, 0]))
-    assert tables_of.terminal_table("without a paper's table", found["rows"], 0, ())
+    assert report_leaderboard.terminal_table("without a paper's table", found["rows"], 0, ())
     runs = out / "temperature-0" / "runs.jsonl"
     decoded = runs.stat().st_mtime_ns
     again, said = run(table1_greedy, out, *arguments)

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from experiments import evaluate, generate, profile_latency, record_traces
-from ltd_jax import provenance
-from ltd_jax.config import PolicyConfig
-from ltd_jax.cycle import pair as pairs
+from ltd_jax import files
+from ltd_jax.config import GREEDY, PolicyConfig, describe_sampling
+from ltd_jax.models import pair as pairs
 from ltd_jax.policies import networks, saved
 from ltd_jax.replay import latency
 from ltd_jax.replay import trace as traces
-from ltd_jax.sampling import GREEDY, described
 from tests.replay import synthetic
 from tests.system.refusing import refusal
 from tests.system.tiny_pair import CYCLE, FLAGS, QUESTION
@@ -32,7 +31,11 @@ def fingerprint(root):
 
 def table(root, sizes=CYCLE.sizes, levels=CYCLE.max_levels, **origin):
     """A latency table of the pair in root/out."""
-    own = {"fingerprint": fingerprint(root), "dtype": "float32", "sampling": described(GREEDY)}
+    own = {
+        "fingerprint": fingerprint(root),
+        "dtype": "float32",
+        "sampling": describe_sampling(GREEDY),
+    }
     found = latency.additive(
         contexts=(16,),
         sizes=sizes,
@@ -40,7 +43,7 @@ def table(root, sizes=CYCLE.sizes, levels=CYCLE.max_levels, **origin):
         verify_seconds=np.ones((1, len(sizes))),
         plain_seconds=np.ones(1),
         decision_seconds=(0.0, 0.0),
-        provenance=own | {"device": provenance.device_name()} | origin,
+        provenance=own | {"device": files.device_name()} | origin,
     )
     latency.save(found, root / "out" / "latency.json")
     return found
@@ -62,7 +65,7 @@ def policies(root, best=True, **origin):
     found = {
         "fingerprint": fingerprint(root),
         "latency": latency.fingerprint(table(root)),
-        "device": provenance.device_name(),
+        "device": files.device_name(),
         "dtype": "float32",
     }
     chosen = {"best": {"levels": 1, "size": 2, "tokens_per_second": 1.0}, "learning": {}}

@@ -14,7 +14,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "\ndef main()" in pa
 
 
 def test_all_commands_are_found():
-    assert {"quickstart", "generate", "train_classifiers", "leaderboard"} <= set(NAMES)
+    assert {"quickstart", "generate", "train_classifiers", "autotune"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "all_tables"])

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import compare_learning, table6_observations, table10_widths
+from experiments.paper import table6_observations, table10_widths
+from experiments.studies import compare_learning, comparing
 from ltd_jax.config import PolicyConfig
-from ltd_jax.errors import UserError
-from ltd_jax.learning import lessons
-from ltd_jax.pipeline import comparing
+from ltd_jax.files import UserError
+from ltd_jax.learning import environment
 from ltd_jax.policies import networks
-from ltd_jax.replay import latency, shipped
+from ltd_jax.replay import latency
 from tests.learning import small
 from tests.system import study_folder
 
@@ -43,7 +43,7 @@ def run(module, out, monkeypatch, *arguments):
 
 def test_ways_of_learning(out, monkeypatch, capsys) -> None:
     table, mine = "a100-vicuna-13b-paper", out / "mine.json"
-    paper = shipped.find(table)
+    paper = latency.find(table)
     latency.save(dataclasses.replace(paper, plain_seconds=2 * paper.plain_seconds), mine)
     path = out / "compared" / "ways.json"
     arguments = ("--json", str(path), "--tables", table, str(mine))
@@ -110,9 +110,9 @@ def test_both_policies_take_every_observation(name) -> None:
     replay = small.replay(0)
 
     def decide(params):
-        lesson = lessons.build(replay, small.CYCLE, policy)
-        start = lessons.draw_start(lesson, policy, jax.random.key(0))
-        return lessons.decide(params, lesson, start, small.CYCLE, policy, None)
+        lesson = environment.observe_all(replay, small.CYCLE, policy)
+        start = environment.draw_start(lesson, policy, jax.random.key(0))
+        return environment.act(params, lesson, start, small.CYCLE, policy, None)
 
     params = networks.init_learned(jax.random.key(0), small.CYCLE, policy)
     assert jax.eval_shape(decide, params).size.dtype == jnp.int32

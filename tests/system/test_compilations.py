@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from ltd_jax.config import PolicyConfig
-from ltd_jax.cycle import loop, prefill
+from ltd_jax.cycle import prefill, step
 from ltd_jax.decoding import generate
-from ltd_jax.policies import controller, networks, saved
-from ltd_jax.replay.clock import Clock
+from ltd_jax.policies import networks, saved
+from ltd_jax.policies import policy as policy_module
+from ltd_jax.replay.profile import CycleTimer
 from tests.cycle import tiny
 
 SEED = 3
@@ -47,16 +48,16 @@ def compilations(jitted, run):
 
 
 def test_plain_decoding_compiles_its_step_once(pair):
-    run = lambda: [tokens(generate.plain_bursts(pair, one, NEW_TOKENS)) for one in PROMPTS]
-    assert compilations(loop.run_plain, run) == 1
-    assert compilations(loop.run_plain, run) == 0
+    run = lambda: [tokens(generate.generate_plain(pair, one, NEW_TOKENS)) for one in PROMPTS]
+    assert compilations(step.run_plain, run) == 1
+    assert compilations(step.run_plain, run) == 0
 
 
 def test_prompts_of_all_lengths_and_controllers_share_one_prefill(pair):
     seen = dataclasses.replace(POLICY.observation, recent=True)
     policy = dataclasses.replace(POLICY, observation=seen)
     remembering = networks.learned(pair.config.cycle, policy)
-    rules = (controller.constant(), remembering)
+    rules = (policy_module.constant(), remembering)
     run = lambda: [prefill.prefill(pair, rule, one) for rule in rules for one in PROMPTS]
     assert compilations(prefill.prefill_chunk, run) <= 1  # plain decoding may have left it
     assert compilations(prefill.prefill_chunk, run) == 0
@@ -69,30 +70,26 @@ def test_all_constants_share_one_cycle_and_give_one_text(pair):
     def run():
         for levels in range(1, cycle.max_levels + 1):
             for size in cycle.sizes:
-                params = controller.constant_params(levels, size, cycle)
-                bursts = generate.speculative_bursts(
-                    pair, controller.constant(), params, PROMPTS[-1], NEW_TOKENS
+                params = policy_module.constant_params(levels, size, cycle)
+                bursts = generate.generate(
+                    pair, policy_module.constant(), params, PROMPTS[-1], NEW_TOKENS
                 )
                 found.append(tokens(bursts))
 
-    assert compilations(loop.run_cycles, run) == 1
+    assert compilations(step.run_cycles, run) == 1
     assert all(text == found[0] for text in found)
 
 
 def test_what_is_timed_is_the_program_that_decodes(pair):
     cycle = pair.config.cycle
-    params = controller.constant_params(2, cycle.sizes[-1], cycle)
+    params = policy_module.constant_params(2, cycle.sizes[-1], cycle)
     ends = dataclasses.replace(pair, stop_tokens=(7,))
     for stopping in (ends, dataclasses.replace(pair, stop_tokens=(8,))):
-        list(generate.plain_bursts(stopping, PROMPTS[0], NEW_TOKENS))
-        list(
-            generate.speculative_bursts(
-                stopping, controller.constant(), params, PROMPTS[0], NEW_TOKENS
-            )
-        )
-    clock = Clock(ends, controller.constant(), 8, cycle.cycles_per_call)
-    assert compilations(loop.run_plain, clock.plain_seconds) == 0
-    assert compilations(loop.run_cycles, lambda: clock.cycle_seconds(params)) == 0
+        list(generate.generate_plain(stopping, PROMPTS[0], NEW_TOKENS))
+        list(generate.generate(stopping, policy_module.constant(), params, PROMPTS[0], NEW_TOKENS))
+    clock = CycleTimer(ends, policy_module.constant(), 8, cycle.cycles_per_call)
+    assert compilations(step.run_plain, clock.plain_seconds) == 0
+    assert compilations(step.run_cycles, lambda: clock.cycle_seconds(params)) == 0
 
 
 def test_all_weights_of_the_policies_share_one_cycle(pair, tmp_path):
@@ -105,10 +102,8 @@ def test_all_weights_of_the_policies_share_one_cycle(pair, tmp_path):
     def run():
         for params in (drawn, most, networks.forced(drawn, "least", 0), restored):
             policies = networks.learned(cycle, dataclasses.replace(POLICY))
-            found.append(
-                tokens(generate.speculative_bursts(pair, policies, params, PROMPTS[0], NEW_TOKENS))
-            )
+            found.append(tokens(generate.generate(pair, policies, params, PROMPTS[0], NEW_TOKENS)))
 
-    assert compilations(loop.run_cycles, run) == 1
-    plain = tokens(generate.plain_bursts(pair, PROMPTS[0], NEW_TOKENS))
+    assert compilations(step.run_cycles, run) == 1
+    plain = tokens(generate.generate_plain(pair, PROMPTS[0], NEW_TOKENS))
     assert found == [plain] * 4

@@ -1,4 +1,4 @@
-"""Losslessness on random pairs of every family; `experiments.check_lossless` does 2,000 tokens."""
+"""Losslessness on random pairs of every family; `experiments.proofs.check_lossless` does 2,000 tokens."""
 
 import dataclasses
 import json
@@ -6,13 +6,12 @@ import sys
 
 import pytest
 
-from experiments import check_lossless
 from experiments.command import PairFlags
+from experiments.proofs import check_lossless, promise, random_pairs
 from ltd_jax.config import CycleConfig
 from ltd_jax.decoding import generate
-from ltd_jax.decoding.generate import Burst
-from ltd_jax.errors import UserError
-from ltd_jax.pipeline import promise, random_pairs
+from ltd_jax.decoding.generate import Step
+from ltd_jax.files import UserError
 
 CYCLE = CycleConfig(beam_width=4, max_levels=3, sizes=(4,), context=96, prefill_chunk=8)
 CHECKED = ("qwen3, tied", "llama-3 with griffin")
@@ -28,14 +27,14 @@ def test_speculative_is_plain(family):
 
 def test_a_broken_promise_is_seen(monkeypatch):
     """A plain text of which one token was changed."""
-    honest = generate.plain_bursts
+    honest = generate.generate_plain
 
     def changed(pair, prompt_T, new_tokens):
         for place, burst in enumerate(honest(pair, prompt_T, new_tokens)):
             wrong = (burst.tokens[0] + 1) % pair.config.target.vocab_size
-            yield Burst((wrong,)) if place == 50 else burst
+            yield Step((wrong,)) if place == 50 else burst
 
-    monkeypatch.setattr(generate, "plain_bursts", changed)
+    monkeypatch.setattr(generate, "generate_plain", changed)
     pair = random_pairs.pair(CHECKED[0], cycle=CYCLE)
     kept = promise.check(pair, random_pairs.prompts(CHECKED[0], 1), 70, 70)
     assert (kept.tokens, kept.mismatches) == (50, 1)

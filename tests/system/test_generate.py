@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from experiments import command, generate
-from ltd_jax import prompts
-from ltd_jax.cycle.pair import ASSETS
+from ltd_jax import text as texts
+from ltd_jax.files import ASSETS
 
 TINY = ("--context", "96", "--new-tokens", "12")
 
@@ -29,7 +29,7 @@ def test_json_and_stream_say_the_same(monkeypatch, capsys, name):
     assert len(found["tokens"]) == 12 and found["tokens_per_second"] > 0
     assert (found["cycles"] == 11) == (name == "autoregressive")
     assert found["committed_per_cycle"] == pytest.approx(11 / found["cycles"])
-    tokenizer = prompts.load_tokenizer(ASSETS / "target")
+    tokenizer = texts.load_tokenizer(ASSETS / "target")
     assert found["text"] == tokenizer.decode(found["tokens"])
     assert "fingerprint" in err and name in err
     out, _ = run(monkeypatch, capsys, *asked)
@@ -72,7 +72,7 @@ def asked_of(monkeypatch, *lines):
 
 def test_a_stopped_answer_is_forgotten_and_the_chat_goes_on(monkeypatch, capsys):
     whole, seen = generate.decode, []
-    tokenizer = prompts.load_tokenizer(ASSETS / "target")
+    tokenizer = texts.load_tokenizer(ASSETS / "target")
 
     def decode(pair, method, prompt_T, *rest):
         seen.append(tokenizer.decode(prompt_T.tolist()))

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import gym_replay
+from experiments.studies import gym_replay
 from ltd_jax.config import CycleConfig
-from ltd_jax.replay import cycles, environment
+from ltd_jax.learning import environment
+from ltd_jax.replay import simulate
 from tests.replay import synthetic
 
 CONFIG = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 1, 2, 4), context=64)
@@ -17,7 +18,7 @@ SIZE = 2
 @pytest.fixture(scope="module")
 def replay():
     trace = synthetic.trace(CONFIG, seed=3, text_tokens=(9, 5, 12))
-    return cycles.build(trace, synthetic.table(CONFIG), CONFIG)
+    return simulate.build(trace, synthetic.table(CONFIG), CONFIG)
 
 
 @pytest.mark.parametrize("reward", ["paper", "accepted", "time"])

@@ -9,8 +9,8 @@ import pytest
 import tokenizers
 
 from experiments import command, inspect
-from ltd_jax.cycle.pair import ASSETS
-from ltd_jax.models import tensor_files
+from ltd_jax.files import ASSETS
+from ltd_jax.models.hf import tensors as hf_tensors
 from tests.models.test_weights import rewrite
 
 
@@ -33,7 +33,7 @@ def test_a_good_pair(folders, monkeypatch, capsys):
     assert found["doubts"] == [] and found["accepted_per_cycle"] > 0.5
     files = {"target": 0, "draft": 0}
     for name in files:
-        folder = tensor_files.TensorFolder(folders / name)
+        folder = hf_tensors.TensorFolder(folders / name)
         shapes = [folder.shape(tensor) for tensor in folder.stored if "2" not in tensor[:3]]
         files[name] = sum(4 * int(np.prod(shape)) for shape in shapes)
     assert found["bytes"]["target"] == files["target"]

@@ -28,7 +28,7 @@ def plain_texts():
     found = {}
     for seed, prompt in PLACES:
         pair, prompt_T = tiny.pair(seed), np.array(tiny.prompts(seed)[prompt])
-        bursts = generate.plain_bursts(pair, prompt_T, NEW_TOKENS)
+        bursts = generate.generate_plain(pair, prompt_T, NEW_TOKENS)
         found[seed, prompt] = [token for burst in bursts for token in burst.tokens]
     return found
 
@@ -45,9 +45,7 @@ def test_speculative_decoding_gives_the_same_text(plain_texts, name):
     for seed, prompt in PLACES:
         pair, prompt_T = tiny.pair(seed), np.array(tiny.prompts(seed)[prompt])
         bursts = list(
-            generate.speculative_bursts(
-                pair, menu.CONTROLLER, CONTROLLERS[name], prompt_T, NEW_TOKENS
-            )
+            generate.generate(pair, menu.CONTROLLER, CONTROLLERS[name], prompt_T, NEW_TOKENS)
         )
         found = [token for burst in bursts for token in burst.tokens]
         assert found == plain_texts[seed, prompt]

@@ -8,12 +8,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import jax, jax.numpy as jnp, numpy as np
-from ltd_jax.learning import both, exact, joint, lessons
+from ltd_jax.learning import environment as lessons, exact, joint, loop as both
 from tests.learning import small
 
 assert len(jax.devices()) == 8
 mesh = jax.make_mesh((8,), (both.AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
-lesson = lessons.build(small.replay(0), small.CYCLE, small.POLICY)
+lesson = lessons.observe_all(small.replay(0), small.CYCLE, small.POLICY)
 for way, settings in ((exact, small.EXACT), (joint, small.JOINT)):
     found = []
     for where in (None, mesh):

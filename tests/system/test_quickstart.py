@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from experiments import command, evaluate, profile_latency, record_traces
-from ltd_jax import prompts, report
+from experiments.report import schema
+from ltd_jax import text as texts
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +29,7 @@ def out(tmp_path_factory):
 
 def test_report_is_whole_and_lossless(out):
     found = json.loads((out / "report.json").read_text())
-    report.check(found)
+    schema.check(found)
     assert found["lossless"]["mismatches"] == 0
     assert found["lossless"]["tokens_compared"] > 500
     assert {row["method"] for row in found["methods"]} == {
@@ -64,11 +65,11 @@ def test_the_other_commands_go_on_from_there(out, capsys, monkeypatch):
     assert found["methods"] == before["methods"] and found == json.loads(
         (out / "report.json").read_text()
     )
-    for task in prompts.TASKS:
+    for task in texts.TASKS:
         written = {path.stem for path in (out / "answers" / task).iterdir()}
         assert written > {"autoregressive", "eagle3", "best_constant", "ltd"}
     trace = said(capsys, monkeypatch, record_traces, *questions, *cycle)
-    assert trace["texts"] == 2 * len(prompts.TASKS) and trace["positions"] == trace["texts"] * 23
+    assert trace["texts"] == 2 * len(texts.TASKS) and trace["positions"] == trace["texts"] * 23
     table = said(capsys, monkeypatch, profile_latency, "--out", out, *cycle)
     assert table == json.loads((out / "latency.json").read_text())
 

@@ -2,11 +2,11 @@
 
 import json
 
-from experiments import study_sampled_policies
-from ltd_jax import provenance
-from ltd_jax.cycle import pair as pairs
+from experiments.studies import study_sampled_policies
+from ltd_jax import files
+from ltd_jax.config import SamplingConfig, describe_sampling
+from ltd_jax.models import pair as pairs
 from ltd_jax.replay import latency
-from ltd_jax.sampling import SamplingConfig, described
 from tests.replay import synthetic
 from tests.system import study_folder, tiny_pair
 
@@ -29,8 +29,8 @@ def test_policies_learn_from_every_kind_of_texts(whole, tmp_path, monkeypatch, c
     fingerprint = pairs.load(tiny_pair.CYCLE, whole / "target", whole / "draft").fingerprint
     table.provenance.update(
         fingerprint=fingerprint,
-        device=provenance.device_name(),
-        sampling=described(SamplingConfig(temperature=1.0)),
+        device=files.device_name(),
+        sampling=describe_sampling(SamplingConfig(temperature=1.0)),
     )
     latency.save(table, out / "latency.json")
     pair = ("--target", whole / "target", "--draft", whole / "draft", "--questions", asked)

@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ltd_jax.config import CycleConfig
-from ltd_jax.decoding import benchmark, distribution, generate, lossless
+from experiments.proofs import distribution
+from ltd_jax.config import CycleConfig, SamplingConfig
+from ltd_jax.decoding import benchmark, generate, lossless
 from ltd_jax.decoding.benchmark import Method
-from ltd_jax.policies import controller
-from ltd_jax.replay import cycles, record
+from ltd_jax.policies import policy as policy_module
+from ltd_jax.replay import record, simulate
 from ltd_jax.replay.record import Prompt
-from ltd_jax.sampling import SamplingConfig
 from tests.replay import synthetic
 
 CYCLE = CycleConfig(beam_width=4, max_levels=3, sizes=(0, 12), context=64, prefill_chunk=8)
@@ -23,9 +23,9 @@ HOT = SamplingConfig(
 METHODS = [
     Method("plain"),
     *[
-        Method(f"{levels}, {size}", controller.constant(), params)
+        Method(f"{levels}, {size}", policy_module.constant(), params)
         for levels, size in ((1, 12), (3, 12), (3, 0))
-        for params in [controller.constant_params(levels, size, CYCLE)]
+        for params in [policy_module.constant_params(levels, size, CYCLE)]
     ],
 ]
 
@@ -63,9 +63,9 @@ def test_the_replay_is_exact_for_sampled_texts(decoded):
     pair, runs = decoded
     origin = {"tasks": ["a"], "fingerprint": "f", "prompts": "p", "new_tokens": NEW}
     trace = record.record(pair, PROMPTS, NEW, origin)
-    replay = cycles.build(trace, synthetic.table(CYCLE), CYCLE)
+    replay = simulate.build(trace, synthetic.table(CYCLE), CYCLE)
     for method in METHODS[1:]:
-        totals = cycles.run(replay, CYCLE, method.controller, method.params, learned=False)
+        totals = simulate.run(replay, CYCLE, method.controller, method.params, learned=False)
         live = [len(run.committed) for run in runs if run.method == method.name]
         assert totals.cycles.tolist() == live
 
@@ -120,7 +120,7 @@ def test_sequential_texts_are_reproducible():
     method = METHODS[2]
     decode = lambda pair: [
         token
-        for burst in generate.speculative_bursts(
+        for burst in generate.generate(
             pair, method.controller, method.params, PROMPTS[0].token, NEW
         )
         for token in burst.tokens

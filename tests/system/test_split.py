@@ -10,9 +10,9 @@ import pytest
 
 from ltd_jax import presets
 from ltd_jax.config import PairConfig
-from ltd_jax.cycle import pair as pairs
-from ltd_jax.errors import UserError
-from ltd_jax.models import split
+from ltd_jax.files import UserError
+from ltd_jax.models import pair as pairs
+from ltd_jax.models import sharding
 from ltd_jax.presets import EMBEDDED_CYCLE
 
 ROOT = Path(__file__).parents[2]
@@ -20,22 +20,22 @@ PROGRAM = """
 import collections, logging, math, re, sys
 from pathlib import Path
 import jax, jax.numpy as jnp, numpy as np
-from ltd_jax.cycle import loop, pair as pairs
+from ltd_jax.cycle import step as loop
+from ltd_jax.models import pair as pairs
 from ltd_jax.decoding import generate
-from ltd_jax.models import draft_folder, weights
-from ltd_jax.config import GriffinConfig, PolicyConfig
-from ltd_jax.pipeline import inspection, random_pairs
-from ltd_jax.policies import controller, networks
+from ltd_jax.models.hf import inspect as inspection, weights
+from ltd_jax.config import GriffinConfig, PolicyConfig, SamplingConfig
+from experiments.proofs import random_pairs
+from ltd_jax.policies import networks, policy as controller
 from ltd_jax.replay import record
-from ltd_jax.replay.clock import Clock
-from ltd_jax.sampling import SamplingConfig
+from ltd_jax.replay.profile import CycleTimer as Clock
 from tests.system import tiny_pair
 
 family, devices, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 drawn = random_pairs.pair(family)
 cycle, asked = drawn.config.cycle, random_pairs.prompts(family, 3)
 weights.save_target(folder / "target", drawn.config.target, drawn.params.target, "float32")
-draft_folder.save_draft(folder / "draft", drawn.config.draft, drawn.params.draft, "float32")
+weights.save_draft(folder / "draft", drawn.config.draft, drawn.params.draft, "float32")
 tiny_pair.tokenizer().save(str(folder / "target" / "tokenizer.json"))
 setting = controller.constant_params(3, 10, cycle)
 origin = {"tasks": ["a"], "fingerprint": "f", "prompts": "p", "new_tokens": 20}
@@ -49,9 +49,9 @@ logging.getLogger("jax").addHandler(Compilations())
 logging.getLogger("jax").propagate = False
 
 def decode(pair):
-    plain = [[t for b in generate.plain_bursts(pair, one, 40) for t in b.tokens] for one in asked]
+    plain = [[t for b in generate.generate_plain(pair, one, 40) for t in b.tokens] for one in asked]
     bursts = [
-        list(generate.speculative_bursts(pair, controller.constant(), setting, one, 40))
+        list(generate.generate(pair, controller.constant(), setting, one, 40))
         for one in asked
     ]
     return plain, [[t for b in text for t in b.tokens] for text in bursts], bursts
@@ -84,7 +84,7 @@ layer = many.params.target.layers[0]
 assert layer.q.addressable_shards[0].data.size * devices == layer.q.size
 
 held = lambda tree: sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
-memory = inspection.memory_of(many.config, jnp.float32, devices)
+memory = inspection.estimate_memory(many.config, jnp.float32, devices)
 student = many.params.draft.replace(embedding=None)
 if isinstance(many.config.draft, GriffinConfig):
     student = student.replace(head=None)
@@ -105,9 +105,9 @@ policies = networks.init_learned(jax.random.key(0), cycle, widths)
 drawing = SamplingConfig(temperature=1.0, repetition_penalty=1.2)
 texts = []
 for pair in (one.sampled(drawing, 3), many.sampled(drawing, 3)):
-    texts.append([t for b in generate.plain_bursts(pair, asked[0], 30) for t in b.tokens])
+    texts.append([t for b in generate.generate_plain(pair, asked[0], 30) for t in b.tokens])
 rule = networks.learned(cycle, widths)
-bursts = generate.speculative_bursts(many.sampled(drawing, 3), rule, policies, asked[0], 30)
+bursts = generate.generate(many.sampled(drawing, 3), rule, policies, asked[0], 30)
 texts.append([t for b in bursts for t in b.tokens])
 assert texts[0] == texts[1] == texts[2], texts
 
@@ -147,8 +147,8 @@ def test_devices_that_there_are_not(devices, words):
 def test_what_the_devices_do_not_divide_is_said():
     llama = presets.LLAMA_3_1_8B
     pair = PairConfig(llama, presets.eagle3_draft(llama), presets.PAPER_CYCLE, devices=16)
-    assert split.uneven(pair) == ()  # two devices share each of eight key-value heads
-    (remark,) = split.uneven(dataclasses.replace(pair, devices=3))
+    assert sharding.uneven(pair) == ()  # two devices share each of eight key-value heads
+    (remark,) = sharding.uneven(dataclasses.replace(pair, devices=3))
     assert (
         remark
         == "3 devices do not divide 32 heads and 14336 rows of `down`: these maps are copied."

@@ -5,21 +5,20 @@ import json
 import numpy as np
 import pytest
 
-from experiments import (
+from experiments import autotune
+from experiments.paper import (
     all_tables,
-    autotune,
     figure3_curves,
     figure6_interaction,
-    retarget,
     table2_rewards,
     table4_components,
     table7_8_iterations,
     table9_overhead,
 )
-from ltd_jax.pipeline import autotune as autotune_library
-from ltd_jax.pipeline import settings_file
+from experiments.report import paper, study_plots
+from experiments.studies import autotune as studies_autotune
+from experiments.studies import retarget, settings_file
 from ltd_jax.policies import saved
-from ltd_jax.report import paper
 from tests.system import study_folder
 
 
@@ -119,7 +118,7 @@ def test_interaction(result, out):
         (policies, accepted) for policies in ("iter0", "ltd") for accepted in ("few", "many")
     ]
     for row in found["rows"]:
-        places = sum(row[place] for place in figure6_interaction.PLACES)
+        places = sum(row[place] for place in study_plots.PLACES)
         assert places == pytest.approx(1 if row["cycles"] else 0)
         assert 0 <= row["levels_entropy"] <= np.log(study_folder.CYCLE.max_levels) + 1e-9
     assert found["paper"] == [each._asdict() for each in paper.FIGURE6]
@@ -152,7 +151,7 @@ def test_autotune(out, monkeypatch, capsys):
     rate = {row["method"]: row["tokens_per_second"] for row in found["methods"]}
     assert list(rate) == ["autoregressive", "eagle3", "best_constant", "ltd", "optimum"]
     assert rate["optimum"] >= max(rate.values())
-    assert found["chosen"] == max(autotune_library.CANDIDATES, key=rate.get)
+    assert found["chosen"] == max(studies_autotune.CANDIDATES, key=rate.get)
     assert [row["context"] for row in found["contexts"]] == [8, 32]
     for row in found["contexts"]:  # the synthetic table: larger contexts cost more, all alike
         assert row["speedup"] == pytest.approx(found["contexts"][0]["speedup"], rel=0.3)

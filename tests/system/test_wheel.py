@@ -12,12 +12,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 USE_THE_INSTALLED = """
 import ltd_jax
-from ltd_jax import prompts
+from ltd_jax import text as prompts
 from ltd_jax.presets import EMBEDDED_CYCLE
-from ltd_jax.cycle import pair
+from ltd_jax.files import ASSETS
+from ltd_jax.models import pair
 
 print(ltd_jax.__file__)
-tokenizer = prompts.load_tokenizer(pair.ASSETS / "target")
+tokenizer = prompts.load_tokenizer(ASSETS / "target")
 for question in prompts.load_task("test", "code"):
     prompts.encode_prompt(tokenizer, question, EMBEDDED_CYCLE.context)
 print(pair.load(EMBEDDED_CYCLE).fingerprint)

@@ -12,7 +12,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from ltd_jax.config import CycleConfig
-from ltd_jax.models import draft_folder, weights
+from ltd_jax.models.hf import weights as hf_weights
 from tests.models import folders
 
 END = "<|end|>"
@@ -48,8 +48,8 @@ def tokenizer(*more: str) -> tokenizers.Tokenizer:
 def write(root: Path) -> Path:
     """Writes root/target and root/draft; returns the root."""
     target, draft = folders.target_params(TARGET), folders.draft_params(DRAFT, tokens=TOKENS)
-    weights.save_target(root / "target", TARGET, target, "float32", shard_bytes=SHARD_BYTES)
-    draft_folder.save_draft(root / "draft", DRAFT, draft, "float32")
+    hf_weights.save_target(root / "target", TARGET, target, "float32", shard_bytes=SHARD_BYTES)
+    hf_weights.save_draft(root / "draft", DRAFT, draft, "float32")
     tokenizer().save(str(root / "target" / "tokenizer.json"))
     settings = {"chat_template": TEMPLATE, "eos_token": END}
     (root / "target" / "tokenizer_config.json").write_text(json.dumps(settings))

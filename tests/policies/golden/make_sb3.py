@@ -2,19 +2,15 @@
 
 python -m tests.policies.golden.make_sb3
 
-Small networks of the published shapes' ends, their logits and values on fixed observations; and
-checks that the library reads what `sb3_export.write` makes of them.
+Small networks of the published shapes' ends, their logits and values on fixed observations.
 """
 
-import tempfile
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 import stable_baselines3
 import torch
-
-from ltd_jax.policies import sb3_export, sb3_file
 
 FOLDER = Path(__file__).parent
 KINDS = {
@@ -67,12 +63,6 @@ def main() -> None:
         arrays |= {f"{name}/observation": rows}
         arrays |= {f"{name}/{key}": value for key, value in found.items()}
         print(name, found["logits"].argmax(1))
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "written.zip"
-            sb3_export.write(sb3_file.read(FOLDER / f"{name}.zip"), path)
-            again = answers(stable_baselines3.PPO.load(path, device="cpu").policy, rows)
-        for key, value in found.items():
-            np.testing.assert_array_equal(again[key], value)
     np.savez_compressed(FOLDER / "sb3.npz", **arrays)
 
 

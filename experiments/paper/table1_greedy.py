@@ -1,0 +1,27 @@
+"""Table 1: all methods at temperature 0, beside the paper's numbers.
+
+    python -m experiments.train_policies --out runs/embedded         about 5 minutes on 2 CPU cores
+    python -m experiments.train_classifiers --out runs/embedded      about 2 minutes
+    python -m experiments.paper.table1_greedy --out runs/arena             about 10 minutes
+
+Any pair and questions by flags. Writes OUT/results/table1_greedy.json and .png; the leaderboard
+with the same --out uses the same decoding. In the paper LTD is first, 2 to 36 % over the best
+constant.
+"""
+
+from rich.console import Console
+
+from experiments import command
+from experiments.report.paper_methods import TABLE1
+from experiments.studies import arena
+from experiments.studies.arena import ArenaFlags
+
+
+def main() -> None:
+    config = command.parse(lambda preset: ArenaFlags())
+    console = Console()
+    arena.show(config, "table1_greedy", 0.0, TABLE1[:2], console)
+
+
+if __name__ == "__main__":
+    command.run(main)

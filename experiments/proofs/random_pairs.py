@@ -1,0 +1,182 @@
+"""Small random pairs of every known family: what losslessness is shown on without any weights.
+
+Random drafts are hardly ever right. So one map of each draft is fitted (ridge regression, on a few
+of the target's texts) to what the target says next: cycles accept nothing, something and
+everything, and every part of the cycle decides what is said.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ltd_jax.config import (
+    CycleConfig,
+    DraftConfig,
+    GriffinConfig,
+    PairConfig,
+    RopeScaling,
+    TargetConfig,
+)
+from ltd_jax.decoding import generate
+from ltd_jax.models import cpu_layout, draft, layers, target
+from ltd_jax.models.draft import DraftParams
+from ltd_jax.models.eagle3 import Eagle3Params
+from ltd_jax.models.pair import Pair, PairParams
+
+CYCLE = CycleConfig(beam_width=4, max_levels=4, sizes=(0, 1, 4, 10), context=256, prefill_chunk=16)
+DRAFT_TOKENS = 16  # of an EAGLE-3 draft with d2t
+FIT_TEXTS, FIT_PROMPT, FIT_TOKENS = 6, 4, 60  # what drafts are fitted to
+EMBEDDING_SIZE = 0.3
+SHARPNESS = 8.0  # of the logits that the fit wants
+LLAMA = TargetConfig(
+    vocab_size=24,
+    hidden_size=32,
+    intermediate_size=48,
+    layer_count=3,
+    head_count=4,
+    kv_head_count=2,
+    head_dim=8,
+    feature_layers=(1, 2, 3),
+)
+SCALED: dict[str, Any] = {"rope_theta": 5e5, "rope_scaling": RopeScaling(8.0, 1.0, 4.0, 64)}
+QWEN2: dict[str, Any] = {"attention_bias": True, "rms_norm_eps": 1e-6, "rope_theta": 1e6}
+QWEN3: dict[str, Any] = {"qk_norm": True, "head_dim": 12, "rms_norm_eps": 1e-6, "rope_theta": 1e6}
+FAMILIES = {
+    "llama-1": dataclasses.replace(LLAMA, kv_head_count=4, rms_norm_eps=1e-6),
+    "llama-2": LLAMA,
+    "llama-3": dataclasses.replace(LLAMA, rope_theta=5e5),
+    "llama-3.1": dataclasses.replace(LLAMA, **SCALED),
+    "llama-3.2, tied": dataclasses.replace(LLAMA, tie_embeddings=True, **SCALED),
+    "vicuna": dataclasses.replace(LLAMA, kv_head_count=4, rms_norm_eps=1e-6),
+    "qwen2": dataclasses.replace(LLAMA, **QWEN2),
+    "qwen2.5, tied": dataclasses.replace(LLAMA, tie_embeddings=True, **QWEN2),
+    "qwen3": dataclasses.replace(LLAMA, **QWEN3),
+    "qwen3, tied": dataclasses.replace(LLAMA, tie_embeddings=True, **QWEN3),
+    "llama-3 with griffin": dataclasses.replace(LLAMA, rope_theta=5e5, feature_layers=()),
+}
+ALL_TOKENS = ("llama-1", "vicuna")  # families whose drafts have no d2t
+
+
+def draft_config(family: str) -> DraftConfig | GriffinConfig:
+    """The draft of a family: the published one's kind, as wide as the target."""
+    config = FAMILIES[family]
+    shared: dict[str, Any] = {"intermediate_size": 48, "head_count": 4, "head_dim": 8}
+    if not config.feature_layers:
+        return GriffinConfig(config.vocab_size, config.hidden_size, kv_head_count=4, **shared)
+    return DraftConfig(
+        vocab_size=config.vocab_size,
+        draft_vocab_size=config.vocab_size if family in ALL_TOKENS else DRAFT_TOKENS,
+        hidden_size=config.hidden_size,
+        target_hidden_size=config.hidden_size,
+        kv_head_count=config.kv_head_count,
+        **shared,
+    )
+
+
+def pair(family: str, seed: int = 0, cycle: CycleConfig | None = None) -> Pair:
+    """A family's pair in f32; the draft shares the target's embedding, as published drafts do."""
+    config = PairConfig(FAMILIES[family], draft_config(family), cycle or CYCLE)
+    random, key = np.random.default_rng(seed), jax.random.key(0)
+    teacher = _filled(random, jax.eval_shape(lambda: target.init(key, config.target)))
+    token = jnp.arange(config.draft.draft_vocab_size, dtype=jnp.int32)  # until texts are known
+    student = jax.eval_shape(
+        lambda: draft.init(key, config.draft, teacher.embedding, token, teacher.head)
+    )
+    student = _filled(random, student).replace(embedding=teacher.embedding, target_token=token)
+    if isinstance(config.draft, GriffinConfig):
+        student = student.replace(head=teacher.head)
+    names = (f"random {family}", "random draft")
+    raw = Pair(config, PairParams(teacher, student), jnp.float32, names=names)
+    asked = random.integers(0, config.target.vocab_size, (FIT_TEXTS, FIT_PROMPT)).astype(np.int32)
+    fitted = fit(raw, list(asked))
+    params = PairParams(teacher, fitted)
+    if cpu_layout.wanted(raw.dtype):  # as loaded pairs are
+        packed: Any = cpu_layout.block_draft(fitted)
+        if fitted.head is teacher.head and teacher.head is not None:
+            packed = packed.replace(head=cpu_layout.blocked(teacher.head))
+        params = PairParams(cpu_layout.block_target(teacher), packed)
+    return dataclasses.replace(raw, params=params)
+
+
+def prompts(family: str, count: int, seed: int = 0) -> list[np.ndarray]:
+    """Random prompts of 1 to 24 tokens."""
+    random = np.random.default_rng(seed + 1)
+    draw = lambda: random.integers(0, FAMILIES[family].vocab_size, random.integers(1, 25))
+    return [draw().astype(np.int32) for _ in range(count)]
+
+
+def fit(raw: Pair, asked: Sequence[np.ndarray]) -> DraftParams:
+    """The draft with one map fitted to the target's plain texts behind some prompts."""
+    rows, following = [], []
+    for prompt_T in asked:
+        bursts = generate.generate_plain(raw, prompt_T, FIT_TOKENS)
+        text = np.concatenate([prompt_T, *(burst.tokens for burst in bursts)]).astype(np.int32)
+        rows.append(np.asarray(_readings(raw.params, raw.config, text[:-1]))[:-1])
+        following.append(text[2:])
+    known, following_P = np.concatenate(rows), np.concatenate(following)
+    student: Any = raw.params.draft
+    student = student.replace(target_token=commonest(following_P, raw.config.draft))
+    wanted = SHARPNESS * (following_P[:, None] == np.asarray(student.target_token)).astype(float)
+    if isinstance(student, Eagle3Params):
+        return student.replace(head=jnp.asarray(_ridge(known, wanted), jnp.float32))
+    E, head = raw.config.draft.hidden_size, np.asarray(raw.params.target.head)
+    stream, inner = known[:, :E], known[:, E:]
+    down = _ridge(inner, wanted @ np.linalg.pinv(head) - stream)
+    return student.replace(down=student.down.at[:, :E].set(jnp.asarray(down, jnp.float32)))
+
+
+def commonest(tokens_P: np.ndarray, config: DraftConfig | GriffinConfig) -> jax.Array:
+    """The draft's vocabulary, i32 [Y]: the tokens that texts have most often, ascending."""
+    counts = np.bincount(tokens_P, minlength=config.vocab_size)
+    best = np.argsort(-counts, kind="stable")[: config.draft_vocab_size]
+    return jnp.asarray(np.sort(best), jnp.int32)
+
+
+@functools.partial(jax.jit, static_argnames="pair")
+def _readings(both: PairParams, pair: PairConfig, text_S: jax.Array) -> jax.Array:
+    """What the fitted map reads behind every token: normed outputs, or Griffin's stream and act."""
+    config, params, S = pair.draft, both.draft, text_S.shape[0]
+    causal, places = jnp.tril(jnp.ones((S, S), bool)), jnp.arange(S)
+    given = (both.target, pair.target, text_S, places, causal, None)
+    feature = draft.fuse(params, config, target.forward(*given)[1])
+    kind, token_S = draft.kind_of(config), jnp.roll(text_S, -1)
+    stream = kind.enter(params, config, token_S, feature)
+    query, key, value = kind.project(params, config, token_S, stream, places)
+    mixed = layers.attention(query, key.transpose(1, 0, 2), value.transpose(1, 0, 2), causal)
+    if isinstance(params, Eagle3Params):
+        hidden = kind.finish(params, config, stream, mixed)
+        return layers.rms_norm(hidden, params.norm, config.rms_norm_eps)
+    stream = stream + mixed @ params.o
+    assert params.up is not None  # gate and up are not joined yet
+    normed = layers.rms_norm(stream, params.post_attention_norm, config.rms_norm_eps)
+    inner = jax.nn.silu(normed @ params.gate) * (normed @ params.up)
+    return jnp.concatenate([stream, inner], axis=1)
+
+
+def _ridge(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The linear map that takes rows nearest to what is wanted."""
+    square = rows.T @ rows + np.eye(rows.shape[1])
+    return np.linalg.solve(square, rows.T @ wanted)
+
+
+def _filled(random: np.random.Generator, shapes):
+    """Matrices that keep a row's size, vectors around 1, and small embeddings.
+
+    Layers outweigh the embedding in the stream; else a tied target repeats its last token.
+    """
+
+    def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        if len(leaf.shape) == 1:
+            return jnp.asarray(1 + 0.3 * random.normal(size=leaf.shape), jnp.float32)
+        scale = leaf.shape[0] ** -0.5
+        return jnp.asarray(scale * random.normal(size=leaf.shape), jnp.float32)
+
+    filled = jax.tree.map(draw, shapes)
+    small = EMBEDDING_SIZE * random.normal(size=shapes.embedding.shape)
+    embedding = jnp.asarray(small, jnp.float32)
+    return filled.replace(embedding=embedding)

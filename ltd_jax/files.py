@@ -1,0 +1,215 @@
+"""The one exception that is meant for the person at the keyboard."""
+# DOC """The processor of this machine: what it is called, how many cores, how wide its vectors are."""
+# DOC """Where a number comes from: device, versions, date, command; goes with all that is written."""
+# DOC """What a measurement has got so far, in a file: a killed one goes on where it was.
+# DOC
+# DOC Every entry is written as soon as it is measured. The file says what was measured (pair, device,
+# DOC settings); what was measured otherwise is left aside with a warning, as is a damaged file.
+# DOC """
+
+import contextlib
+import datetime
+import functools
+import json
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ltd_jax import __version__
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+class UserError(ValueError):
+    """One sentence for the person at the keyboard; commands print it and exit with code 2."""
+
+
+def processor_name() -> str:
+    """Kind, vector instructions and usable cores, as in "AMD EPYC (AVX2), 2 cores"."""
+    kind = _cpuinfo().get("model name") or platform.processor() or platform.machine()
+    vectors = f" ({vector_instructions()})" if vector_instructions() else ""
+    return f"{kind}{vectors}, {core_count()} cores"
+
+
+def core_count() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def vector_instructions() -> str:
+    """Either "AVX-512" or "AVX2"; empty where neither is known of."""
+    flags = _cpuinfo().get("flags", "").split()
+    return "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else ""
+
+
+@functools.cache
+def _cpuinfo() -> dict[str, str]:
+    """What Linux says of the first core; nothing elsewhere."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            first = file.read().split("\n\n", 1)[0]
+    except OSError:
+        return {}
+    pairs = [line.split(":", 1) for line in first.splitlines() if ":" in line]
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+OVER_DEVICES = ", split over "  # in a device's name, before the number of devices
+
+
+def environment(dtype: str, devices: int = 1) -> dict[str, Any]:
+    """Device, dtype, versions, date (UTC) and command of this process, as JSON values.
+
+    Args:
+      devices: that a pair is split over.
+    """
+    return {
+        "device": device_name(devices),
+        "device_count": jax.device_count(),
+        "dtype": dtype,
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "ltd_jax": __version__,
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "command": _command(),
+    }
+
+
+def _command() -> str:
+    """The command line as a user would type it, without the machine's paths."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    name = f"python -m {spec.name}" if spec is not None else sys.argv[0].rsplit("/", 1)[-1]
+    return " ".join([name, *sys.argv[1:]])
+
+
+def device_name(devices: int = 1) -> str:
+    """The kind of the first device; of a processor also its vectors and usable cores.
+
+    Args:
+      devices: that a pair is split over; more than one are another device in all that is compared.
+    """
+    device = jax.devices()[0]
+    name = processor_name() if device.platform == "cpu" else device.device_kind
+    return name if devices == 1 else f"{name}{OVER_DEVICES}{devices}"
+
+
+class Place(NamedTuple):
+    """Where something was made, or is used."""
+
+    device: str
+    dtype: str | None = None  # of the weights; None = not said
+
+
+def must_be_here(what: str, there: Place, here: Place, other: bool, remedy: str) -> None:
+    """Raises UserError where something was made for another device or dtype.
+
+    Args:
+      what: the sentence's beginning, up to the device it was made for.
+      other: only warn; --allow-other-hardware.
+      remedy: what to do, up to the flag.
+    """
+    device, mine = there.device, here.device
+    (kind, _, count), (own_kind, _, _) = (
+        device.partition(OVER_DEVICES),
+        mine.partition(OVER_DEVICES),
+    )
+    if kind == own_kind and device != mine:
+        remedy = f"give --devices {count or 1}, or {remedy}"
+    if device == mine and None not in (there.dtype, here.dtype) and there.dtype != here.dtype:
+        device, mine = f"{device} in {there.dtype}", f"{mine} in {here.dtype}"
+    if device == mine:
+        return
+    sentence = f"{what} {device}, not {mine}"
+    if not other:
+        raise UserError(
+            f"{sentence}; {remedy}, or give --allow-other-hardware to decode with choices that may "
+            "be slow."
+        )
+    warnings.warn(f"{sentence}; its choices may be slow here.", stacklevel=3)
+
+
+class ResumableStore:
+    """Entries by name.
+
+    Args:
+      path: of the JSON file; None = keep nothing.
+      settings: JSON; entries measured with others are not used.
+      is_numeric: whether all entries are numbers, as `entry` needs them; else they are any JSON.
+    """
+
+    def __init__(
+        self, path: Path | None, settings: dict[str, Any], is_numeric: bool = True
+    ) -> None:
+        self.path, self.is_numeric = path, is_numeric
+        self.settings = json.loads(json.dumps(settings))
+        self.entries = {} if path is None or not path.exists() else self._found(path)
+
+    def entry(self, name: str, measure: Callable[[], Any]) -> np.ndarray:
+        """The entry of a name, f64; measured and written where it is not there yet."""
+        found = self.value(name, lambda: np.asarray(measure(), np.float64).tolist())
+        return np.asarray(found, np.float64)
+
+    def value(self, name: str, make: Callable[[], Any]) -> Any:
+        """The JSON value of a name; made and written where it is not there yet."""
+        if name not in self.entries:
+            self.entries[name] = json.loads(json.dumps(make()))
+            self._write()
+        return self.entries[name]
+
+    def forget(self) -> None:
+        """Drops all entries, of the file, too: they are of no use."""
+        self.entries = {}
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    def _found(self, path: Path) -> dict[str, Any]:
+        try:
+            record = json.loads(path.read_text())
+            settings, entries = record["settings"], dict(record["entries"])
+            for value in entries.values() if self.is_numeric else ():
+                np.asarray(value, np.float64)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            self._say(f"is damaged ({error})")
+            return {}
+        if settings != self.settings:
+            self._say("is of another pair, device or setting")
+            return {}
+        return entries
+
+    def _say(self, what: str) -> None:
+        warnings.warn(f"{self.path} {what}; it is measured from the beginning.", stacklevel=4)
+
+    def _write(self) -> None:
+        if self.path is None:
+            return
+        with replacing(self.path) as temporary:
+            temporary.write_text(json.dumps({"settings": self.settings, "entries": self.entries}))
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends without an error.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror or error}.") from error

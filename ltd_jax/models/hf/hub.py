@@ -1,0 +1,73 @@
+"""Hub ids: a folder's name that is no folder here but `owner/name` is downloaded and cached.
+
+Only the files that are read here are fetched: settings, tokenizer, and the weights as safetensors,
+or as torch files where there are no safetensors. Needs `huggingface_hub` (the extra `hf`).
+"""
+
+import importlib
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+from ltd_jax.files import UserError
+
+SETTINGS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
+SAFETENSORS = ("model*.safetensors", "model.safetensors.index.json")
+TORCH = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def folder_of(name: Path, flag: str) -> Path:
+    """The folder itself, or the folder where a hub id's files lie now.
+
+    A name is an id when it reads `owner/name` and no folder `owner` is here.
+
+    Args:
+      flag: the name's flag on the command line, for messages.
+
+    Raises:
+      UserError: there is no such folder and no such id, or the hub cannot be reached.
+    """
+    if name.is_dir():
+        return name
+    if not ID.fullmatch(str(name)) or Path(name.parts[0]).exists():
+        raise UserError(f"There is no model folder {name}; check --{flag}.")
+    by_hand = (
+        f"fetch it with `hf download {name} --local-dir FOLDER` where the hub can be reached, and "
+        f"give --{flag} FOLDER"
+    )
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise UserError(
+            f"There is no folder {name}, and hub ids need huggingface_hub: install the extra "
+            f"ltd-jax[hf], or {by_hand}."
+        )
+    try:
+        return download(str(name))
+    except Exception as error:  # it lets through what its own libraries raise
+        reason = str(error).strip().split("\n")[0].rstrip(".:")
+        raise UserError(
+            f"There is no folder {name} and as a hub id it cannot be fetched ({reason}); {by_hand}."
+        ) from error
+
+
+def download(name: str) -> Path:
+    """Fetches (or finds in the cache) what is needed of an id's files."""
+    hub: Any = importlib.import_module("huggingface_hub")
+    folder = Path(hub.snapshot_download(name, allow_patterns=[*SETTINGS, *SAFETENSORS]))
+    if not any(folder.glob(SAFETENSORS[0])):
+        hub.snapshot_download(name, allow_patterns=[*SETTINGS, *TORCH])
+    return folder
+
+
+def name_of(folder: Path) -> str:
+    """What reports call a folder: its hub id or its own name, without the machine's paths."""
+    if folder.parent.name == "snapshots":  # of the hub's cache, models--OWNER--NAME/snapshots/HASH
+        return folder.parents[1].name.removeprefix("models--").replace("--", "/")
+    return folder.resolve().name

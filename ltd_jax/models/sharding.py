@@ -1,0 +1,101 @@
+"""One pair over several devices of a host: what is split, what every device has.
+
+    linear maps        by outputs (q, k, v, gate, up, fuse, heads) or by inputs (o, down)
+    caches             by key-value heads, so that a device attends with the heads it has made
+    everything else    a copy on every device, also an embedding that is the head, too
+
+A device works on its part of a pass; XLA's partitioner adds the sums between them, two in a layer.
+Where there are fewer key-value heads than devices, those in a group share heads, and each has its
+part of their queries. What the devices do not divide is copied. All of this is a matter of where
+arrays lie: what is computed is written for one device.
+"""
+
+import functools
+import math
+from typing import TypeVar
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ltd_jax.config import PairConfig
+from ltd_jax.files import UserError
+from ltd_jax.models.kv_cache import KVCache
+
+AXES = ("kv_head", "group")  # of devices; those in a group share key-value heads
+Tree = TypeVar("Tree")
+
+
+def parts(devices: int, kv_heads: int, count: int) -> int:
+    """Over how many of the devices `count` things are split: all, one of each group, or none.
+
+    Args:
+      kv_heads: of the target; as many groups as these and the devices have in common.
+    """
+    groups = math.gcd(kv_heads, devices)
+    return next(number for number in (devices, groups, 1) if count % number == 0)
+
+
+def uneven(pair: PairConfig) -> tuple[str, ...]:
+    """A sentence where a target is not split over all devices, else none."""
+    counts = {"heads": pair.target.head_count, "rows of `down`": pair.target.intermediate_size}
+    shared = (pair.devices, pair.target.kv_head_count)
+    left = [f"{n} {name}" for name, n in counts.items() if parts(*shared, n) < pair.devices]
+    if not left:
+        return ()
+    return (f"{pair.devices} devices do not divide {' and '.join(left)}: these maps are copied.",)
+
+
+@functools.cache
+def mesh_of(devices: int, kv_heads: int) -> Mesh | None:
+    """The first devices of this host in groups; None = one device, which needs no mesh.
+
+    Raises:
+      UserError: there are no such devices.
+    """
+    if devices < 1:
+        raise UserError(f"--devices is {devices} but must be at least 1.")
+    if devices == 1:
+        return None
+    here = jax.local_devices()
+    if devices > len(here):
+        kinds = f"{len(here)} ({here[0].device_kind})"
+        raise UserError(f"--devices is {devices}, but this host has {kinds}; split over fewer.")
+    groups = math.gcd(kv_heads, devices)
+    shape, auto = (groups, devices // groups), (AxisType.Auto,) * 2  # XLA decides what is between
+    return jax.make_mesh(shape, AXES, axis_types=auto, devices=here[:devices])
+
+
+def sharding(mesh: Mesh, axis: int | None = None, count: int = 1) -> NamedSharding:
+    """Where an array lies that is split along an axis, which has `count` things; None = copied."""
+    number = parts(mesh.size, mesh.shape[AXES[0]], count)
+    if axis is None or number == 1:
+        return NamedSharding(mesh, PartitionSpec())
+    over = AXES if number == mesh.size else AXES[:1]
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, over))
+
+
+def cache_sharding(pair: PairConfig, kv_heads: int) -> NamedSharding | None:
+    """Where keys and values of one of a pair's models lie; None = one device."""
+    mesh = mesh_of(pair.devices, pair.target.kv_head_count)
+    return None if mesh is None else sharding(mesh, 0, kv_heads)
+
+
+def shard(tree: Tree, pair: PairConfig) -> Tree:
+    """The same values where they belong: caches split by heads, all other arrays on every device.
+
+    Inside of a compiled function this says how results are to lie, so that the next call finds its
+    arguments as the first one did, and no program is compiled twice.
+    """
+    mesh = mesh_of(pair.devices, pair.target.kv_head_count)
+    if mesh is None:
+        return tree
+    copied = sharding(mesh)
+
+    def put(part):
+        if not isinstance(part, KVCache):
+            return jax.lax.with_sharding_constraint(part, copied)
+        heads = sharding(mesh, 0, part.keys[0].shape[0])
+        where = KVCache((heads,) * len(part.keys), (heads,) * len(part.values), copied)
+        return jax.lax.with_sharding_constraint(part, where)
+
+    return jax.tree.map(put, tree, is_leaf=lambda part: isinstance(part, KVCache))

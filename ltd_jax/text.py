@@ -1,0 +1,409 @@
+"""Prompts: question files enter, token ids leave.
+
+A question file has one JSON object a line, `{"question_id": int, "category": str, "turns": [str]}`,
+as FastChat, EAGLE, Spec-Bench and LTD have them; other keys (such as "reference") are allowed and
+not read. MMLU's own rows, `{"question": str, "choices": [str], "subject": str}`, are read, too. All
+errors are `UserError`s.
+"""
+# DOC """Conversations as token ids: the folder's chat template, Vicuna's own form, or the bare text.
+# DOC
+# DOC Templates are run by jinja2 in its immutable sandbox: they see the messages and the names of the
+# DOC special tokens, nothing else. Named styles are the ways in which published evaluations ask.
+# DOC """
+# DOC """Token ids as text, as they come: a piece is shown when its characters are whole."""
+
+import dataclasses
+import datetime
+import json
+import string
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import jinja2
+import jinja2.sandbox
+import numpy as np
+import tokenizers
+from tokenizers.decoders import DecodeStream
+
+from ltd_jax import files
+from ltd_jax.files import UserError
+
+TASKS = ("code", "tests", "docs", "tables")
+SPLITS = ("train", "validation", "test")
+
+LETTERS = string.ascii_uppercase
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """One question of a task: what a person says, turn by turn."""
+
+    question_id: int
+    category: str
+    turns: tuple[str, ...]
+    task: str
+
+    @property
+    def text(self) -> str:
+        """All turns, with an empty line between two."""
+        return "\n\n".join(self.turns)
+
+
+def load_questions(path: str | Path) -> list[Question]:
+    """All questions of a file, in its order; the task is the file's name without its ending.
+
+    Raises UserError that names the file, the line and what is wrong with it.
+    """
+    path = Path(path)
+    questions: dict[int, Question] = {}
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            question = parse_question(line, path.stem, number)
+        except UserError as error:
+            raise UserError(f"{path}, line {number}: {error}") from error
+        if question.question_id in questions:
+            raise UserError(f"{path}, line {number}: question_id {question.question_id} is taken.")
+        questions[question.question_id] = question
+    if not questions:
+        raise UserError(f"{path} holds no questions.")
+    return list(questions.values())
+
+
+def parse_question(line: str, task: str, number: int) -> Question:
+    """The question of one line; raises UserError with what is wrong with it.
+
+    Args:
+      number: the line's, which names questions of files without ids.
+    """
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"not valid JSON ({error.msg} at column {error.colno}).") from error
+    if not isinstance(row, dict):
+        raise UserError("a question must be a JSON object.")
+    if "turns" not in row and "choices" in row:
+        row = of_choices(row, number)
+    for key in ("question_id", "category", "turns"):
+        if key not in row:
+            raise UserError(f'"{key}" is missing.')
+    if not is_integer(row["question_id"]):
+        raise UserError('"question_id" must be an integer.')
+    if not isinstance(row["category"], str):
+        raise UserError('"category" must be a string.')
+    turns = row["turns"]
+    if not isinstance(turns, list) or not turns or not all(is_text(turn) for turn in turns):
+        raise UserError('"turns" must be a list of at least one non-empty string.')
+    return Question(row["question_id"], row["category"], tuple(turns), task)
+
+
+def of_choices(row: dict[str, Any], number: int) -> dict[str, Any]:
+    """A multiple-choice row (MMLU) as a question of one turn; its subject is the category."""
+    asked, choices = row.get("question"), row["choices"]
+    if not is_text(asked) or not isinstance(choices, list) or not 1 < len(choices) <= len(LETTERS):
+        raise UserError('"question" must be a string and "choices" a list of 2 to 26 choices.')
+    lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
+    return {
+        "question_id": row.get("question_id", number),
+        "category": row.get("subject", ""),
+        "turns": ["\n".join([str(asked).strip(), *lines, "Answer:"])],
+    }
+
+
+def load_task(split: str, task: str) -> list[Question]:
+    """The embedded questions of a task; raises UserError for an unknown split or task."""
+    for word, name, possible in (("split", split, SPLITS), ("task", task, TASKS)):
+        if name not in possible:
+            raise UserError(f"There is no {word} {name!r}; choose from {', '.join(possible)}.")
+    return load_questions(files.ASSETS / "prompts" / split / f"{task}.jsonl")
+
+
+def load_tokenizer(folder: str | Path) -> tokenizers.Tokenizer:
+    """The tokenizer of a Hugging Face folder; raises UserError where it is missing or broken."""
+    path = Path(folder) / "tokenizer.json"
+    if not path.exists() and path.with_suffix(".model").exists():
+        raise UserError(
+            f"There is no file {path}, only a tokenizer.model; transformers writes one: "
+            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
+        )
+    content = read_text(path)
+    try:
+        tokenizer = tokenizers.Tokenizer.from_str(content)
+        tokenizer.no_truncation()  # of a training, which would cut prompts
+        tokenizer.no_padding()
+        return tokenizer
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise UserError(f"{path} is no tokenizer that this version can read: {error}.") from error
+
+
+def encode_prompt(
+    tokenizer: tokenizers.Tokenizer, question: Question | str, limit: int
+) -> np.ndarray:
+    """The token ids [T] int32 of a question or a text.
+
+    Raises UserError where there is no token, or more than `limit`, the context's length.
+    """
+    text = question if isinstance(question, str) else question.text
+    ids = tokenizer.encode(text).ids
+    if not ids:
+        raise UserError("The prompt has no tokens; give it at least one character.")
+    if len(ids) > limit:
+        raise UserError(
+            f"The prompt has {len(ids)} tokens but the context holds {limit}; "
+            "shorten it or raise the context."
+        )
+    return np.asarray(ids, np.int32)
+
+
+def stop_tokens(folder: str | Path) -> tuple[int, ...]:
+    """`eos_token_id` of a folder as a tuple; () where no file names one.
+
+    generation_config.json says it, config.json where that file or its field is missing.
+    """
+    for name in ("generation_config.json", "config.json"):
+        path = Path(folder) / name
+        if not path.exists():
+            continue
+        try:
+            settings = json.loads(read_text(path))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path} is not valid JSON ({error}).") from error
+        found = settings.get("eos_token_id") if isinstance(settings, dict) else settings
+        ids = [] if found is None else found if isinstance(found, list) else [found]
+        if not isinstance(settings, dict) or not all(is_token(token) for token in ids):
+            raise UserError(f"{path}: eos_token_id must be a token's id or a list of ids.")
+        if ids:
+            return tuple(ids)
+    return ()
+
+
+def read_text(path: Path) -> str:
+    """The file's text; raises UserError where there is no such file or it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {path}; check the path.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}).") from error
+
+
+def is_integer(value: Any) -> bool:
+    """Whether a JSON value is an integer; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_token(value: Any) -> bool:
+    """Whether a JSON value can be a token's id."""
+    return is_integer(value) and 0 <= value < 2**31
+
+
+def is_text(value: Any) -> bool:
+    """Whether a JSON value is a string with more than white space in it."""
+    return isinstance(value, str) and bool(value.strip())
+
+
+Style = Literal[
+    "auto", "plain", "template", "llama3", "deepseek", "qwen3", "qwen3-thinking", "vicuna"
+]
+
+LLAMA_SYSTEM = (
+    "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, "
+    "while being safe.  Your answers should not include any harmful, unethical, racist, sexist, "
+    "toxic, dangerous, or illegal content. Please ensure that your responses are socially unbiased "
+    "and positive in nature.\n\nIf a question does not make any sense, or is not factually "
+    "coherent, explain why instead of answering something not correct. If you don't know the "
+    "answer to a question, please don't share false information."
+)
+VICUNA_SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
+    "helpful, detailed, and polite answers to the user's questions."
+)
+SYSTEM_PROMPTS = {"llama3": LLAMA_SYSTEM}
+SWITCHES: dict[str, dict[str, Any]] = {
+    "qwen3": {"enable_thinking": False},
+    "qwen3-thinking": {"enable_thinking": True},
+}
+# What templates take for today: prompts must be the same tomorrow, or no recording could go on.
+# It is the day that the templates of the Llama 3 family use where they have no clock.
+TODAY = datetime.date(2024, 7, 26)
+SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+@dataclasses.dataclass(frozen=True)
+class Message:
+    """What one side says."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Chat:
+    """How a target's folder turns conversations into token ids."""
+
+    tokenizer: tokenizers.Tokenizer
+    style: Style  # never "auto"
+    template: str | None  # jinja source; None for "plain" and "vicuna"
+    special: dict[str, str]  # of SPECIAL, those that the folder names
+    place: Path  # the template's file, for messages
+
+    def encode(self, messages: Sequence[Message]) -> np.ndarray:
+        """Token ids [T] i32 up to where the assistant begins to speak.
+
+        Raises:
+          UserError: the template cannot be rendered, or there is nothing to say.
+        """
+        text = self.render(messages).encode("utf-8", "replace").decode()  # half a surrogate pair
+        ids = self.tokenizer.encode(text, add_special_tokens=self.template is None).ids
+        if not ids:
+            raise UserError("The prompt has no tokens; give it at least one character.")
+        return np.asarray(ids, np.int32)
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The conversation as the text that is tokenised."""
+        if self.style == "plain":
+            return "\n\n".join(message.content for message in messages)
+        if self.style == "vicuna":
+            return vicuna_text(messages)
+        if self.style in SYSTEM_PROMPTS:
+            messages = [Message("system", SYSTEM_PROMPTS[self.style]), *messages]
+        try:
+            return (
+                _jinja()
+                .from_string(str(self.template))
+                .render(
+                    messages=[dataclasses.asdict(message) for message in messages],
+                    add_generation_prompt=True,
+                    tools=None,
+                    **self.special,
+                    **SWITCHES.get(self.style, {}),
+                )
+            )
+        except Exception as error:  # a template is somebody's program: it may fail in any way
+            raise UserError(
+                f"The chat template of {self.place} cannot be rendered ({error}); try --style "
+                "plain."
+            ) from error
+
+
+def open_chat(folder: Path, style: Style = "auto") -> Chat:
+    """The tokenizer and the style of a target's folder.
+
+    "auto" is the folder's template where it has one, "plain" otherwise.
+
+    Raises:
+      UserError: there is no tokenizer, or the style wants a template that is not there.
+    """
+    tokenizer = load_tokenizer(folder)
+    settings, place = tokenizer_settings(folder)
+    template, place = find_template(folder, settings, place)
+    if style == "auto":
+        style = "plain" if template is None else "template"
+    if style in ("plain", "vicuna"):
+        template = None
+    elif template is None:
+        raise UserError(
+            f"{folder} has no chat template (chat_template.jinja, or chat_template in "
+            f"tokenizer_config.json), so --style {style} is not possible; try plain or vicuna."
+        )
+    special = {name: token_text(settings[name]) for name in SPECIAL_TOKENS if settings.get(name)}
+    return Chat(tokenizer, style, template, special, place)
+
+
+def tokenizer_settings(folder: Path) -> tuple[dict[str, Any], Path]:
+    """The fields of tokenizer_config.json; {} where there is none."""
+    path = folder / "tokenizer_config.json"
+    if not path.exists():
+        return {}, path
+    try:
+        settings = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON ({error}).") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} holds no JSON object.")
+    return settings, path
+
+
+def find_template(folder: Path, settings: dict[str, Any], path: Path) -> tuple[str | None, Path]:
+    """The template's source and its file; of several named ones the default."""
+    own = folder / "chat_template.jinja"
+    if own.exists():
+        return read_text(own), own
+    found = settings.get("chat_template")
+    if isinstance(found, list):
+        named = {item.get("name"): item.get("template") for item in found if isinstance(item, dict)}
+        found = named.get("default")
+    if found is not None and not isinstance(found, str):
+        raise UserError(f"{path} has a chat_template that is no text.")
+    return found, path
+
+
+def token_text(value: Any) -> str:
+    """A special token's text; files have it bare or in an object."""
+    return str(value.get("content", "")) if isinstance(value, dict) else str(value)
+
+
+def _jinja() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
+    """jinja2 as chat templates expect it, sandboxed."""
+    found = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+
+    def fail(message: str) -> NoReturn:
+        raise jinja2.TemplateError(message)
+
+    found.globals["raise_exception"] = fail
+    found.globals["strftime_now"] = TODAY.strftime
+    found.filters["tojson"] = lambda value, indent=None: json.dumps(
+        value, ensure_ascii=False, indent=indent
+    )
+    return found
+
+
+def vicuna_text(messages: Sequence[Message]) -> str:
+    """Vicuna v1.1's form, which no folder of it holds."""
+    text = VICUNA_SYSTEM
+    for message in messages:
+        if message.role == "user":
+            text += f" USER: {message.content}"
+        elif message.role == "assistant":
+            text += f" ASSISTANT: {message.content}</s>"
+        else:
+            text = message.content
+    return f"{text} ASSISTANT:"
+
+
+class TextStream:
+    """The text of one answer, piece by piece."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.stream = DecodeStream(skip_special_tokens=True)
+        self.tokens: list[int] = []
+        self.shown = ""
+
+    def add(self, tokens: tuple[int, ...]) -> str:
+        """The text that became whole with these tokens."""
+        self.tokens += tokens
+        piece = "".join(self._step(token) or "" for token in tokens)
+        self.shown += piece
+        return piece
+
+    def _step(self, token: int) -> str | None:
+        """The next whole piece; bytes that make no character are given up."""
+        try:
+            return self.stream.step(self.tokenizer, token)
+        except Exception as error:  # tokenizers raises nothing narrower
+            if "Invalid prefix" not in str(error):
+                raise
+            self.stream = DecodeStream(skip_special_tokens=True)
+            return self.stream.step(self.tokenizer, token)
+
+    def end(self) -> str:
+        """What is left, whole or not."""
+        text = self.tokenizer.decode(self.tokens)
+        return text.removeprefix(self.shown) if text.startswith(self.shown) else ""
