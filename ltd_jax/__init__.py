@@ -26,4 +26,6 @@ Words:
     throughput committed tokens / seconds, both summed over cycles before dividing
 """
 
-__version__ = "0.1.0"
+from ltd_jax.files import VERSION as __version__
+
+__all__ = ["__version__"]

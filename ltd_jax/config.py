@@ -1,23 +1,9 @@
-"""How the target's logits become a token: temperature, repetition penalty, top-p, top-k.
+"""Frozen settings of every stage: sampling, models, policies, learning, cycles, pairs.
 
-The order is that of EAGLE's and LTD's decoders, and each step is Hugging Face's. What speculative
-decoding keeps is the distribution *after* these steps.
+All classes are hashable, so they may be static arguments of jitted functions. Variants are made
+with `dataclasses.replace`. Numbers of the paper carry their section or table in a comment; named
+instances are in presets.py.
 """
-# DOC """Frozen settings of the models: targets of the Llama and Qwen families, and their drafts.
-# DOC
-# DOC Users import them from config.py, beside the settings of every other stage.
-# DOC """
-# DOC """Frozen settings of the policies and of how they learn; users import them from config.py.
-# DOC
-# DOC Numbers of the paper carry their section or table in a comment.
-# DOC """
-# DOC """Frozen settings of every stage.
-# DOC
-# DOC All classes are hashable, so they may be static arguments of jitted functions. Variants are made
-# DOC with `dataclasses.replace`. Numbers of the paper carry their section or table in a comment; named
-# DOC instances are in presets.py. The models' classes stand in model_config.py, the learning settings in
-# DOC learning_config.py; both are names of this module, too.
-# DOC """
 
 import dataclasses
 from typing import Any, Literal
@@ -228,8 +214,8 @@ class GriffinConfig:
 
 AnyDraftConfig = DraftConfig | GriffinConfig
 
-Reward = Literal["paper", "renewal", "accepted", "time"]
-Learning = Literal["coadapt", "joint", "exact"]
+Reward = Literal["paper", "average", "accepted", "time"]
+Algorithm = Literal["alternate", "joint", "exact"]
 
 
 def _must_be_positive(config: Any, *names: str) -> None:
@@ -242,19 +228,23 @@ def _must_be_positive(config: Any, *names: str) -> None:
 class ObservationConfig:
     """What the two policies see; the defaults are the paper's (Eq. 3: P + D + L of Table 6)."""
 
-    nodes: bool = True  # P: every probability, of the newest level (depth) or of the tree (size)
-    best: int = 0  # so many of the highest of these probabilities, sorted; 0 = none
-    expected: bool = False  # their sum over the best nodes of every size: expected tokens
+    node_probs: bool = (
+        True  # P: every probability, of the newest level (depth) or of the tree (size)
+    )
+    top_k_probs: int = 0  # so many of the highest of these probabilities, sorted; 0 = none
+    expected_tokens: bool = False  # their sum over the best nodes of every size
     entropy: bool = False  # E, of the draft at every row of the newest level or of the tree
-    certainty: bool = False  # entropy of the target where the root came from
+    root_entropy: bool = False  # of the target's distribution that the root came from
     hidden: int = 0  # H, so many channels of the draft's output, for the depth policy alone
     levels: bool = True  # D
     length: bool = True  # L
-    recent: bool = False  # running means of what the cycles before this one accepted
+    acceptance_ema: bool = False  # running means of what the cycles before this one accepted
 
     def __post_init__(self) -> None:
-        if self.best < 0 or self.hidden < 0:
-            raise ValueError(f"best {self.best} and hidden {self.hidden} are counts; give >= 0.")
+        if self.top_k_probs < 0 or self.hidden < 0:
+            raise ValueError(
+                f"top_k_probs {self.top_k_probs} and hidden {self.hidden} are counts; give >= 0."
+            )
         if not any(value for name, value in vars(self).items() if name != "hidden"):
             raise ValueError("The size policy sees nothing; switch on another part than hidden.")
 
@@ -268,6 +258,28 @@ class PolicyConfig:
     depth_actor: tuple[int, ...] = (1024,)
     depth_critic: tuple[int, ...] = (1024, 256)
     observation: ObservationConfig = ObservationConfig()
+
+
+FORMER_NAMES = {  # of ObservationConfig's fields, in files of before
+    "nodes": "node_probs",
+    "best": "top_k_probs",
+    "expected": "expected_tokens",
+    "certainty": "root_entropy",
+    "recent": "acceptance_ema",
+}
+
+
+def policy_config_from_json(record: dict[str, Any]) -> PolicyConfig:
+    """The settings that `dataclasses.asdict` wrote, also with the fields' former names.
+
+    Raises:
+      TypeError: a field is unknown or none of its kind.
+    """
+    observation = {
+        FORMER_NAMES.get(name, name): value for name, value in record["observation"].items()
+    }
+    widths = {name: tuple(value) for name, value in record.items() if name != "observation"}
+    return PolicyConfig(**widths, observation=ObservationConfig(**observation))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -331,7 +343,7 @@ class ExactConfig:
 class LearningConfig:
     """How policies learn: the paper's schedule (Sec. 4), jointly, or with exact gradients."""
 
-    learning: Learning = "coadapt"
+    algorithm: Algorithm = "alternate"
     size: PPOConfig = PPOConfig(total_steps=100_000, gamma=0.9)
     depth: PPOConfig = PPOConfig(total_steps=1_000_000, gamma=0.999)
     joint: PPOConfig = PPOConfig(total_steps=500_000, gamma=0.5)  # counts cycles, not decisions

@@ -1,13 +1,12 @@
-"""The one exception that is meant for the person at the keyboard."""
-# DOC """The processor of this machine: what it is called, how many cores, how wide its vectors are."""
-# DOC """Where a number comes from: device, versions, date, command; goes with all that is written."""
-# DOC """What a measurement has got so far, in a file: a killed one goes on where it was.
-# DOC
-# DOC Every entry is written as soon as it is measured. The file says what was measured (pair, device,
-# DOC settings); what was measured otherwise is left aside with a warning, as is a damaged file.
-# DOC """
+"""Files and where they come from: atomic writes, resumable stores, the identity of what is in them.
+
+Everything that is written says its device, dtype, versions, date and command (`environment`). What
+is only right for one pair, cycle or device carries that as an `Identity`, and one function,
+`require_same`, says whether two of them may be used together.
+"""
 
 import contextlib
+import dataclasses
 import datetime
 import functools
 import json
@@ -15,15 +14,14 @@ import os
 import platform
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from ltd_jax import __version__
-
+VERSION = "0.1.0"
 ASSETS = Path(__file__).parent / "assets"
 
 
@@ -78,7 +76,7 @@ def environment(dtype: str, devices: int = 1) -> dict[str, Any]:
         "dtype": dtype,
         "python": platform.python_version(),
         "jax": jax.__version__,
-        "ltd_jax": __version__,
+        "ltd_jax": VERSION,
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "command": _command(),
     }
@@ -103,43 +101,109 @@ def device_name(devices: int = 1) -> str:
     return name if devices == 1 else f"{name}{OVER_DEVICES}{devices}"
 
 
-class Place(NamedTuple):
-    """Where something was made, or is used."""
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What a pair, a trace, a latency table and policies must share; None = not said."""
 
-    device: str
-    dtype: str | None = None  # of the weights; None = not said
+    pair: str | None = None  # fingerprint of the weights
+    cycle: tuple[tuple[str, Any], ...] | None = None  # fields of a CycleConfig, by name
+    sampling: str | None = None  # "greedy decoding", or the settings as JSON
+    device: str | None = None
+    dtype: str | None = None  # of the weights
+    latency: str | None = None  # fingerprint of the latency table
 
 
-def must_be_here(what: str, there: Place, here: Place, other: bool, remedy: str) -> None:
-    """Raises UserError where something was made for another device or dtype.
+def identity_of(provenance: Mapping[str, Any]) -> Identity:
+    """The identity that a provenance (JSON) tells."""
+    cycle = provenance.get("cycle")
+    return Identity(
+        pair=provenance.get("fingerprint"),
+        cycle=None if cycle is None else hashable_fields(cycle),
+        sampling=_sampling_words(provenance["sampling"]) if "sampling" in provenance else None,
+        device=provenance.get("device"),
+        dtype=provenance.get("dtype"),
+        latency=provenance.get("latency"),
+    )
+
+
+def hashable_fields(fields: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """A config's fields as a value that can be compared and hashed; lists become tuples."""
+    return tuple(
+        sorted(
+            (name, tuple(value) if isinstance(value, list) else value)
+            for name, value in fields.items()
+        )
+    )
+
+
+def _sampling_words(sampling: Mapping[str, Any] | None) -> str:
+    """The settings that decide how long a cycle takes and which texts come; not the seed."""
+    if sampling is None:
+        return "greedy decoding"
+    return json.dumps({name: sampling[name] for name in sorted(sampling) if name != "seed"})
+
+
+def require_same(
+    what: str, there: Identity, here: Identity, *, remedy: str, other_hardware: bool = False
+) -> None:
+    """Checks that two things may be used together; what either does not say is not compared.
 
     Args:
-      what: the sentence's beginning, up to the device it was made for.
-      other: only warn; --allow-other-hardware.
-      remedy: what to do, up to the flag.
+      what: the sentence's beginning, e.g. "The policies in FILE were trained for".
+      there: of the thing that `what` names.
+      here: of what it is used with.
+      remedy: what to do, the sentence's end without a full stop.
+      other_hardware: only warn where device or dtype differ.
+
+    Raises:
+      UserError: they differ.
     """
-    device, mine = there.device, here.device
-    (kind, _, count), (own_kind, _, _) = (
-        device.partition(OVER_DEVICES),
-        mine.partition(OVER_DEVICES),
-    )
-    if kind == own_kind and device != mine:
-        remedy = f"give --devices {count or 1}, or {remedy}"
-    if device == mine and None not in (there.dtype, here.dtype) and there.dtype != here.dtype:
-        device, mine = f"{device} in {there.dtype}", f"{mine} in {here.dtype}"
-    if device == mine:
+    for word, theirs, ours in (
+        ("pair", there.pair, here.pair),
+        *_cycle_fields(there, here),
+        ("sampling", there.sampling, here.sampling),
+        ("latency table", there.latency, here.latency),
+    ):
+        if None not in (theirs, ours) and theirs != ours:
+            raise UserError(f"{what} {word} {theirs}, not {ours}; {remedy}.")
+    _require_hardware(what, there, here, remedy, other_hardware)
+
+
+def _cycle_fields(there: Identity, here: Identity) -> list[tuple[str, Any, Any]]:
+    """The fields of a cycle that both name."""
+    theirs, ours = dict(there.cycle or ()), dict(here.cycle or ())
+    return [(name, theirs[name], ours[name]) for name in theirs if name in ours]
+
+
+def _require_hardware(
+    what: str, there: Identity, here: Identity, remedy: str, other_hardware: bool
+) -> None:
+    theirs, ours = there.device, here.device
+    if theirs is None or ours is None:
         return
-    sentence = f"{what} {device}, not {mine}"
-    if not other:
+    (kind, _, count), (own_kind, _, _) = (
+        theirs.partition(OVER_DEVICES),
+        ours.partition(OVER_DEVICES),
+    )
+    if kind == own_kind and theirs != ours:
+        remedy = f"give `devices` {count or 1}, or {remedy}"
+    if theirs == ours and None not in (there.dtype, here.dtype) and there.dtype != here.dtype:
+        theirs, ours = f"{theirs} in {there.dtype}", f"{ours} in {here.dtype}"
+    if theirs == ours:
+        return
+    sentence = f"{what} {theirs}, not {ours}"
+    if not other_hardware:
         raise UserError(
-            f"{sentence}; {remedy}, or give --allow-other-hardware to decode with choices that may "
+            f"{sentence}; {remedy}, or give `allow_other_hardware` to decode with choices that may "
             "be slow."
         )
-    warnings.warn(f"{sentence}; its choices may be slow here.", stacklevel=3)
+    warnings.warn(f"{sentence}; its choices may be slow here.", stacklevel=4)
 
 
 class ResumableStore:
-    """Entries by name.
+    """Entries by name in a JSON file, written as they are made: a killed run goes on where it was.
+
+    What was made with other settings is left aside with a warning, as is a damaged file.
 
     Args:
       path: of the JSON file; None = keep nothing.

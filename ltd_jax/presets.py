@@ -47,7 +47,7 @@ EMBEDDED_CYCLE = CycleConfig(
     short_catch_ups=(2, 4),
 )  # no more than pays on a small target: unused levels would still cost rows in every cycle
 # The best nodes and what they promise say what all nodes say, in a tenth of the numbers.
-SORTED = ObservationConfig(nodes=False, best=8, expected=True, length=False)
+SORTED = ObservationConfig(node_probs=False, top_k_probs=8, expected_tokens=True, length=False)
 EMBEDDED_POLICY = PolicyConfig(
     size_actor=(32,),
     size_critic=(64, 64),
@@ -56,7 +56,7 @@ EMBEDDED_POLICY = PolicyConfig(
     observation=SORTED,
 )  # a thousandth of the paper's weights: the target is a thousand times smaller, too
 EMBEDDED_LEARNING = LearningConfig(
-    learning="exact",
+    algorithm="exact",
     size=PPOConfig(
         total_steps=400_000,
         environments=128,
@@ -76,7 +76,7 @@ EMBEDDED_LEARNING = LearningConfig(
     joint=PPOConfig(
         total_steps=500_000, environments=256, rollout=4096, minibatch=1024, epochs=4, gamma=0.5
     ),
-    reward="renewal",
+    reward="average",
     validate_every=5,
 )
 PAPER_CYCLE = CycleConfig(
@@ -206,12 +206,12 @@ STUDY_LEARNING = LearningConfig(
     depth=PPOConfig(
         total_steps=400_000, environments=256, rollout=16384, minibatch=2048, epochs=4, gamma=0.999
     ),
-    reward="renewal",
+    reward="average",
     validate_every=5,
 )  # the paper's schedule in a size that five seeds of it take minutes on two cores
 COMPARED_LEARNING = dataclasses.replace(
     STUDY_LEARNING,
-    learning="exact",
+    algorithm="exact",
     size=dataclasses.replace(STUDY_LEARNING.size, total_steps=80_000),
     depth=dataclasses.replace(STUDY_LEARNING.depth, total_steps=160_000),
     joint=PPOConfig(
@@ -219,4 +219,4 @@ COMPARED_LEARNING = dataclasses.replace(
     ),
     exact=ExactConfig(updates=100, steps=16, minibatch=512),
 )  # all ways of learning in a size that five seeds under every table take minutes on two cores
-QUICK_LEARNING = dataclasses.replace(COMPARED_LEARNING, learning="exact")  # seconds on two cores
+QUICK_LEARNING = dataclasses.replace(COMPARED_LEARNING, algorithm="exact")  # seconds on two cores

@@ -5,12 +5,6 @@ as FastChat, EAGLE, Spec-Bench and LTD have them; other keys (such as "reference
 not read. MMLU's own rows, `{"question": str, "choices": [str], "subject": str}`, are read, too. All
 errors are `UserError`s.
 """
-# DOC """Conversations as token ids: the folder's chat template, Vicuna's own form, or the bare text.
-# DOC
-# DOC Templates are run by jinja2 in its immutable sandbox: they see the messages and the names of the
-# DOC special tokens, nothing else. Named styles are the ways in which published evaluations ask.
-# DOC """
-# DOC """Token ids as text, as they come: a piece is shown when its characters are whole."""
 
 import dataclasses
 import datetime

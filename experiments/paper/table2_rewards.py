@@ -4,7 +4,7 @@
 
 The size policy learns alone, with random levels, and decodes at the levels of the best constant
 setting. The paper's rewards: accepted tokens, time, throughput (its own, "paper"); here also
-"renewal", committed - throughput * seconds. In the paper throughput wins by far.
+"average", committed - throughput * seconds. In the paper throughput wins by far.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from ltd_jax.replay import optimum
 class Config(StudyFlags):
     """Which rewards."""
 
-    rewards: tuple[Reward, ...] = ("accepted", "time", "paper", "renewal")
+    rewards: tuple[Reward, ...] = ("accepted", "time", "paper", "average")
 
 
 def rows(here: Ground, config: Config, console: Console) -> list[Row]:

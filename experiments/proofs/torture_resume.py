@@ -27,7 +27,7 @@ from rich.console import Console
 
 from experiments import command, quickstart
 from ltd_jax import checkpoint, files, workflow
-from ltd_jax.config import Learning
+from ltd_jax.config import Algorithm
 from ltd_jax.files import UserError
 
 
@@ -38,7 +38,7 @@ class Config:
     kills: int = 50
     out: Path = Path("runs/torture")
     json: Path | None = None  # None = OUT/torture.json
-    learning: Learning = "coadapt"
+    learning: Algorithm = "alternate"
     updates: int = 12  # of every stage of learning
     seed: int = 0
     child: bool = False  # only train in OUT: the process that is killed

@@ -10,12 +10,12 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from experiments.report import canvas, palette
 
 COLOURS = {
-    "coadapt": palette.METHODS["eagle3"],
+    "alternate": palette.METHODS["eagle3"],
     "joint": palette.PARTS["draft"],
     "exact": palette.METHODS["ltd"],
 }
 LOWEST = 0.8  # random policies are far below, and nothing is to be seen there
-LINES: dict[str, Any] = {"paper": "--", "renewal": "-", "accepted": ":", "time": "-."}
+LINES: dict[str, Any] = {"paper": "--", "average": "-", "accepted": ":", "time": "-."}
 
 
 def progress(curves: Sequence[Mapping[str, Any]]) -> bytes:

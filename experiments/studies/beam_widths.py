@@ -87,7 +87,7 @@ def must_be_comparable(grounds: Sequence[Ground]) -> None:
 
     The texts must be the same, and the policies must not see recent cycles.
     """
-    if any(here.policy.observation.recent for here in grounds):
+    if any(here.policy.observation.acceptance_ema for here in grounds):
         raise UserError("The study of widths needs policies that do not see recent cycles.")
     for split in ("train", "test"):
         first = getattr(grounds[0], split).remaining

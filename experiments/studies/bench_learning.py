@@ -7,7 +7,7 @@ Records and measures what OUT lacks. Then: the environments alone under random a
 with the paper's networks and budgets (A.2, A.3), in turns with Stable-Baselines3 on the same
 environment where that library is installed; and both schedules, the paper's and the default, on
 the same replay: seconds until the default one validates as well as the paper's does at its end.
-`--learning.learning exact` (or joint) names what is compared with the paper's schedule, and
+`--learning.algorithm exact` (or joint) names what is compared with the paper's schedule, and
 `--paper-share 0.05` shortens the paper's schedule. Stopped, the same command goes on.
 """
 
@@ -130,7 +130,7 @@ def rates(config: Config, replays: Splits) -> dict[str, Any]:
 
 def qualities(config: Config, replays: Splits) -> dict[str, Any]:
     """Both schedules' times to the quality that the paper's ends with."""
-    ours = schedule(config, config.learning.learning, replays, config.policy, config.learning)
+    ours = schedule(config, config.learning.algorithm, replays, config.policy, config.learning)
     paper = learning_speed.shortened(PAPER_LEARNING, config.paper_share)
     theirs = schedule(config, "paper", replays, PAPER_WIDTHS, paper)
     return learning_speed.quality(theirs, ours) | {

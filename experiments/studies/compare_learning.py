@@ -25,7 +25,7 @@ from experiments.studies import comparing, retargeting, study
 from experiments.studies.comparing import Row, Trained
 from experiments.studies.ground import Ground
 from experiments.studies.study import StudyFlags
-from ltd_jax.config import Learning, LearningConfig, Reward
+from ltd_jax.config import Algorithm, LearningConfig, Reward
 from ltd_jax.files import UserError
 from ltd_jax.presets import COMPARED_LEARNING
 from ltd_jax.replay import latency as latencies
@@ -39,8 +39,8 @@ class Config(StudyFlags):
     results: tyro.conf.Suppress[Path | None] = None  # --json says where
     latency: tyro.conf.Suppress[str | None] = None  # --tables says which
     tables: tuple[str, ...] = latencies.shipped_names()  # shipped latency tables or files
-    ways: tuple[Learning, ...] = ("coadapt", "joint", "exact")
-    rewards: tuple[Reward, ...] = ("paper", "renewal")
+    ways: tuple[Algorithm, ...] = ("alternate", "joint", "exact")
+    rewards: tuple[Reward, ...] = ("paper", "average")
     learning: LearningConfig = COMPARED_LEARNING
 
 

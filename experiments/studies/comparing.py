@@ -79,9 +79,9 @@ class Score(NamedTuple):
 
 def train(here: Ground, learning: LearningConfig, seeds: int, console: Console) -> Trained:
     """Trains with as many seeds, 0 and on."""
-    title = f"{learning.learning}, {learning.reward}"
+    title = f"{learning.algorithm}, {learning.reward}"
     with workflow.bar(console, title) as advance:
-        if learning.learning == "coadapt":
+        if learning.algorithm == "alternate":
             return _one_by_one(here, learning, seeds, advance)
         return _side_by_side(here, learning, seeds)
 
@@ -93,7 +93,7 @@ def row(here: Ground, name: str, learning: LearningConfig, trained: Trained) -> 
     share, share_low, share_high = scores.over_seeds([each.share for each in found])
     return Row(
         latency=name,
-        learning=learning.learning,
+        learning=learning.algorithm,
         reward=learning.reward,
         seeds=len(found),
         over_best_constant=ratio,
@@ -141,7 +141,7 @@ def with_policy_times(here: Ground, pair: Pair, config: ProfileConfig) -> Ground
 
 
 def _side_by_side(here: Ground, learning: LearningConfig, seeds: int) -> Trained:
-    made = joint.method if learning.learning == "joint" else exact.method
+    made = joint.method if learning.algorithm == "joint" else exact.method
     method = made(here.cycle, here.policy, learning)
     learn, check = (environment.observe_all(each, here.cycle, here.policy) for each in here.lessons)
     rate = optimum.best_constant(here.train, here.cycle).tokens_per_second

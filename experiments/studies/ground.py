@@ -98,7 +98,7 @@ def learn(
       last: stage to end with; None = the whole schedule.
     """
     reward = reward or settings.learning.reward
-    taught = dataclasses.replace(settings.learning, learning="coadapt", reward=reward, seed=seed)
+    taught = dataclasses.replace(settings.learning, algorithm="alternate", reward=reward, seed=seed)
     with workflow.bar(console, f"{taught.reward} reward, seed {seed}") as advance:
         return alternate.train(
             here.lessons,

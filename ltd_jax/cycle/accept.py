@@ -1,4 +1,4 @@
-"""Walk: down the verified tree from the root, as far as the target's draws lead (Sec. 3.2).
+"""Acceptance of sampled tokens: down the verified tree as far as the draws lead (Sec. 3.2).
 
 At every node the target says what comes next. A child with this token is accepted and the walk goes
 on there; without such a child the token is committed and the walk ends. Two rules say how the token
@@ -73,7 +73,7 @@ def accept_sampled(
 
     def advance(walk: SampledPath) -> SampledPath:
         row = walk.path[walk.accepted]
-        score_X = sample.scores(logits_TX[row], walk.sampling.seen, pair.sampling)
+        score_X = sample.process_logits(logits_TX[row], walk.sampling.seen, pair.sampling)
         key = jax.random.fold_in(walk.sampling.key, length + 1 + walk.accepted)
         token = rule(score_X, _child_tokens(candidates, row, width), key, pair.sampling)
         return _moved(walk, candidates, token)
@@ -105,7 +105,7 @@ def _moved(walk: SampledPath, candidates: Candidates, token: jax.Array) -> Sampl
         path=jnp.where(found, walk.path.at[place].set(child), walk.path),
         accepted=walk.accepted + found,
         next_token=token,
-        sampling=sample.read(walk.sampling, token[None], jnp.ones((1,), bool)),
+        sampling=sample.mark_seen(walk.sampling, token[None], jnp.ones((1,), bool)),
         going=found,
     )
 

@@ -1,19 +1,17 @@
-"""Catch up: committed tokens, with the target's true features, enter the draft's cache.
+"""Expand: the draft grows the tree, level by level, until the policy stops it (Sec. 3.2).
 
-A cycle begins with the tokens that the last one committed; the last of them is the root. How many
-they are is known only when the program runs, and a processor pays for every row of a pass: so short
-passes may be compiled beside the one that holds the longest path, and the shortest that will do is
-run (`CycleConfig.short_catch_ups`).
+A cycle begins with the tokens that the last one committed; the last of them is the root. They enter
+the draft's cache with the target's true features (`extend`), which gives the draft's output at the
+root, and that gives level 1. Each further pass reads the W best nodes of the newest level and gives
+each W children. The depth policy sits inside the loop, so drafting never returns to the host.
+
+    block   [ level-2 pass: W rows | level-3 pass: W rows | ... ]   uncommitted, thrown away
+    a tree row sees: all committed tokens, its own ancestors in the block, itself
+
+How many tokens `extend` reads is known only when the program runs, and a CPU pays for every row of
+a pass: so short passes may be compiled beside the one that holds the longest path, and the shortest
+that will do is run (`CycleConfig.short_catch_ups`).
 """
-# DOC """Expand: the draft grows the tree, level by level, until the controller stops it (Sec. 3.2).
-# DOC
-# DOC The catch-up pass (catch_up.py) gives the draft's output at the root, and that gives level 1. Then
-# DOC each further pass reads the W best nodes of the newest level and gives each W children. The depth
-# DOC policy sits inside the loop, so drafting never returns to the host.
-# DOC
-# DOC     block   [ level-2 pass: W rows | level-3 pass: W rows | ... ]   uncommitted, thrown away
-# DOC     a tree row sees: all committed tokens, its own ancestors in the block, itself
-# DOC """
 
 from typing import Any
 
@@ -27,8 +25,8 @@ from ltd_jax.cycle.tree import DraftTree
 from ltd_jax.models import draft, kv_cache, layers
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.kv_cache import KVCache, Rows
-from ltd_jax.policies import policy as policy_module
-from ltd_jax.policies.policy import Controller, LevelView, TreeView
+from ltd_jax.models.pair import Model
+from ltd_jax.policies.policy import LevelView, Policy, TreeView
 
 
 @struct.dataclass
@@ -39,6 +37,63 @@ class PendingTokens:
     feature: jax.Array  # [D + 1, 3 * target E]; Griffin: [D + 1, E]
     count: jax.Array  # i32 [], valid rows; the last one is the root
     root_entropy: jax.Array  # f32 [] nats, of the target's distribution that the root came from
+
+
+@struct.dataclass
+class Frontier:
+    """The W nodes that the next draft pass reads."""
+
+    token: jax.Array  # [W] i32
+    feature: jax.Array  # [W, E] the draft's output at their parents; Griffin: [W, 2E]
+    log_prob: jax.Array  # [W] f32 cumulative
+    parent: jax.Array  # [W] i32, slot * W + child in the newest level
+    mask: jax.Array  # [W, (D - 1) * W] bool, block rows of their ancestors
+
+
+@struct.dataclass
+class Children:
+    """The draft's most probable next tokens after T rows."""
+
+    log_prob: jax.Array  # [T, W] f32, of each row's W most probable next tokens
+    token: jax.Array  # [T, W] i32, their target ids
+    entropy: jax.Array  # [T] f32 nats, of the row's whole distribution
+
+
+@struct.dataclass
+class Expansion:
+    """A growing tree."""
+
+    tree: DraftTree
+    frontier: Frontier
+    block: Rows  # (D - 1) * W uncommitted draft rows
+    levels: jax.Array  # i32 [], draft passes so far
+    going: jax.Array  # bool [], draft another level?
+    entropy: jax.Array  # [D, W] f32 nats, of the draft's distribution at each row; 0 = no row
+    hidden: jax.Array  # [D, W, E] the draft's outputs at the rows; 0 = no row
+    history: Any = ()  # the policy's
+
+
+def expand(
+    model: Model, policy: Policy, history: Any, pending: PendingTokens, cache: KVCache
+) -> tuple[Expansion, KVCache]:
+    """The whole drafting of one cycle: extend, level 1, and on while the policy says so."""
+    config = model.config.cycle
+    length = cache.length + pending.count
+
+    def decide(expansion: Expansion) -> Expansion:
+        view = level_view(expansion, length, pending.root_entropy)
+        history = policy.observe_level(expansion.history, view, config)
+        wanted = policy.keep_drafting(history, view, config)
+        going = wanted & (expansion.levels < config.max_levels)
+        return expansion.replace(going=going, history=history)
+
+    hidden_E, cache = extend(model.draft, model.config, pending, cache)
+    expansion = jax.lax.while_loop(
+        lambda expansion: expansion.going,
+        lambda expansion: decide(add_level(model.draft, model.config, cache, expansion)),
+        decide(first_level(model.draft, model.config, hidden_E).replace(history=history)),
+    )
+    return expansion, cache
 
 
 def extend(
@@ -100,51 +155,18 @@ def _causal_rows(
     )
 
 
-@struct.dataclass
-class Frontier:
-    """The W nodes that the next draft pass reads."""
-
-    token: jax.Array  # [W] i32
-    feature: jax.Array  # [W, E] the draft's output at their parents; Griffin: [W, 2E]
-    score: jax.Array  # [W] f32
-    parent: jax.Array  # [W] i32, slot * W + child in the newest level
-    visible: jax.Array  # [W, (D - 1) * W] bool, block rows of their ancestors
-
-
-@struct.dataclass
-class Children:
-    """What the draft says after T rows."""
-
-    log_prob: jax.Array  # [T, W] f32, of each row's W most probable next tokens
-    token: jax.Array  # [T, W] i32, their target ids
-    entropy: jax.Array  # [T] f32 nats, of the row's whole distribution
-
-
-@struct.dataclass
-class Expansion:
-    """A growing tree."""
-
-    tree: DraftTree
-    frontier: Frontier
-    block: Rows  # (D - 1) * W uncommitted draft rows
-    levels: jax.Array  # i32 [], draft passes so far
-    going: jax.Array  # bool [], draft another level?
-    entropy: jax.Array  # [D, W] f32 nats, of the draft's distribution at each row; 0 = no row
-    hidden: jax.Array  # [D, W, E] the draft's outputs at the rows; 0 = no row
-    memory: Any = ()  # the controller's state
-
-
 def first_level(params: DraftParams, pair: PairConfig, hidden_E: jax.Array) -> Expansion:
     """The root's W most probable children."""
     D, W, tree_rows = pair.cycle.max_levels, pair.cycle.beam_width, pair.cycle.tree_rows
     hidden_WE = jnp.broadcast_to(hidden_E, (W, hidden_E.shape[0]))
     children = _children(params, pair, hidden_E[None, :])
-    score_WW = jnp.full((W, W), trees.NO_NODE, jnp.float32).at[0].set(children.log_prob[0])
+    log_prob_WW = jnp.full((W, W), trees.NO_NODE, jnp.float32).at[0].set(children.log_prob[0])
     token_WW = jnp.zeros((W, W), jnp.int32).at[0].set(children.token[0])
     no_parent_W = jnp.zeros((W,), jnp.int32)
+    no_ancestors = jnp.zeros((W, tree_rows), bool)
     return Expansion(
-        tree=trees.write_level(trees.empty(pair.cycle), 0, score_WW, token_WW, no_parent_W),
-        frontier=_best_children(score_WW, token_WW, hidden_WE, jnp.zeros((W, tree_rows), bool)),
+        tree=trees.write_level(trees.empty(pair.cycle), 0, log_prob_WW, token_WW, no_parent_W),
+        frontier=_best_children(log_prob_WW, token_WW, hidden_WE, no_ancestors),
         block=draft.empty_block(pair.draft, tree_rows, hidden_E.dtype),
         levels=jnp.int32(1),
         going=jnp.bool_(True),
@@ -159,8 +181,8 @@ def add_level(
     """One draft pass over the frontier: its children become the newest level."""
     W, frontier = pair.cycle.beam_width, expansion.frontier
     start = (expansion.levels - 1) * W
-    own = start + jnp.arange(W)[:, None] == jnp.arange(pair.cycle.tree_rows)[None, :]
-    visible = frontier.visible | own
+    itself = start + jnp.arange(W)[:, None] == jnp.arange(pair.cycle.tree_rows)[None, :]
+    mask = frontier.mask | itself
     hidden_WE, block = draft.forward(
         params,
         pair.draft,
@@ -170,74 +192,20 @@ def add_level(
         cache,
         expansion.block,
         start,
-        visible,
+        mask,
     )
     children = _children(params, pair, hidden_WE)
-    score_WW = frontier.score[:, None] + children.log_prob
+    log_prob_WW = frontier.log_prob[:, None] + children.log_prob
     put = lambda rows, row: jax.lax.dynamic_update_index_in_dim(rows, row, expansion.levels, 0)
     return expansion.replace(
         tree=trees.write_level(
-            expansion.tree, expansion.levels, score_WW, children.token, frontier.parent
+            expansion.tree, expansion.levels, log_prob_WW, children.token, frontier.parent
         ),
-        frontier=_best_children(score_WW, children.token, hidden_WE, visible),
+        frontier=_best_children(log_prob_WW, children.token, hidden_WE, mask),
         block=block,
         levels=expansion.levels + 1,
         entropy=put(expansion.entropy, children.entropy),
         hidden=put(expansion.hidden, hidden_WE),
-    )
-
-
-def expand(
-    params: DraftParams,
-    pair: PairConfig,
-    controller: Controller,
-    controller_params: Any,
-    controller_state: Any,
-    pending: PendingTokens,
-    cache: KVCache,
-) -> tuple[Expansion, KVCache]:
-    """The whole drafting of one cycle: catch up, level 1, and on while the controller says so."""
-    length = cache.length + pending.count
-
-    def decide(expansion: Expansion) -> Expansion:
-        view = level_view(expansion, length, pending.root_entropy)
-        memory = policy_module.noticed(controller, controller_params, expansion.memory, view)
-        wanted = controller.keep_drafting(controller_params, memory, view)
-        going = wanted & (expansion.levels < pair.cycle.max_levels)
-        return expansion.replace(going=going, memory=memory)
-
-    hidden_E, cache = extend(params, pair, pending, cache)
-    expansion = jax.lax.while_loop(
-        lambda expansion: expansion.going,
-        lambda expansion: decide(add_level(params, pair, cache, expansion)),
-        decide(first_level(params, pair, hidden_E).replace(memory=controller_state)),
-    )
-    return expansion, cache
-
-
-def level_view(expansion: Expansion, length: jax.Array, root_entropy: jax.Array) -> LevelView:
-    """What a controller sees of the newest level; `length` committed tokens are before the root."""
-    newest = lambda rows: jnp.take(rows, expansion.levels - 1, axis=0)
-    return LevelView(
-        score=newest(expansion.tree.score),
-        levels=expansion.levels,
-        length=length,
-        entropy=newest(expansion.entropy),
-        hidden=newest(expansion.hidden),
-        root_entropy=root_entropy,
-        parent=newest(expansion.tree.parent),
-    )
-
-
-def tree_view(expansion: Expansion, length: jax.Array, root_entropy: jax.Array) -> TreeView:
-    """What a controller sees of the whole tree."""
-    return TreeView(
-        score=expansion.tree.score,
-        levels=expansion.levels,
-        length=length,
-        entropy=expansion.entropy,
-        root_entropy=root_entropy,
-        parent=expansion.tree.parent,
     )
 
 
@@ -248,6 +216,32 @@ def full_expansion(
     expansion = first_level(params, pair, hidden_E)
     grow = lambda _, expansion: add_level(params, pair, cache, expansion)
     return jax.lax.fori_loop(1, pair.cycle.max_levels, grow, expansion)
+
+
+def level_view(expansion: Expansion, length: jax.Array, root_entropy: jax.Array) -> LevelView:
+    """A policy's view of the newest level; `length` committed tokens are before the root."""
+    newest = lambda rows: jnp.take(rows, expansion.levels - 1, axis=0)
+    return LevelView(
+        log_prob=newest(expansion.tree.log_prob),
+        levels=expansion.levels,
+        length=length,
+        entropy=newest(expansion.entropy),
+        hidden=newest(expansion.hidden),
+        root_entropy=root_entropy,
+        parent=newest(expansion.tree.parent),
+    )
+
+
+def tree_view(expansion: Expansion, length: jax.Array, root_entropy: jax.Array) -> TreeView:
+    """A policy's view of the whole tree."""
+    return TreeView(
+        log_prob=expansion.tree.log_prob,
+        levels=expansion.levels,
+        length=length,
+        entropy=expansion.entropy,
+        root_entropy=root_entropy,
+        parent=expansion.tree.parent,
+    )
 
 
 def _children(params: DraftParams, pair: PairConfig, hidden_TE: jax.Array) -> Children:
@@ -261,16 +255,16 @@ def _children(params: DraftParams, pair: PairConfig, hidden_TE: jax.Array) -> Ch
 
 
 def _best_children(
-    score_WW: jax.Array, token_WW: jax.Array, hidden_WE: jax.Array, visible: jax.Array
+    log_prob_WW: jax.Array, token_WW: jax.Array, hidden_WE: jax.Array, mask: jax.Array
 ) -> Frontier:
     """The W best nodes of a level, with what the next pass needs of their parents."""
-    W = score_WW.shape[0]
-    score_W, child_W = jax.lax.top_k(score_WW.reshape(-1), W)
+    W = log_prob_WW.shape[0]
+    log_prob_W, child_W = jax.lax.top_k(log_prob_WW.reshape(-1), W)
     row_W = child_W // W
     return Frontier(
         token=jnp.take(token_WW.reshape(-1), child_W),
         feature=jnp.take(hidden_WE, row_W, axis=0),
-        score=score_W,
+        log_prob=log_prob_W,
         parent=child_W.astype(jnp.int32),
-        visible=jnp.take(visible, row_W, axis=0),
+        mask=jnp.take(mask, row_W, axis=0),
     )

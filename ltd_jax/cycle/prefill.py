@@ -12,8 +12,7 @@ from ltd_jax.cycle.expand import PendingTokens
 from ltd_jax.cycle.step import CycleState
 from ltd_jax.files import UserError
 from ltd_jax.models import draft, kv_cache, layers, sharding, target
-from ltd_jax.models.pair import Pair, PairParams
-from ltd_jax.policies.policy import Controller
+from ltd_jax.models.pair import Model, Pair
 
 
 def check_room(pair: Pair, prompt_tokens: int, new_tokens: int) -> None:
@@ -24,49 +23,52 @@ def check_room(pair: Pair, prompt_tokens: int, new_tokens: int) -> None:
     if prompt_tokens + new_tokens > context:
         raise UserError(
             f"The prompt has {prompt_tokens} tokens and {new_tokens} more are asked for, but the "
-            f"context holds {context}; shorten the prompt, ask for fewer or raise the context."
+            f"context holds {context}; shorten the prompt, ask for fewer or raise the `context`."
         )
 
 
-def prefill(pair: Pair, controller: Controller, prompt_T: np.ndarray) -> CycleState:
-    """The state after a prompt: caches filled, the root chosen, its draft row pending."""
+def prefill(pair: Pair, prompt_T: np.ndarray) -> CycleState:
+    """The state after a prompt: caches filled, the root chosen, its draft row pending.
+
+    It has no history yet: that is the policy's.
+    """
     check_room(pair, len(prompt_T), 0)
     chunk = pair.config.cycle.prefill_chunk
-    state = empty_state(pair.config, controller, pair.dtype, sample.text_key(pair.seed, prompt_T))
-    memory, state = state.memory, state.replace(memory=())  # all controllers share one program
+    state = empty_state(pair.config, pair.dtype, sample.text_key(pair.seed, prompt_T))
     for start in range(0, len(prompt_T), chunk):
         piece = prompt_T[start : start + chunk]
         is_last = start + chunk >= len(prompt_T)
         token_T = jnp.asarray(np.pad(piece, (0, chunk - len(piece))), jnp.int32)
         next_token = jnp.int32(0 if is_last else prompt_T[start + chunk])
         rest = pair.put((token_T, next_token, jnp.int32(len(piece)), jnp.bool_(is_last)))
-        state = prefill_chunk(pair.params, pair.config, state, *rest)
-    return state.replace(memory=memory)
+        state = prefill_chunk(pair.model, state, *rest)
+    return state
 
 
-def empty_state(
-    pair: PairConfig, controller: Controller, dtype: jnp.dtype, key: jax.Array | None = None
-) -> CycleState:
+def empty_state(pair: PairConfig, dtype: jnp.dtype, key: jax.Array | None = None) -> CycleState:
     """Caches without tokens, nothing pending; sampling needs the text's random key."""
     config = pair.cycle
-    feature = jnp.zeros((config.path_length, pair.target.feature_size), dtype)
-    token = jnp.zeros((config.path_length,), jnp.int32)
-    lies = [sharding.cache_sharding(pair, kind.kv_head_count) for kind in (pair.target, pair.draft)]
+    target_sharding, draft_sharding = (
+        sharding.cache_sharding(pair, model.kv_head_count) for model in (pair.target, pair.draft)
+    )
     state = CycleState(
-        target_cache=target.empty_cache(pair.target, config.target_slots, dtype, lies[0]),
-        draft_cache=draft.empty_cache(pair.draft, config.draft_slots, dtype, lies[1]),
+        target_cache=target.empty_cache(pair.target, config.target_slots, dtype, target_sharding),
+        draft_cache=draft.empty_cache(pair.draft, config.draft_slots, dtype, draft_sharding),
         root=jnp.int32(0),
-        pending=PendingTokens(token, feature, jnp.int32(0), jnp.float32(0)),
-        memory=jax.tree.map(jnp.copy, controller.init()),  # a buffer each: states are donated
+        pending=PendingTokens(
+            token=jnp.zeros((config.path_length,), jnp.int32),
+            feature=jnp.zeros((config.path_length, pair.target.feature_size), dtype),
+            count=jnp.int32(0),
+            root_entropy=jnp.float32(0),
+        ),
         sampling=None if key is None else sample.start(pair, key),
     )
     return sharding.shard(state, pair)
 
 
-@functools.partial(jax.jit, static_argnames="pair", donate_argnames="state")
+@functools.partial(jax.jit, donate_argnames="state")
 def prefill_chunk(
-    params: PairParams,
-    pair: PairConfig,
+    model: Model,
     state: CycleState,
     token_T: jax.Array,
     next_token: jax.Array,
@@ -77,46 +79,36 @@ def prefill_chunk(
 
     Args:
       token_T: i32 [prefill_chunk], the first `count` valid.
-      next_token: i32, the prompt's token behind this chunk; ignored in the last chunk, where the
+      next_token: i32, the prompt's token after this chunk; ignored in the last chunk, where the
         target's own choice is the root.
       is_last: bool; the last chunk leaves its last draft row pending, with the root as its token.
     """
+    config, cache = model.config, state.target_cache
     T = token_T.shape[0]
-    rows_T, cache = jnp.arange(T), state.target_cache
+    rows_T = jnp.arange(T)
     causal = jnp.tril(jnp.ones((T, T), bool))
-    asked = (token_T, cache.length + rows_T, causal, cache)
-    logits_TX, feature_TE, rows = target.forward(params.target, pair.target, *asked)
-    sampling = sample.read(state.sampling, token_T, rows_T < count)
-    root = sample.choose(logits_TX[count - 1], cache.length + count, sampling, pair.sampling)
+    logits_TX, feature_TE, rows = target.forward(
+        model.target, config.target, token_T, cache.length + rows_T, causal, cache
+    )
+    sampling = sample.mark_seen(state.sampling, token_T, rows_T < count)
+    root = sample.choose(logits_TX[count - 1], cache.length + count, sampling, config.sampling)
     shifted_T = jnp.where(rows_T == count - 1, next_token, jnp.roll(token_T, -1))
     waiting = is_last.astype(jnp.int32)
-    fused_TE = draft.fuse(params.draft, pair.draft, feature_TE)
+    fused_TE = draft.fuse(model.draft, config.draft, feature_TE)
     _, draft_cache = expand.causal_pass(
-        params.draft, pair, shifted_T, fused_TE, count - waiting, state.draft_cache
+        model.draft, config, shifted_T, fused_TE, count - waiting, state.draft_cache
     )
-    last = (feature_TE[count - 1], logits_TX[count - 1])
-    target_cache = kv_cache.append(cache, rows, jnp.where(root >= 0, count, 0))  # after the reads
+    pending = PendingTokens(
+        token=state.pending.token.at[0].set(root),
+        feature=state.pending.feature.at[0].set(feature_TE[count - 1]),
+        count=waiting,
+        root_entropy=layers.entropy(jax.nn.log_softmax(logits_TX[count - 1])),
+    )
     following = state.replace(
-        target_cache=target_cache,
+        target_cache=kv_cache.append(cache, rows, kv_cache.after(count, root)),
         draft_cache=draft_cache,
         root=root,
-        pending=_waiting(state.pending, root, *last, waiting),
-        sampling=sample.read(sampling, root[None], is_last[None]),
+        pending=pending,
+        sampling=sample.mark_seen(sampling, root[None], is_last[None]),
     )
-    return sharding.shard(following, pair)
-
-
-def _waiting(
-    pending: PendingTokens,
-    root: jax.Array,
-    feature_E: jax.Array,
-    logits_X: jax.Array,
-    count: jax.Array,
-) -> PendingTokens:
-    """The root as the one draft row that waits, or as none."""
-    return PendingTokens(
-        token=pending.token.at[0].set(root),
-        feature=pending.feature.at[0].set(feature_E),
-        count=count,
-        root_entropy=layers.entropy(jax.nn.log_softmax(logits_X)),
-    )
+    return sharding.shard(following, config)

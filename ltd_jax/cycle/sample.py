@@ -16,7 +16,7 @@ from flax import struct
 
 from ltd_jax.config import PairConfig, SamplingConfig
 
-CUT = -jnp.inf  # score of a token that top-p or top-k leaves out
+NEG_INF = -jnp.inf  # score of a token that top-p or top-k leaves out
 
 
 @struct.dataclass
@@ -45,7 +45,7 @@ def text_key(seed: int, prompt_T: np.ndarray) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), np.uint32(digest))
 
 
-def read(state: State, token_T: jax.Array, valid_T: jax.Array) -> State:
+def mark_seen(state: State, token_T: jax.Array, valid_T: jax.Array) -> State:
     """The state after the valid ones of some tokens have joined the text."""
     if state is None or state.seen is None:
         return state
@@ -54,7 +54,7 @@ def read(state: State, token_T: jax.Array, valid_T: jax.Array) -> State:
     return state.replace(seen=state.seen.at[place_T].set(True, mode="drop"))
 
 
-def likeliest(logits_X: jax.Array) -> jax.Array:
+def argmax(logits_X: jax.Array) -> jax.Array:
     """Index i32 [...] of the largest of f32 [..., X], the first of equals: what argmax gives.
 
     In two reductions that a CPU does many numbers at a time; XLA's argmax there takes them one by
@@ -71,8 +71,8 @@ def choose(
 ) -> jax.Array:
     """The token i32 at a position, from the target's logits behind the tokens before it."""
     if state is None:
-        return likeliest(logits_X)
-    score_X = scores(logits_X, state.seen, config)
+        return argmax(logits_X)
+    score_X = process_logits(logits_X, state.seen, config)
     return draw(score_X, jax.random.fold_in(state.key, position), config)
 
 
@@ -83,8 +83,10 @@ def draw(score_X: jax.Array, key: jax.Array, config: SamplingConfig) -> jax.Arra
     return jnp.argmax(score_X).astype(jnp.int32)
 
 
-def scores(logits_X: jax.Array, seen_X: jax.Array | None, config: SamplingConfig) -> jax.Array:
-    """What is left of the target's logits: log-probabilities up to a constant, or CUT.
+def process_logits(
+    logits_X: jax.Array, seen_X: jax.Array | None, config: SamplingConfig
+) -> jax.Array:
+    """What is left of the target's logits: log-probabilities up to a constant, or NEG_INF.
 
     Temperature, repetition penalty, top-p, top-k, in this order. Tokens of equal scores at the
     border of top-p or top-k stay together.
@@ -101,22 +103,24 @@ def scores(logits_X: jax.Array, seen_X: jax.Array | None, config: SamplingConfig
         factor_X = jnp.where(score_X < 0, config.repetition_penalty, 1 / config.repetition_penalty)
         score_X = jnp.where(seen_X, score_X * factor_X, score_X)
     if config.top_p < 1:
-        score_X = jnp.where(score_X >= _least_of_nucleus(score_X, config.top_p), score_X, CUT)
+        score_X = jnp.where(score_X >= _least_of_nucleus(score_X, config.top_p), score_X, NEG_INF)
     if 0 < config.top_k < score_X.shape[0]:
         least = jax.lax.top_k(score_X, config.top_k)[0][-1]
-        score_X = jnp.where(score_X >= least, score_X, CUT)
+        score_X = jnp.where(score_X >= least, score_X, NEG_INF)
     return score_X
 
 
 def probabilities(score_X: jax.Array) -> jax.Array:
     """f32 [X], softmax of the scores; 0 where cut."""
-    weight_X = jnp.where(score_X > CUT, jnp.exp(score_X - jnp.max(score_X)), 0.0)
+    weight_X = jnp.where(score_X > NEG_INF, jnp.exp(score_X - jnp.max(score_X)), 0.0)
     return weight_X / jnp.sum(weight_X)
 
 
-def law(logits_X: jax.Array, seen_X: jax.Array | None, config: SamplingConfig) -> jax.Array:
+def target_probs(
+    logits_X: jax.Array, seen_X: jax.Array | None, config: SamplingConfig
+) -> jax.Array:
     """The probabilities f32 [X] of `choose`: of the scores, or all on the best at temperature 0."""
-    score_X = scores(logits_X, seen_X, config)
+    score_X = process_logits(logits_X, seen_X, config)
     if config.temperature == 0:
         return jax.nn.one_hot(jnp.argmax(score_X), score_X.shape[0], dtype=jnp.float32)
     return probabilities(score_X)

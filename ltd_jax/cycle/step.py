@@ -1,14 +1,11 @@
-"""One cycle: expand, observe, select, verify, commit, without a trip to the host.
+"""One cycle: expand, observe, select, verify, commit, without a trip to the host; and many of them.
 
-`plain` is the autoregressive step in the same stack. `cycle.loop` compiles both.
+`run_cycles` and `run_plain`, the autoregressive baseline in the same stack, are what is compiled:
+the host dispatches one program and reads tokens once for N cycles. Dispatching a program takes a
+CPU 0.3 to 0.6 ms, whatever it computes; on the cores that also compute this was an eighth of the
+embedded pair's time. The loop ends with the text, so no cycle runs in vain. States are donated, so
+caches are updated in place.
 """
-# DOC """Several cycles per call: the host dispatches one program and reads tokens once for N of them.
-# DOC
-# DOC Dispatching a program takes a processor 0.3 to 0.6 ms, whatever it computes; on the cores that also
-# DOC compute this was an eighth of the embedded pair's time. The loop ends with the text, so no cycle
-# DOC runs in vain. `run_cycles` and `run_plain`, the autoregressive baseline in the same stack, are
-# DOC jitted once per pair; states are donated, so caches are updated in place.
-# DOC """
 
 import functools
 from typing import Any
@@ -17,16 +14,13 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from ltd_jax.config import PairConfig
 from ltd_jax.cycle import expand, sample, verify
 from ltd_jax.cycle.expand import PendingTokens
 from ltd_jax.cycle.sample import SamplingState
 from ltd_jax.models import kv_cache, sharding, target
 from ltd_jax.models.kv_cache import KVCache
-from ltd_jax.models.pair import PairParams
-from ltd_jax.models.target import TargetParams
-from ltd_jax.policies import policy as policy_module
-from ltd_jax.policies.policy import Controller, Outcome
+from ltd_jax.models.pair import Model
+from ltd_jax.policies.policy import Outcome, Policy
 
 
 @struct.dataclass
@@ -37,7 +31,7 @@ class CycleState:
     draft_cache: KVCache
     root: jax.Array  # i32 []
     pending: PendingTokens
-    memory: Any  # the controller's own state
+    history: Any = ()  # the policy's
     sampling: SamplingState | None = None  # None = greedy
 
 
@@ -57,69 +51,13 @@ def plain_of(state: CycleState) -> PlainState:
 
 @struct.dataclass
 class CycleResult:
-    """What one cycle gave to the text."""
+    """What one cycle gave to the text, on the device."""
 
     token: jax.Array  # [D + 1] i32, the first `committed` are the text's next tokens
     committed: jax.Array  # i32 []
     accepted: jax.Array  # i32 []
     levels: jax.Array  # i32 []
-    size: jax.Array  # i32 [], index into config.sizes
-
-
-def cycle(
-    params: PairParams,
-    pair: PairConfig,
-    controller: Controller,
-    controller_params: Any,
-    state: CycleState,
-) -> tuple[CycleState, CycleResult]:
-    """One draft-and-verify round of one sequence."""
-    expansion, draft_cache = expand.expand(
-        params.draft,
-        pair,
-        controller,
-        controller_params,
-        state.memory,
-        state.pending,
-        state.draft_cache,
-    )
-    seen = (state.target_cache.length, state.pending.root_entropy)
-    level, view = expand.level_view(expansion, *seen), expand.tree_view(expansion, *seen)
-    size = controller.choose_size(controller_params, expansion.memory, view)
-    rank = policy_module.ranked(controller, controller_params, expansion.memory, view)
-    tree = expansion.tree.replace(score=rank)
-    verified = verify.verify(
-        params.target, pair, tree, state.root, size, state.target_cache, state.sampling
-    )
-    committed = verified.accepted + 1
-    outcome = Outcome(expansion.levels, size, verified.accepted)
-    asked = (controller, controller_params, state.memory, level, view)
-    entropy = verified.root_entropy if policy_module.reads_root_entropy(*asked) else seen[1]
-    next_state = CycleState(
-        target_cache=kv_cache.append(state.target_cache, verified.rows, committed),
-        draft_cache=draft_cache,
-        root=verified.token[verified.accepted],
-        pending=PendingTokens(verified.token, verified.feature, committed, entropy),
-        memory=controller.update(expansion.memory, outcome),
-        sampling=verified.sampling,
-    )
-    result = CycleResult(verified.token, committed, verified.accepted, expansion.levels, size)
-    return next_state, result
-
-
-def plain(params: TargetParams, pair: PairConfig, state: PlainState) -> PlainState:
-    """One autoregressive step: the root enters the cache, the token after it is the new root."""
-    cache, visible = state.cache, jnp.ones((1, 1), bool)
-    logits_1X, _, rows = target.forward(
-        params, pair.target, state.root[None], cache.length[None], visible, cache
-    )
-    root = sample.choose(logits_1X[0], cache.length + 1, state.sampling, pair.sampling)
-    one = jnp.where(root >= 0, 1, 0)  # known last, see kv_cache.append
-    return PlainState(
-        cache=kv_cache.append(cache, rows, one),
-        root=root,
-        sampling=sample.read(state.sampling, root[None], jnp.ones((1,), bool)),
-    )
+    size_index: jax.Array  # i32 [], index into config.sizes
 
 
 @struct.dataclass
@@ -140,28 +78,74 @@ class PlainSteps:
     left: jax.Array  # i32 [], tokens still wanted; 0 = the text is over
 
 
-@functools.partial(jax.jit, static_argnames=("pair", "controller"), donate_argnames="state")
+def cycle(model: Model, policy: Policy, state: CycleState) -> tuple[CycleState, CycleResult]:
+    """One draft-and-verify round of one sequence."""
+    config, pending = model.config.cycle, state.pending
+    expansion, draft_cache = expand.expand(model, policy, state.history, pending, state.draft_cache)
+    view = expand.tree_view(expansion, state.target_cache.length, pending.root_entropy)
+    size_index = policy.choose_size(expansion.history, view, config)
+    priority_DWW = policy.priority(expansion.history, view, config)
+    tree = expansion.tree.replace(log_prob=priority_DWW)
+    verified = verify.verify(
+        model, tree, state.root, size_index, state.target_cache, state.sampling
+    )
+    committed = verified.accepted + 1
+    outcome = Outcome(expansion.levels, size_index, verified.accepted)
+    next_pending = PendingTokens(
+        token=verified.token,
+        feature=verified.feature,
+        count=committed,
+        root_entropy=verified.root_entropy if policy.needs_root_entropy else pending.root_entropy,
+    )
+    next_state = CycleState(
+        target_cache=kv_cache.append(state.target_cache, verified.rows, committed),
+        draft_cache=draft_cache,
+        root=verified.token[verified.accepted],
+        pending=next_pending,
+        history=policy.update_history(expansion.history, outcome, config),
+        sampling=verified.sampling,
+    )
+    result = CycleResult(verified.token, committed, verified.accepted, expansion.levels, size_index)
+    return next_state, result
+
+
+def plain(model: Model, state: PlainState) -> PlainState:
+    """One autoregressive step: the root enters the cache, the token after it is the new root."""
+    cache, config = state.cache, model.config
+    logits_1X, _, rows = target.forward(
+        model.target,
+        config.target,
+        state.root[None],
+        cache.length[None],
+        jnp.ones((1, 1), bool),
+        cache,
+    )
+    root = sample.choose(logits_1X[0], cache.length + 1, state.sampling, config.sampling)
+    return PlainState(
+        cache=kv_cache.append(cache, rows, kv_cache.after(jnp.int32(1), root)),
+        root=root,
+        sampling=sample.mark_seen(state.sampling, root[None], jnp.ones((1,), bool)),
+    )
+
+
+@functools.partial(jax.jit, donate_argnames="state")
 def run_cycles(
-    params: PairParams,
-    pair: PairConfig,
-    controller: Controller,
-    stops: jax.Array,
-    controller_params: Any,
-    state: CycleState,
-    left: jax.Array,
+    model: Model, policy: Policy, stops: jax.Array, state: CycleState, left: jax.Array
 ) -> tuple[CycleState, Cycles]:
     """Runs `cycles_per_call` cycles, or as many as give the `left` tokens or a stop token.
 
     Args:
-      stops: i32 [S], tokens behind which a text ends; data, so that all sets of S share a program.
+      stops: i32 [S], tokens after which a text ends; data, so that all sets of S share a program.
+      left: i32 [], tokens that are wanted.
     """
-    N, path = pair.cycle.cycles_per_call, pair.cycle.path_length
+    config = model.config.cycle
+    N, path = config.cycles_per_call, config.path_length
     blank_N = jnp.zeros((N,), jnp.int32)
-    blank = CycleResult(jnp.zeros((N, path), jnp.int32), *[blank_N] * 4)
+    blank = CycleResult(jnp.zeros((N, path), jnp.int32), blank_N, blank_N, blank_N, blank_N)
 
     def advance(carry: tuple[CycleState, Cycles]) -> tuple[CycleState, Cycles]:
         state, so_far = carry
-        state, result = cycle(params, pair, controller, controller_params, state)
+        state, result = cycle(model, policy, state)
         kept = jnp.minimum(result.committed, so_far.left)
         is_text = jnp.arange(path) < kept
         stopped = jnp.any(jnp.isin(result.token, stops) & is_text)
@@ -170,37 +154,33 @@ def run_cycles(
             count=so_far.count + 1,
             left=jnp.where(stopped, 0, so_far.left - kept),
         )
-        return sharding.shard((state, so_far), pair)
+        return sharding.shard((state, so_far), model.config)
 
     start = (state, Cycles(blank, jnp.int32(0), left))
     done = jax.lax.while_loop(lambda carry: _goes_on(carry[1], N), advance, start)
-    return sharding.shard(done, pair)
+    return sharding.shard(done, model.config)
 
 
-@functools.partial(jax.jit, static_argnames="pair", donate_argnames="state")
+@functools.partial(jax.jit, donate_argnames="state")
 def run_plain(
-    params: TargetParams,
-    pair: PairConfig,
-    stops: jax.Array,
-    state: PlainState,
-    left: jax.Array,
+    model: Model, stops: jax.Array, state: PlainState, left: jax.Array
 ) -> tuple[PlainState, PlainSteps]:
     """`run_cycles` for plain decoding."""
-    N = pair.cycle.cycles_per_call
+    N = model.config.cycle.cycles_per_call
 
     def advance(carry: tuple[PlainState, PlainSteps]) -> tuple[PlainState, PlainSteps]:
         state, so_far = carry
-        state = plain(params, pair, state)
+        state = plain(model, state)
         so_far = PlainSteps(
             token=_put(so_far.count)(so_far.token, state.root),
             count=so_far.count + 1,
             left=jnp.where(jnp.isin(state.root, stops), 0, so_far.left - 1),
         )
-        return sharding.shard((state, so_far), pair)
+        return sharding.shard((state, so_far), model.config)
 
     start = (state, PlainSteps(jnp.zeros((N,), jnp.int32), jnp.int32(0), left))
     done = jax.lax.while_loop(lambda carry: _goes_on(carry[1], N), advance, start)
-    return sharding.shard(done, pair)
+    return sharding.shard(done, model.config)
 
 
 def _goes_on(so_far: Cycles | PlainSteps, most: int) -> jax.Array:

@@ -17,7 +17,7 @@ from ltd_jax.policies.policy import NO_NODE
 class DraftTree:
     """All candidates of one cycle."""
 
-    score: jax.Array  # [D, W, W] f32 cumulative log-probability, -inf = no node
+    log_prob: jax.Array  # [D, W, W] f32 cumulative, -inf = no node
     token: jax.Array  # [D, W, W] i32 target token ids
     parent: jax.Array  # [D, W] i32, slot * W + child of the slot's node in the level above
 
@@ -26,7 +26,7 @@ def empty(config: CycleConfig) -> DraftTree:
     """A tree without nodes."""
     D, W = config.max_levels, config.beam_width
     return DraftTree(
-        score=jnp.full((D, W, W), NO_NODE, jnp.float32),
+        log_prob=jnp.full((D, W, W), NO_NODE, jnp.float32),
         token=jnp.zeros((D, W, W), jnp.int32),
         parent=jnp.zeros((D, W), jnp.int32),
     )
@@ -35,14 +35,14 @@ def empty(config: CycleConfig) -> DraftTree:
 def write_level(
     tree: DraftTree,
     level: jax.Array | int,
-    score_WW: jax.Array,
+    log_prob_WW: jax.Array,
     token_WW: jax.Array,
     parent_W: jax.Array,
 ) -> DraftTree:
     """Puts one level's block in place; `level` counts from 0."""
     put = jax.lax.dynamic_update_index_in_dim
     return DraftTree(
-        score=put(tree.score, score_WW, level, 0),
+        log_prob=put(tree.log_prob, log_prob_WW, level, 0),
         token=put(tree.token, token_WW, level, 0),
         parent=put(tree.parent, parent_W, level, 0),
     )

@@ -5,9 +5,9 @@ the device never waits for Python; at the end of a text one call is dispatched t
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,78 +17,103 @@ from ltd_jax.cycle import step
 from ltd_jax.cycle.prefill import check_room, prefill
 from ltd_jax.cycle.step import Cycles
 from ltd_jax.models.pair import Pair
-from ltd_jax.policies.policy import Controller
+from ltd_jax.policies.policy import Policy
+from ltd_jax.text import Message
+
+Prompt = str | Sequence[int] | Sequence[Message] | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """Tokens that became known together: one cycle's, or one plain step's."""
+    """Tokens that became known together: one cycle's, one plain step's, or prefill's one."""
 
     tokens: tuple[int, ...]
     levels: int = 0  # 0 = no cycle (prefill or plain step)
-    size: int = 0
+    size: int = 0  # drafted nodes that were verified
     accepted: int = 0
 
 
-class HostCycle(NamedTuple):
-    """A `CycleResult` in Python's own numbers, which are cheaper to handle one by one."""
+def generate(pair: Pair, policy: Policy, prompt: Prompt, new_tokens: int) -> Iterator[Step]:
+    """Speculative decoding: the same tokens as `generate_plain`, one step per cycle.
 
-    token: list[int]
-    committed: int
-    accepted: int
-    levels: int
-    size: int  # index into config.sizes
+    Under the sequential rule the tokens differ, but not their distribution.
+
+    Args:
+      prompt: a text or a conversation, put as the target's folder says, or token ids.
+      new_tokens: most tokens that are generated; a stop token ends the text before.
+
+    Raises:
+      UserError: the prompt does not fit, or the policy chooses what the pair's cycle lacks.
+
+    Example:
+      >>> import ltd_jax as ltd
+      >>> steps = ltd.generate(ltd.load(), ltd.Constant(levels=2, size=4), "import os", 8)
+      >>> sum(len(step.tokens) for step in steps)
+      8
+    """
+    prompt_T = token_ids(pair, prompt)
+    check_room(pair, len(prompt_T), new_tokens)
+    policy.check(pair.config.cycle)
+    if new_tokens < 1:
+        return
+    left = new_tokens - 1
+    stops, policy, limit = pair.put((pair.stops, policy.traced(), jnp.int32(left)))
+    state = prefill(pair, prompt_T)
+    root = int(state.root)
+    yield Step((root,))
+    if root in pair.stop_tokens or new_tokens == 1:
+        return
+    state = with_history(pair, policy, state)
+    for done in dispatch_ahead(partial(step.run_cycles, pair.model, policy, stops), state, limit):
+        for cycle_step in steps_of(done, pair, left):
+            left -= len(cycle_step.tokens)
+            yield cycle_step
 
 
-def generate_plain(pair: Pair, prompt_T: np.ndarray, new_tokens: int) -> Iterator[Step]:
-    """Autoregressive decoding, one token per burst, until a stop token or `new_tokens`."""
+def generate_plain(pair: Pair, prompt: Prompt, new_tokens: int) -> Iterator[Step]:
+    """Autoregressive decoding, one token per step, until a stop token or `new_tokens`.
+
+    Arguments and errors as of `generate`.
+
+    Example:
+      >>> import ltd_jax as ltd
+      >>> len(list(ltd.generate_plain(ltd.load(), "import os", new_tokens=4)))
+      4
+    """
+    prompt_T = token_ids(pair, prompt)
     check_room(pair, len(prompt_T), new_tokens)
     if new_tokens < 1:
         return
     stops, left = pair.put((pair.stops, jnp.int32(new_tokens - 1)))
-    state = prefill(pair, _NO_CONTROLLER, prompt_T)
+    state = prefill(pair, prompt_T)
     root = int(state.root)
     yield Step((root,))
     if root in pair.stop_tokens or new_tokens == 1:
         return
-    advance = partial(step.run_plain, pair.params.target, pair.config, stops)
+    advance = partial(step.run_plain, pair.model, stops)
     for done in dispatch_ahead(advance, step.plain_of(state), left):
         yield from (Step((token,)) for token in done.token[: done.count].tolist())
 
 
-def generate(
-    pair: Pair,
-    controller: Controller,
-    controller_params: Any,
-    prompt_T: np.ndarray,
-    new_tokens: int,
-) -> Iterator[Step]:
-    """Speculative decoding: the same tokens as `plain_bursts`, one burst per cycle.
+def token_ids(pair: Pair, prompt: Prompt) -> np.ndarray:
+    """A prompt as token ids [T] i32."""
+    if isinstance(prompt, str):
+        return pair.encode(prompt)
+    if len(prompt) and isinstance(prompt[0], Message):
+        return pair.encode(prompt)
+    return np.asarray(prompt, np.int32)
 
-    Under the sequential rule the tokens differ, but not their distribution.
-    """
-    check_room(pair, len(prompt_T), new_tokens)
-    if new_tokens < 1:
-        return
-    left = new_tokens - 1
-    *given, limit = pair.put((pair.stops, controller_params, jnp.int32(left)))
-    state = prefill(pair, controller, prompt_T)
-    root = int(state.root)
-    yield Step((root,))
-    if root in pair.stop_tokens or new_tokens == 1:
-        return
-    advance = partial(step.run_cycles, pair.params, pair.config, controller, *given)
-    for done in dispatch_ahead(advance, state, limit):
-        for row in rows_of(done):
-            burst = to_step(row, pair, left)
-            left -= len(burst.tokens)
-            yield burst
+
+def with_history(pair: Pair, policy: Policy, state: step.CycleState) -> step.CycleState:
+    """The state of a text before its first cycle with a policy."""
+    history = policy.init_history(pair.config.cycle)
+    return state.replace(history=pair.put(jax.tree.map(jnp.copy, history)))  # states are donated
 
 
 def dispatch_ahead(
     advance: Callable[[Any, jax.Array], Any], state: Any, left: jax.Array
 ) -> Iterator[Any]:
-    """What `loop.run_cycles` or `loop.run_plain` give, on the host, until the text is over.
+    """Results of `step.run_cycles` or `step.run_plain`, on the host, until the text is over.
 
     Args:
       left: i32 [], tokens that are wanted, at least 1.
@@ -97,30 +122,27 @@ def dispatch_ahead(
     over = False
     while not over:
         state, following = advance(state, done.left)
-        found = jax.device_get(done)
-        over = not found.left
-        yield found
+        result = jax.device_get(done)
+        over = not result.left
+        yield result
         done = following
 
 
-def rows_of(done: Cycles) -> list[HostCycle]:
-    """Every cycle of a call."""
-    lists = [getattr(done.result, name)[: int(done.count)].tolist() for name in HostCycle._fields]
-    return [HostCycle(*row) for row in zip(*lists, strict=True)]
+def steps_of(done: Cycles, pair: Pair, left: int) -> Iterator[Step]:
+    """The cycles of one call, cut at `left` tokens and after the first stop token.
 
-
-def to_step(result: HostCycle, pair: Pair, left: int) -> Step:
-    """One cycle's tokens on the host, cut at the wanted length and behind the first stop token."""
-    tokens = result.token[: min(result.committed, left)]
-    stops = [index for index, token in enumerate(tokens) if token in pair.stop_tokens]
-    tokens = tokens[: stops[0] + 1] if stops else tokens
-    size = pair.config.cycle.sizes[result.size]
-    return Step(tuple(tokens), result.levels, size, result.accepted)
-
-
-_NO_CONTROLLER = Controller(
-    init=lambda: (),
-    keep_drafting=lambda params, state, view: jnp.bool_(False),
-    choose_size=lambda params, state, view: jnp.int32(0),
-    update=lambda state, outcome: state,
-)
+    Lists of Python's own numbers are cheaper to handle one by one than arrays.
+    """
+    count, sizes, stop_tokens = int(done.count), pair.config.cycle.sizes, set(pair.stop_tokens)
+    result = jax.tree.map(lambda rows: rows[:count].tolist(), done.result)
+    for row in range(count):
+        tokens = result.token[row][: min(result.committed[row], left)]
+        stops = [place for place, token in enumerate(tokens) if token in stop_tokens]
+        tokens = tokens[: stops[0] + 1] if stops else tokens
+        left -= len(tokens)
+        yield Step(
+            tokens=tuple(tokens),
+            levels=result.levels[row],
+            size=sizes[result.size_index[row]],
+            accepted=result.accepted[row],
+        )

@@ -23,7 +23,7 @@ def train(
     progress: Callable[[Point, float], None] = lambda point, share: None,
     mesh: Mesh | None = None,
 ) -> TrainResult:
-    """Trains both policies as `learning.learning` says, or goes on from the folder's checkpoints.
+    """Trains both policies as `learning.algorithm` says, or goes on from the folder's checkpoints.
 
     Args:
       folder: for checkpoints, one folder per stage; None = leave none.
@@ -40,10 +40,10 @@ def train(
         "provenance": provenance or {},
         "progress": progress,
     }
-    if learning.learning == "coadapt":
+    if learning.algorithm == "alternate":
         if mesh is not None:
             raise UserError("Only joint and exact learning run over several devices; choose one.")
         return alternate.train(replays, config, widths, learning, **told)
-    made = joint.method if learning.learning == "joint" else exact.method
+    made = joint.method if learning.algorithm == "joint" else exact.method
     method = made(config, widths, learning, mesh)
     return loop.train_both(method, replays, seed=learning.seed, **told)

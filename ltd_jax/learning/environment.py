@@ -158,7 +158,7 @@ def reward_of(reward: Reward, result: CycleOutcome, data: ReplayData) -> jax.Arr
     seconds, plain_seconds = result.seconds, data.replay.plain_seconds
     if reward == "paper":
         return result.committed / seconds * plain_seconds  # Eq. 4 as a speedup
-    if reward == "renewal":
+    if reward == "average":
         return result.committed - data.throughput * seconds
     if reward == "accepted":
         return result.accepted.astype(jnp.float32)

@@ -65,11 +65,10 @@ def take(rows: Rows, path_T: jax.Array) -> Rows:
 def append(cache: KVCache, rows: Rows, count: jax.Array) -> KVCache:
     """Writes all rows behind the committed ones and commits the first `count` of them.
 
-    The caller guarantees that all rows fit, also those that are not committed. A `count` that is
-    only known after the pass has read the cache makes XLA write in place; otherwise, free to write
-    before it reads, it copies every layer.
+    The caller guarantees that all rows fit, also those that are not committed, and that `count` is
+    known only after the pass has read the cache (`after`).
     """
-    start = cache.length + jnp.minimum(count, 0)  # never moves; ties the write to `count`
+    start = after(cache.length, count)
 
     def put(slots_KSC: jax.Array, rows_KTC: jax.Array) -> jax.Array:
         rows_KTC = rows_KTC.astype(slots_KSC.dtype)
@@ -80,3 +79,12 @@ def append(cache: KVCache, rows: Rows, count: jax.Array) -> KVCache:
         values=tuple(map(put, cache.values, rows.values)),
         length=cache.length + count,
     )
+
+
+def after(value: jax.Array, dependency: jax.Array) -> jax.Array:
+    """The same i32 value, known only when a non-negative i32 `dependency` is.
+
+    A write whose place is known only after the cache was read is made in place; free to write
+    before it reads, XLA copies every layer.
+    """
+    return value + jnp.minimum(dependency, 0)

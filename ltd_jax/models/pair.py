@@ -1,6 +1,8 @@
 """A loaded pair: weights, settings, dtype and stop tokens of one target and its draft."""
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,32 +11,45 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from ltd_jax import files
+from ltd_jax import files, presets
 from ltd_jax import text as texts
-from ltd_jax.config import CycleConfig, PairConfig, SamplingConfig, TargetConfig, non_defaults
-from ltd_jax.files import UserError
+from ltd_jax.config import (
+    GREEDY,
+    CycleConfig,
+    PairConfig,
+    SamplingConfig,
+    TargetConfig,
+    describe_sampling,
+    non_defaults,
+)
+from ltd_jax.files import Identity, UserError
 from ltd_jax.models import cpu_layout, sharding
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.hf import hub
 from ltd_jax.models.hf import tensors as hf_tensors
 from ltd_jax.models.hf import weights as hf_weights
 from ltd_jax.models.target import TargetParams
+from ltd_jax.text import Chat, Message
 
 
 @struct.dataclass
-class PairParams:
-    """Weights of a pair."""
+class Model:
+    """Weights of a target and its draft with the static settings that shape their cycle.
+
+    The first argument of every compiled function in cycle/: one pytree, whose settings are part of
+    the program's identity.
+    """
 
     target: TargetParams
     draft: DraftParams
+    config: PairConfig = struct.field(pytree_node=False)
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """What every decoding call needs."""
+    """A loaded model and what is known of it on the host."""
 
-    config: PairConfig
-    params: PairParams
+    model: Model
     dtype: jnp.dtype
     stop_tokens: tuple[int, ...] = ()
     fingerprint: str = "unsaved"  # names the weights in everything recorded from them
@@ -42,6 +57,11 @@ class Pair:
     names: tuple[str, str] = ("random target", "random draft")  # for reports
     remarks: tuple[str, ...] = ()  # how the folders were read, sentences for a person
     seed: int = 0  # of all random numbers that sampling draws
+
+    @property
+    def config(self) -> PairConfig:
+        """The static settings of the model."""
+        return self.model.config
 
     @property
     def stops(self) -> jax.Array:
@@ -58,6 +78,39 @@ class Pair:
         """Where a number that this pair gives comes from (provenance.py)."""
         return files.environment(jnp.dtype(self.dtype).name, self.config.devices)
 
+    @property
+    def identity(self) -> Identity:
+        """What must be the same in all that is used with this pair."""
+        record = {
+            "fingerprint": self.fingerprint,
+            "cycle": dataclasses.asdict(self.config.cycle),
+            "sampling": describe_sampling(self.config.sampling),
+            "device": self.device,
+            "dtype": jnp.dtype(self.dtype).name,
+        }
+        return files.identity_of(record)
+
+    @functools.cached_property
+    def chat(self) -> Chat:
+        """The tokenizer of the target's folder and the way it puts conversations."""
+        return texts.open_chat(self.folder)
+
+    def encode(self, prompt: str | Sequence[Message], style: texts.Style = "auto") -> np.ndarray:
+        """Token ids [T] i32 of a text or a conversation, as the target's folder puts it.
+
+        Raises:
+          UserError: there is no tokenizer, or the prompt has no or unknown tokens.
+        """
+        messages = [Message("user", prompt)] if isinstance(prompt, str) else prompt
+        chat = self.chat if style == "auto" else texts.open_chat(self.folder, style)
+        token_T = chat.encode(messages)
+        check_known(self, token_T)
+        return token_T
+
+    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+        """The text of token ids, without special tokens."""
+        return self.chat.tokenizer.decode(np.asarray(tokens, int).tolist())
+
     def put(self, tree: Any) -> Any:
         """Arrays that are committed to no other device, where the pair's weights are."""
         return sharding.shard(tree, self.config)
@@ -65,52 +118,85 @@ class Pair:
     def sampled(self, sampling: SamplingConfig, seed: int = 0) -> "Pair":
         """The same pair, decoding with other sampling settings."""
         config = dataclasses.replace(self.config, sampling=sampling)
-        return dataclasses.replace(self, config=config, seed=seed)
+        return dataclasses.replace(self, model=self.model.replace(config=config), seed=seed)
 
 
 def load(
-    cycle: CycleConfig,
-    target_folder: Path = files.ASSETS / "target",
-    draft_folder: Path = files.ASSETS / "draft",
-    dtype: jnp.dtype = jnp.float32,
+    target: Path | str = files.ASSETS / "target",
+    draft: Path | str = files.ASSETS / "draft",
+    *,
+    cycle: CycleConfig | None = None,
+    dtype: Any = None,
+    sampling: SamplingConfig = GREEDY,
+    seed: int = 0,
     feature_layers: tuple[int, int, int] | None = None,
     draft_rope_theta: float | None = None,
-    in_blocks: bool | None = None,
+    packed: bool | None = None,
     devices: int = 1,
 ) -> Pair:
-    """Loads a pair from two Hugging Face style folders; the default is the embedded one.
+    """Loads a pair from two Hugging Face style folders or hub ids; by default the embedded one.
 
     Args:
+      cycle: the shapes of a cycle; None = the preset of the target.
+      dtype: of weights and caches; None = bfloat16 on accelerators, float32 on CPUs and for the
+        embedded pair.
+      seed: of the random numbers that sampling draws.
       feature_layers: the layers before which features are taken; None = as the draft says.
       draft_rope_theta: the draft's rotary base; None = what its config.json says.
-      in_blocks: weights in the layout of models.blocks; None = where that is fast.
-      devices: of this host, to split weights and caches over (models/split.py).
+      packed: weights in the layout of models/cpu_layout.py; None = where that is fast.
+      devices: of this host, to split weights and caches over (models/sharding.py).
 
     Raises:
       UserError: a file is missing or damaged, the two are not a pair, or there are fewer devices.
+
+    Example:
+      >>> pair = load()
+      >>> pair.decode(pair.encode("def f(x):"))
+      'def f(x):'
     """
-    packs = cpu_layout.wanted(dtype) if in_blocks is None else in_blocks
-    target, found = hf_weights.load_target(target_folder, dtype, devices, packs)
-    asked = (target, found.embedding, dtype, draft_rope_theta, devices, found.head)
-    draft = hf_weights.load_draft(draft_folder, *asked)
+    target_folder, draft_folder = hub.folder_of(target, "target"), hub.folder_of(draft, "draft")
+    dtype = jnp.dtype(dtype or default_dtype(target_folder))
+    packed = cpu_layout.wanted(dtype) if packed is None else packed
+    target_config, target_params = hf_weights.load_target(target_folder, dtype, devices, packed)
+    loaded = hf_weights.load_draft(
+        draft_folder,
+        target_config,
+        target_params.embedding,
+        dtype,
+        rope_theta=draft_rope_theta,
+        devices=devices,
+        head=target_params.head,
+    )
     try:
-        seen = with_features(target, draft.feature_layers, feature_layers)
-        config = PairConfig(seen, draft.config, cycle, devices=devices)
+        config = PairConfig(
+            target=with_features(target_config, loaded.feature_layers, feature_layers),
+            draft=loaded.config,
+            cycle=cycle or presets.of(target_folder).cycle,
+            sampling=sampling,
+            devices=devices,
+        )
     except ValueError as error:
         raise UserError(f"{target_folder} and {draft_folder}: {error}") from error
+    draft_params = cpu_layout.block_draft(loaded.params) if packed else loaded.params
     return Pair(
-        config=config,
-        params=PairParams(found, cpu_layout.block_draft(draft.params) if packs else draft.params),
+        model=Model(target_params, draft_params, config),
         dtype=dtype,
         stop_tokens=texts.stop_tokens(target_folder),
-        fingerprint=_identity(target_folder, draft_folder, config),
+        fingerprint=_fingerprint(target_folder, draft_folder, config),
         folder=target_folder,
         names=(_name(target_folder), _name(draft_folder)),
-        remarks=(*draft.remarks, *sharding.uneven(config)),
+        remarks=(*loaded.remarks, *sharding.uneven(config)),
+        seed=seed,
     )
 
 
-def _identity(target_folder: Path, draft_folder: Path, config: PairConfig) -> str:
+def default_dtype(target: Path) -> str:
+    """The dtype of weights where none is asked for."""
+    embedded = presets.of(target) is presets.EMBEDDED
+    return "float32" if embedded or jax.default_backend() == "cpu" else "bfloat16"
+
+
+def _fingerprint(target_folder: Path, draft_folder: Path, config: PairConfig) -> str:
     """12 hex digits that name the weights, how they are read, and what ends a text."""
     stops = sorted(texts.stop_tokens(target_folder))
     read_as = f"{non_defaults(config.target)} {non_defaults(config.draft)} {stops}"

@@ -1,12 +1,14 @@
-"""The two learned policies: small multilayer perceptrons over `cycle.observe` (paper A.2).
+"""The two learned policies: small multilayer perceptrons over `observe` (paper A.2).
 
-In: observations f32 [O] of one sequence. Out: logits over the choices, a value, or a `Controller`
-that takes the likeliest choice. Initialised as in Stable-Baselines3: orthogonal, gain sqrt(2) in
-hidden layers, 0.01 for logits, 1 for the value, biases zero.
+In: observations f32 [O] of one sequence. Out: logits over the choices, a value, or a `Policy` that
+takes the likeliest choice. Initialised as in Stable-Baselines3: orthogonal, gain sqrt(2) in hidden
+layers, 0.01 for logits, 1 for the value, biases zero.
+
+Layers have Linen's automatic names, which seed their initialisation; `layers_of` is the one place
+that knows them.
 """
 
-import functools
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,39 +16,11 @@ from flax import linen as nn
 from flax import struct
 
 from ltd_jax.config import CycleConfig, PolicyConfig
+from ltd_jax.files import Identity
 from ltd_jax.policies import observe
-from ltd_jax.policies.policy import Controller, LevelView, Outcome, TreeView
+from ltd_jax.policies.policy import LevelView, Outcome, Policy, TreeView, static
 
 DEPTH_ACTIONS = 2  # 0 = stop and verify, 1 = draft another level
-
-
-@struct.dataclass(kw_only=True)
-class ActorCritic:
-    """Parameters of one policy and of the value that taught it."""
-
-    actor: Any  # Linen variables of `Actor`
-    critic: Any  # Linen variables of `Critic`
-
-
-@struct.dataclass(kw_only=True)
-class LearnedParams:
-    """What the `learned` controller decides with: actors only."""
-
-    depth: Any  # Linen variables of the depth policy's `Actor`
-    size: Any  # Linen variables of the size policy's `Actor`
-
-
-@struct.dataclass(kw_only=True)
-class PolicyParams:
-    """Both policies while they learn."""
-
-    depth: ActorCritic
-    size: ActorCritic
-
-    @property
-    def learned(self) -> LearnedParams:
-        """The actors alone, as decoding needs them."""
-        return LearnedParams(depth=self.depth.actor, size=self.size.actor)
 
 
 class Actor(nn.Module):
@@ -72,96 +46,110 @@ class Critic(nn.Module):
         return _dense(1, 1.0)(hidden)[..., 0]
 
 
+@struct.dataclass
+class Learned(Policy):
+    """LTD's depth policy and size policy, the likeliest choice of each."""
+
+    depth: Any  # Linen variables of the depth policy's `Actor`; None = not asked
+    size: Any  # Linen variables of the size policy's `Actor`; None = not asked
+    widths: PolicyConfig = static()
+    origin: Identity | None = static(default=None)  # what they were trained for
+
+    @property
+    def needs_root_entropy(self) -> bool:
+        return self.widths.observation.root_entropy
+
+    def check(self, config: CycleConfig) -> None:
+        """Raises UserError where the weights belong to a cycle of other shapes."""
+        inputs = (_input_width(self.depth), _input_width(self.size))
+        observe.check_widths(*inputs, config, self.widths.observation)
+
+    def traced(self) -> "Learned":
+        """The policy without its origin: policies of one shape share their programs."""
+        return super().traced().replace(origin=None)
+
+    def init_history(self, config: CycleConfig) -> jax.Array:
+        return observe.init_history(self.widths.observation)
+
+    def keep_drafting(self, history: jax.Array, view: LevelView, config: CycleConfig) -> jax.Array:
+        observation_O = observe.depth_observation(view, history, config, self.widths.observation)
+        go_on = jnp.argmax(output(depth_actor(self.widths), self.depth, observation_O)) == 1
+        return go_on & (view.levels < config.max_levels)
+
+    def choose_size(self, history: jax.Array, view: TreeView, config: CycleConfig) -> jax.Array:
+        observation_O = observe.size_observation(view, history, config, self.widths.observation)
+        logits_A = output(size_actor(config, self.widths), self.size, observation_O)
+        return jnp.argmax(logits_A).astype(jnp.int32)
+
+    def update_history(
+        self, history: jax.Array, outcome: Outcome, config: CycleConfig
+    ) -> jax.Array:
+        return observe.update_history(history, outcome, config, self.widths.observation)
+
+
+@struct.dataclass(kw_only=True)
+class ActorCritic:
+    """Parameters of one policy and of the value that taught it."""
+
+    actor: Any  # Linen variables of `Actor`
+    critic: Any  # Linen variables of `Critic`; None = no value is learned
+
+
+@struct.dataclass(kw_only=True)
+class ActorCritics:
+    """Both policies while they learn."""
+
+    depth: ActorCritic
+    size: ActorCritic
+
+    def policy(self, widths: PolicyConfig) -> Learned:
+        """The actors alone, as decoding needs them."""
+        return Learned(self.depth.actor, self.size.actor, widths)
+
+
 def output(network: nn.Module, variables: Any, observation: jax.Array) -> jax.Array:
-    """What a network says of observations; `apply` alone may also give a tuple, says its type."""
+    """A network's output for observations; `apply` alone may also give a tuple, says its type."""
     return cast(jax.Array, network.apply(variables, observation))
 
 
-def size_actor(config: CycleConfig, policy: PolicyConfig) -> Actor:
+def size_actor(config: CycleConfig, widths: PolicyConfig) -> Actor:
     """The size policy's network; one action per entry of `config.sizes`."""
-    return Actor(policy.size_actor, len(config.sizes))
+    return Actor(widths.size_actor, len(config.sizes))
 
 
-def depth_actor(policy: PolicyConfig) -> Actor:
+def depth_actor(widths: PolicyConfig) -> Actor:
     """The depth policy's network; actions 0 = stop and verify, 1 = draft another level."""
-    return Actor(policy.depth_actor, DEPTH_ACTIONS)
+    return Actor(widths.depth_actor, DEPTH_ACTIONS)
 
 
-@functools.cache
-def learned(config: CycleConfig, policy: PolicyConfig) -> Controller:
-    """The two policies as a controller, likeliest choice each; params are `LearnedParams`.
-
-    Equal configs give the same object, so that what was compiled with it is found again.
-    """
-    depth, size, seen = depth_actor(policy), size_actor(config, policy), policy.observation
-
-    def keep_drafting(params: LearnedParams, memory: jax.Array, view: LevelView) -> jax.Array:
-        seen_O = observe.depth_observation(view, memory, config, seen)
-        go_on = jnp.argmax(output(depth, params.depth, seen_O)) == 1
-        return go_on & (view.levels < config.max_levels)
-
-    def choose_size(params: LearnedParams, memory: jax.Array, view: TreeView) -> jax.Array:
-        seen_O = observe.size_observation(view, memory, config, seen)
-        return jnp.argmax(output(size, params.size, seen_O)).astype(jnp.int32)
-
-    def update(memory: jax.Array, outcome: Outcome) -> jax.Array:
-        return observe.remember(memory, outcome, config, seen)
-
-    return Controller(
-        init=lambda: observe.no_memory(seen),
-        keep_drafting=keep_drafting,
-        choose_size=choose_size,
-        update=update,
-    )
-
-
-@functools.cache
-def learned_size(config: CycleConfig, policy: PolicyConfig, levels: int) -> Controller:
-    """`learned`, but every cycle drafts `levels` levels; `LearnedParams.depth` is not read."""
-    return learned(config, policy)._replace(
-        keep_drafting=lambda params, state, view: view.levels < levels
-    )
-
-
-@functools.cache
-def learned_depth(config: CycleConfig, policy: PolicyConfig, size: int) -> Controller:
-    """`learned`, but every cycle verifies `config.sizes[size]` nodes; params.size is not read."""
-    return learned(config, policy)._replace(choose_size=lambda params, state, view: jnp.int32(size))
-
-
-def init_learned(key: jax.Array, config: CycleConfig, policy: PolicyConfig) -> LearnedParams:
-    """Random parameters of `learned`, e.g. as the abstract state of a checkpoint."""
+def init(key: jax.Array, config: CycleConfig, widths: PolicyConfig) -> Learned:
+    """Random policies."""
     key_depth, key_size = jax.random.split(key)
-    depth_O, size_O = blank_observations(config, policy)
-    return LearnedParams(
-        depth=depth_actor(policy).init(key_depth, depth_O),
-        size=size_actor(config, policy).init(key_size, size_O),
+    depth_O, size_O = blank_observations(config, widths)
+    return Learned(
+        depth=depth_actor(widths).init(key_depth, depth_O),
+        size=size_actor(config, widths).init(key_size, size_O),
+        widths=widths,
     )
 
 
-def blank_observations(config: CycleConfig, policy: PolicyConfig) -> tuple[jax.Array, jax.Array]:
+def blank_observations(config: CycleConfig, widths: PolicyConfig) -> tuple[jax.Array, jax.Array]:
     """Zeros of the shapes that the depth and the size policy see."""
-    seen = policy.observation
-    depth_O = jnp.zeros(observe.depth_width(config, seen))
-    return depth_O, jnp.zeros(observe.size_width(config, seen))
+    observation = widths.observation
+    depth_O = jnp.zeros(observe.depth_width(config, observation))
+    return depth_O, jnp.zeros(observe.size_width(config, observation))
 
 
-def forced(params: LearnedParams, levels: Literal["least", "most"], size: int) -> LearnedParams:
-    """Weights that always choose one or all levels and `config.sizes[size]`, at full cost.
-
-    With them the policies' own time is measured in the very program that decodes.
-    """
-    push = {"least": 0, "most": 1}[levels]
-    return LearnedParams(depth=_always(params.depth, push), size=_always(params.size, size))
+def layers_of(variables: Any) -> list[str]:
+    """Names of a network's layers, from its input to its output."""
+    return sorted(variables["params"], key=lambda name: int(name.rsplit("_", 1)[1]))
 
 
-def _always(actor: Any, action: int) -> Any:
-    """An actor of the same shapes whose logits are 1 for one action and 0 for all others."""
-    zeros = jax.tree.map(jnp.zeros_like, actor)
-    last = max(zeros["params"], key=lambda name: int(name.rsplit("_", 1)[1]))
-    bias = zeros["params"][last]["bias"].at[action].set(1.0)
-    layers = zeros["params"] | {last: zeros["params"][last] | {"bias": bias}}
-    return zeros | {"params": layers}
+def _input_width(variables: Any) -> int | None:
+    """Numbers that a network reads; None for no network."""
+    if variables is None:
+        return None
+    return variables["params"][layers_of(variables)[0]]["kernel"].shape[0]
 
 
 def _hidden(widths: tuple[int, ...], value: jax.Array) -> jax.Array:
@@ -177,8 +165,8 @@ def _dense(width: int, gain: float) -> nn.Dense:
 def _orthogonal(gain: float) -> nn.initializers.Initializer:
     """Orthogonal weights, one matrix after another also under `vmap`.
 
-    On a processor a factorisation of a batch occupies a thread of XLA's pool while it waits for
-    work that it has put into the same pool: two of them on two cores wait for ever.
+    On a CPU a factorisation of a batch occupies a thread of XLA's pool while it waits for work that
+    it has put into the same pool: two of them on two cores wait for ever.
     """
     whole = nn.initializers.orthogonal(gain)
 

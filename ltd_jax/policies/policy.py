@@ -1,31 +1,47 @@
-"""Controllers: whatever chooses `levels` and `size`, as pure functions over their own state.
+"""The contract of policies: whatever chooses `levels` and `size` (Sec. 4), as one frozen pytree.
 
-Baselines are controllers, not forks of the decoder. What a controller decides with (`params`) and
-what it remembers (`state`) are pytrees, so one compiled cycle serves every setting of a controller.
+A policy's settings and weights are its fields. Fields that are arrays or numbers are leaves, traced
+when a policy is an argument of a compiled function; fields marked `static()` are part of the
+program's identity and hash by value. So all settings of one kind of policy share one compiled
+cycle, and equal policies find the same program again.
+
+A policy is asked after every draft pass of a cycle and once before verifying. What it remembers
+over passes and cycles of one text is its `history`, a pytree that the caller carries along:
+
+    init_history -> [ observe_level -> keep_drafting ]* -> choose_size, priority -> update_history
+                    after every draft pass                 once per cycle          once per cycle
+
+All methods are pure functions of one sequence. Baselines are policies, not forks of the decoder.
 """
 
-import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from ltd_jax.config import CycleConfig
+from ltd_jax.files import UserError
 
-NO_NODE = -jnp.inf  # score of a place without a node
+NO_NODE = -jnp.inf  # log-probability of a place without a node
+Tree = TypeVar("Tree")
+
+
+def static(**settings: Any) -> Any:
+    """A field of a policy that is no leaf: hashable, part of what is compiled."""
+    return struct.field(pytree_node=False, **settings)
 
 
 @struct.dataclass
 class LevelView:
-    """What there is to see after a draft pass; the compiler drops what a controller never reads.
+    """What there is to see after a draft pass; the compiler drops what a policy never reads.
 
     Row r of the newest level is what the draft said after the r-th best node of the level above; at
     level 1 all rows are the root's, and only slot 0 holds nodes.
     """
 
-    score: jax.Array  # [W, W] f32 cumulative log-probabilities of the newest level, -inf = no node
+    log_prob: jax.Array  # [W, W] f32 cumulative, of the newest level; -inf = no node
     levels: jax.Array  # i32 [] draft passes done in this cycle, >= 1
     length: jax.Array  # i32 [] committed tokens before the root
     entropy: jax.Array  # [W] f32 nats, of the draft's distribution at each row
@@ -38,7 +54,7 @@ class LevelView:
 class TreeView:
     """What there is to see when drafting has stopped."""
 
-    score: jax.Array  # [D, W, W] f32 cumulative log-probabilities, -inf = no node
+    log_prob: jax.Array  # [D, W, W] f32 cumulative, -inf = no node
     levels: jax.Array  # i32 []
     length: jax.Array  # i32 []
     entropy: jax.Array  # [D, W] f32 nats, of the draft's distribution at each row; 0 = no row
@@ -48,128 +64,184 @@ class TreeView:
 
 @struct.dataclass
 class Outcome:
-    """What a cycle gave."""
+    """What a cycle gave, as policies learn of it."""
 
     levels: jax.Array  # i32 []
-    size: jax.Array  # i32 [] index into config.sizes
+    size_index: jax.Array  # i32 [] index into config.sizes
     accepted: jax.Array  # i32 []
 
 
-class Controller(NamedTuple):
-    """Pure functions; `params` is any pytree, `state` starts as `init()` for every sequence."""
+@struct.dataclass
+class Policy:
+    """The base of all policies: drafts one level, chooses the smallest size, remembers nothing."""
 
-    init: Callable[[], Any]
-    keep_drafting: Callable[[Any, Any, LevelView], jax.Array]  # params, state, view -> bool []
-    choose_size: Callable[[Any, Any, TreeView], jax.Array]  # -> i32 [], index into config.sizes
-    update: Callable[[Any, Outcome], Any]  # state, outcome -> state
-    notice: Callable[[Any, Any, LevelView], Any] | None = None
-    """params, state, view -> state: what to remember of a draft pass, before `keep_drafting`."""
-    rank: Callable[[Any, Any, TreeView], jax.Array] | None = None
-    """params, state, view -> f32 [D, W, W]: what nodes are selected by, in place of their scores.
+    @property
+    def needs_root_entropy(self) -> bool:
+        """Whether a decision reads `root_entropy`, which costs a sum over the vocabulary."""
+        return False
 
-    -inf leaves a node out; no child may rank above its parent. Where a size is larger than the
-    number of nodes that are left, fewer are verified.
-    """
+    @property
+    def is_constant(self) -> bool:
+        """Whether every cycle gets the same levels and size, so that deciding takes no time."""
+        return False
+
+    def check(self, config: CycleConfig) -> None:
+        """Raises UserError where a cycle lacks what the policy can choose."""
+
+    def traced(self) -> "Policy":
+        """The policy as compiled functions take it: leaves as arrays of one dtype each."""
+        return jax.tree.map(_as_array, self)
+
+    def init_history(self, config: CycleConfig) -> Any:
+        """The history at the start of a text."""
+        return ()
+
+    def observe_level(self, history: Any, view: LevelView, config: CycleConfig) -> Any:
+        """The history with what a draft pass showed, before `keep_drafting` is asked."""
+        return history
+
+    def keep_drafting(self, history: Any, view: LevelView, config: CycleConfig) -> jax.Array:
+        """bool []: draft another level? At max_levels the answer is not heard."""
+        return jnp.bool_(False)
+
+    def choose_size(self, history: Any, view: TreeView, config: CycleConfig) -> jax.Array:
+        """i32 []: index into config.sizes of the nodes that are verified."""
+        return jnp.int32(0)
+
+    def priority(self, history: Any, view: TreeView, config: CycleConfig) -> jax.Array:
+        """f32 [D, W, W]: nodes are selected by the highest of these, by default their log_prob.
+
+        -inf leaves a node out; no child may have a higher one than its parent. Where a size is
+        larger than the number of nodes that are left, fewer are verified.
+        """
+        return view.log_prob
+
+    def update_history(self, history: Any, outcome: Outcome, config: CycleConfig) -> Any:
+        """The history after a cycle."""
+        return history
 
 
-def noticed(controller: Controller, params: Any, state: Any, view: LevelView) -> Any:
-    """The controller's state after it saw a draft pass."""
-    return state if controller.notice is None else controller.notice(params, state, view)
-
-
-def ranked(controller: Controller, params: Any, state: Any, view: TreeView) -> jax.Array:
-    """What nodes are selected by, f32 [D, W, W]."""
-    return view.score if controller.rank is None else controller.rank(params, state, view)
-
-
-def reads_root_entropy(
-    controller: Controller, params: Any, state: Any, level: LevelView, tree: TreeView
-) -> bool:
-    """Whether any decision depends on `root_entropy`; found by tracing, nothing is computed.
-
-    The other fields of the views need no such question: the compiler sees that they are not read.
-    This one crosses from a compiled program to the next, where the compiler cannot see that.
-    """
-
-    def decide(root_entropy: jax.Array, params: Any, state: Any, level: LevelView, tree: TreeView):
-        level = level.replace(root_entropy=root_entropy)
-        state = noticed(controller, params, state, level)
-        keep = controller.keep_drafting(params, state, level)
-        tree = tree.replace(root_entropy=root_entropy)
-        size = controller.choose_size(params, state, tree)
-        return state, keep, size, ranked(controller, params, state, tree)
-
-    traced = jax.make_jaxpr(decide)(level.root_entropy, params, state, level, tree).jaxpr
-    read = [*traced.outvars, *(var for equation in traced.eqns for var in equation.invars)]
-    return any(var is traced.invars[0] for var in read)
+def overrides(policy: Policy, method: str) -> bool:
+    """Whether a policy's kind has its own version of a method, e.g. of `observe_level`."""
+    return getattr(type(policy), method) is not getattr(Policy, method)
 
 
 @struct.dataclass
-class ConstantParams:
-    """A fixed setting; traced, so that all constants share one compiled cycle."""
+class Constant(Policy):
+    """The same levels and size in every cycle (EAGLE-3's way).
 
-    levels: jax.Array  # i32 []
-    size: jax.Array  # i32 [] index into config.sizes
-
-
-@functools.cache
-def constant() -> Controller:
-    """The same levels and size in every cycle (EAGLE-3's way); params are `ConstantParams`.
-
-    Always the same object, so that what was compiled with it is found again.
+    Example:
+      >>> policy = Constant(levels=4, size=8)
     """
-    return Controller(
-        init=lambda: (),
-        keep_drafting=lambda params, state, view: view.levels < params.levels,
-        choose_size=lambda params, state, view: params.size,
-        update=lambda state, outcome: state,
-    )
+
+    levels: jax.Array | int
+    size: jax.Array | int  # drafted nodes that are verified, one of config.sizes
+
+    @property
+    def is_constant(self) -> bool:
+        return True
+
+    def check(self, config: CycleConfig) -> None:
+        if not 1 <= self.levels <= config.max_levels:
+            raise UserError(f"levels must lie in 1..{config.max_levels}, not {self.levels}.")
+        check_size(self.size, config)
+
+    def keep_drafting(self, history: Any, view: LevelView, config: CycleConfig) -> jax.Array:
+        return view.levels < self.levels
+
+    def choose_size(self, history: Any, view: TreeView, config: CycleConfig) -> jax.Array:
+        return size_index(self.size, config)
 
 
-def constant_params(levels: int, size: int, config: CycleConfig) -> ConstantParams:
-    """Parameters of `constant` for a number of levels and a size of `config.sizes`.
+@struct.dataclass
+class Mixed(Policy):
+    """One policy's levels with another policy's sizes."""
 
-    Raises:
-      ValueError: the config has no such levels or size.
+    depth: Policy
+    size: Policy
+
+    @property
+    def needs_root_entropy(self) -> bool:
+        return self.depth.needs_root_entropy or self.size.needs_root_entropy
+
+    def check(self, config: CycleConfig) -> None:
+        self.depth.check(config)
+        self.size.check(config)
+
+    def init_history(self, config: CycleConfig) -> Any:
+        return self.depth.init_history(config), self.size.init_history(config)
+
+    def keep_drafting(self, history: Any, view: LevelView, config: CycleConfig) -> jax.Array:
+        return self.depth.keep_drafting(history[0], view, config)
+
+    def choose_size(self, history: Any, view: TreeView, config: CycleConfig) -> jax.Array:
+        return self.size.choose_size(history[1], view, config)
+
+    def update_history(self, history: Any, outcome: Outcome, config: CycleConfig) -> Any:
+        depth, size = self.depth, self.size
+        return (
+            depth.update_history(history[0], outcome, config),
+            size.update_history(history[1], outcome, config),
+        )
+
+
+@struct.dataclass
+class Forced(Policy):
+    """Decides everything as a policy does, then does what a constant says.
+
+    Its cycles draft, verify and accept what the constant's do, and cost the decisions more: so the
+    time of a policy's decisions is measured in the very program that decodes.
     """
-    if not 1 <= levels <= config.max_levels:
-        raise ValueError(f"levels must lie in 1..{config.max_levels}, not {levels}.")
+
+    policy: Policy
+    constant: Constant
+    holds: jax.Array | bool = True  # traced, so that the compiler cannot leave a decision out
+
+    @property
+    def needs_root_entropy(self) -> bool:
+        return self.policy.needs_root_entropy
+
+    def check(self, config: CycleConfig) -> None:
+        self.policy.check(config)
+        self.constant.check(config)
+
+    def init_history(self, config: CycleConfig) -> Any:
+        return self.policy.init_history(config)
+
+    def observe_level(self, history: Any, view: LevelView, config: CycleConfig) -> Any:
+        return self.policy.observe_level(history, view, config)
+
+    def keep_drafting(self, history: Any, view: LevelView, config: CycleConfig) -> jax.Array:
+        own = self.policy.keep_drafting(history, view, config)
+        return jnp.where(self.holds, self.constant.keep_drafting((), view, config), own)
+
+    def choose_size(self, history: Any, view: TreeView, config: CycleConfig) -> jax.Array:
+        own = self.policy.choose_size(history, view, config)
+        return jnp.where(self.holds, self.constant.choose_size((), view, config), own)
+
+    def priority(self, history: Any, view: TreeView, config: CycleConfig) -> jax.Array:
+        own = self.policy.priority(history, view, config)
+        return jnp.where(self.holds, view.log_prob, own)
+
+    def update_history(self, history: Any, outcome: Outcome, config: CycleConfig) -> Any:
+        return self.policy.update_history(history, outcome, config)
+
+
+def size_index(size: jax.Array | int, config: CycleConfig) -> jax.Array:
+    """i32 []: where a number of nodes stands in config.sizes; `check_size` says whether it does."""
+    return jnp.argmax(jnp.asarray(config.sizes) == size).astype(jnp.int32)
+
+
+def check_size(size: Any, config: CycleConfig) -> None:
+    """Raises UserError for a size that is not compiled."""
     if size not in config.sizes:
-        raise ValueError(f"size {size} is not one of the compiled sizes {config.sizes}.")
-    return ConstantParams(jnp.int32(levels), jnp.int32(config.sizes.index(size)))
+        raise UserError(f"size {float(size):g} is not one of the compiled sizes {config.sizes}.")
 
 
-@struct.dataclass
-class Overruled:
-    """What a controller decides with, and the setting that holds whatever it says."""
-
-    own: Any  # the controller's parameters
-    setting: ConstantParams
-    holds: jax.Array  # bool []; traced, so that the compiler cannot leave a decision out
-
-
-@functools.cache
-def overruled(controller: Controller) -> Controller:
-    """Decides everything as the controller does, then does as told; params are `Overruled`.
-
-    Its cycles draft, verify and accept what the constant's do, and cost the decisions more.
-    """
-
-    def told(constant: jax.Array, params: Overruled, own: jax.Array) -> jax.Array:
-        return jnp.where(params.holds, constant, own)
-
-    def rank(params: Overruled, state: Any, view: TreeView) -> jax.Array:
-        return told(view.score, params, ranked(controller, params.own, state, view))
-
-    return controller._replace(
-        keep_drafting=lambda params, state, view: told(
-            view.levels < params.setting.levels,
-            params,
-            controller.keep_drafting(params.own, state, view),
-        ),
-        choose_size=lambda params, state, view: told(
-            params.setting.size, params, controller.choose_size(params.own, state, view)
-        ),
-        notice=lambda params, state, view: noticed(controller, params.own, state, view),
-        rank=None if controller.rank is None else rank,
-    )
+def _as_array(leaf: Any) -> Any:
+    """Numbers as f32, i32 or bool arrays, whatever they were given as."""
+    if isinstance(leaf, jax.Array) and not leaf.weak_type:
+        return leaf
+    array = np.asarray(leaf)
+    dtype = {"f": jnp.float32, "i": jnp.int32, "u": jnp.int32, "b": jnp.bool_}[array.dtype.kind]
+    return jnp.asarray(array, dtype)

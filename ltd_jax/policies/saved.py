@@ -1,114 +1,135 @@
-"""Trained policies on disk: actors beside what they were trained for.
+"""Learned policies as files: one safetensors file of both actors, its metadata their provenance.
 
 A policy is only right for its pair and its device, so both are part of its identity: the weights'
 fingerprint and the latency table's. The shapes of its cycle and its networks lie beside them, so
-that a folder alone is enough to decode.
+one file is enough to decode, and any tool can read it.
+
+    tensors    depth.Dense_0.kernel [in, out] f32, depth.Dense_0.bias [out], .., size.Dense_0 ..
+    metadata   schema, digest (of the arrays), widths (PolicyConfig), cycle (CycleConfig) and
+               provenance, the last three as JSON
 """
 
 import dataclasses
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
-from ltd_jax import checkpoint
-from ltd_jax.config import CycleConfig, ObservationConfig, PolicyConfig
-from ltd_jax.files import Place, UserError, must_be_here
-from ltd_jax.policies import networks
-from ltd_jax.policies.networks import LearnedParams
+from ltd_jax.config import CycleConfig, policy_config_from_json
+from ltd_jax.files import Identity, UserError, identity_of, replacing, require_same
+from ltd_jax.policies.networks import Learned
 
-AGAIN = "train them by experiments.train_policies."
+SCHEMA = "1"
+AGAIN = "train them again"
 
 
 @dataclasses.dataclass(frozen=True)
-class SavedPolicies:
-    """What a folder holds."""
+class SavedPolicy:
+    """A policy file."""
 
-    folder: Path
-    params: LearnedParams
+    path: Path
+    policy: Learned
     cycle: CycleConfig
-    widths: PolicyConfig
     provenance: dict[str, Any]
 
 
-def save(
-    folder: Path,
-    params: LearnedParams,
-    config: CycleConfig,
-    widths: PolicyConfig,
-    provenance: dict[str, Any],
-) -> None:
-    """Writes the actors.
+def save(policy: Learned, path: Path | str, cycle: CycleConfig, provenance: dict[str, Any]) -> None:
+    """Writes both actors; a killed process leaves the old file or the new one.
 
     Args:
-      provenance: must hold "fingerprint" (of the weights), "latency" (the table's fingerprint),
-        "device" and "dtype" (that the table was measured with).
-    """
-    shapes = {"cycle": dataclasses.asdict(config), "policy": dataclasses.asdict(widths)}
-    with checkpoint.manager(folder) as checkpoints:
-        step = (checkpoints.latest_step() or 0) + 1
-        checkpoint.save(checkpoints, step, params, {**provenance, **shapes})
-
-
-def load(folder: Path) -> SavedPolicies:
-    """Reads the newest actors of a folder.
+      provenance: JSON; should hold "fingerprint" (of the weights), "latency" (the table's
+        fingerprint), "device" and "dtype" (that the table was measured with).
 
     Raises:
-      UserError: there are none, or they are damaged or of another version.
+      UserError: the file cannot be written, or a weight is not finite.
     """
-    if not folder.is_dir():
-        raise UserError(f"There are no policies in {folder}; {AGAIN}")
-    with checkpoint.manager(folder) as checkpoints:
-        provenance = checkpoint.newest_provenance(checkpoints)
-        if provenance is None:
-            if checkpoints.all_steps():
-                raise UserError(f"The policies in {folder} are damaged; {AGAIN}")
-            raise UserError(f"There are no policies in {folder}; {AGAIN}")
-        try:
-            cycle = CycleConfig(**provenance["cycle"])
-            policy = dict(provenance["policy"])
-            seen = ObservationConfig(**policy.pop("observation"))
-            widths = PolicyConfig(**_tuples(policy), observation=seen)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"The policies in {folder} are of another version ({error}); train them again."
-            ) from error
-        abstract = jax.eval_shape(lambda: networks.init_learned(jax.random.key(0), cycle, widths))
-        found = checkpoint.restore(checkpoints, abstract)
-    assert found is not None  # there was a provenance
-    params = checkpoint.unbound(found.state)
-    return SavedPolicies(folder, params, cycle, widths, found.provenance)
+    arrays = _flat(policy)
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise UserError(f"{name} of the policies holds numbers that are not finite; {AGAIN}.")
+    metadata = {
+        "schema": SCHEMA,
+        "digest": _digest(arrays),
+        "widths": json.dumps(dataclasses.asdict(policy.widths)),
+        "cycle": json.dumps(dataclasses.asdict(cycle)),
+        "provenance": json.dumps(provenance),
+    }
+    with replacing(Path(path)) as temporary:
+        save_file(arrays, temporary, metadata=metadata)
 
 
-def check(
-    policies: SavedPolicies,
-    fingerprint: str,
-    device: str,
-    other_device: bool,
-    dtype: str | None = None,
-) -> None:
-    """Raises UserError unless the policies belong to a pair and to how it runs here.
+def load(path: Path | str) -> SavedPolicy:
+    """Reads a file that `save` wrote.
+
+    Raises:
+      UserError: it is missing, damaged, no policy file or of another version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"There is no policy file {path}; check the path, or {AGAIN}.")
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is no policy file or is damaged ({error}); {AGAIN}.") from error
+    if metadata.get("schema") != SCHEMA:
+        raise UserError(
+            f"{path} has schema {metadata.get('schema')}, this version reads {SCHEMA}; {AGAIN}."
+        )
+    if metadata.get("digest") != _digest(arrays):
+        raise UserError(f"{path} is damaged: its weights are not what was saved; {AGAIN}.")
+    try:
+        widths = policy_config_from_json(json.loads(metadata["widths"]))
+        cycle = CycleConfig(**json.loads(metadata["cycle"]))
+        provenance = dict(json.loads(metadata["provenance"]))
+        identity = identity_of({**provenance, "cycle": dataclasses.asdict(cycle)})
+        networks = traverse_util.unflatten_dict(
+            {tuple(name.split(".")): jnp.asarray(array) for name, array in arrays.items()}
+        )
+        depth, size = ({"params": networks[name]} for name in ("depth", "size"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is of another version ({error}); {AGAIN}.") from error
+    policy = Learned(depth, size, widths=widths, origin=identity)
+    policy.check(cycle)
+    return SavedPolicy(path, policy, cycle, provenance)
+
+
+def check(saved: SavedPolicy, here: Identity, *, other_hardware: bool = False) -> None:
+    """Raises UserError unless policies belong to a pair and to how it runs here.
 
     Args:
-      fingerprint: of the pair's weights.
-      other_device: only warn where the latency table behind the policies is of another device, or
+      here: of the pair; its cycle is not compared, for the file says which one to use.
+      other_hardware: only warn where the latency table behind the policies is of another device, or
         of the same one with another dtype.
-      dtype: of the weights here; None = do not compare.
     """
-    trained = policies.provenance
-    if trained.get("fingerprint") != fingerprint:
-        raise UserError(
-            f"The policies in {policies.folder} were trained for pair "
-            f"{trained.get('fingerprint')}, not {fingerprint}; train them again for this one."
-        )
-    there = Place(str(trained.get("device")), trained.get("dtype"))
-    remedy = f"measure and train here (their latency table is {trained.get('latency')})"
-    what = f"The policies in {policies.folder} were trained for"
-    must_be_here(what, there, Place(device, dtype), other_device, remedy)
+    there = identity_of(saved.provenance)
+    require_same(
+        f"The policies in {saved.path} were trained for",
+        dataclasses.replace(there, latency=None),
+        here,
+        remedy=f"measure and train here (their latency table is {there.latency})",
+        other_hardware=other_hardware,
+    )
 
 
-def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    """JSON's lists as the tuples that they were."""
-    return {
-        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
-    }
+def _flat(policy: Learned) -> dict[str, np.ndarray]:
+    """The actors' arrays by name."""
+    networks = {"depth": policy.depth["params"], "size": policy.size["params"]}
+    flat = traverse_util.flatten_dict(jax.device_get(networks), sep=".")
+    return {name: np.ascontiguousarray(array, np.float32) for name, array in flat.items()}
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    """12 hex digits over all arrays."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name}{arrays[name].shape}".encode() + arrays[name].tobytes())
+    return digest.hexdigest()[:12]

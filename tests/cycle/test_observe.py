@@ -79,7 +79,7 @@ def test_size_observation_ignores_levels_that_are_not_drafted(levels):
 
 def test_best_and_expected_are_the_sorted_probabilities_and_their_sums():
     config = CycleConfig(beam_width=3, max_levels=4, sizes=(0, 1, 3, 12), context=50)
-    seen = ObservationConfig(nodes=False, best=4, expected=True, levels=False, length=False)
+    seen = ObservationConfig(node_probs=False, top_k_probs=4, expected_tokens=True, levels=False, length=False)
     score, levels = drawn_score(7, 4), 2
     ordered = sorted((math.exp(one) for one in score[:levels].reshape(-1).tolist()), reverse=True)
     expected = [math.sqrt(one) for one in ordered[:4]]
@@ -96,7 +96,7 @@ def test_best_and_expected_are_the_sorted_probabilities_and_their_sums():
 
 
 def test_the_memory_is_a_running_mean_of_what_cycles_accepted():
-    seen = ObservationConfig(recent=True)
+    seen = ObservationConfig(acceptance_ema=True)
     config = CycleConfig(beam_width=3, max_levels=4, sizes=(0, 2, 8))
     memory = observe.no_memory(seen)
     assert memory.shape == (observe.memory_width(seen),) == (6,)
@@ -116,11 +116,11 @@ def test_the_memory_is_a_running_mean_of_what_cycles_accepted():
 
 def test_policies_that_see_nothing_are_refused():
     with pytest.raises(ValueError, match="sees nothing"):
-        ObservationConfig(nodes=False, levels=False, length=False, hidden=4)
+        ObservationConfig(node_probs=False, levels=False, length=False, hidden=4)
 
 
 def test_entropies_are_seen_between_zero_and_one():
-    seen = ObservationConfig(nodes=False, levels=False, length=False, entropy=True, certainty=True)
+    seen = ObservationConfig(node_probs=False, levels=False, length=False, entropy=True, root_entropy=True)
     entropy_DW = np.arange(12.0).reshape(4, 3)
     tree = views.tree(drawn_score(0, 4), 4, entropy_DW=entropy_DW).replace(
         root_entropy=jnp.float32(3)
@@ -136,7 +136,7 @@ def test_entropies_are_seen_between_zero_and_one():
 
 
 def test_the_depth_policy_may_see_the_drafts_output():
-    seen = ObservationConfig(nodes=False, length=False, hidden=2)
+    seen = ObservationConfig(node_probs=False, length=False, hidden=2)
     level = views.level(drawn_score(0, 4)[1], 2, hidden_WE=np.arange(9.0).reshape(3, 3))
     depth_O = observe.depth_observation(level, NOTHING, CONFIG, seen)
     np.testing.assert_array_equal(depth_O, [0.5, 0, 1])
@@ -147,6 +147,6 @@ def test_the_depth_policy_may_see_the_drafts_output():
 
 def test_a_cycle_that_verifies_nothing_expects_nothing():
     config = CycleConfig(beam_width=3, max_levels=4, sizes=(0,), context=50)
-    seen = ObservationConfig(nodes=False, best=2, expected=True, length=False)
+    seen = ObservationConfig(node_probs=False, top_k_probs=2, expected_tokens=True, length=False)
     size_O = size_observation(drawn_score(0, 4), 2, 7, config, seen)
     assert size_O.shape == (observe.size_width(config, seen),) == (3,)

@@ -21,19 +21,19 @@ POLICY = PolicyConfig(
     size_critic=(8,),
     depth_actor=(8,),
     depth_critic=(8,),
-    observation=ObservationConfig(best=4, expected=True, recent=True),
+    observation=ObservationConfig(top_k_probs=4, expected_tokens=True, acceptance_ema=True),
 )
 EXACT = LearningConfig(
-    learning="exact",
+    algorithm="exact",
     exact=ExactConfig(
         updates=7, environments=16, cycles=4, steps=4, minibatch=32, learning_rate=2e-2
     ),
-    reward="renewal",
+    reward="average",
     validate_every=3,
 )
 JOINT = dataclasses.replace(
     EXACT,
-    learning="joint",
+    algorithm="joint",
     joint=PPOConfig(
         total_steps=7 * 128,
         environments=32,

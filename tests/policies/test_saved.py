@@ -10,7 +10,7 @@ from ltd_jax.files import UserError
 from ltd_jax.policies import networks, saved
 
 CYCLE = CycleConfig(beam_width=4, max_levels=3, sizes=(0, 2, 5), context=32, prefill_chunk=8)
-WIDTHS = PolicyConfig((8,), (8,), (8,), (8,), ObservationConfig(best=3, recent=True))
+WIDTHS = PolicyConfig((8,), (8,), (8,), (8,), ObservationConfig(top_k_probs=3, acceptance_ema=True))
 ORIGIN = {"fingerprint": "pair-1", "latency": "table-1", "device": "a machine"}
 
 

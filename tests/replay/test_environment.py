@@ -53,7 +53,7 @@ def at(position, levels=1):
 @pytest.mark.parametrize("text", [0, 1, 2, 3])
 def test_size_environment_gives_the_totals_of_run(replay, text):
     params = constant_params(2, 4, CONFIG)
-    env = environment.size_environment(CONFIG, "renewal", constant())
+    env = environment.size_environment(CONFIG, "average", constant())
     first = int(TRACE.first[text])
     _, steps = play(env, data_of(replay, params), at(first, 2), lambda state: jnp.int32(3), 13)
     count = int(np.argmax(steps.terminated)) + 1
@@ -67,7 +67,7 @@ def test_size_environment_gives_the_totals_of_run(replay, text):
 @pytest.mark.parametrize("text", [0, 2])
 @pytest.mark.parametrize("levels", [1, 2, 3])
 def test_depth_environment_gives_the_totals_of_run(replay, text, levels):
-    env = environment.depth_environment(CONFIG, "renewal", CONFIG.sizes.index(4))
+    env = environment.depth_environment(CONFIG, "average", CONFIG.sizes.index(4))
     first = int(TRACE.first[text])
     _, steps = play(
         env, data_of(replay), at(first), lambda state: (state.levels < levels).astype(jnp.int32), 40
@@ -159,7 +159,7 @@ def test_rewards(replay):
     plain = float(replay.plain_seconds)
     expected = {
         "paper": committed / seconds * plain,
-        "renewal": committed - 300.0 * seconds,
+        "average": committed - 300.0 * seconds,
         "accepted": int(result.accepted),
         "time": -seconds / plain,
     }

@@ -48,11 +48,11 @@ def test_ways_of_learning(out, monkeypatch, capsys) -> None:
     path = out / "compared" / "ways.json"
     arguments = ("--json", str(path), "--tables", table, str(mine))
     before = comparing._program.cache_info().misses
-    run(compare_learning, out, monkeypatch, *arguments, "--rewards", "renewal")
+    run(compare_learning, out, monkeypatch, *arguments, "--rewards", "average")
     rows = json.loads(path.read_text())["rows"]
     ways = [(row["latency"], row["learning"]) for row in rows]
     tables = (table, str(mine))
-    assert ways == [(name, way) for name in tables for way in ("coadapt", "joint", "exact")]
+    assert ways == [(name, way) for name in tables for way in ("alternate", "joint", "exact")]
     assert comparing._program.cache_info().misses == before + 2  # both tables share two programs
     for row in rows:
         assert set(row) >= ROW
@@ -85,13 +85,13 @@ class Killed(Exception):
 
 def test_a_stopped_comparison_goes_on(out, monkeypatch) -> None:
     path, trained, original = out / "stopped" / "ways.json", [], comparing.train
-    flags = ("--json", str(path), "--tables", "a100-vicuna-13b-paper", "--rewards", "renewal")
+    flags = ("--json", str(path), "--tables", "a100-vicuna-13b-paper", "--rewards", "average")
 
     def train(here, learning, *others):
-        if learning.learning == "exact" and "exact" not in trained:
+        if learning.algorithm == "exact" and "exact" not in trained:
             trained.append("exact")
             raise Killed
-        trained.append(learning.learning)
+        trained.append(learning.algorithm)
         return original(here, learning, *others)
 
     monkeypatch.setattr(comparing, "train", train)

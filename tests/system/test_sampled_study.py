@@ -12,7 +12,7 @@ from tests.system import study_folder, tiny_pair
 
 SMALL = (
     "--repeats 1 --prompts 1 --new-tokens 12 --dtype float32 --temperature 1 "
-    "--policy.size-actor 4 --policy.depth-actor 4 --learning.learning exact "
+    "--policy.size-actor 4 --policy.depth-actor 4 --learning.algorithm exact "
     "--learning.exact.updates 1 --learning.exact.environments 8 --learning.exact.cycles 2 "
     "--learning.exact.steps 2 --learning.exact.minibatch 8 --learning.validate-every 1"
 ).split()

@@ -24,24 +24,25 @@ TORCH = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
-def folder_of(name: Path, flag: str) -> Path:
+def folder_of(name: Path | str, argument: str) -> Path:
     """The folder itself, or the folder where a hub id's files lie now.
 
     A name is an id when it reads `owner/name` and no folder `owner` is here.
 
     Args:
-      flag: the name's flag on the command line, for messages.
+      argument: the argument's name, for messages.
 
     Raises:
       UserError: there is no such folder and no such id, or the hub cannot be reached.
     """
+    name = Path(name)
     if name.is_dir():
         return name
     if not ID.fullmatch(str(name)) or Path(name.parts[0]).exists():
-        raise UserError(f"There is no model folder {name}; check --{flag}.")
+        raise UserError(f"There is no model folder {name}; check `{argument}`.")
     by_hand = (
         f"fetch it with `hf download {name} --local-dir FOLDER` where the hub can be reached, and "
-        f"give --{flag} FOLDER"
+        f"give its path as `{argument}`"
     )
     if importlib.util.find_spec("huggingface_hub") is None:
         raise UserError(
