@@ -46,7 +46,7 @@ def record(
     provenance: dict[str, Any] | None = None,
     *,
     parts: Path | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: Callable[[float], None] = lambda share: None,
     with_hidden: bool = False,
 ) -> Trace:
     """What every (levels, size) would accept along the texts of some prompts, up to `new_tokens`.
@@ -86,8 +86,7 @@ def record(
             if path is not None and part is not None:
                 traces.save(part, path)
         recorded += [] if part is None else [part]
-        if progress is not None:
-            progress(min(start + TEXTS_AT_ONCE, len(prompts)) / len(prompts))
+        progress(min(start + TEXTS_AT_ONCE, len(prompts)) / len(prompts))
     if not recorded:
         raise UserError(
             "All texts end with their first token; ask other questions or another `style`."

@@ -48,7 +48,7 @@ def add_accept_prob(
     pair: Pair,
     prompts: Sequence[Prompt],
     trace: Trace,
-    progress: Callable[[float], None] | None = None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Trace:
     """The trace of these prompts with `accept_prob`.
 
@@ -71,8 +71,7 @@ def add_accept_prob(
         tree = DraftTree(*[jnp.asarray(field[position_P]) for field in fields])
         left_P = limit - np.arange(len(position_P), dtype=np.int32)
         probs.append(accept_prob(pair, tokens_S, trace.length[position_P], tree, left_P))
-        if progress is not None:
-            progress(len(probs) / texts)
+        progress(len(probs) / texts)
     if len(probs) != texts:
         raise UserError("The trace was recorded from other prompts; record it again.")
     return dataclasses.replace(trace, accept_prob=np.concatenate(probs))
