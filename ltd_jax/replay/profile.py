@@ -361,10 +361,14 @@ def time_decisions(timer: CycleTimer, policy: Policy, visits: int) -> Overhead:
       timer: says where and how long; its policy plays no part.
       visits: pairs of visits, with and without decisions, at either number of levels; medians of
         their differences count.
+
+    Raises:
+      UserError: the policy does not fit the pair's cycle.
     """
+    cycle = timer.pair.config.cycle
+    policy.check(cycle)
     if policy.is_constant:
         return FREE
-    cycle = timer.pair.config.cycle
     size = cycle.sizes[min(1, len(cycle.sizes) - 1)]  # the least with a tree
     constants = [Constant(1, size), Constant(cycle.max_levels, size)]
     forced = [Forced(policy.traced(), constant) for constant in constants]
