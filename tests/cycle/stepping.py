@@ -4,5 +4,5 @@ import jax
 
 from ltd_jax.cycle import step
 
-cycle = jax.jit(step.cycle, static_argnames=("pair", "controller"))
-plain = jax.jit(step.plain, static_argnames="pair")
+cycle = jax.jit(step.cycle)
+plain = jax.jit(step.plain)

@@ -18,9 +18,9 @@ PLACES = ((0, 4, 1), (1, 16, 3), (2, 30, 6), (2, 19, 1))  # prompt, root's place
 
 
 @jax.jit
-def expanded(params, chosen, memory, pending, cache):
+def expanded(model, policy, history, pending, cache):
     """The drafting of one cycle."""
-    return expand.expand(params, tiny.CONFIG, menu.CONTROLLER, chosen, memory, pending, cache)
+    return expand.expand(model, policy, history, pending, cache)
 
 
 @jax.jit
@@ -44,7 +44,7 @@ def pair():
 def before(pair, prompt, root, count):
     """What the draft holds when `count` tokens up to the root are pending; and the text."""
     text = tiny.texts(SEED)[prompt][: root + 1]
-    cache = prefill.prefill(pair, menu.CONTROLLER, np.array(text[: root + 1 - count])).draft_cache
+    cache = prefill.prefill(pair, np.array(text[: root + 1 - count])).draft_cache
     features = oracle_target.read(tiny.weights(SEED).target, tiny.CONFIG.target, text)[1]
     rows = slice(root + 1 - count, root + 1)
     return text, pending_of(text[rows], features[root - count : root]), cache
@@ -62,7 +62,7 @@ def pending_of(tokens, features, noise=0.0):
 def assert_same_tree(tree, flat, levels):
     """Scores within 1e-4; tokens and parents the same wherever there is a node."""
     score, token, parent = oracle.dense(flat, W, D)
-    np.testing.assert_allclose(tree.score, score, atol=1e-4)
+    np.testing.assert_allclose(tree.log_prob, score, atol=1e-4)
     np.testing.assert_array_equal(np.where(score > -np.inf, tree.token, 0), token)
     np.testing.assert_array_equal(tree.parent[1:levels], parent[1:levels])
 
@@ -70,7 +70,7 @@ def assert_same_tree(tree, flat, levels):
 @pytest.mark.parametrize("place", PLACES)
 def test_the_full_tree_is_the_oracles(pair, place):
     text, pending, cache = before(pair, *place)
-    tree = full_tree(pair.params.draft, pending, cache)
+    tree = full_tree(pair.model.draft, pending, cache)
     flat = oracle.grow(tiny.reader(SEED, text), tiny.offsets(SEED), W, D)
     assert_same_tree(tree, flat, D)
 
@@ -78,26 +78,26 @@ def test_the_full_tree_is_the_oracles(pair, place):
 @pytest.mark.parametrize("levels", range(1, D + 1))
 def test_a_constant_loop_gives_the_first_levels_of_the_full_tree(pair, levels):
     text, pending, cache = before(pair, *PLACES[1])
-    fixed = menu.params(menu.FIXED, levels)
-    expansion, _ = expanded(pair.params.draft, fixed, jnp.int32(0), pending, cache)
-    tree, full = expansion.tree, full_tree(pair.params.draft, pending, cache)
+    fixed = menu.policy(menu.FIXED, levels)
+    expansion, _ = expanded(pair.model, fixed, jnp.int32(0), pending, cache)
+    tree, full = expansion.tree, full_tree(pair.model.draft, pending, cache)
     assert int(expansion.levels) == levels
-    np.testing.assert_allclose(tree.score[:levels], full.score[:levels], atol=1e-5)
+    np.testing.assert_allclose(tree.log_prob[:levels], full.log_prob[:levels], atol=1e-5)
     np.testing.assert_array_equal(tree.token[:levels], full.token[:levels])
     np.testing.assert_array_equal(tree.parent[:levels], full.parent[:levels])
-    assert np.all(tree.score[levels:] == trees.NO_NODE)
+    assert np.all(tree.log_prob[levels:] == trees.NO_NODE)
     flat = oracle.grow(tiny.reader(SEED, text), tiny.offsets(SEED), W, levels)
     assert_same_tree(tree, flat, levels)
 
 
 def test_the_loop_stops_where_the_newest_level_tells_it_to(pair):
-    watchful, found = menu.params(menu.WATCHFUL), []
+    watchful, found = menu.policy(menu.WATCHFUL), []
     for place in PLACES:
         _, pending, cache = before(pair, *place)
-        expansion, _ = expanded(pair.params.draft, watchful, jnp.int32(0), pending, cache)
-        best_D = np.asarray(full_tree(pair.params.draft, pending, cache).score).max(axis=(1, 2))
+        expansion, _ = expanded(pair.model, watchful, jnp.int32(0), pending, cache)
+        best_D = np.asarray(full_tree(pair.model.draft, pending, cache).log_prob).max(axis=(1, 2))
         expected = 1
-        while expected < D and best_D[expected - 1] > menu.LEAST_SCORE:
+        while expected < D and best_D[expected - 1] > menu.LEAST_LOG_PROB:
             expected += 1
         found.append(int(expansion.levels))
         assert found[-1] == expected
@@ -106,8 +106,8 @@ def test_the_loop_stops_where_the_newest_level_tells_it_to(pair):
 
 def test_no_controller_drafts_beyond_the_most_levels(pair):
     _, pending, cache = before(pair, *PLACES[0])
-    endless = menu.params(menu.FIXED, 99)
-    expansion, _ = expanded(pair.params.draft, endless, jnp.int32(0), pending, cache)
+    endless = menu.policy(menu.FIXED, 99)
+    expansion, _ = expanded(pair.model, endless, jnp.int32(0), pending, cache)
     assert int(expansion.levels) == D
 
 
@@ -122,10 +122,10 @@ def test_the_shortest_catch_up_that_holds_a_path():
 def test_catching_up_at_once_equals_one_token_at_a_time(pair):
     text, pending, cache = before(pair, *PLACES[2])
     count, start = int(pending.count), int(cache.length)
-    hidden_E, at_once = caught_up(pair.params.draft, pending, cache)
+    hidden_E, at_once = caught_up(pair.model.draft, pending, cache)
     for row in range(count):
         one = pending_of(pending.token[row : row + 1], pending.feature[row : row + 1])
-        last_E, cache = caught_up(pair.params.draft, one, cache)
+        last_E, cache = caught_up(pair.model.draft, one, cache)
     assert int(at_once.length) == int(cache.length) == start + count == len(text) - 1
     np.testing.assert_allclose(hidden_E, last_E, atol=1e-4)
     filled = slice(0, start + count)
@@ -137,5 +137,5 @@ def test_rows_behind_the_pending_ones_mean_nothing(pair):
     _, pending, cache = before(pair, *PLACES[1])
     count = int(pending.count)
     noisy = pending_of(pending.token[:count], pending.feature[:count], noise=50.0)
-    hidden_E, _ = caught_up(pair.params.draft, pending, cache)
-    np.testing.assert_array_equal(hidden_E, caught_up(pair.params.draft, noisy, cache)[0])
+    hidden_E, _ = caught_up(pair.model.draft, pending, cache)
+    np.testing.assert_array_equal(hidden_E, caught_up(pair.model.draft, noisy, cache)[0])

@@ -9,12 +9,13 @@ import pytest
 
 from ltd_jax.cycle import prefill, step
 from ltd_jax.cycle.step import PlainState
+from ltd_jax.decoding import generate
 from tests.cycle import menu, stepping, tiny
 
 SEED, CALLS = 3, 3
 PROMPT, TEXT = tiny.prompts(SEED)[1], tiny.texts(SEED)[1]
 NEW = TEXT[len(PROMPT) + 1 :]  # behind the root
-MOST = menu.params(menu.FIXED, 5, 12)
+MOST = menu.policy(menu.FIXED, 5, 12)
 PLENTY = 1000
 
 
@@ -23,11 +24,12 @@ def pair():
     """The tiny pair with three cycles per call."""
     pair = tiny.pair(SEED)
     cycle = dataclasses.replace(pair.config.cycle, cycles_per_call=3)
-    return dataclasses.replace(pair, config=dataclasses.replace(pair.config, cycle=cycle))
+    config = dataclasses.replace(pair.config, cycle=cycle)
+    return dataclasses.replace(pair, model=pair.model.replace(config=config))
 
 
 def start(pair):
-    return prefill.prefill(pair, menu.CONTROLLER, np.array(PROMPT))
+    return generate.with_history(pair, MOST, prefill.prefill(pair, np.array(PROMPT)))
 
 
 def array(stops):
@@ -36,16 +38,12 @@ def array(stops):
 
 
 def call(pair, state, left, stops=()):
-    state, done = step.run_cycles(
-        pair.params, pair.config, menu.CONTROLLER, array(stops), MOST, state, jnp.int32(left)
-    )
+    state, done = step.run_cycles(pair.model, MOST, array(stops), state, jnp.int32(left))
     return state, jax.device_get(done)
 
 
 def call_plain(pair, state, left, stops=()):
-    state, done = step.run_plain(
-        pair.params.target, pair.config, array(stops), state, jnp.int32(left)
-    )
+    state, done = step.run_plain(pair.model, array(stops), state, jnp.int32(left))
     return state, jax.device_get(done)
 
 
@@ -56,7 +54,7 @@ def test_calls_are_cycles_in_a_row(pair):
         state, done = call(pair, state, left)
         assert done.count == N
         for row in range(N):
-            single, result = stepping.cycle(pair.params, pair.config, menu.CONTROLLER, MOST, single)
+            single, result = stepping.cycle(pair.model, MOST, single)
             jax.tree.map(
                 np.testing.assert_array_equal,
                 jax.tree.map(lambda rows, row=row: rows[row], done.result),

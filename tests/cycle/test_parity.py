@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ltd_jax.cycle import expand, prefill, select, step
-from ltd_jax.policies import policy as policy_module
+from ltd_jax.policies.policy import Constant
 from tests.cycle import varieties
 from tests.oracle import cycle as oracle_cycle
 from tests.oracle import target as oracle_target
@@ -19,28 +19,26 @@ from tests.oracle import tree as oracle_tree
 CYCLE = varieties.CYCLE
 W, D, SIZE = CYCLE.beam_width, CYCLE.max_levels, CYCLE.sizes[0]
 PROMPTS, CYCLES = ([3, 1, 4, 1, 5], [0, 2]), 6
-CONSTANT = policy_module.constant()
 
 
-@jax.jit(static_argnames="pair")
-def examined(params, pair, state, setting):
+@jax.jit
+def examined(model, policy, state):
     """One cycle with the tree and the candidates that it had, which the library keeps to itself."""
-    given = (CONSTANT, setting, state.memory, state.pending, state.draft_cache)
-    tree = expand.expand(params.draft, pair, *given)[0].tree
-    chosen = select.select(tree, state.root, SIZE, pair.cycle)
-    return tree, chosen, step.cycle(params, pair, CONSTANT, setting, state)
+    tree = expand.expand(model, policy, (), state.pending, state.draft_cache)[0].tree
+    chosen = select.select(tree, state.root, SIZE, model.config.cycle)
+    return tree, chosen, step.cycle(model, policy, state)
 
 
 @pytest.mark.parametrize("name", varieties.PAIRS)
 def test_cycles_are_those_of_the_published_algorithm(name):
     pair, both = varieties.pair(name), varieties.weights(name)
-    setting = policy_module.constant_params(D, SIZE, CYCLE)
+    policy = Constant(D, SIZE).traced()
     accepted = []
     for prompt in PROMPTS:
-        state = prefill.prefill(pair, CONSTANT, np.array(prompt))
+        state = prefill.prefill(pair, np.array(prompt))
         text = [*prompt, int(state.root)]
         for _ in range(CYCLES):
-            tree, chosen, (state, result) = examined(pair.params, pair.config, state, setting)
+            tree, chosen, (state, result) = examined(pair.model, policy, state)
             assert_same_tree(tree, chosen, both, pair.config, text)
             tokens, features = oracle_cycle.cycle(both, pair.config, text, D, SIZE)
             count = len(tokens)
@@ -58,14 +56,14 @@ def assert_same_tree(tree, chosen, both, config, text):
     offsets = both.draft.target_token - np.arange(config.draft.draft_vocab_size)
     flat = oracle_tree.grow(reader, offsets, W, D)
     score, token, parent = oracle_tree.dense(flat, W, D)
-    np.testing.assert_allclose(tree.score, score, atol=1e-4)
+    np.testing.assert_allclose(tree.log_prob, score, atol=1e-4)
     np.testing.assert_array_equal(np.where(score > -np.inf, tree.token, 0), token)
     np.testing.assert_array_equal(tree.parent[1:], parent[1:])
     best = oracle_tree.select(flat, text[-1], SIZE, W)
     assert chosen.token.tolist() == best.token
     assert chosen.parent.tolist() == best.parent
     assert chosen.depth.tolist() == best.depth
-    np.testing.assert_array_equal(chosen.visible, best.mask)
+    np.testing.assert_array_equal(chosen.mask, best.mask)
 
 
 def test_the_varieties_differ():

@@ -3,7 +3,7 @@ import pytest
 
 from ltd_jax.cycle import prefill
 from ltd_jax.files import UserError
-from tests.cycle import menu, tiny
+from tests.cycle import tiny
 from tests.oracle import target as oracle_target
 
 SEED = 3
@@ -19,19 +19,19 @@ def pair():
 
 @pytest.fixture(scope="module")
 def whole(pair):
-    return prefill.prefill(pair, menu.CONTROLLER, np.array(TEXT[:LONGEST]))
+    return prefill.prefill(pair, np.array(TEXT[:LONGEST]))
 
 
 @pytest.mark.parametrize("count", [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, LONGEST])
 def test_a_prompt_of_any_length_leaves_the_same_state(pair, whole, count):
-    state = prefill.prefill(pair, menu.CONTROLLER, np.array(TEXT[:count]))
+    state = prefill.prefill(pair, np.array(TEXT[:count]))
     logits, features = oracle_target.read(
         tiny.weights(SEED).target, tiny.CONFIG.target, TEXT[:count]
     )
     assert int(state.root) == int(state.pending.token[0]) == logits[-1].argmax()
     assert int(state.pending.count) == 1
     np.testing.assert_allclose(state.pending.feature[0], features[-1], atol=1e-4)
-    assert int(state.memory) == int(menu.CONTROLLER.init())
+    assert state.history == ()
     assert_same_slots(state.target_cache, whole.target_cache, count)
     assert_same_slots(state.draft_cache, whole.draft_cache, count - 1)
 

@@ -26,7 +26,7 @@ SETTINGS = {
     "narrow": SamplingConfig(temperature=1.0, top_p=1e-6),
 }
 X = 20
-scores = jax.jit(sample.scores, static_argnums=2)
+scores = jax.jit(sample.process_logits, static_argnums=2)
 
 
 def expected(logits, seen, config):
@@ -71,9 +71,9 @@ def test_numbers_computed_by_hand():
 def test_equal_scores_at_a_border_stay_together():
     logits = jnp.array([2.0, 1.0, 1.0, 0.0])
     few = scores(logits, None, SamplingConfig(temperature=1.0, top_k=2))
-    assert (few > sample.CUT).tolist() == [True, True, True, False]
+    assert (few > sample.NEG_INF).tolist() == [True, True, True, False]
     nucleus = scores(logits, None, SamplingConfig(temperature=1.0, top_p=0.7))
-    assert (nucleus > sample.CUT).tolist() == [True, True, True, False]
+    assert (nucleus > sample.NEG_INF).tolist() == [True, True, True, False]
 
 
 def test_extreme_logits_stay_finite():
@@ -116,9 +116,9 @@ def test_prompts_and_seeds_have_keys_of_their_own():
 def test_read_marks_the_valid_tokens_alone():
     pair = dataclasses.replace(tiny.CONFIG, sampling=SETTINGS["penalty"])
     state = sample.start(pair, jax.random.key(0))
-    state = sample.read(state, jnp.array([5, 63, 9]), jnp.array([True, True, False]))
+    state = sample.mark_seen(state, jnp.array([5, 63, 9]), jnp.array([True, True, False]))
     assert np.flatnonzero(state.seen).tolist() == [5, 63]
-    assert sample.read(None, jnp.array([5]), jnp.array([True])) is None
+    assert sample.mark_seen(None, jnp.array([5]), jnp.array([True])) is None
 
 
 def test_only_what_a_setting_needs_is_kept():
@@ -144,4 +144,4 @@ def test_the_likeliest_is_the_first_of_the_largest(shape):
     for _ in range(20):
         logits = random.integers(-2, 3, shape).astype(np.float32)
         logits.flat[0] = -np.inf
-        np.testing.assert_array_equal(sample.likeliest(jnp.asarray(logits)), logits.argmax(-1))
+        np.testing.assert_array_equal(sample.argmax(jnp.asarray(logits)), logits.argmax(-1))

@@ -54,15 +54,15 @@ def test_every_prefix_of_the_ranking_is_parent_closed_and_the_oracles(seed, leve
         assert chosen.depth[rows].tolist() == expected.depth
         assert set(chosen.parent[rows]) <= set(rows)
         for row in rows:
-            assert set(np.flatnonzero(chosen.visible[row])) == ancestors(chosen.parent, row)
-        np.testing.assert_array_equal(chosen.visible[np.ix_(rows, rows)], expected.mask)
+            assert set(np.flatnonzero(chosen.mask[row])) == ancestors(chosen.parent, row)
+        np.testing.assert_array_equal(chosen.mask[np.ix_(rows, rows)], expected.mask)
 
 
 def test_absent_nodes_are_seen_by_no_node():
     flat, tree = drawn_tree(3, 1, (-1.0, -2.0))
     chosen = jax.device_get(every_prefix(tree, np.int32(ROOT)))[-1]
     assert chosen.present.sum() == 1 + len(flat.score)
-    assert not chosen.visible[chosen.present][:, ~chosen.present].any()
+    assert not chosen.mask[chosen.present][:, ~chosen.present].any()
     assert np.all(chosen.depth <= CONFIG.max_levels)
 
 
@@ -72,4 +72,4 @@ def test_the_root_stands_first_and_alone_at_size_zero(levels):
     alone = every_prefix(tree, np.int32(ROOT))[0]
     assert alone.token.tolist() == [ROOT]
     assert alone.depth.tolist() == alone.parent.tolist() == [0]
-    assert alone.visible.tolist() == [[True]]
+    assert alone.mask.tolist() == [[True]]

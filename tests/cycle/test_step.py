@@ -4,6 +4,7 @@ import pytest
 
 from ltd_jax.cycle import prefill
 from ltd_jax.cycle.step import PlainState
+from ltd_jax.decoding import generate
 from tests.cycle import menu, stepping, tiny
 from tests.oracle import cycle as oracle
 
@@ -19,11 +20,11 @@ def pair():
 
 def run(pair, prompt, chosen, cycle_count):
     """The state before and the result of every cycle behind a prompt, and the last state."""
-    state = prefill.prefill(pair, menu.CONTROLLER, np.array(prompt))
+    state = generate.with_history(pair, chosen, prefill.prefill(pair, np.array(prompt)))
     rows = []
     for _ in range(cycle_count):
         before = jax.device_get(state)
-        state, result = stepping.cycle(pair.params, pair.config, menu.CONTROLLER, chosen, state)
+        state, result = stepping.cycle(pair.model, chosen, state)
         rows.append((before, jax.device_get(result)))
     return rows, jax.device_get(state)
 
@@ -31,7 +32,7 @@ def run(pair, prompt, chosen, cycle_count):
 @pytest.mark.parametrize("levels, size", SETTINGS)
 def test_cycles_equal_the_oracles_one_by_one(pair, levels, size):
     prompt = tiny.prompts(SEED)[1]
-    rows, last = run(pair, prompt, menu.params(menu.FIXED, levels, size), 6)
+    rows, last = run(pair, prompt, menu.policy(menu.FIXED, levels, size), 6)
     states = [before for before, _ in rows[1:]] + [last]
     text = [*prompt, int(rows[0][0].root)]
     for (_, result), after in zip(rows, states, strict=True):
@@ -39,7 +40,7 @@ def test_cycles_equal_the_oracles_one_by_one(pair, levels, size):
         count = len(tokens)
         assert result.token[:count].tolist() == tokens
         assert (result.committed, result.accepted) == (count, count - 1)
-        assert (result.levels, CYCLE.sizes[result.size]) == (levels, size)
+        assert (result.levels, CYCLE.sizes[result.size_index]) == (levels, size)
         assert after.root == tokens[-1]
         assert after.pending.count == count
         assert after.pending.token[:count].tolist() == tokens
@@ -50,7 +51,7 @@ def test_cycles_equal_the_oracles_one_by_one(pair, levels, size):
 
 
 def test_some_cycles_accept_nothing_and_some_everything(pair):
-    prompts, most = tiny.prompts(SEED), menu.params(menu.FIXED, 5, 12)
+    prompts, most = tiny.prompts(SEED), menu.policy(menu.FIXED, 5, 12)
     accepted = [
         int(result.accepted) for prompt in prompts for _, result in run(pair, prompt, most, 10)[0]
     ]
@@ -58,34 +59,34 @@ def test_some_cycles_accept_nothing_and_some_everything(pair):
     assert min(accepted) == 0 and max(accepted) == CYCLE.max_levels
 
 
-def test_the_controller_remembers_every_outcome(pair):
-    rows, last = run(pair, tiny.prompts(SEED)[0], menu.params(menu.DRAWN), 8)
-    memory = int(menu.CONTROLLER.init())
+def test_the_policy_remembers_every_outcome(pair):
+    rows, last = run(pair, tiny.prompts(SEED)[0], menu.policy(menu.DRAWN), 8)
+    history = menu.START
     for before, result in rows:
-        assert before.memory == memory
-        levels, size = menu.drawn_levels(memory), menu.drawn_size(memory)
-        assert (result.levels, result.size) == (levels, size)
-        memory = menu.remember(memory, levels, size, int(result.accepted))
-    assert last.memory == memory
+        assert before.history == history
+        levels, size = menu.drawn_levels(history), menu.drawn_size(history)
+        assert (result.levels, result.size_index) == (levels, size)
+        history = menu.remember(history, levels, size, int(result.accepted))
+    assert last.history == history
     assert len({int(result.levels) for _, result in rows}) >= 3
-    assert len({int(result.size) for _, result in rows}) >= 3
+    assert len({int(result.size_index) for _, result in rows}) >= 3
 
 
-def test_the_controller_sees_the_committed_length(pair):
-    rows, _ = run(pair, tiny.prompts(SEED)[1], menu.params(menu.EARLY, 5, 3), 12)
+def test_the_policy_sees_the_committed_length(pair):
+    rows, _ = run(pair, tiny.prompts(SEED)[1], menu.policy(menu.EARLY, 5, 3), 12)
     early = [before.target_cache.length < menu.SHORT for before, _ in rows]
     assert True in early and False in early
     for is_early, (_, result) in zip(early, rows, strict=True):
         expected = (CYCLE.max_levels, 3) if is_early else (1, 0)
-        assert (result.levels, CYCLE.sizes[result.size]) == expected
+        assert (result.levels, CYCLE.sizes[result.size_index]) == expected
 
 
 def test_plain_steps_give_the_targets_continuation(pair):
     prompt, text = tiny.prompts(SEED)[2], tiny.texts(SEED)[2]
-    state = prefill.prefill(pair, menu.CONTROLLER, np.array(prompt))
+    state = prefill.prefill(pair, np.array(prompt))
     plain, found = PlainState(state.target_cache, state.root), []
     for _ in range(tiny.KNOWN_TOKENS):
         found.append(int(plain.root))
-        plain = stepping.plain(pair.params.target, pair.config, plain)
+        plain = stepping.plain(pair.model, plain)
     assert tuple(found) == text[len(prompt) :]
     assert int(plain.cache.length) == len(text)

@@ -15,8 +15,8 @@ parent_index = jax.jit(trees.parent_index)
 
 def test_an_empty_tree_has_no_nodes():
     tree = trees.empty(CONFIG)
-    assert np.all(tree.score == trees.NO_NODE)
-    assert tree.score.shape == tree.token.shape == SHAPE
+    assert np.all(tree.log_prob == trees.NO_NODE)
+    assert tree.log_prob.shape == tree.token.shape == SHAPE
     assert tree.parent.shape == SHAPE[:2]
 
 
@@ -26,11 +26,11 @@ def test_a_written_level_leaves_the_others_alone():
     tree = trees.write_level(
         trees.empty(CONFIG), np.int32(2), score_WW, token_WW.reshape(3, 3), parent_W
     )
-    np.testing.assert_array_equal(tree.score[2], score_WW)
+    np.testing.assert_array_equal(tree.log_prob[2], score_WW)
     np.testing.assert_array_equal(tree.token[2].reshape(-1), token_WW)
     np.testing.assert_array_equal(tree.parent[2], parent_W)
     others = np.array([0, 1, 3])
-    assert np.all(tree.score[others] == trees.NO_NODE)
+    assert np.all(tree.log_prob[others] == trees.NO_NODE)
     assert not np.any(tree.parent[others])
 
 

@@ -11,7 +11,7 @@ from ltd_jax.config import CycleConfig
 from ltd_jax.cycle import prefill, select, verify
 from ltd_jax.cycle.tree import DraftTree
 from ltd_jax.models import kv_cache
-from tests.cycle import menu, tiny
+from tests.cycle import tiny
 from tests.oracle import cycle as oracle_cycle
 from tests.oracle import tree as oracle
 
@@ -43,7 +43,7 @@ def choices(random, candidates):
 
 @hypothesis.settings(max_examples=80, deadline=None)
 @hypothesis.given(seed=strategies.integers(0, 10**6), levels=strategies.integers(1, 4))
-def test_judge_finds_the_oracles_longest_path(seed, levels):
+def test_greedy_acceptance_finds_the_oracles_longest_path(seed, levels):
     random, width = np.random.default_rng(seed), SMALL.beam_width
     flat = oracle.drawn(random, width, levels, (0.0, -0.5, -1.0), 5)
     score, token, parent = oracle.dense(flat, width, SMALL.max_levels)
@@ -69,16 +69,17 @@ def test_judge_finds_the_oracles_longest_path(seed, levels):
 @pytest.fixture(scope="module")
 def verified():
     """Both sizes verified at several places of a text, with the cache before and the oracle's."""
-    pair, text = dataclasses.replace(tiny.pair(SEED), config=PAIR), tiny.texts(SEED)[1]
-    run = jax.jit(verify.verify, static_argnums=1)
+    pair, text = tiny.pair(SEED), tiny.texts(SEED)[1]
+    pair = dataclasses.replace(pair, model=pair.model.replace(config=PAIR))
+    run = jax.jit(verify.verify)
     found = []
     for root in (8, 13, 20, 27, 33):
         flat = oracle.grow(tiny.reader(SEED, text[: root + 1]), tiny.offsets(SEED), 4, 5)
         score, token, parent = oracle.dense(flat, 4, 5)
         tree = DraftTree(np.float32(score), np.int32(token), np.int32(parent))
-        cache = prefill.prefill(pair, menu.CONTROLLER, np.array(text[:root])).target_cache
+        cache = prefill.prefill(pair, np.array(text[:root])).target_cache
         for index, size in enumerate(PAIR.cycle.sizes):
-            one = run(pair.params.target, PAIR, tree, np.int32(text[root]), np.int32(index), cache)
+            one = run(pair.model, tree, np.int32(text[root]), np.int32(index), cache)
             found.append((root, oracle.select(flat, text[root], size, 4), one, cache))
     return found
 
@@ -104,7 +105,7 @@ def test_accepted_rows_are_those_of_reading_the_text(verified):
         committed = int(one.accepted) + 1
         longer = kv_cache.append(cache, one.rows, jnp.int32(committed))
         end = root + committed
-        read = prefill.prefill(pair, menu.CONTROLLER, np.array(text[:end])).target_cache
+        read = prefill.prefill(pair, np.array(text[:end])).target_cache
         assert int(longer.length) == end
         both = zip(longer.keys + longer.values, read.keys + read.values, strict=True)
         for found, expected in both:

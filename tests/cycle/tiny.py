@@ -12,7 +12,7 @@ import numpy as np
 
 from ltd_jax.config import CycleConfig, DraftConfig, PairConfig, TargetConfig
 from ltd_jax.models import draft, target
-from ltd_jax.models.pair import Pair, PairParams
+from ltd_jax.models.pair import Model, Pair
 from tests.oracle import draft as oracle_draft
 from tests.oracle import layer
 from tests.oracle import target as oracle_target
@@ -62,7 +62,7 @@ def prompts(seed: int) -> tuple[tuple[int, ...], ...]:
 
 
 @functools.cache
-def weights(seed: int) -> PairParams:
+def weights(seed: int) -> Model:
     """Random weights, numpy f64, with the fitted head and vocabulary of the draft."""
     random = np.random.default_rng(seed)
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
@@ -70,13 +70,14 @@ def weights(seed: int) -> PairParams:
     blank = jnp.zeros((CONFIG.draft.vocab_size, CONFIG.draft.hidden_size))
     token = jnp.zeros(CONFIG.draft.draft_vocab_size, jnp.int32)
     student = jax.eval_shape(lambda key: draft.init(key, CONFIG.draft, blank, token), key)
-    return PairParams(teacher, _fit(teacher, _fill(random, student), texts_of(teacher, seed)))
+    fitted = _fit(teacher, _fill(random, student), texts_of(teacher, seed))
+    return Model(teacher, fitted, CONFIG)
 
 
 def pair(seed: int, **settings) -> Pair:
     """The pair of a seed in f32."""
     cast = lambda leaf: jnp.asarray(leaf, jnp.int32 if leaf.dtype.kind == "i" else jnp.float32)
-    return Pair(CONFIG, jax.tree.map(cast, weights(seed)), jnp.float32, **settings)
+    return Pair(jax.tree.map(cast, weights(seed)), jnp.float32, **settings)
 
 
 @functools.cache

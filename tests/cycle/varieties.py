@@ -12,7 +12,7 @@ import numpy as np
 
 from ltd_jax.config import CycleConfig, DraftConfig, GriffinConfig, PairConfig, TargetConfig
 from ltd_jax.models import draft, target
-from ltd_jax.models.pair import Pair, PairParams
+from ltd_jax.models.pair import Model, Pair
 
 X, Y = 6, 5  # tokens of the target, of a draft with d2t
 TARGET = TargetConfig(
@@ -67,7 +67,7 @@ def config(name: str) -> PairConfig:
 
 
 @functools.cache
-def weights(name: str) -> PairParams:
+def weights(name: str) -> Model:
     """Random weights in numpy f64; the draft's ids are some of the target's, in order."""
     pair, random = config(name), np.random.default_rng(17)
     key = jax.random.key(0)
@@ -83,13 +83,13 @@ def weights(name: str) -> PairParams:
     student = _fill(random, student).replace(embedding=embedding, target_token=token)
     if isinstance(pair.draft, GriffinConfig):
         student = student.replace(head=teacher.head)
-    return PairParams(teacher, student)
+    return Model(teacher, student, pair)
 
 
 def pair(name: str) -> Pair:
     """The pair in f32."""
     cast = lambda leaf: jnp.asarray(leaf, jnp.int32 if leaf.dtype.kind == "i" else jnp.float32)
-    return Pair(config(name), jax.tree.map(cast, weights(name)), jnp.float32)
+    return Pair(jax.tree.map(cast, weights(name)), jnp.float32)
 
 
 def _fill(random, shapes):

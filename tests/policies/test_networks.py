@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from ltd_jax.config import CycleConfig, PolicyConfig
+from ltd_jax.files import Identity, UserError
 from ltd_jax.policies import networks, observe
-from ltd_jax.policies.networks import Actor, ActorCritic, Critic, LearnedParams, PolicyParams
-from ltd_jax.policies.policy import LevelView, TreeView
+from ltd_jax.policies.networks import Actor, ActorCritic, ActorCritics, Critic, Learned
+from ltd_jax.policies.policy import Constant, LevelView, Mixed, TreeView
 from tests.policies import views
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -27,18 +28,18 @@ def tree_view(levels: int) -> TreeView:
     return views.tree(jnp.full((3, 2, 2), -0.5), levels)
 
 
-def always(params: LearnedParams, name: str, action: int) -> LearnedParams:
+def always(policy: Learned, name: str, action: int) -> Learned:
     """The same networks with the last bias so high that one action always wins."""
-    actor = getattr(params, name)["params"]
+    actor = getattr(policy, name)["params"]
     last = max(actor)
     bias = jnp.zeros_like(actor[last]["bias"]).at[action].set(100.0)
     changed = {"params": {**actor, last: {**actor[last], "bias": bias}}}
-    return params.replace(**{name: changed})
+    return policy.replace(**{name: changed})
 
 
 @pytest.fixture
-def params() -> LearnedParams:
-    return networks.init_learned(jax.random.key(0), CYCLE, WIDTHS)
+def learned() -> Learned:
+    return networks.init(jax.random.key(0), CYCLE, WIDTHS)
 
 
 def test_initialised_as_in_stable_baselines3() -> None:
@@ -62,7 +63,7 @@ import jax
 from ltd_jax.config import CycleConfig, PolicyConfig
 from ltd_jax.policies import networks
 wide = PolicyConfig((256, 256), (256, 256), (256, 256), (256, 256))
-init = lambda key: networks.init_learned(key, CycleConfig(), wide)
+init = lambda key: networks.init(key, CycleConfig(), wide)
 every = jax.block_until_ready(jax.jit(jax.vmap(init))(jax.random.split(jax.random.key(0), 5)))
 alone = init(jax.random.split(jax.random.key(0), 5)[3])
 same = lambda many, one: bool((abs(many[3] - one) < 1e-5).all())
@@ -89,56 +90,65 @@ def test_networks_are_relu_perceptrons_over_any_leading_axes() -> None:
     assert values.shape == (5, 2)
 
 
-def test_learned_decides_by_its_likeliest_choices(params: LearnedParams) -> None:
-    learned = networks.learned(CYCLE, WIDTHS)
-    deep = always(params, "depth", 1)
-    keep = [bool(learned.keep_drafting(deep, NOTHING, level_view(levels))) for levels in (1, 2, 3)]
+def test_learned_decides_by_its_likeliest_choices(learned: Learned) -> None:
+    deep, flat = always(learned, "depth", 1), always(learned, "depth", 0)
+    keep = [bool(deep.keep_drafting(NOTHING, level_view(levels), CYCLE)) for levels in (1, 2, 3)]
     assert keep == [True, True, False]  # the tree is full at D levels
-    assert not learned.keep_drafting(always(params, "depth", 0), NOTHING, level_view(1))
+    assert not flat.keep_drafting(NOTHING, level_view(1), CYCLE)
     for size in range(3):
-        assert learned.choose_size(always(params, "size", size), NOTHING, tree_view(2)) == size
+        assert always(learned, "size", size).choose_size(NOTHING, tree_view(2), CYCLE) == size
 
 
-def test_learned_sees_the_observations_of_the_cycle(params: LearnedParams) -> None:
-    learned = networks.learned(CYCLE, WIDTHS)
+def test_learned_sees_the_observations_of_the_cycle(learned: Learned) -> None:
     view = tree_view(2)
-    seen = observe.size_observation(view, NOTHING, CYCLE)
-    logits = networks.size_actor(CYCLE, WIDTHS).apply(params.size, seen)
-    choice = learned.choose_size(params, NOTHING, view)
+    observation_O = observe.size_observation(view, NOTHING, CYCLE)
+    logits = networks.size_actor(CYCLE, WIDTHS).apply(learned.size, observation_O)
+    choice = learned.choose_size(NOTHING, view, CYCLE)
     assert choice == int(np.argmax(logits)) and choice.dtype == jnp.int32
 
 
-def test_absent_nodes_do_not_spoil_a_decision(params: LearnedParams) -> None:
-    learned = networks.learned(CYCLE, WIDTHS)
+def test_absent_nodes_do_not_spoil_a_decision(learned: Learned) -> None:
     nothing = level_view(1, -jnp.inf)
-    seen = observe.depth_observation(nothing, NOTHING, CYCLE)
-    assert np.isfinite(networks.depth_actor(WIDTHS).apply(params.depth, seen)).all()
-    assert learned.keep_drafting(params, NOTHING, nothing).shape == ()
+    observation_O = observe.depth_observation(nothing, NOTHING, CYCLE)
+    assert np.isfinite(networks.depth_actor(WIDTHS).apply(learned.depth, observation_O)).all()
+    assert learned.keep_drafting(NOTHING, nothing, CYCLE).shape == ()
 
 
-def test_equal_configs_give_the_same_controller() -> None:
-    assert networks.learned(CYCLE, WIDTHS) is networks.learned(
-        CycleConfig(2, 3, (0, 1, 4), 64), WIDTHS
-    )
+def test_equal_policies_find_the_same_program(learned: Learned) -> None:
+    traces = []
+
+    @jax.jit
+    def choose(policy: Learned, view: TreeView) -> jax.Array:
+        traces.append(policy)
+        return policy.choose_size(NOTHING, view, CYCLE)
+
+    other = networks.init(jax.random.key(1), CYCLE, WIDTHS).replace(origin=Identity(pair="other"))
+    for policy in (learned, other):
+        choose(policy.traced(), tree_view(2))
+    assert len(traces) == 1
 
 
-def test_one_learned_policy_beside_a_constant(params: LearnedParams) -> None:
-    size_only = networks.learned_size(CYCLE, WIDTHS, 2)
-    alone = always(params, "size", 1).replace(depth=None)
-    assert [bool(size_only.keep_drafting(alone, NOTHING, level_view(n))) for n in (1, 2)] == [
-        True,
-        False,
-    ]
-    assert size_only.choose_size(alone, NOTHING, tree_view(2)) == 1
-    depth_only = networks.learned_depth(CYCLE, WIDTHS, 2)
-    alone = always(params, "depth", 1).replace(size=None)
-    assert depth_only.keep_drafting(alone, NOTHING, level_view(1))
-    assert depth_only.choose_size(alone, NOTHING, tree_view(2)) == 2
+def test_networks_of_another_cycle_are_refused(learned: Learned) -> None:
+    learned.check(CYCLE)
+    with pytest.raises(UserError, match="The depth policy reads 6 numbers, but this cycle gives"):
+        learned.check(CycleConfig(beam_width=3, max_levels=3, sizes=(0, 1, 4), context=64))
+    learned.replace(depth=None).check(CYCLE)
+
+
+def test_one_learned_policy_beside_a_constant(learned: Learned) -> None:
+    alone = Mixed(Constant(2, 0), always(learned, "size", 1).replace(depth=None))
+    history = alone.init_history(CYCLE)
+    keep = [bool(alone.keep_drafting(history, level_view(n), CYCLE)) for n in (1, 2)]
+    assert keep == [True, False]
+    assert alone.choose_size(history, tree_view(2), CYCLE) == 1
+    alone = Mixed(always(learned, "depth", 1).replace(size=None), Constant(1, 4))
+    assert alone.keep_drafting(history[::-1], level_view(1), CYCLE)
+    assert alone.choose_size(history[::-1], tree_view(2), CYCLE) == 2
 
 
 def test_decoding_needs_the_actors_only() -> None:
-    both = PolicyParams(
+    both = ActorCritics(
         depth=ActorCritic(actor="depth actor", critic="depth critic"),
         size=ActorCritic(actor="size actor", critic="size critic"),
     )
-    assert both.learned == LearnedParams(depth="depth actor", size="size actor")
+    assert both.policy(WIDTHS) == Learned("depth actor", "size actor", WIDTHS)

@@ -1,12 +1,9 @@
-"""Views that controllers decide by, with every field filled in."""
+"""Views that policies decide by, with every field filled in."""
 
-import functools
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltd_jax.policies.policy import Controller, LevelView, TreeView
+from ltd_jax.policies.policy import LevelView, TreeView
 
 
 def level(score_WW, levels: int, *, length: int = 5, entropy_W=None, hidden_WE=None, parent_W=None):
@@ -14,7 +11,7 @@ def level(score_WW, levels: int, *, length: int = 5, entropy_W=None, hidden_WE=N
     score_WW = jnp.asarray(score_WW, jnp.float32)
     W = score_WW.shape[0]
     return LevelView(
-        score=score_WW,
+        log_prob=score_WW,
         levels=jnp.int32(levels),
         length=jnp.int32(length),
         entropy=jnp.asarray(np.zeros(W) if entropy_W is None else entropy_W, jnp.float32),
@@ -29,21 +26,10 @@ def tree(score_DWW, levels: int, *, length: int = 5, entropy_DW=None, parent_DW=
     score_DWW = jnp.asarray(score_DWW, jnp.float32)
     rows = score_DWW.shape[:2]
     return TreeView(
-        score=score_DWW,
+        log_prob=score_DWW,
         levels=jnp.int32(levels),
         length=jnp.int32(length),
         entropy=jnp.asarray(np.zeros(rows) if entropy_DW is None else entropy_DW, jnp.float32),
         root_entropy=jnp.float32(0),
         parent=jnp.asarray(np.zeros(rows) if parent_DW is None else parent_DW, jnp.int32),
-    )
-
-
-@functools.cache
-def compiled(rule: Controller) -> Controller:
-    """The same rule as compiled functions: a test that asks often is fast."""
-    return rule._replace(
-        keep_drafting=jax.jit(rule.keep_drafting),
-        choose_size=jax.jit(rule.choose_size),
-        notice=None if rule.notice is None else jax.jit(rule.notice),
-        rank=None if rule.rank is None else jax.jit(rule.rank),
     )

@@ -215,7 +215,7 @@ def without_renormalising(score_X, children, key, config):
         return sample.draw(score_X, key, config)
     passes_W = children.present & (jax.random.uniform(tests, (width,)) < chance_X[children.token])
     rejected_X = jnp.zeros((X,), bool).at[children.token].max(children.present)
-    left = sample.draw(jnp.where(rejected_X, sample.CUT, score_X), rest, config)
+    left = sample.draw(jnp.where(rejected_X, sample.NEG_INF, score_X), rest, config)
     return jnp.where(passes_W.any(), children.token[jnp.argmax(passes_W)], left)
 
 

@@ -20,15 +20,15 @@ NOTHING = jnp.zeros(0)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "seen"))
-def depth_observation(score, levels, length, config, seen=observe.PAPER, memory=NOTHING):
+def depth_observation(score, levels, length, config, seen=observe.PAPER, history=NOTHING):
     view = views.level(score, levels, length=length)
-    return observe.depth_observation(view, memory, config, seen)
+    return observe.depth_observation(view, history, config, seen)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "seen"))
-def size_observation(score, levels, length, config, seen=observe.PAPER, memory=NOTHING):
+def size_observation(score, levels, length, config, seen=observe.PAPER, history=NOTHING):
     view = views.tree(score, levels, length=length)
-    return observe.size_observation(view, memory, config, seen)
+    return observe.size_observation(view, history, config, seen)
 
 
 def drawn_score(seed, levels):
@@ -79,7 +79,9 @@ def test_size_observation_ignores_levels_that_are_not_drafted(levels):
 
 def test_best_and_expected_are_the_sorted_probabilities_and_their_sums():
     config = CycleConfig(beam_width=3, max_levels=4, sizes=(0, 1, 3, 12), context=50)
-    seen = ObservationConfig(node_probs=False, top_k_probs=4, expected_tokens=True, levels=False, length=False)
+    seen = ObservationConfig(
+        node_probs=False, top_k_probs=4, expected_tokens=True, levels=False, length=False
+    )
     score, levels = drawn_score(7, 4), 2
     ordered = sorted((math.exp(one) for one in score[:levels].reshape(-1).tolist()), reverse=True)
     expected = [math.sqrt(one) for one in ordered[:4]]
@@ -95,23 +97,23 @@ def test_best_and_expected_are_the_sorted_probabilities_and_their_sums():
     assert depth_O.shape == (observe.depth_width(config, seen),)
 
 
-def test_the_memory_is_a_running_mean_of_what_cycles_accepted():
+def test_the_history_is_a_running_mean_of_what_cycles_accepted():
     seen = ObservationConfig(acceptance_ema=True)
     config = CycleConfig(beam_width=3, max_levels=4, sizes=(0, 2, 8))
-    memory = observe.no_memory(seen)
-    assert memory.shape == (observe.memory_width(seen),) == (6,)
+    history = observe.init_history(seen)
+    assert history.shape == (observe.history_width(seen),) == (6,)
     cycles = [(4, 2, 3), (2, 0, 0), (3, 1, 0)]  # levels, size, accepted; the second tested nothing
-    means = {decay: [0.5, 0.5] for decay in observe.MEMORY_DECAYS}
+    means = {decay: [0.5, 0.5] for decay in observe.EMA_DECAYS}
     for levels, size, accepted in cycles:
         outcome = Outcome(*(jnp.int32(value) for value in (levels, size, accepted)))
-        memory = observe.remember(memory, outcome, config, seen)
+        history = observe.update_history(history, outcome, config, seen)
         for decay, mean in means.items():
             if config.sizes[size]:
                 new = [float(accepted > 0), accepted / levels]
                 means[decay] = [decay * a + (1 - decay) * b for a, b in zip(mean, new, strict=True)]
-    np.testing.assert_allclose(memory, [one for mean in means.values() for one in mean], rtol=1e-6)
-    size_O = size_observation(drawn_score(1, 4), 2, 9, config, seen, memory)
-    np.testing.assert_array_equal(size_O[-6:], memory)
+    np.testing.assert_allclose(history, [one for mean in means.values() for one in mean], rtol=1e-6)
+    size_O = size_observation(drawn_score(1, 4), 2, 9, config, seen, history)
+    np.testing.assert_array_equal(size_O[-6:], history)
 
 
 def test_policies_that_see_nothing_are_refused():
@@ -120,7 +122,9 @@ def test_policies_that_see_nothing_are_refused():
 
 
 def test_entropies_are_seen_between_zero_and_one():
-    seen = ObservationConfig(node_probs=False, levels=False, length=False, entropy=True, root_entropy=True)
+    seen = ObservationConfig(
+        node_probs=False, levels=False, length=False, entropy=True, root_entropy=True
+    )
     entropy_DW = np.arange(12.0).reshape(4, 3)
     tree = views.tree(drawn_score(0, 4), 4, entropy_DW=entropy_DW).replace(
         root_entropy=jnp.float32(3)
