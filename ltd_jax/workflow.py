@@ -23,8 +23,9 @@ import numpy as np
 
 from ltd_jax import learning
 from ltd_jax import text as texts
+from ltd_jax.baselines import classifiers
 from ltd_jax.baselines import train as baseline_training
-from ltd_jax.baselines.classifiers import SavedClassifiers
+from ltd_jax.baselines.classifiers import Classifiers
 from ltd_jax.config import LearningConfig, PolicyConfig, describe_sampling
 from ltd_jax.cycle.prefill import check_room
 from ltd_jax.decoding import generate
@@ -444,7 +445,7 @@ def require_sampling(trained: Trained, pair: Pair) -> None:
 
 def train_classifiers(
     pair: Pair, config: StageConfig, path: Path, *, seed: int = 0, progress: Progress = silent
-) -> SavedClassifiers:
+) -> Classifiers:
     """Trains the compared classifiers on the train split, judges them on the validation split.
 
     Raises:
@@ -454,14 +455,15 @@ def train_classifiers(
         load_or_record(pair, config, split, with_hidden=True, progress=progress)
         for split in ("train", "validation")
     )
-    return baseline_training.train_classifiers(
+    trained = baseline_training.train_classifiers(
         train,
         validation,
-        path,
         pair.config.cycle,
         seed=seed,
         progress=lambda share: progress("train classifiers", share),
     )
+    classifiers.save(trained, path)
+    return classifiers.load(path)
 
 
 def probe(pair: Pair) -> float:
