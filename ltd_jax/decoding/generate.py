@@ -54,6 +54,10 @@ def generate(pair: Pair, policy: Policy, prompt: Prompt, new_tokens: int) -> Ite
     prompt_T = token_ids(pair, prompt)
     check_room(pair, len(prompt_T), new_tokens)
     policy.check(pair.config.cycle)
+    return _cycles(pair, policy, prompt_T, new_tokens)
+
+
+def _cycles(pair: Pair, policy: Policy, prompt_T: np.ndarray, new_tokens: int) -> Iterator[Step]:
     if new_tokens < 1:
         return
     left = new_tokens - 1
@@ -82,6 +86,10 @@ def generate_plain(pair: Pair, prompt: Prompt, new_tokens: int) -> Iterator[Step
     """
     prompt_T = token_ids(pair, prompt)
     check_room(pair, len(prompt_T), new_tokens)
+    return _plain_steps(pair, prompt_T, new_tokens)
+
+
+def _plain_steps(pair: Pair, prompt_T: np.ndarray, new_tokens: int) -> Iterator[Step]:
     if new_tokens < 1:
         return
     stops, left = pair.put((pair.stops, jnp.int32(new_tokens - 1)))
