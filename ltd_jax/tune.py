@@ -194,15 +194,15 @@ def _compare(
     rows = []
     for name, rate in rates.items():
         policy, by_task = policies.get(name), benchmark.ratios(live, name, PLAIN)
-        is_constant = isinstance(policy, Constant)
+        constant = policy if isinstance(policy, Constant) else None
         measured = benchmark.interval(by_task) if by_task else (None, None, None)
         rows.append(
             MethodAdvice(
                 method=name,
                 tokens_per_second=rate,
                 speedup=rate / plain,
-                levels=int(policy.levels) if is_constant else None,
-                size=int(policy.size) if is_constant else None,
+                levels=int(constant.levels) if constant else None,
+                size=int(constant.size) if constant else None,
                 live=measured[0],
                 live_low=measured[1],
                 live_high=measured[2],

@@ -26,7 +26,12 @@ from ltd_jax import text as texts
 from ltd_jax.baselines import classifiers
 from ltd_jax.baselines import train as baseline_training
 from ltd_jax.baselines.classifiers import Classifiers
-from ltd_jax.config import LearningConfig, PolicyConfig, describe_sampling
+from ltd_jax.config import (
+    LearningConfig,
+    PolicyConfig,
+    describe_sampling,
+    policy_config_from_json,
+)
 from ltd_jax.cycle.prefill import check_room
 from ltd_jax.decoding import generate
 from ltd_jax.decoding.runs import Turn
@@ -196,13 +201,9 @@ def load_or_record(
     """
     path = config.traces / (f"{split}-hidden.npz" if with_hidden else f"{split}.npz")
     prompt_set = load_prompts(pair, config, split)
-    provenance = pair.environment | {
-        "tasks": list(prompt_set.tasks),
-        "fingerprint": pair.fingerprint,
-        "prompts": prompt_set.digest,
-        "new_tokens": config.questions.new_tokens,
-        "sampling": describe_sampling(pair.config.sampling, pair.seed),
-    }
+    provenance = record.provenance_of(
+        pair, prompt_set.prompts, config.questions.new_tokens, tasks=prompt_set.tasks
+    )
     if path.exists():
         trace = traces.load(path)
         traces.require_recording(path, trace, provenance, pair.config.cycle, remedy=OTHER_FOLDER)
@@ -210,14 +211,13 @@ def load_or_record(
     else:
         started = time.monotonic()
         parts = path.parent / f"{path.stem}-parts"
-        count = len(prompt_set.turns)
         trace = record.record(
             pair,
             prompt_set.prompts,
             config.questions.new_tokens,
             provenance,
             parts=parts,
-            progress=lambda texts: progress(f"record {split}", texts / count),
+            progress=lambda share: progress(f"record {split}", share),
             with_hidden=with_hidden,
         )
         seconds = time.monotonic() - started
@@ -225,9 +225,9 @@ def load_or_record(
         traces.save(trace, path)
         shutil.rmtree(parts, ignore_errors=True)  # the whole trace holds them
     if with_accept_prob and trace.accept_prob is None:
-        stage, count = "acceptance probabilities", len(prompt_set.turns)
+        stage = "acceptance probabilities"
         trace = sampled.add_accept_prob(
-            pair, prompt_set.prompts, trace, lambda texts: progress(stage, texts / count)
+            pair, prompt_set.prompts, trace, lambda share: progress(stage, share)
         )
         traces.save(trace, path)
     return trace
@@ -277,23 +277,11 @@ def load_or_profile_all(
         else:
             missing.append(index)
     if missing:
-        subjects = [
-            profile.Subject(
-                pair=pairs[index],
-                provenance=pairs[index].environment
-                | {
-                    "fingerprint": pairs[index].fingerprint,
-                    "sampling": describe_sampling(pairs[index].config.sampling),
-                    "cycle": dataclasses.asdict(pairs[index].config.cycle),
-                },
-                partial_file=_partial_file(configs[index]),
-            )
-            for index in missing
-        ]
         measured = profile.profile_in_turns(
-            subjects,
+            [pairs[index] for index in missing],
             configs[0].widths,
             configs[0].profiling,
+            stores=[_partial_file(configs[index]) for index in missing],
             progress=lambda share: progress("measure latencies", share),
         )
         for index, table in zip(missing, measured, strict=True):
@@ -332,7 +320,8 @@ def require_table(table: LatencyTable, path: Path, pair: Pair, widths: PolicyCon
             f"{what} {table.max_levels} levels and sizes {table.sizes}, not {cycle.max_levels} and "
             f"{cycle.sizes}; {OTHER_FOLDER}."
         )
-    if widths is not None and latencies.timed_widths(table) not in (None, widths):
+    timed = table.provenance.get("policy")
+    if widths is not None and timed is not None and policy_config_from_json(timed) != widths:
         raise UserError(f"{what} policies of other widths or observations; {OTHER_FOLDER}.")
 
 
@@ -374,7 +363,7 @@ def train_policies(
     }
     result = train_or_resume(splits, config, provenance, progress=progress)
     cost = _learning_cost(result, recorded)
-    facts = {"best": dataclasses.asdict(best), "learning": cost}
+    facts = {"best": best._asdict(), "learning": cost}
     saved.save(result.policy, config.policy, cycle, provenance | facts)
     return Trained(
         table, best, saved.load(config.policy), cost, tuple(result.curves), splits.validation

@@ -71,22 +71,22 @@ def record(
       >>> trace.tokens_left.tolist()
       [7, 6, 5, 4, 3, 2, 1]
     """
-    prompts = [_as_prompt(pair, prompt) for prompt in prompts]
+    asked = [_as_prompt(pair, prompt) for prompt in prompts]
     if provenance is None:
-        provenance = provenance_of(pair, prompts, new_tokens, tasks=["all"])
+        provenance = provenance_of(pair, asked, new_tokens, tasks=["all"])
     recorded = []
-    for start in range(0, len(prompts), TEXTS_AT_ONCE):
+    for start in range(0, len(asked), TEXTS_AT_ONCE):
         path, part = None, None
         if parts is not None:
             path = parts / f"texts-{start:05d}.npz"
             part = traces.load_part(path, provenance, pair.config.cycle, with_hidden=with_hidden)
         if part is None:
-            batch = prompts[start : start + TEXTS_AT_ONCE]
+            batch = asked[start : start + TEXTS_AT_ONCE]
             part = _record_batch(pair, batch, new_tokens, provenance, with_hidden=with_hidden)
             if path is not None and part is not None:
                 traces.save(part, path)
         recorded += [] if part is None else [part]
-        progress(min(start + TEXTS_AT_ONCE, len(prompts)) / len(prompts))
+        progress(min(start + TEXTS_AT_ONCE, len(asked)) / len(asked))
     if not recorded:
         raise UserError(
             "All texts end with their first token; ask other questions or another `style`."
