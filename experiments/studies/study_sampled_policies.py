@@ -1,7 +1,7 @@
 """Do policies that learn from sampled texts beat greedy-trained ones at temperature 1?
 
     python -m experiments.studies.study_sampled_policies --out runs/sampled-policies
-    python -m experiments.studies.study_sampled_policies --out runs/tiny --smoke      shows that it runs
+    python -m experiments.studies.study_sampled_policies --out runs/tiny --smoke
 
 The paper uses its greedy-trained policies at temperature 1, too. Here three kinds of policies learn
 from the same prompts with the same settings and the same latency table, measured at that
