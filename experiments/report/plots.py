@@ -143,7 +143,7 @@ def headline(report: Report, width: float = WIDTH) -> Figure:
     for place, task in enumerate(tasks):
         rows = {row["method"]: row for row in words.rows_of(report, task)}
         plain = rows.get("autoregressive")
-        base = f"\nplain {words.rate(plain['tokens_per_second'])}/s" if plain else ""
+        base = f"\nplain {words.rate(plain['tokens_per_second'])} tok/s" if plain else ""
         ticks.append(words.task_name(task) + base)
         for index, method in enumerate(name for name in shown if name in rows):
             row, x = rows[method], place + (index - (len(shown) - 1) / 2) * bar

@@ -9,6 +9,7 @@ import pytest
 
 import experiments
 from experiments.report import paper, plots
+from tests.experiments.report import synthetic
 
 RECORDED = Path(experiments.__file__).parent / "results" / "embedded-cpu"
 
@@ -135,3 +136,12 @@ def test_all_methods():
         order = [text.get_text() for text in figure.axes[0].get_yticklabels()]
         assert order[::-1] == [row["method"] for row in plots.ranked(found["rows"], heat)]
         check_texts(plots.time_shares(found["time"][f"{heat:g}"]))
+
+
+def test_texts_of_a_report_are_whole():
+    numbers, figures = synthetic.numbers(), synthetic.figures()
+    check_texts(plots.headline(numbers, 9.0))
+    for plot in plots.PLOTS:
+        figure, shows = plot.draw(numbers, figures)
+        check_texts(figure)
+        assert shows.endswith(".")
