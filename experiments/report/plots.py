@@ -143,7 +143,7 @@ def headline(report: Report, width: float = WIDTH) -> Figure:
     for place, task in enumerate(tasks):
         rows = {row["method"]: row for row in words.rows_of(report, task)}
         plain = rows.get("autoregressive")
-        base = f"\nplain {words.rate(plain['tokens_per_second'])} tok/s" if plain else ""
+        base = f"\nplain: {words.rate(plain['tokens_per_second'])}" if plain else ""
         ticks.append(words.task_name(task) + base)
         for index, method in enumerate(name for name in shown if name in rows):
             row, x = rows[method], place + (index - (len(shown) - 1) / 2) * bar
@@ -160,7 +160,7 @@ def headline(report: Report, width: float = WIDTH) -> Figure:
     names = METHOD_NAMES | _constants(report)
     handles: list[Artist] = [Patch(color=COLOURS[name], label=names[name]) for name in shown]
     line = {"color": COLOURS["autoregressive"], "linestyle": "--"}
-    _legend(figure, [*handles, Line2D([], [], label=METHOD_NAMES["autoregressive"], **line)], 2)
+    _legend(figure, [*handles, Line2D([], [], label="Plain decoding (tokens/s below)", **line)], 2)
     return figure
 
 

@@ -38,7 +38,7 @@ def check_texts(figure):
         places = zip(axes.get_xticks(), axes.get_xticklabels(), strict=False)  # shared: no labels
         shown = [text for place, text in places if low <= place <= high and text.get_text()]
         ends = [text.get_window_extent() for text in shown]
-        assert all(one.x1 <= other.x0 + 1 for one, other in itertools.pairwise(ends))
+        assert all(one.x1 + 3 < other.x0 for one, other in itertools.pairwise(ends))
 
 
 def test_part_costs():
