@@ -74,7 +74,7 @@ def init(key: jax.Array, config: CycleConfig, widths: PolicyConfig) -> Learned:
 
 
 def fold_costs(policy: Learned, cost: np.ndarray) -> Learned:
-    """The ordinary policies that choose as cost-conditioned ones do under a table of these costs."""
+    """Ordinary policies that choose as cost-conditioned ones do under a table of such costs."""
     return policy.replace(depth=_fold(policy.depth, cost), size=_fold(policy.size, cost))
 
 
