@@ -4,12 +4,13 @@ Replay compares candidates exactly, but under a table measured at another time; 
 noisy. So a choice that is not shown to be faster live is not advised over a simpler one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict
 
 from experiments.report.words import METHOD_NAMES, percent, setting, times
 
 NAMES = METHOD_NAMES | {"ltd": "Learned policies", "optimum": "Optimum (knows the text)"}
+SIMPLEST = "; simplest: the constant"
 NO_DIFFERENCE = 0.005  # by replay: too little to matter
 
 
@@ -123,8 +124,8 @@ def _learned(learned: Candidate, constant: Candidate, live: Ratio | None) -> str
         "faster": ": worth using",
         "same": ": they add nothing here",
         "slower": ": worse, so do not use them",
-        "unclear": f" by replay, but not distinguishable live{interval}; simplest: the constant",
-        "disputed": f" by replay, but the live check says otherwise{interval}; simplest: the constant",
+        "unclear": f" by replay, but not distinguishable live{interval}{SIMPLEST}",
+        "disputed": f" by replay, but the live check says otherwise{interval}{SIMPLEST}",
     }[compare(learned, constant, live)]
     return f"Learned policies are {times(gained)} the best constant{meaning}."
 
@@ -156,4 +157,5 @@ def _decision(chosen: Candidate) -> str:
         if chosen["live_low"] <= 1 <= chosen["live_high"]:
             live += ", which does not show that it is faster than plain decoding"
     name = NAMES[chosen["method"]]
-    return f"Use: {name[0].lower()}{name[1:]}, {times(chosen['speedup'])} plain decoding by replay{live}."
+    advised = f"{name[0].lower()}{name[1:]}, {times(chosen['speedup'])} plain decoding by replay"
+    return f"Use: {advised}{live}."

@@ -47,7 +47,14 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A loaded model and what is known of it on the host."""
+    """A loaded model and what is known of it on the host.
+
+    Example:
+      >>> import ltd_jax as ltd
+      >>> pair = ltd.load()
+      >>> pair.names
+      ('embedded target', 'embedded draft')
+    """
 
     model: Model
     dtype: jnp.dtype
