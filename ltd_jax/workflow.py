@@ -11,7 +11,6 @@ settings is refused. A stopped stage goes on where it was.
 """
 
 import dataclasses
-import hashlib
 import json
 import shutil
 import time
@@ -24,14 +23,23 @@ import numpy as np
 
 from ltd_jax import learning
 from ltd_jax import text as texts
+from ltd_jax.baselines import classifiers
 from ltd_jax.baselines import train as baseline_training
-from ltd_jax.baselines.classifiers import SavedClassifiers
-from ltd_jax.config import LearningConfig, PolicyConfig, describe_sampling
+from ltd_jax.baselines.classifiers import Classifiers
+from ltd_jax.config import (
+    LearningConfig,
+    PolicyConfig,
+    describe_sampling,
+    policy_config_from_json,
+)
 from ltd_jax.cycle.prefill import check_room
+from ltd_jax.decoding import generate
+from ltd_jax.decoding.runs import Turn
 from ltd_jax.files import UserError, identity_of, replacing, require_same
 from ltd_jax.learning.loop import CurvePoint, Splits, TrainResult
 from ltd_jax.models.pair import Pair, check_known
 from ltd_jax.policies import saved
+from ltd_jax.policies.policy import Constant
 from ltd_jax.policies.saved import SavedPolicy
 from ltd_jax.replay import latency as latencies
 from ltd_jax.replay import optimum, profile, record, sampled, simulate
@@ -42,10 +50,13 @@ from ltd_jax.replay.profile import ProfileConfig
 from ltd_jax.replay.record import Prompt
 from ltd_jax.replay.simulate import Simulator
 from ltd_jax.replay.trace import Trace
-from ltd_jax.text import Message, Question, QuestionConfig, Split
+from ltd_jax.text import Message, QuestionConfig, Split
 
 Progress = Callable[[str, float], None]  # of a stage's name and the share of it that is done
 OTHER_FOLDER = "give another `out` or delete it"
+PROBE = Constant(levels=3, size=6)
+PROBE_TEXT = "def add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return"
+PROBE_TOKENS = 48
 
 
 def silent(stage: str, share: float) -> None:
@@ -79,19 +90,10 @@ class StageConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class PromptTurn:
-    """One turn of one question."""
-
-    prompt: Prompt
-    question: Question
-    turn: int
-
-
-@dataclasses.dataclass(frozen=True)
 class PromptSet:
     """All turns of some questions, and the names of their tasks."""
 
-    turns: tuple[PromptTurn, ...]
+    turns: tuple[Turn, ...]
     tasks: tuple[str, ...]
 
     @property
@@ -102,7 +104,7 @@ class PromptSet:
     @property
     def digest(self) -> str:
         """12 hex digits that name the prompts and which of them belong to one task."""
-        return _digest(self.prompts)
+        return record.digest(self.prompts)
 
 
 def load_prompts(pair: Pair, config: StageConfig, split: Split) -> PromptSet:
@@ -118,7 +120,7 @@ def load_prompts(pair: Pair, config: StageConfig, split: Split) -> PromptSet:
     """
     by_task = texts.load_question_set(config.questions, split)
     chosen = [(index, question) for index, task in enumerate(by_task) for question in by_task[task]]
-    turns: list[PromptTurn] = []
+    turns: list[Turn] = []
     talks: list[list[Message]] = [[] for _ in chosen]
     for turn in range(max(len(question.turns) for _, question in chosen)):
         open_talks = [i for i, (_, question) in enumerate(chosen) if len(question.turns) > turn]
@@ -135,7 +137,7 @@ def load_prompts(pair: Pair, config: StageConfig, split: Split) -> PromptSet:
             task, question = chosen[talk]
             talks[talk].append(Message("user", question.turns[turn]))
             prompt = Prompt(_encode(pair, config.questions, talks[talk]), task)
-            turns.append(PromptTurn(prompt, question, turn))
+            turns.append(Turn(prompt, question, turn))
     ordered = sorted(turns, key=lambda one: one.prompt.task)
     return PromptSet(tuple(ordered), tuple(by_task))
 
@@ -149,7 +151,7 @@ def _encode(pair: Pair, questions: QuestionConfig, talk: Sequence[Message]) -> n
 
 def _load_or_answer(pair: Pair, config: StageConfig, prompts: Sequence[Prompt]) -> list[str]:
     """The answers' texts, read back where they were written before."""
-    digest = _digest(prompts)
+    digest = record.digest(prompts)
     sampling = describe_sampling(pair.config.sampling, pair.seed)
     if sampling is not None:
         digest += f"-{zlib.crc32(json.dumps(sampling).encode()):08x}"
@@ -178,11 +180,6 @@ def _kept_answers(path: Path, count: int) -> list[str]:
     return list(answers)
 
 
-def _digest(prompts: Sequence[Prompt]) -> str:
-    parts = [prompt.token.tobytes() + prompt.task.to_bytes(4, "little") for prompt in prompts]
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
-
-
 def load_or_record(
     pair: Pair,
     config: StageConfig,
@@ -204,13 +201,9 @@ def load_or_record(
     """
     path = config.traces / (f"{split}-hidden.npz" if with_hidden else f"{split}.npz")
     prompt_set = load_prompts(pair, config, split)
-    provenance = pair.environment | {
-        "tasks": list(prompt_set.tasks),
-        "fingerprint": pair.fingerprint,
-        "prompts": prompt_set.digest,
-        "new_tokens": config.questions.new_tokens,
-        "sampling": describe_sampling(pair.config.sampling, pair.seed),
-    }
+    provenance = record.provenance_of(
+        pair, prompt_set.prompts, config.questions.new_tokens, tasks=prompt_set.tasks
+    )
     if path.exists():
         trace = traces.load(path)
         traces.require_recording(path, trace, provenance, pair.config.cycle, remedy=OTHER_FOLDER)
@@ -218,14 +211,13 @@ def load_or_record(
     else:
         started = time.monotonic()
         parts = path.parent / f"{path.stem}-parts"
-        count = len(prompt_set.turns)
         trace = record.record(
             pair,
             prompt_set.prompts,
             config.questions.new_tokens,
             provenance,
             parts=parts,
-            progress=lambda texts: progress(f"record {split}", texts / count),
+            progress=lambda share: progress(f"record {split}", share),
             with_hidden=with_hidden,
         )
         seconds = time.monotonic() - started
@@ -233,9 +225,9 @@ def load_or_record(
         traces.save(trace, path)
         shutil.rmtree(parts, ignore_errors=True)  # the whole trace holds them
     if with_accept_prob and trace.accept_prob is None:
-        stage, count = "acceptance probabilities", len(prompt_set.turns)
+        stage = "acceptance probabilities"
         trace = sampled.add_accept_prob(
-            pair, prompt_set.prompts, trace, lambda texts: progress(stage, texts / count)
+            pair, prompt_set.prompts, trace, lambda share: progress(stage, share)
         )
         traces.save(trace, path)
     return trace
@@ -285,23 +277,11 @@ def load_or_profile_all(
         else:
             missing.append(index)
     if missing:
-        subjects = [
-            profile.Subject(
-                pair=pairs[index],
-                provenance=pairs[index].environment
-                | {
-                    "fingerprint": pairs[index].fingerprint,
-                    "sampling": describe_sampling(pairs[index].config.sampling),
-                    "cycle": dataclasses.asdict(pairs[index].config.cycle),
-                },
-                partial_file=_partial_file(configs[index]),
-            )
-            for index in missing
-        ]
         measured = profile.profile_in_turns(
-            subjects,
+            [pairs[index] for index in missing],
             configs[0].widths,
             configs[0].profiling,
+            stores=[_partial_file(configs[index]) for index in missing],
             progress=lambda share: progress("measure latencies", share),
         )
         for index, table in zip(missing, measured, strict=True):
@@ -340,7 +320,8 @@ def require_table(table: LatencyTable, path: Path, pair: Pair, widths: PolicyCon
             f"{what} {table.max_levels} levels and sizes {table.sizes}, not {cycle.max_levels} and "
             f"{cycle.sizes}; {OTHER_FOLDER}."
         )
-    if widths is not None and latencies.timed_widths(table) not in (None, widths):
+    timed = table.provenance.get("policy")
+    if widths is not None and timed is not None and policy_config_from_json(timed) != widths:
         raise UserError(f"{what} policies of other widths or observations; {OTHER_FOLDER}.")
 
 
@@ -382,7 +363,7 @@ def train_policies(
     }
     result = train_or_resume(splits, config, provenance, progress=progress)
     cost = _learning_cost(result, recorded)
-    facts = {"best": dataclasses.asdict(best), "learning": cost}
+    facts = {"best": best._asdict(), "learning": cost}
     saved.save(result.policy, config.policy, cycle, provenance | facts)
     return Trained(
         table, best, saved.load(config.policy), cost, tuple(result.curves), splits.validation
@@ -453,7 +434,7 @@ def require_sampling(trained: Trained, pair: Pair) -> None:
 
 def train_classifiers(
     pair: Pair, config: StageConfig, path: Path, *, seed: int = 0, progress: Progress = silent
-) -> SavedClassifiers:
+) -> Classifiers:
     """Trains the compared classifiers on the train split, judges them on the validation split.
 
     Raises:
@@ -463,11 +444,21 @@ def train_classifiers(
         load_or_record(pair, config, split, with_hidden=True, progress=progress)
         for split in ("train", "validation")
     )
-    return baseline_training.train_classifiers(
+    trained = baseline_training.train_classifiers(
         train,
         validation,
-        path,
         pair.config.cycle,
         seed=seed,
         progress=lambda share: progress("train classifiers", share),
     )
+    classifiers.save(trained, path)
+    return classifiers.load(path)
+
+
+def probe(pair: Pair) -> float:
+    """Drafted tokens accepted per cycle on a short text, with the constant setting PROBE."""
+    prompt_T = pair.encode(PROBE_TEXT, "plain")
+    new_tokens = min(PROBE_TOKENS, pair.config.cycle.context - len(prompt_T))
+    steps = list(generate.generate(pair, PROBE, prompt_T, new_tokens))
+    accepted = [step.accepted for step in steps[1:]]
+    return float(np.mean(accepted)) if accepted else 0.0

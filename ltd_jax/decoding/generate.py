@@ -107,9 +107,8 @@ def token_ids(pair: Pair, prompt: Prompt) -> np.ndarray:
     """A prompt as token ids [T] i32."""
     if isinstance(prompt, str):
         return pair.encode(prompt)
-    if len(prompt) and isinstance(prompt[0], Message):
-        return pair.encode(prompt)
-    return np.asarray(prompt, np.int32)
+    messages = [item for item in prompt if isinstance(item, Message)]
+    return pair.encode(messages) if messages else np.asarray(prompt, np.int32)
 
 
 def with_history(pair: Pair, policy: Policy, state: step.CycleState) -> step.CycleState:

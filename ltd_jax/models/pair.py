@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -190,7 +190,7 @@ def load(
     )
 
 
-def default_dtype(target: Path) -> str:
+def default_dtype(target: Path) -> Literal["float32", "bfloat16"]:
     """The dtype of weights where none is asked for."""
     embedded = presets.of(target) is presets.EMBEDDED
     return "float32" if embedded or jax.default_backend() == "cpu" else "bfloat16"

@@ -1,10 +1,11 @@
 """A made-up run: a report and the arrays of its plots."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
 from experiments.report.figures import Figures
-from experiments.report.schema import METHODS
-from ltd_jax.learning.loop import Point
+from experiments.report.words import METHODS
 
 SIZES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 LEVELS = 8
@@ -110,8 +111,8 @@ def curves():
             done = update / 50
             validation = 560 + 110 * (1 - np.exp(-4 * done)) + 4 * np.sin(9 * done)
             decisions = int(done * last * 1000)
-            point = Point(stage, update, decisions, 30 * done, *[None] * 5, float(validation))
-            found.append(point)
+            point = {"stage": stage, "decisions": decisions, "seconds": 30 * done}
+            found.append(SimpleNamespace(**point, validation=float(validation)))
     return found
 
 
@@ -131,6 +132,7 @@ def figures():
         cycle_seconds=draft_D[:, None] + verify_V + 1e-4,
         draft_seconds=draft_D,
         verify_seconds=verify_V,
+        plain_seconds=2.4e-3,
         curves=curves(),
         validation_constant=646.0,
         validation_optimum=853.0,

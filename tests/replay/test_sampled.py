@@ -30,9 +30,9 @@ def plain_pair():
 
 
 def recorded(pair):
-    """A trace with reach."""
+    """A trace with acceptance probabilities."""
     origin = {"tasks": ["a"], "fingerprint": "f", "prompts": "p", "new_tokens": NEW}
-    return sampled.add_reach(pair, PROMPTS, record.record(pair, PROMPTS, NEW, origin))
+    return sampled.add_accept_prob(pair, PROMPTS, record.record(pair, PROMPTS, NEW, origin))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def chance_behind(pair, tokens):
     """The target's processed probabilities behind some tokens, by reading them in a row."""
     padded = np.zeros(CYCLE.context, np.int32)
     padded[: len(tokens)] = tokens
-    logits = _logits(pair.params.target, pair.config, padded)[len(tokens) - 1]
+    logits = _logits(pair.model, padded)[len(tokens) - 1]
     config = pair.config.sampling
     warped = oracle.scores(
         np.asarray(logits, float).tolist(),
@@ -58,21 +58,20 @@ def chance_behind(pair, tokens):
     return oracle.probabilities(warped)
 
 
-def _read(params, pair, tokens_S):
+@jax.jit
+def _logits(model, tokens_S):
     S = tokens_S.shape[0]
     causal = jnp.tril(jnp.ones((S, S), bool))
-    return target.forward(params, pair.target, tokens_S, jnp.arange(S), causal, None)[0]
+    positions_S = jnp.arange(S)
+    return target.forward(model.target, model.config.target, tokens_S, positions_S, causal, None)[0]
 
 
-_logits = jax.jit(_read, static_argnums=1)
-
-
-def test_reach_is_the_product_along_the_path(hot):
+def test_the_probability_is_the_product_along_the_path(hot):
     pair, trace = hot
     texts = record.texts_of(pair, [prompt.token for prompt in PROMPTS], NEW)
-    for position in (0, 5, NEW, len(trace.remaining) - 4):
+    for position in (0, 5, NEW, len(trace.tokens_left) - 4):
         index = int(trace.text[position])
-        place = position - int(trace.first[index])
+        place = position - int(trace.text_start[index])
         before = [*PROMPTS[index].token.tolist(), *texts[index][: place + 1].tolist()]
         nodes = {-1: ((), 1.0)}
         for level in range(CYCLE.max_levels):
@@ -83,24 +82,24 @@ def test_reach_is_the_product_along_the_path(hot):
                 for child in range(3):
                     token = int(trace.token[position, level, slot, child])
                     nodes[level, 3 * slot + child] = ((*path, token), product * chance[token])
-                    found = trace.reach[position, level, slot, child]
+                    found = trace.accept_prob[position, level, slot, child]
                     assert found == pytest.approx(product * chance[token], abs=1e-5)
-        assert (trace.reach[position, 0, 1:] == 0).all()
+        assert (trace.accept_prob[position, 0, 1:] == 0).all()
 
 
 def test_expected_is_one_and_the_sum_over_the_chosen_nodes(hot):
     _, trace = hot
-    found = sampled.expected(trace, CYCLE)
+    found = traces.expected(trace, CYCLE)
     for position in (0, 7, NEW + 2):
         for levels in range(1, CYCLE.max_levels + 1):
             drafted = np.arange(CYCLE.max_levels)[:, None, None] < levels
-            score = np.where(drafted, trace.score[position], -np.inf)
+            score = np.where(drafted, trace.log_prob[position], -np.inf)
             tree = DraftTree(
                 jnp.asarray(score), trace.token[position], jnp.asarray(trace.parent[position])
             )
             for index, size in enumerate(CYCLE.sizes):
                 chosen = chosen_nodes(tree, size)
-                wanted = 1 + trace.reach[position].reshape(-1)[chosen].sum()
+                wanted = 1 + trace.accept_prob[position].reshape(-1)[chosen].sum()
                 assert found[position, levels - 1, index] == pytest.approx(wanted, abs=1e-5)
 
 
@@ -112,7 +111,7 @@ def chosen_nodes(tree, size):
 
 
 def test_draws_have_the_expected_mean():
-    """Accepted tokens of live texts, counted by the trace, against 1 + the sum of reach."""
+    """Accepted tokens of live texts, counted by the trace, against 1 + the sum of probabilities."""
     pair = distribution.random_pair(X, CYCLE, seed=4).sampled(HOT, seed=1)
     texts = distribution.drawn(pair, PROMPTS[0].token, 20_000)
     root = int(np.bincount(texts[:, 0]).argmax())
@@ -120,19 +119,19 @@ def test_draws_have_the_expected_mean():
     origin = {"tasks": ["a"], "fingerprint": "f", "prompts": "p", "new_tokens": 3}
     one = record.record_text(pair, PROMPTS[0], ours[0], origin)
     tokens = np.pad([*PROMPTS[0].token, *ours[0]], (0, CYCLE.context - 5)).astype(np.int32)
-    tree = DraftTree(one.score, one.token, one.parent)
-    probable = sampled.of_text(pair, tokens, one.length, tree, np.array([2, 1], np.int32))
-    one = dataclasses.replace(one, reach=probable)
+    tree = DraftTree(one.log_prob, one.token, one.parent)
+    probable = sampled.accept_prob(pair, tokens, one.length, tree, np.array([2, 1], np.int32))
+    one = dataclasses.replace(one, accept_prob=probable)
     rows = np.zeros(len(ours), int)
     columns = {name: getattr(one, name)[rows] for name in traces.ARRAYS} | {
-        "reach": None,
+        "accept_prob": None,
         "continuation": np.pad(ours[:, 1:], ((0, 0), (0, 1)), constant_values=-1),
-        "remaining": np.ones(len(ours), np.int32),
+        "tokens_left": np.ones(len(ours), np.int32),
         "text": np.arange(len(ours), dtype=np.int32),
     }
     again = dataclasses.replace(one, **columns)
     committed = np.minimum(traces.accepted(again, CYCLE).astype(int) + 1, 2)
-    wanted = sampled.expected(one, CYCLE)[0]
+    wanted = traces.expected(one, CYCLE)[0]
     deviation = committed.std(axis=0) / len(ours) ** 0.5 + 1e-9
     assert len(ours) > 2000 and wanted.max() > 1.2
     assert np.max(np.abs(committed.mean(axis=0) - wanted) / deviation) < 4.5
@@ -143,14 +142,16 @@ def test_without_chance_the_expected_tokens_are_the_tokens(plain_pair):
     text = record.texts_of(pair, [PROMPTS[1].token], NEW)[0]
     pair = dataclasses.replace(pair, stop_tokens=(int(text[8]),))
     trace = recorded(pair)
-    committed = np.minimum(traces.accepted(trace, CYCLE) + 1, trace.remaining[:, None, None])
-    np.testing.assert_allclose(sampled.expected(trace, CYCLE), committed, atol=1e-5)
+    committed = np.minimum(traces.accepted(trace, CYCLE) + 1, trace.tokens_left[:, None, None])
+    np.testing.assert_allclose(traces.expected(trace, CYCLE), committed, atol=1e-5)
     assert committed.max() > 1
 
 
-def test_a_trace_without_reach_is_refused(hot):
-    with pytest.raises(UserError, match="no acceptance probabilities; record it again with reach"):
-        sampled.expected(dataclasses.replace(hot[1], reach=None), CYCLE)
+def test_a_trace_without_probabilities_is_refused(hot):
+    with pytest.raises(
+        UserError, match="no acceptance probabilities; record it again with `accept_prob`"
+    ):
+        traces.expected(dataclasses.replace(hot[1], accept_prob=None), CYCLE)
 
 
 def test_trees_of_one_level():
@@ -161,4 +162,4 @@ def test_trees_of_one_level():
     chance = chance_behind(pair, [*PROMPTS[0].token.tolist(), int(text[0])])
     for child in range(cycle.beam_width):
         token = int(trace.token[0, 0, 0, child])
-        assert trace.reach[0, 0, 0, child] == pytest.approx(chance[token], abs=1e-5)
+        assert trace.accept_prob[0, 0, 0, child] == pytest.approx(chance[token], abs=1e-5)
