@@ -25,8 +25,7 @@ import ml_dtypes
 import numpy as np
 import tyro
 
-from experiments import command
-from ltd_jax import files
+from ltd_jax import files, flags
 from ltd_jax.config import TargetConfig
 from ltd_jax.files import UserError
 from ltd_jax.models import cpu_layout, target
@@ -62,17 +61,17 @@ def main() -> None:
     if config.child is not None:
         print(json.dumps(load_and_measure(config.child, config.dtype)))
         return
-    command.writable(config.out)
+    flags.writable(config.out)
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "target"
         started = time.perf_counter()
         written = write_target(folder, config.gibibytes * 2**30)
-        command.say(f"wrote {written / 2**30:.2f} GiB in {time.perf_counter() - started:.0f} s")
+        flags.say(f"wrote {written / 2**30:.2f} GiB in {time.perf_counter() - started:.0f} s")
         measured = measure(folder, config.dtype)
     measured |= {"folder_bytes": written, "environment": files.environment(config.dtype)}
     (config.out / "loading.json").write_text(json.dumps(measured, indent=1) + "\n")
     times = measured["times_largest"]
-    command.say(
+    flags.say(
         f"loaded {measured['arrays_bytes'] / 2**30:.2f} GiB in {measured['seconds']:.1f} s; peak "
         f"{measured['above_bytes'] / 2**20:.0f} MiB above it, {times:.2f} times the largest tensor "
         f"({'within' if times <= MOST else 'above'} {MOST})"
@@ -151,4 +150,4 @@ def peak_bytes() -> int:
 
 
 if __name__ == "__main__":
-    command.run(main, resumes=False)
+    flags.run(main, resumes=False)

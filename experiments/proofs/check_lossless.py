@@ -17,26 +17,26 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import command
-from experiments.command import PairFlags
 from experiments.proofs import random_pairs
-from ltd_jax import files
+from ltd_jax import files, flags
 from ltd_jax.config import CycleConfig
 from ltd_jax.decoding import benchmark, lossless
 from ltd_jax.decoding.benchmark import Method
 from ltd_jax.files import ASSETS, UserError
+from ltd_jax.flags import PairFlags
 from ltd_jax.models.pair import Pair
 from ltd_jax.policies.policy import Constant
 from ltd_jax.presets import EMBEDDED_CYCLE
 from ltd_jax.replay.record import Prompt
 
 FLAGS = {
-    "target": "--target",
-    "draft": "--draft",
-    "devices": "--devices",
-    "feature_layers": "--feature-layers",
-    "draft_rope_theta": "--draft-rope-theta",
+    "target": "`target`",
+    "draft": "`draft`",
+    "devices": "`devices`",
+    "feature_layers": "`feature_layers`",
+    "draft_rope_theta": "`draft_rope_theta`",
     "sampling": "the sampling flags",
+    "shapes": "the flags of a cycle's shapes",
 }
 SPECULATIVE = "speculative"  # all constants together
 
@@ -65,13 +65,13 @@ class Comparison:
 
 
 def main() -> None:
-    config = command.parse(lambda preset: Config())
-    command.at_least_one(config, "tokens", "new_tokens")
-    command.writable(config.out)
+    config = flags.parse(lambda preset: Config())
+    flags.at_least_one(config, "tokens", "new_tokens")
+    flags.writable(config.out)
     compared = {}
     for name in pair_names(config):
         compared[name] = row = check(config, name)
-        command.say(
+        flags.say(
             f"{name}: {row.tokens} tokens, {row.mismatches} mismatches, {row.near_ties} near "
             f"ties, {row.accepted_mean:.2f} accepted per cycle"
         )
@@ -90,7 +90,7 @@ def pair_names(config: Config) -> tuple[str, ...]:
     """
     if is_own(config):
         if config.families:
-            raise UserError("--families are random pairs; leave it out with --target and --draft.")
+            raise UserError("`families` are random pairs; leave it out with `target` and `draft`.")
         return (f"{config.target.name} with {config.draft.name}",)
     for name, value in vars(PairFlags()).items():
         if name != "dtype" and getattr(config, name) != value:
@@ -98,7 +98,7 @@ def pair_names(config: Config) -> tuple[str, ...]:
     for family in config.families:
         if family not in random_pairs.FAMILIES:
             raise UserError(
-                f"--families has {family!r}; known: {', '.join(random_pairs.FAMILIES)}."
+                f"`families` has {family!r}; known: {', '.join(random_pairs.FAMILIES)}."
             )
     return config.families or tuple(random_pairs.FAMILIES)
 
@@ -114,7 +114,7 @@ def check(config: Config, name: str) -> Comparison:
     if name in random_pairs.FAMILIES:
         pair, prompts = random_pairs.pair(name), random_pairs.prompts(name, count)
     else:
-        pair = command.load_pair(config, EMBEDDED_CYCLE)
+        pair = flags.load_pair(config, config.shapes.of(EMBEDDED_CYCLE))
         random = np.random.default_rng(0)
         draw = lambda: random.integers(0, pair.config.target.vocab_size, 16).astype(np.int32)
         prompts = [draw() for _ in range(4 * count)]  # texts may stop early
@@ -167,4 +167,4 @@ def spanning_constants(config: CycleConfig) -> list[Constant]:
 
 
 if __name__ == "__main__":
-    command.run(main, resumes=False)
+    flags.run(main, resumes=False)

@@ -18,7 +18,7 @@ import json
 import multiprocessing
 import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -28,9 +28,8 @@ import jax
 import numpy as np
 import tyro
 
-from experiments import command
 from experiments.proofs import distribution
-from ltd_jax import files
+from ltd_jax import files, flags
 from ltd_jax.baselines import catalogue, classifiers, cost_aware
 from ltd_jax.baselines.catalogue import Needs
 from ltd_jax.config import CycleConfig, PolicyConfig, Rule, SamplingConfig
@@ -83,9 +82,9 @@ class Config:
 
 def main() -> None:
     config = tyro.cli(Config)
-    command.at_least_one(config, "draws", "processes")
-    path = command.writable(config.out) / "sampling.json"
-    command.writable(config.out / "rows")
+    flags.at_least_one(config, "draws", "processes")
+    path = flags.writable(config.out) / "sampling.json"
+    flags.writable(config.out / "rows")
     choices = count_choices(make_pair(config.vocabulary))
     print("levels, size and how often:")
     for name, counts in choices.items():
@@ -123,7 +122,7 @@ def make_methods(hidden_size: int) -> list[Method]:
         Method(f"constant:levels={levels},size={size}", Constant(levels, size))
         for levels, size in SHAPES
     ]
-    learned = networks.init_learned(jax.random.key(POLICIES), CYCLE, WIDTHS)
+    learned = networks.init(jax.random.key(POLICIES), CYCLE, WIDTHS)
     needs = Needs(
         classifiers=classifiers.init(
             jax.random.key(1), CYCLE, hidden_size, CLASSIFIER_WIDTH, provenance={}
@@ -186,30 +185,33 @@ def make_rows(pair: Pair, name: str, draws: int, store: ResumableStore) -> Itera
     setting, methods = SETTINGS[name], make_methods(pair.config.draft.hidden_size)
     plain_seed = list(SETTINGS).index(name) * (len(methods) + 1)
     pair = pair.sampled(setting, plain_seed)
+    counts = {"plain": draws, "coupled": -(-draws // 10), "sequential": draws}
     law = functools.cache(lambda: distribution.exact(pair, PROMPT))
     plain = functools.cache(lambda: distribution.drawn(pair, PROMPT, draws))
 
-    def row(method: str, rule: str, count: int, texts: Any) -> dict[str, Any]:
-        """The row of `count` texts that are drawn where the store has no numbers of them."""
+    def make_row(rule: str, method: Method, texts: Callable[[], np.ndarray]) -> dict[str, Any]:
+        """A row whose texts are drawn where the store has no numbers of them."""
         numbers = store.entry(
-            "plain" if rule == "plain" else f"{rule} {method}",
-            lambda: compare(texts(), plain()[:count], law()),
+            "plain" if rule == "plain" else f"{rule} {method.name}",
+            lambda: compare(texts(), plain(), law()),
         )
-        head = {"setting": name, "rule": rule, "method": method, "draws": count}
+        head = {"setting": name, "rule": rule, "method": method.name, "draws": counts[rule]}
         return head | dict(zip(NUMBERS, map(float, numbers), strict=True))
 
-    yield row(benchmark.PLAIN, "plain", draws, plain)
-    rules: tuple[tuple[Rule, int], ...] = (("coupled", -(-draws // 10)), ("sequential", draws))
+    def draw(rule: Rule, method: Method, seed: int) -> np.ndarray:
+        ruled = pair.sampled(dataclasses.replace(setting, rule=rule), seed)
+        return distribution.drawn(ruled, PROMPT, counts[rule], method.policy)
+
+    yield make_row("plain", Method(benchmark.PLAIN), plain)
     for place, method in enumerate(methods, 1):
-        for rule, count in rules:
-            seed = plain_seed + (place if rule == "sequential" else 0)
-            ruled = pair.sampled(dataclasses.replace(setting, rule=rule), seed)
-            texts = partial(distribution.drawn, ruled, PROMPT, count, method.policy)
-            yield row(method.name, rule, count, texts)
+        yield make_row("coupled", method, partial(draw, "coupled", method, plain_seed))
+        seed = plain_seed + place
+        yield make_row("sequential", method, partial(draw, "sequential", method, seed))
 
 
 def compare(texts: np.ndarray, plain: np.ndarray, law: np.ndarray) -> list[float]:
-    """Of some texts and as many plainly decoded ones, in the order of NUMBERS."""
+    """NUMBERS, in their order, of some texts beside as many plainly decoded ones."""
+    plain = plain[: len(texts)]
     fit, noise = distribution.fit(texts, law), distribution.fit(plain, law)
     equal = float((texts == plain).all(axis=1).mean())
     return [fit.p_value, fit.total_variation, noise.total_variation, equal]
@@ -231,4 +233,4 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    flags.run(main)

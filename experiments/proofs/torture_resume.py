@@ -24,8 +24,7 @@ from typing import Any
 
 import tyro
 
-from experiments import command
-from ltd_jax import checkpoint, files, workflow
+from ltd_jax import checkpoint, files, flags, workflow
 from ltd_jax.config import Algorithm, ExactConfig
 from ltd_jax.files import UserError
 from ltd_jax.models import pair as pairs
@@ -53,12 +52,12 @@ class Config:
 
 def main() -> None:
     config = tyro.cli(Config)
-    command.writable(config.out)
+    flags.writable(config.out)
     if config.child:
         workflow.train_policies(pairs.load(cycle=CYCLE), stages(config))
         return
     path = config.json or config.out / "torture.json"
-    command.writable(path.parent)
+    flags.writable(path.parent)
     runs = config.out / "torture-runs"
     shutil.rmtree(runs, ignore_errors=True)
     whole = runs / "whole"
@@ -66,7 +65,7 @@ def main() -> None:
     began = time.monotonic()
     run(config, whole, None)
     seconds = time.monotonic() - began
-    command.say(f"uninterrupted: {seconds:.0f} s")
+    flags.say(f"uninterrupted: {seconds:.0f} s")
     result = torture(config, whole, seconds)
     record = result | {
         "uninterrupted_seconds": seconds,
@@ -119,20 +118,20 @@ def torture(config: Config, whole: Path, seconds: float) -> dict[str, Any]:
             config, folder, moments.uniform(0, seconds) if len(kills) < config.kills else None
         ):
             kills.append({"run": folder.name, "at": describe_progress(folder)})
-            command.say(f"kill {len(kills)}: {folder.name}, {kills[-1]['at']}")
+            flags.say(f"kill {len(kills)}: {folder.name}, {kills[-1]['at']}")
         if len(kills) == before:  # ended before its kill: later ones shall come sooner
             seconds = min(seconds, time.monotonic() - began)
         same = digests(folder) == expected
         identical, different = identical + same, different + [folder.name] * (not same)
-        command.say(f"{folder.name} finished, {'identical' if same else 'DIFFERENT'}")
+        flags.say(f"{folder.name} finished, {'identical' if same else 'DIFFERENT'}")
     return {"kills": len(kills), "identical": identical, "different": different, "moments": kills}
 
 
 def run(config: Config, folder: Path, limit: float | None) -> bool:
     """One process in a folder; False where it was killed after `limit` seconds."""
-    flags = ["--child", "--out", str(folder), "--updates", str(config.updates)]
-    flags += ["--learning", config.learning]
-    arguments = [sys.executable, "-m", "experiments.proofs.torture_resume", *flags]
+    arguments = [sys.executable, "-m", "experiments.proofs.torture_resume", "--child"]
+    arguments += ["--out", str(folder), "--updates", str(config.updates)]
+    arguments += ["--learning", config.learning]
     log = folder.with_suffix(".log")
     with log.open("a") as output:
         child = subprocess.Popen(arguments, stdout=output, stderr=output, start_new_session=True)
@@ -171,4 +170,4 @@ def describe_progress(folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main, resumes=False)
+    flags.run(main, resumes=False)

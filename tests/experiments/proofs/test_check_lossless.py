@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from experiments.command import PairFlags
 from experiments.proofs import check_lossless, random_pairs
 from ltd_jax.config import CycleConfig
 from ltd_jax.decoding import generate
 from ltd_jax.decoding.generate import Step
 from ltd_jax.files import UserError
+from ltd_jax.flags import PairFlags
 
 CYCLE = CycleConfig(beam_width=4, max_levels=3, sizes=(4,), context=96, prefill_chunk=8)
 CHECKED = ("qwen3, tied", "llama-3 with griffin")
@@ -55,5 +55,5 @@ def test_the_command(tmp_path, monkeypatch):
 def test_random_pairs_refuse_the_flags_of_folders():
     known = {field.name for field in dataclasses.fields(PairFlags)} - {"dtype"}
     assert set(check_lossless.FLAGS) == known
-    with pytest.raises(UserError, match="leave out --devices"):
+    with pytest.raises(UserError, match="leave out `devices`"):
         check_lossless.pair_names(check_lossless.Config(devices=2))
