@@ -296,7 +296,7 @@ def save_settings(path: Path, advice: Advice, cycle: CycleConfig) -> None:
     policy = {
         PLAIN: PLAIN,
         "best_constant": f"constant:levels={best.levels},size={best.size}",
-        "ltd": "policy.safetensors",
+        "ltd": workflow.POLICY,
     }
     record = {
         "schema": SCHEMA,
