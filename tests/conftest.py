@@ -15,7 +15,7 @@ hypothesis.settings.register_profile("tests", deadline=None)  # the first exampl
 hypothesis.settings.load_profile("tests")
 
 
-AS_USERS_RUN = ("models", "test_lossless", "test_families", "test_sampling")
+AS_USERS_RUN = ("models", "test_lossless", "test_check_lossless", "test_sampling")
 
 
 @pytest.fixture(scope="module", autouse=True)
