@@ -3,7 +3,7 @@
 Every public function returns a figure; `encode` makes the file. A report's pictures (`PLOTS`) come
 with a caption and with what is to be seen, in words for those who cannot see it.
 
-Long because each of the eighteen pictures is one function, and they share one look.
+Long because each picture is one function, and they share one look.
 """
 
 import io
@@ -23,7 +23,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from experiments.report import advice as advices
 from experiments.report import words
 from experiments.report.figures import Figures
 from experiments.report.paper import PLACES
@@ -443,30 +442,6 @@ PLOTS = (
         _optimum,
     ),
 )
-
-
-def advice(advice: advices.Advice) -> Figure:
-    """Tokens per second of every way to decode by replay; black: measured live."""
-    methods = advice["methods"][::-1]
-    plain = next(row for row in methods if row["method"] == "autoregressive")["tokens_per_second"]
-    title = f"What pays on {advice['ground']['device']}"
-    figure = _figure(1.3 + 0.5 * len(methods), title=title)
-    axes = figure.subplots()
-    for place, row in enumerate(methods):
-        value = right = row["tokens_per_second"]
-        axes.barh(place, value, 0.66, color=COLOURS[row["method"]])
-        if row["live"] is not None:
-            low, middle, high = (plain * row[end] for end in ("live_low", "live", "live_high"))
-            axes.plot([low, high], [place, place], color=TEXT, linewidth=1.5)
-            axes.plot(middle, place, "o", color=TEXT, markersize=4)
-            right = max(value, high)
-        _label(
-            axes, f"{words.rate(value)}/s ({words.times(row['speedup'])})", (right, place), (6, 0)
-        )
-    _tidy(axes, x="tokens per second by replay; black: measured live, 95%", grid="x")
-    axes.set_yticks(range(len(methods)), [advices.NAMES[row["method"]] for row in methods])
-    axes.set_xlim(right=1.3 * axes.get_xlim()[1])
-    return figure
 
 
 # The pictures of the paper's figures and of the studies
