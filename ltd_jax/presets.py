@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import NamedTuple
 
 from ltd_jax.config import (
     CycleConfig,
@@ -93,10 +94,31 @@ def specdec(hidden_size: int) -> HeadConfig:
     return HeadConfig(width=max(hidden_size // 4, 1), epochs=5, learning_rate=1e-4)
 
 
-# EAGLE-3's fixed setting scaled to the embedded pair, not tuned.
-EAGLE3_LEVELS = 5
-EAGLE3_SIZE = 16
-PAPER_EAGLE3 = (8, 60)  # levels, size (Sec. 5)
+class ConstantSetting(NamedTuple):
+    """The same levels and size in every cycle."""
+
+    levels: int
+    size: int  # drafted nodes that are verified
+
+
+PAPER_EAGLE3 = ConstantSetting(levels=8, size=60)  # Sec. 5
+EMBEDDED_EAGLE3 = ConstantSetting(levels=5, size=16)  # scaled to the embedded pair, not tuned
+
+
+def eagle3_default(cycle: CycleConfig) -> ConstantSetting:
+    """EAGLE-3's fixed levels and size, the nearest ones that a cycle has.
+
+    The paper's where the cycle has as many levels, else the embedded pair's; of two sizes that are
+    equally near the smaller.
+
+    Example:
+      >>> eagle3_default(PAPER_CYCLE)
+      ConstantSetting(levels=8, size=60)
+    """
+    is_full = cycle.max_levels >= PAPER_EAGLE3.levels
+    levels, size = PAPER_EAGLE3 if is_full else EMBEDDED_EAGLE3
+    nearest = min(cycle.sizes, key=lambda known: (abs(known - size), known))
+    return ConstantSetting(min(levels, cycle.max_levels), nearest)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,11 +128,10 @@ class Preset:
     cycle: CycleConfig
     policy: PolicyConfig
     learning: LearningConfig
-    eagle3: tuple[int, int]  # levels and size of EAGLE-3's fixed setting
 
 
-EMBEDDED = Preset(EMBEDDED_CYCLE, EMBEDDED_POLICY, EMBEDDED_LEARNING, (EAGLE3_LEVELS, EAGLE3_SIZE))
-PAPER = Preset(PAPER_CYCLE, PolicyConfig(observation=SORTED), EMBEDDED_LEARNING, PAPER_EAGLE3)
+EMBEDDED = Preset(EMBEDDED_CYCLE, EMBEDDED_POLICY, EMBEDDED_LEARNING)
+PAPER = Preset(PAPER_CYCLE, PolicyConfig(observation=SORTED), EMBEDDED_LEARNING)
 
 
 def of(target: Path) -> Preset:

@@ -1,15 +1,23 @@
-"""Prompts: question files enter, token ids leave.
+"""Text: question files and chat templates in, token ids out, and token ids back as they come.
 
 A question file has one JSON object a line, `{"question_id": int, "category": str, "turns": [str]}`,
 as FastChat, EAGLE, Spec-Bench and LTD have them; other keys (such as "reference") are allowed and
-not read. MMLU's own rows, `{"question": str, "choices": [str], "subject": str}`, are read, too. All
-errors are `UserError`s.
+not read. MMLU's own rows, `{"question": str, "choices": [str], "subject": str}`, are read, too. A
+task is a question file, or with `by_category` one category of it: so MMLU in one file gives a task
+for each of its subjects.
+
+A conversation is put to the target as its folder's chat template says, in Vicuna's own form, or as
+the bare text. Templates are run by jinja2 in its immutable sandbox: they see the messages and the
+names of the special tokens, nothing else. Named styles are the ways in which published evaluations
+ask. All errors are `UserError`s.
 """
 
 import dataclasses
 import datetime
 import json
+import re
 import string
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -25,6 +33,12 @@ from ltd_jax.files import UserError
 
 TASKS = ("code", "tests", "docs", "tables")
 SPLITS = ("train", "validation", "test")
+SHARES = (("train", 0.7), ("validation", 0.85), ("test", 1.0))  # of files without splits, summed up
+RESERVED_TASK = "mean"  # what reports call the mean of all tasks
+Split = Literal["train", "validation", "test", "all"]
+Style = Literal[
+    "auto", "plain", "template", "llama3", "deepseek", "qwen3", "qwen3-thinking", "vicuna"
+]
 
 LETTERS = string.ascii_uppercase
 
@@ -114,6 +128,97 @@ def load_task(split: str, task: str) -> list[Question]:
     return load_questions(files.ASSETS / "prompts" / split / f"{task}.jsonl")
 
 
+@dataclasses.dataclass(frozen=True)
+class QuestionConfig:
+    """Which questions are asked, and how they are put."""
+
+    questions: Path | None = None  # folder of question files; None = the embedded ones
+    tasks: tuple[str, ...] = ()  # names of files; none = all that are there
+    by_category: bool = False  # every category of a file is a task of its own
+    style: Style = "auto"  # how a prompt is put to the target
+    prompts: int = 24  # questions per task, at most
+    turns: int | None = None  # per question, at most; None = all
+    new_tokens: int = 128  # per turn
+
+    def __post_init__(self) -> None:
+        for name, least in (("prompts", 1), ("turns", 1), ("new_tokens", 2)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value} but must be at least {least}.")
+
+
+def load_question_set(config: QuestionConfig, split: Split) -> dict[str, list[Question]]:
+    """The questions of a split by task, each cut to the wanted number of turns.
+
+    Raises:
+      UserError: a file is missing or broken, or no question falls into the split.
+    """
+    by_task: dict[str, list[Question]] = {}
+    for path in question_files(config, split):
+        groups: dict[str, list[Question]] = {}
+        for question in load_questions(path):
+            short = dataclasses.replace(question, turns=question.turns[: config.turns])
+            groups.setdefault(task_name(question, config), []).append(short)
+        for task, questions in groups.items():
+            by_task[task] = _of_split(questions, config, split)
+    if RESERVED_TASK in by_task:
+        raise UserError(
+            f"A task cannot be called {RESERVED_TASK!r}, which reports use; rename that file."
+        )
+    return by_task
+
+
+def task_name(question: Question, config: QuestionConfig) -> str:
+    """The file's name, with `by_category` and the category; it names a folder of answers."""
+    if not (config.by_category and question.category):
+        return question.task
+    category = re.sub(r"[^\w.-]+", "_", question.category)
+    return f"{question.task}-{category}"
+
+
+def question_files(config: QuestionConfig, split: Split) -> list[Path]:
+    """The files of the asked tasks, in the order of their names (the embedded ones in theirs)."""
+    if config.questions is None:
+        if split == "all":
+            raise UserError("The embedded questions come in splits; name one, or `questions`.")
+        root = files.ASSETS / "prompts" / split
+        names: tuple[str, ...] = TASKS
+    else:
+        root = config.questions
+        root = root / split if (root / split).is_dir() else root
+        names = tuple(sorted(path.stem for path in root.glob("*.jsonl")))
+        if not names:
+            raise UserError(
+                f"{root} holds no question files (*.jsonl); check `questions` and `split`: files "
+                "lie in the folder itself, or in its train/, validation/ and test/."
+            )
+    unknown = [task for task in config.tasks if task not in names]
+    if unknown:
+        raise UserError(
+            f"There is no task {unknown[0]!r} in {root}; choose from {', '.join(names)}."
+        )
+    return [root / f"{name}.jsonl" for name in config.tasks or names]
+
+
+def _of_split(questions: list[Question], config: QuestionConfig, split: Split) -> list[Question]:
+    """The first questions of a split; where files have no splits, a hash of the question says."""
+    whole = config.questions is None or split == "all" or (config.questions / split).is_dir()
+    chosen = [question for question in questions if whole or hashed_split(question) == split]
+    if not chosen:
+        raise UserError(
+            f"None of the {len(questions)} questions of {questions[0].task} falls into the split "
+            f"{split}; give files in train/, validation/ and test/ folders."
+        )
+    return chosen[: config.prompts]
+
+
+def hashed_split(question: Question) -> str:
+    """One of train, validation and test: the same for a question wherever it is read."""
+    name = f"{question.task} {question.question_id}"
+    place = zlib.crc32(name.encode()) / 2**32
+    return next(split for split, up_to in SHARES if place < up_to)
+
+
 def load_tokenizer(folder: str | Path) -> tokenizers.Tokenizer:
     """The tokenizer of a Hugging Face folder; raises UserError where it is missing or broken."""
     path = Path(folder) / "tokenizer.json"
@@ -200,10 +305,6 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-Style = Literal[
-    "auto", "plain", "template", "llama3", "deepseek", "qwen3", "qwen3-thinking", "vicuna"
-]
-
 LLAMA_SYSTEM = (
     "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, "
     "while being safe.  Your answers should not include any harmful, unethical, racist, sexist, "
@@ -279,7 +380,7 @@ class Chat:
             )
         except Exception as error:  # a template is somebody's program: it may fail in any way
             raise UserError(
-                f"The chat template of {self.place} cannot be rendered ({error}); try --style "
+                f"The chat template of {self.place} cannot be rendered ({error}); try `style` "
                 "plain."
             ) from error
 
@@ -302,7 +403,7 @@ def open_chat(folder: Path, style: Style = "auto") -> Chat:
     elif template is None:
         raise UserError(
             f"{folder} has no chat template (chat_template.jinja, or chat_template in "
-            f"tokenizer_config.json), so --style {style} is not possible; try plain or vicuna."
+            f"tokenizer_config.json), so `style` {style} is not possible; try plain or vicuna."
         )
     special = {name: token_text(settings[name]) for name in SPECIAL_TOKENS if settings.get(name)}
     return Chat(tokenizer, style, template, special, place)

@@ -1,4 +1,4 @@
-"""Strictness of all tests: on the CPU, without silent broadcasting between ranks."""
+"""What all tests share: strictness, on the CPU; and a tiny pair on disk, written once."""
 
 import os
 
@@ -15,7 +15,7 @@ hypothesis.settings.register_profile("tests", deadline=None)  # the first exampl
 hypothesis.settings.load_profile("tests")
 
 
-AS_USERS_RUN = ("models", "test_lossless", "test_families", "test_sampling")
+AS_USERS_RUN = ("models", "test_lossless", "test_check_lossless", "test_sampling")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,3 +29,23 @@ def programs(request):
     jax.config.update("jax_disable_most_optimizations", not optimised)
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """The folder of target/ and draft/ of the tiny pair; only to be read."""
+    from tests.system import tiny_pair
+
+    return tiny_pair.write(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture
+def root(whole, tmp_path):
+    """A folder with links to the pair and a question file in asked/."""
+    from tests.system import tiny_pair
+
+    for name in ("target", "draft"):
+        (tmp_path / name).symlink_to(whole / name)
+    (tmp_path / "asked").mkdir()
+    (tmp_path / "asked" / "mine.jsonl").write_text(tiny_pair.QUESTION + "\n")
+    return tmp_path

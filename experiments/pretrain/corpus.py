@@ -5,7 +5,9 @@ byte-level BPE tokenizer and uint16 token streams. The standard library is on ev
 runs this package, its licence (PSF) allows it, and its kinds differ in how predictable they are,
 which is what an adaptive draft length lives on.
 
-`python -m experiments.pretrain.corpus` writes the tokenizer and the streams.
+    python -m experiments.pretrain.corpus
+
+writes the tokenizer into the embedded target's folder, and the streams to runs/corpus.
 """
 
 import dataclasses
@@ -19,7 +21,11 @@ from pydoc_data import topics
 import numpy as np
 import tokenizers
 
+from ltd_jax.draft_training.pack import Mixture
+from ltd_jax.files import ASSETS
+
 KINDS = ("code", "tests", "docs", "tables")
+WEIGHTS = (0.40, 0.34, 0.13, 0.13)  # how often a training window comes from each kind
 SPLITS = ("train", "validation", "test")
 # Shares of train and validation; the rest is test. Topics and tables are few, and held-out ones are
 # needed for 68 prompts per kind.
@@ -155,7 +161,7 @@ def split_of(path: str, kind: str) -> str:
     return "validation" if share < train + validation else "test"
 
 
-def of_split(documents: Iterable[Document], split: str) -> list[Document]:
+def select_split(documents: Iterable[Document], split: str) -> list[Document]:
     """The documents of a split, kinds mixed, in an order drawn by the path's hash."""
     chosen = [document for document in documents if document.split == split]
     return sorted(chosen, key=lambda document: hash_of(document.path, "order:"))
@@ -164,7 +170,7 @@ def of_split(documents: Iterable[Document], split: str) -> list[Document]:
 def sample_texts(documents: Iterable[Document], characters: int = SAMPLE_CHARACTERS) -> list[str]:
     """Train texts in stream order until `characters` are reached, for the tokenizer."""
     texts, total = [], 0
-    for document in of_split(documents, "train"):
+    for document in select_split(documents, "train"):
         if total >= characters:
             break
         texts.append(document.text)
@@ -198,13 +204,23 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int = VOCAB_SIZE) -> token
 def token_stream(
     documents: Iterable[Document], tokenizer: tokenizers.Tokenizer, split: str
 ) -> np.ndarray:
-    """All tokens of a split as one uint16 array; END_OF_TEXT_ID follows each document.
-
-    Filter `documents` by kind for the stream of one kind.
-    """
-    texts = [document.text for document in of_split(documents, split)]
+    """All tokens of a split as one uint16 array; END_OF_TEXT_ID follows each document."""
+    texts = [document.text for document in select_split(documents, split)]
     rows = [[*encoding.ids, END_OF_TEXT_ID] for encoding in tokenizer.encode_batch(texts)]
     return np.concatenate([np.asarray(row, np.uint16) for row in rows] or [np.zeros(0, np.uint16)])
+
+
+def kind_streams(
+    documents: Sequence[Document], tokenizer: tokenizers.Tokenizer, split: str
+) -> list[np.ndarray]:
+    """The token stream of every kind, in the order of KINDS."""
+    by_kind = [[document for document in documents if document.kind == kind] for kind in KINDS]
+    return [token_stream(chosen, tokenizer, split) for chosen in by_kind]
+
+
+def make_mixture(streams: Sequence[np.ndarray]) -> Mixture:
+    """Token streams of all kinds, mixed by WEIGHTS."""
+    return Mixture(tuple(streams), WEIGHTS)
 
 
 def write_tokenizer(tokenizer: tokenizers.Tokenizer, folder: Path) -> None:
@@ -229,9 +245,8 @@ def write_streams(
     """Writes <split>.npy and validation_<kind>.npy; returns the token count of each stream."""
     folder.mkdir(parents=True, exist_ok=True)
     streams = {split: token_stream(documents, tokenizer, split) for split in SPLITS}
-    for kind in KINDS:
-        chosen = [document for document in documents if document.kind == kind]
-        streams[f"validation_{kind}"] = token_stream(chosen, tokenizer, "validation")
+    for kind, stream in zip(KINDS, kind_streams(documents, tokenizer, "validation"), strict=True):
+        streams[f"validation_{kind}"] = stream
     for name, stream in streams.items():
         np.save(folder / f"{name}.npy", stream)
     return {name: len(stream) for name, stream in streams.items()}
@@ -241,7 +256,7 @@ def main() -> None:
     """Writes the embedded target's tokenizer and runs/corpus, and prints the token counts."""
     documents = find_documents()
     tokenizer = train_tokenizer(sample_texts(documents))
-    write_tokenizer(tokenizer, Path(__file__).parents[2] / "ltd_jax" / "assets" / "target")
+    write_tokenizer(tokenizer, ASSETS / "target")
     for name, count in write_streams(documents, tokenizer, Path("runs/corpus")).items():
         print(f"{name} {count}")
 

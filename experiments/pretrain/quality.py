@@ -1,4 +1,4 @@
-"""What a pair gives before any policy: committed tokens at one setting, and how much it loops."""
+"""Quality of a pair before any policy: committed tokens at one constant, and how much it loops."""
 
 from typing import NamedTuple
 
@@ -21,23 +21,23 @@ class Quality(NamedTuple):
     repetition_share: float  # of the generated tokens
 
 
-def by_task(trace: Trace, config: CycleConfig) -> list[Quality]:
-    """Every task at LEVELS levels and size SIZE, by replay."""
+def judge_tasks(trace: Trace, config: CycleConfig) -> list[Quality]:
+    """Every task at LEVELS levels and SIZE nodes, by replay."""
     accepted_P = traces.accepted(trace, config)[:, LEVELS - 1, config.sizes.index(SIZE)]
-    return [_quality(trace, accepted_P, index) for index in np.unique(trace.task)]
+    return [_judge_task(trace, accepted_P, task) for task in np.unique(trace.task)]
 
 
-def _quality(trace: Trace, accepted_P: np.ndarray, task: int) -> Quality:
+def _judge_task(trace: Trace, accepted_P: np.ndarray, task: int) -> Quality:
     committed: list[int] = []
     outside: list[int] = []
     masks = []
-    for first in trace.first[trace.task[trace.first] == task]:
-        count = int(trace.remaining[first])
-        repeated = repetition.repeated(trace.continuation[first : first + count, 0])
+    for start in trace.text_start[trace.task[trace.text_start] == task]:
+        count = int(trace.tokens_left[start])
+        repeated = repetition.repeated(trace.continuation[start : start + count, 0])
         masks.append(repeated)
         place = 0
         while place < count:
-            gained = min(int(accepted_P[first + place]) + 1, count - place)
+            gained = min(int(accepted_P[start + place]) + 1, count - place)
             committed.append(gained)
             outside += [] if repeated[place] else [gained]
             place += gained

@@ -3,11 +3,12 @@
 In: `Document`s of the validation and test splits. Out: ltd_jax/assets/prompts/<split>/<kind>.jsonl.
 A prompt is a run of whole lines of one document. It starts where a definition, a paragraph or a
 table row starts and takes the blank lines and the indentation before it along; it ends *before* a
-line break. The tokenizer has one token for a line break and the indentation behind it, so a prompt
+line break. The tokenizer has one token for a line break and the indentation after it, so a prompt
 cut between the two would be a text that the target has never seen.
 
-`python -m experiments.pretrain.questions` writes the files (3 minutes on one core:
-each candidate is searched in the whole corpus).
+    python -m experiments.pretrain.questions
+
+writes the files (3 minutes on one core: each candidate is searched in the whole corpus).
 """
 
 import dataclasses
@@ -19,12 +20,14 @@ from pathlib import Path
 import tokenizers
 
 from experiments.pretrain import corpus
+from ltd_jax import text as texts
+from ltd_jax.files import ASSETS
 
 COUNTS = {"train": 32, "validation": 12, "test": 24}  # questions per kind
 MIN_TOKENS = 48
 MAX_TOKENS = 160
 SPACING = 400  # characters between two prompts of a document: over 100 tokens of continuation
-REMAINDER = 300  # characters of the document behind a prompt
+REMAINDER = 300  # characters of the document after a prompt
 DEFINITION = re.compile(r"^(?: {4})?(?:@|def |class |async def )", re.MULTILINE)
 STARTS = {
     "code": DEFINITION,
@@ -56,16 +59,16 @@ def cut(text: str, start: int, tokenizer: tokenizers.Tokenizer, limit: int) -> s
     return chosen
 
 
-def prompts_of(
-    document: corpus.Document, tokenizer: tokenizers.Tokenizer, everything: str
+def find_prompts(
+    document: corpus.Document, tokenizer: tokenizers.Tokenizer, whole_corpus: str
 ) -> list[Prompt]:
     """Prompts of one document, SPACING apart, in an order drawn by hash.
 
-    Behind each at least REMAINDER characters of the document are left to be continued. A prompt
-    occurs once in `everything`, the text of the whole corpus: then no other document, of whatever
-    split, gives it away.
+    After each at least REMAINDER characters of the document are left to be continued. A prompt
+    occurs once in the text of the whole corpus: then no other document, of whatever split, gives it
+    away.
     """
-    found: list[Prompt] = []
+    prompts: list[Prompt] = []
     free = 0
     starts = [0, *(match.start() for match in STARTS[document.kind].finditer(document.text))]
     for start in starts:
@@ -76,10 +79,10 @@ def prompts_of(
         text = cut(document.text, start, tokenizer, limit)
         if not text or start + len(text) + REMAINDER > len(document.text):
             continue
-        if everything.count(text) == 1:
-            found.append(Prompt(document.path, start, text))
+        if whole_corpus.count(text) == 1:
+            prompts.append(Prompt(document.path, start, text))
             free = start + len(text) + SPACING
-    return sorted(found, key=lambda one: corpus.hash_of(f"{one.path}:{one.start}", "order:"))
+    return sorted(prompts, key=lambda one: corpus.hash_of(f"{one.path}:{one.start}", "order:"))
 
 
 def deal(rows: Sequence[Sequence[Prompt]], count: int) -> list[Prompt]:
@@ -95,7 +98,7 @@ def choose(
     documents: Sequence[corpus.Document],
     kind: str,
     tokenizer: tokenizers.Tokenizer,
-    everything: str,
+    whole_corpus: str,
 ) -> dict[str, list[Prompt]]:
     """The prompts of one kind for each of the three question splits, from disjoint documents.
 
@@ -104,8 +107,8 @@ def choose(
     """
     rows = {
         split: [
-            prompts_of(document, tokenizer, everything)
-            for document in corpus.of_split(documents, split)
+            find_prompts(document, tokenizer, whole_corpus)
+            for document in corpus.select_split(documents, split)
             if document.kind == kind
         ]
         for split in ("validation", "test")
@@ -119,7 +122,7 @@ def choose(
     return {split: deal(sources[split], count) for split, count in COUNTS.items()}
 
 
-def lines_of(prompts: Sequence[Prompt]) -> Iterator[str]:
+def format_lines(prompts: Sequence[Prompt]) -> Iterator[str]:
     """The question file's lines; the category is the dotted path of the document."""
     for number, prompt in enumerate(prompts):
         path = prompt.path.removeprefix("pydoc_data/topics/")
@@ -131,19 +134,18 @@ def write_questions(
     documents: Sequence[corpus.Document], tokenizer: tokenizers.Tokenizer, folder: Path
 ) -> None:
     """Writes <split>/<kind>.jsonl for all question splits and kinds."""
-    everything = "\0".join(document.text for document in documents)
+    whole_corpus = "\0".join(document.text for document in documents)
     for kind in corpus.KINDS:
-        for split, prompts in choose(documents, kind, tokenizer, everything).items():
+        for split, prompts in choose(documents, kind, tokenizer, whole_corpus).items():
             (folder / split).mkdir(parents=True, exist_ok=True)
-            lines = "".join(f"{line}\n" for line in lines_of(prompts))
+            lines = "".join(f"{line}\n" for line in format_lines(prompts))
             (folder / split / f"{kind}.jsonl").write_text(lines)
 
 
 def main() -> None:
     """Writes the embedded question files."""
-    assets = Path(__file__).parents[2] / "ltd_jax" / "assets"
-    tokenizer = tokenizers.Tokenizer.from_file(str(assets / "target" / "tokenizer.json"))
-    write_questions(corpus.find_documents(), tokenizer, assets / "prompts")
+    tokenizer = texts.load_tokenizer(ASSETS / "target")
+    write_questions(corpus.find_documents(), tokenizer, ASSETS / "prompts")
 
 
 if __name__ == "__main__":

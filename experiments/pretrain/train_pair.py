@@ -25,13 +25,15 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import tyro
+from rich.console import Console
 
-from experiments import command
 from experiments.pretrain import corpus, quality, train_target, unlikelihood
-from ltd_jax import files, workflow
+from ltd_jax import files, flags, workflow
 from ltd_jax import text as texts
-from ltd_jax.draft_training import loss as draft_loss
+from ltd_jax.draft_training import pack
 from ltd_jax.draft_training import texts as own_texts
+from ltd_jax.draft_training import train as trainer
+from ltd_jax.draft_training.pack import Mixture
 from ltd_jax.draft_training.train import TrainConfig
 from ltd_jax.files import ASSETS
 from ltd_jax.models import eagle3
@@ -41,9 +43,11 @@ from ltd_jax.models.hf import weights as hf_weights
 from ltd_jax.models.target import TargetParams
 from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_DRAFT, EMBEDDED_TARGET
 from ltd_jax.replay import record
-from ltd_jax.workflow import QuestionFlags
+from ltd_jax.text import QuestionConfig
+from ltd_jax.workflow import StageConfig
 
 NEW_TOKENS = 128  # per test prompt, for the quality
+HELD_OUT_WINDOW, HELD_OUT_WINDOWS = 256, 32  # of every kind's validation stream
 QUALITY_CYCLE = dataclasses.replace(EMBEDDED_CYCLE, beam_width=8)  # wider than what is fastest
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 
@@ -64,35 +68,117 @@ class Config:
     draft_start: Path | None = None  # folder of a draft to go on from; None = random weights
 
 
-def kind_streams(split: str) -> list[np.ndarray]:
-    """One token stream per kind of the corpus, in the order of `corpus.KINDS`."""
-    documents = corpus.find_documents()
-    tokenizer = texts.load_tokenizer(ASSETS / "target")
-    return [
-        corpus.token_stream([d for d in documents if d.kind == kind], tokenizer, split)
-        for kind in corpus.KINDS
-    ]
-
-
 def main() -> None:
     config = tyro.cli(Config)
-    command.writable(config.out)
-    train(config)
-    found = quality_of(config.out)
-    (config.out / "quality.json").write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found, indent=1))
+    flags.writable(config.out)
+    with flags.progress_bars(Console(stderr=True)) as progress:
+        train(config, progress)
+    judged = judge(config.out)
+    (config.out / "quality.json").write_text(json.dumps(judged, indent=1) + "\n")
+    print(json.dumps(judged, indent=1))
 
 
-def quality_of(out: Path) -> dict[str, Any]:
+def train(config: Config, progress: workflow.Progress) -> None:
+    """Both trainings, or what is left of them."""
+    mixture = corpus.make_mixture(kind_streams("train"))
+    folder = config.out / "target"
+    params = train_target_in_rounds(config, mixture, progress)
+    ends = {"bos_token_id": 0, "eos_token_id": 0}
+    hf_weights.save_target(folder, EMBEDDED_TARGET, params, ml_dtypes.bfloat16, ends)
+    for name in TOKENIZER_FILES:
+        shutil.copy(ASSETS / "target" / name, folder / name)
+    _, params = hf_weights.load_target(folder, jnp.float32)  # rounded, as users will load it
+    trained = train_draft(config, mixture, params, progress)
+    hf_weights.save_draft(config.out / "draft", EMBEDDED_DRAFT, trained, ml_dtypes.bfloat16)
+
+
+def kind_streams(split: str) -> list[np.ndarray]:
+    """One token stream per kind of the corpus, by the embedded tokenizer."""
+    tokenizer = texts.load_tokenizer(ASSETS / "target")
+    return corpus.kind_streams(corpus.find_documents(), tokenizer, split)
+
+
+def train_target_in_rounds(
+    config: Config, mixture: Mixture, progress: workflow.Progress
+) -> TargetParams:
+    """The target after its rounds of unlikelihood training."""
+    params = train_target.train_target(
+        EMBEDDED_TARGET,
+        config.target,
+        mixture,
+        config.out / "target-training",
+        progress=report("target", progress),
+    )
+    for number in range(config.rounds):
+        stage = f"unlikelihood-{number}"
+        settings = dataclasses.replace(config.round, seed=config.round.seed + number)
+        params, share = unlikelihood.train_round(
+            params,
+            EMBEDDED_TARGET,
+            settings,
+            mixture,
+            config.round_texts,
+            config.out / stage,
+            progress=report(stage, progress),
+        )
+        flags.say(f"Before round {number}, {share:.0%} of what the target wrote was repetition.")
+    return params
+
+
+def train_draft(
+    config: Config, mixture: Mixture, params: TargetParams, progress: workflow.Progress
+) -> Eagle3Params:
+    """The draft, trained on corpus and on the target's own texts."""
+    folder = config.out / "draft-training"
+    new_tokens = config.draft.window + 1 - own_texts.PROMPT_TOKENS
+    prompt_BP = own_texts.sample_prompts(mixture.streams, config.draft_texts, config.draft.seed)
+    text_BT = own_texts.load_or_write(
+        folder / "own.npy",
+        params,
+        EMBEDDED_TARGET,
+        prompt_BP,
+        new_tokens,
+        progress=lambda share: progress("texts for the draft", share),
+    )
+    return trainer.train_draft(
+        draft_start(config, mixture, params),
+        EMBEDDED_DRAFT,
+        EMBEDDED_TARGET,
+        params,
+        config.draft,
+        lambda step: trainer.sample_mixed_batch(mixture, text_BT, config.draft, step),
+        folder,
+        progress=report("draft", progress),
+    )
+
+
+def draft_start(config: Config, mixture: Mixture, params: TargetParams) -> Eagle3Params:
+    """Random weights with the corpus's most frequent tokens, or those of `config.draft_start`."""
+    if config.draft_start is not None:
+        folder = config.draft_start
+        return hf_weights.load_draft(folder, EMBEDDED_TARGET, params.embedding, jnp.float32).params
+    vocabulary = pack.frequent_tokens(mixture.streams, EMBEDDED_DRAFT)
+    key = jax.random.key(config.draft.seed)
+    return eagle3.init(key, EMBEDDED_DRAFT, params.embedding, vocabulary)
+
+
+def report(stage: str, progress: workflow.Progress) -> trainer.Progress:
+    """What the training loop reports to, for a bar of a stage."""
+    return lambda step, steps, loss: progress(stage, step / steps)
+
+
+def judge(out: Path) -> dict[str, Any]:
     """Held-out loss by kind; committed tokens and repetition on the test prompts by task."""
-    pair = pairs.load(QUALITY_CYCLE, out / "target", out / "draft")
-    flags = QuestionFlags(new_tokens=NEW_TOKENS)
-    found = workflow.load_prompts(pair, flags, "test", out).prompts
+    pair = pairs.load(out / "target", out / "draft", cycle=QUALITY_CYCLE)
+    stages = StageConfig(out, QuestionConfig(new_tokens=NEW_TOKENS))
+    prompts = workflow.load_prompts(pair, stages, "test").prompts
     origin = files.environment("float32") | {"tasks": list(texts.TASKS)}
     parts = out / f"quality-{pair.fingerprint}"
-    trace = record.record(pair, found, NEW_TOKENS, origin, parts, lambda texts: None)
+    trace = record.record(pair, prompts, NEW_TOKENS, origin, parts=parts)
     losses = [
-        train_target.held_out_loss(pair.params.target, EMBEDDED_TARGET, stream, 256, 32)
+        train_target.held_out_loss(
+            pair.model.target, EMBEDDED_TARGET, stream, HELD_OUT_WINDOW, HELD_OUT_WINDOWS
+        )
         for stream in kind_streams("validation")
     ]
     return {
@@ -101,61 +187,9 @@ def quality_of(out: Path) -> dict[str, Any]:
         "levels": quality.LEVELS,
         "size": quality.SIZE,
         "held_out_loss": dict(zip(corpus.KINDS, losses, strict=True)),
-        "tasks": [row._asdict() for row in quality.by_task(trace, QUALITY_CYCLE)],
+        "tasks": [row._asdict() for row in quality.judge_tasks(trace, QUALITY_CYCLE)],
     }
 
 
-def train(config: Config) -> None:
-    """Both trainings, or what is left of them."""
-    streams = kind_streams("train")
-    folder = config.out / "target"
-    params = train_target_of(config, streams)
-    ends = {"bos_token_id": 0, "eos_token_id": 0}
-    hf_weights.save_target(folder, EMBEDDED_TARGET, params, ml_dtypes.bfloat16, ends)
-    for name in TOKENIZER_FILES:
-        shutil.copy(ASSETS / "target" / name, folder / name)
-    _, params = hf_weights.load_target(folder, jnp.float32)  # rounded, as users will load it
-    trained = train_draft_of(config, streams, params)
-    hf_weights.save_draft(config.out / "draft", EMBEDDED_DRAFT, trained, ml_dtypes.bfloat16)
-
-
-def train_target_of(config: Config, streams: list[np.ndarray]) -> TargetParams:
-    """The target after its rounds of unlikelihood training."""
-    folder = config.out / "target-training"
-    params = train_target.train_target(EMBEDDED_TARGET, config.target, streams, folder)
-    for number in range(config.rounds):
-        settings = dataclasses.replace(config.round, seed=config.round.seed + number)
-        folder = config.out / f"unlikelihood-{number}"
-        params, share = unlikelihood.train_round(
-            params, EMBEDDED_TARGET, settings, streams, config.round_texts, folder
-        )
-        print(f"Before round {number}, {share:.0%} of what the target wrote was repetition.")
-    return params
-
-
-def train_draft_of(config: Config, streams: list[np.ndarray], params: TargetParams) -> Eagle3Params:
-    """The draft, trained on corpus and on the target's own texts."""
-    start = draft_start(config, streams, params)
-    folder = config.out / "draft-training"
-    folder.mkdir(parents=True, exist_ok=True)
-    new = config.draft.sequence + 1 - own_texts.PROMPT
-    prompts_BP = own_texts.prompts(streams, config.draft_texts, config.draft.seed)
-    texts_BT = own_texts.saved(folder / "own.npy", params, EMBEDDED_TARGET, prompts_BP, new)
-    batch = lambda step: draft_loss.mixed_batch(streams, texts_BT, config.draft, step)
-    return draft_loss.train_draft(
-        start, EMBEDDED_DRAFT, EMBEDDED_TARGET, params, config.draft, batch, folder
-    )
-
-
-def draft_start(config: Config, streams: list[np.ndarray], params: TargetParams) -> Eagle3Params:
-    """Random weights with the corpus's most frequent tokens, or those of `config.draft_start`."""
-    if config.draft_start is not None:
-        folder = config.draft_start
-        return hf_weights.load_draft(folder, EMBEDDED_TARGET, params.embedding, jnp.float32).params
-    vocabulary = draft_loss.frequent_tokens(streams, EMBEDDED_DRAFT)
-    key = jax.random.key(config.draft.seed)
-    return eagle3.init(key, EMBEDDED_DRAFT, params.embedding, vocabulary)
-
-
 if __name__ == "__main__":
-    command.run(main)
+    flags.run(main)

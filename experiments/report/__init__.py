@@ -1,58 +1,27 @@
-"""A run's numbers as files for people: `report.json`, `report.html`, plots, a terminal table.
+"""A run's numbers for people: pages, pictures, tables and sentences; the paper's numbers as data.
 
-In: a `Report` (the schema of report.json) and `Figures` (arrays for the plots). Out: files that
-replace older ones only when they are whole. The page shows the numbers beside the paper's
-(Tables 1 and 9) and says in plain words whether the policies helped.
+`write` makes report.json (schema 1; units: seconds, tokens), report.html, report.md and pictures:
+
+    schema                  1
+    environment             device, device_count, dtype, python, jax, ltd_jax, date, command
+    pair                    target, draft, fingerprint, parameters [of the target, of the draft]
+    lossless                dtype, tokens_compared, mismatches, near_ties (texts whose first
+                            difference is at two logits that rounding can turn)
+    methods                 rows of method (autoregressive, eagle3, best_constant, ltd), task (or
+                            "mean"), tokens_per_second, speedup over plain decoding with
+                            speedup_low and speedup_high (95%), committed_per_cycle, levels_mean,
+                            size_mean, draft_share, verify_share, policy_share of the time
+    without_repetition      rows of method, task, repetition_share (left out), committed_per_cycle,
+                            speedup, of cycles that start outside of exact repetitions
+    ltd_over_best_constant  ratio, low, high
+    replay_vs_live          rows of controller, predicted_ and measured_tokens_per_second
+    optimum                 best_constant (levels, size, tokens_per_second by replay),
+                            dynamic_programme_tokens_per_second, share_gained_by_ltd (0 = best
+                            constant, 1 = optimum)
+    learning                decisions, seconds, positions_recorded, recording_seconds
 """
 
-import json
-from pathlib import Path
-
-from experiments.report import canvas, page, plots
 from experiments.report.figures import Figures
-from experiments.report.schema import Report, check
-from ltd_jax.files import UserError, replacing
+from experiments.report.page import headline_picture, write
 
-__all__ = ["Figures", "Report", "check", "headline_picture", "terminal_table", "write"]
-
-HEADLINE_WIDTH = 9.0  # inches
-
-
-def write(report: Report, figures: Figures, folder: Path) -> Path:
-    """Writes report.json, report.html and a PNG per plot; returns the page's path.
-
-    Raises:
-      ValueError: the report is not of schema 1; nothing is written.
-      UserError: a file cannot be written.
-    """
-    check(report)
-    _write(folder / "report.json", json.dumps(report, indent=1, allow_nan=False).encode())
-    pictures = plots.pictures(report, figures)
-    drawn = {f"{picture.name}.png": picture.png for picture in pictures}
-    for name, content in drawn.items():
-        _write(folder / name, content)
-    for plot in plots.PLOTS:
-        if f"{plot.name}.png" not in drawn:  # one of an earlier run does not belong to this report
-            (folder / f"{plot.name}.png").unlink(missing_ok=True)
-    path = folder / "report.html"
-    _write(path, page.html(report, figures, pictures).encode())
-    return path
-
-
-def headline_picture(report: Report, path: Path) -> None:
-    """Tokens per second by method and task with intervals; PNG or SVG by the path's ending.
-
-    Raises:
-      ValueError: the report is not of schema 1.
-      UserError: the ending is neither, or the file cannot be written.
-    """
-    check(report)
-    kind = path.suffix.removeprefix(".").lower()
-    if kind not in ("png", "svg"):
-        raise UserError(f"Cannot draw {path}: give a name that ends in .png or .svg.")
-    _write(path, canvas.encode(plots.throughput(report, HEADLINE_WIDTH), kind))
-
-
-def _write(path: Path, content: bytes) -> None:
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+__all__ = ["Figures", "headline_picture", "write"]

@@ -1,21 +1,21 @@
-"""What the plots show beside `report.json`: arrays over levels and size, and learning curves."""
+"""Arrays that a report's plots show and report.json does not hold."""
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-
-from ltd_jax.learning.loop import Point
 
 _BY_LEVELS_AND_SIZE = ("committed", "cycle_seconds", "choices_easy", "choices_hard")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Figures:
-    """Arrays on the host; a plot whose parts are None is left out.
+    """Host arrays by levels (rows 1..D) and size (columns); plots without their parts are left out.
 
-    Rows are levels 1..D, columns the sizes. Easy places are those where the most that any setting
-    gets accepted is above the median, hard places the others.
+    Easy places are those where the most that any setting gets accepted is above the median, hard
+    places the others. A point of `curves` has `stage`, `decisions`, `seconds` (both since the
+    stage's start) and `validation` (tokens per second).
 
     Raises:
       ValueError: an array is not [D, V], [D] or [V].
@@ -26,7 +26,8 @@ class Figures:
     cycle_seconds: np.ndarray | None = None  # [D, V], nan = not measured
     draft_seconds: np.ndarray | None = None  # [D]
     verify_seconds: np.ndarray | None = None  # [V]
-    curves: Sequence[Point] = ()  # all stages in order
+    plain_seconds: float | None = None  # of a step of plain decoding
+    curves: Sequence[Any] = ()  # points of all stages, in order
     validation_constant: float | None = None  # tokens per second, best constant of the curves' text
     validation_optimum: float | None = None  # tokens per second, clairvoyant, of the same text
     choices_easy: np.ndarray | None = None  # [D, V] cycles of LTD
@@ -52,14 +53,11 @@ class Figures:
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     @property
-    def choices(self) -> np.ndarray | None:
-        """[D, V] cycles of LTD at all places, None where nothing was counted."""
-        counted = list(self._given("choices_easy", "choices_hard").values())
-        return np.sum(counted, axis=0) if np.sum(counted) > 0 else None
-
-
-def mean_choice(choices: np.ndarray, sizes: tuple[int, ...]) -> tuple[float, float]:
-    """Mean levels and mean size of [D, V] counted cycles, not all zero."""
-    share_DV = np.asarray(choices, float) / np.sum(choices)
-    levels_D = np.arange(1, len(share_DV) + 1)
-    return float(share_DV.sum(1) @ levels_D), float(share_DV.sum(0) @ np.asarray(sizes))
+    def choices_by_place(self) -> dict[str, np.ndarray]:
+        """Cycles [D, V] at "easy places" and "hard places"; places without any are left out."""
+        places = {"easy places": self.choices_easy, "hard places": self.choices_hard}
+        return {
+            name: np.asarray(cycles, float)
+            for name, cycles in places.items()
+            if cycles is not None and np.sum(cycles) > 0
+        }

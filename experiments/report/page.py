@@ -1,221 +1,196 @@
-"""The report as one HTML file that needs no other: results, plain words, plots, environment."""
+"""A run's numbers as files for people: report.json, report.html, report.md and pictures.
 
-import base64
-from collections.abc import Iterable, Sequence
-from html import escape
-
-from experiments.report import palette, sentences, tables
-from experiments.report.figures import Figures
-from experiments.report.plots import Picture
-from experiments.report.schema import MethodRow, Report
-from experiments.report.texts import percent, rate, task_name
-
-HEADINGS = (
-    "Method",
-    "Tokens/s",
-    "Speedup",
-    "95 % interval",
-    "Committed per cycle",
-    "Levels",
-    "Size",
-    "Share of time",
-    "Draft",
-    "Verify",
-    "Policy",
-    "Rest",
-)
-
-STYLE = f"""
-:root {{ color-scheme: light; }}
-* {{ box-sizing: border-box; }}
-body {{ margin: 0 auto; max-width: 70rem; padding: 1.5rem 1rem 4rem; background: #fff;
-  color: {palette.TEXT}; font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }}
-h1 {{ font-size: 1.7rem; line-height: 1.2; margin: 0 0 .2rem; }}
-h2 {{ font-size: 1.2rem; margin: 2.6rem 0 .6rem; }}
-p {{ max-width: 46rem; margin: .6rem 0; }}
-.faint, figcaption {{ color: {palette.FAINT}; font-size: .88rem; }}
-.outcome {{ font-size: 1.1rem; }}
-.lossless, .wrong {{ padding: .6rem .9rem; border-left: .3rem solid {palette.OPTIMUM};
-  background: #f0faf6; }}
-.wrong {{ border-color: #b42318; background: #fef3f2; font-weight: 600; }}
-.scroll {{ overflow-x: auto; -webkit-overflow-scrolling: touch; }}
-table {{ border-collapse: separate; border-spacing: 0; font-size: .9rem;
-  font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .34rem .55rem; text-align: right; white-space: nowrap;
-  border-bottom: 1px solid {palette.GRID}; }}
-thead th {{ color: {palette.FAINT}; font-weight: 600; font-size: .8rem; white-space: normal;
-  vertical-align: bottom; line-height: 1.25; }}
-th:first-child, td:first-child {{ text-align: left; }}
-.results th:first-child, .results td:first-child {{ position: sticky; left: 0; background: #fff; }}
-tbody th {{ padding-top: 1rem; font-size: 1rem; }}
-tr.ltd td {{ font-weight: 650; background: #fdf3ec; }}
-.results th:nth-child({HEADINGS.index("Share of time") + 1}) {{ text-align: left; }}
-.plain td:first-child {{ white-space: normal; }}
-.facts td {{ text-align: left; white-space: normal; overflow-wrap: anywhere; }}
-.facts td:first-child {{ color: {palette.FAINT}; overflow-wrap: normal; }}
-.results tr.ltd td:first-child {{ background: #fdf3ec; }}
-.dot {{ display: inline-block; width: .7em; height: .7em; border-radius: 50%;
-  margin-right: .5em; }}
-.parts {{ display: flex; width: 6rem; height: .8rem; border-radius: .2rem; overflow: hidden; }}
-.key span {{ white-space: nowrap; margin-right: 1rem; }}
-figure {{ margin: 1.8rem 0; max-width: 44rem; }}
-img {{ width: 100%; height: auto; display: block; }}
-figcaption {{ margin-top: .3rem; }}
-pre {{ overflow-x: auto; padding: .8rem; background: #f6f7f9; border-radius: .4rem;
-  font-size: .88rem; }}
+Templates lie beside this file. HTML pages need no other file: styles and pictures are inside them,
+and everything that is put into them is escaped. Files replace older ones only when they are whole.
 """
 
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-def html(report: Report, figures: Figures, pictures: list[Picture]) -> str:
-    """The page; pictures are inside it as base64."""
-    environment = report["environment"]
-    title = "Learned speculative decoding: what it gives here"
-    checked = report["lossless"]
-    sound = checked["tokens_compared"] > 0 and checked["mismatches"] == 0
-    body = [
-        f"<h1>{title}</h1>",
-        f'<p class="faint">{escape(report["pair"]["target"])} with draft '
-        f"{escape(report['pair']['draft'])}, on {escape(environment['device'])}, "
-        f"{escape(environment['dtype'])}, {escape(environment['date'])}</p>",
-        _results(report),
-        f'<p class="outcome">{escape(sentences.outcome(report, figures))}</p>',
-        f'<p class="{"lossless" if sound else "wrong"}">{escape(sentences.lossless(checked))}</p>',
-        "<h2>Plots</h2>",
-        *map(_figure, pictures),
-        _without_repetition(report),
-        _replay(report),
-        _paper(report),
-        _environment(report),
-    ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(body)
-        + "\n</body>\n</html>\n"
-    )
+import jinja2
+
+from experiments.report import paper, plots, tables, words
+from experiments.report.figures import Figures
+from experiments.report.paper import PaperTable
+from experiments.report.words import NONE, Report, percent, rate, times
+from ltd_jax.files import UserError, replacing
+
+HEADLINE_WIDTH = 9.0  # inches
 
 
-def _results(report: Report) -> str:
-    tasks = tables.tasks_of(report)
-    tasks = [task for task in tasks if task == "mean"] + [task for task in tasks if task != "mean"]
-    groups = []
-    for task in tasks:
-        rows = "\n".join(map(_result, tables.rows_of(report, task)))
-        blank = f'<td colspan="{len(HEADINGS) - 1}"></td>'
-        name = escape(task_name(task).capitalize())
-        groups.append(f"<tbody>\n<tr><th>{name}</th>{blank}</tr>\n{rows}\n</tbody>")
-    key = "".join(
-        f'<span><i class="dot" style="background:{colour}"></i>{part}</span>'
-        for part, colour in palette.PARTS.items()
-    )
-    late = any(tables.rest_share(row) < -0.0005 for row in report["methods"])
-    note = " A rest below 0: the parts, timed alone, take longer than the whole." if late else ""
-    return (
-        f'<div class="scroll"><table class="results"><thead>{_row(HEADINGS, "th")}</thead>\n'
-        + "\n".join(groups)
-        + f'\n</table></div>\n<p class="faint key">{key}</p>'
-        '<p class="faint">Speedup: over plain decoding. Committed: tokens gained per cycle, the '
-        "target's own one included. Levels: draft passes per cycle. Size: drafted nodes that the "
-        f"target verifies per cycle.{note}</p>"
-    )
+def write(
+    report: Report,
+    figures: Figures,
+    folder: Path,
+    *,
+    sample: str = "",
+    next_commands: Sequence[str] = (),
+) -> Path:
+    """Writes report.json, report.html, report.md and a PNG per plot; returns the page's path.
+
+    Args:
+      report: schema 1, as `experiments.report` lists it; numbers are Python's own.
+      sample: on what was measured, such as "12 prompts per task, 128 new tokens each".
+      next_commands: that use what the run left.
+
+    Raises:
+      TypeError, ValueError: a number is not Python's own, or not finite; nothing is written.
+      UserError: a file cannot be written.
+    """
+    content = json.dumps(report, indent=1, allow_nan=False)
+    drawn = plots.pictures(report, figures)
+    given = _report_context(report, figures) | {"sample": sample, "next_commands": next_commands}
+    page = _render("page.html.jinja", pictures=drawn, **given)
+    summary = _render("report.md.jinja", pictures=drawn, **given)
+    _write(folder / "report.json", content.encode())
+    for picture in drawn:
+        _write(folder / f"{picture.name}.png", picture.png)
+    for name in {plot.name for plot in plots.PLOTS} - {picture.name for picture in drawn}:
+        (folder / f"{name}.png").unlink(missing_ok=True)  # of an earlier run
+    _write(folder / "report.md", summary.encode())
+    path = folder / "report.html"
+    _write(path, page.encode())
+    return path
 
 
-def _result(row: MethodRow) -> str:
-    texts = list(map(escape, tables.cells(row)))
-    colour = palette.METHODS[row["method"]]
-    texts[0] = f'<i class="dot" style="background:{colour}"></i>{texts[0]}'
-    rest = max(tables.rest_share(row), 0.0)
-    shares = (row["draft_share"], row["verify_share"], row["policy_share"], rest)
-    parts = "".join(
-        f'<i style="width:{100 * share:.2f}%;background:{colour}"></i>'
-        for share, colour in zip(shares, palette.PARTS.values(), strict=True)
-    )
-    texts.insert(HEADINGS.index("Share of time"), f'<div class="parts">{parts}</div>')
-    return f'<tr class="{row["method"]}">{"".join(f"<td>{text}</td>" for text in texts)}</tr>'
+def headline_picture(report: Report, path: Path) -> None:
+    """Speedup by method and task with intervals, wide; PNG or SVG by the path's ending.
+
+    Raises:
+      UserError: the ending is neither, or the file cannot be written.
+    """
+    kind = path.suffix.removeprefix(".").lower()
+    if kind not in ("png", "svg"):
+        raise UserError(f"Cannot draw {path}: give a name that ends in .png or .svg.")
+    _write(path, plots.encode(plots.headline(report, HEADLINE_WIDTH), kind))
 
 
-def _figure(picture: Picture) -> str:
-    source = base64.b64encode(picture.png).decode("ascii")
-    return (
-        f'<figure><img alt="{escape(picture.caption)}" src="data:image/png;base64,{source}">'
-        f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
-    )
+def leaderboard(document: Mapping[str, Any], papers: Mapping[float, Sequence[PaperTable]]) -> str:
+    """The HTML page of a leaderboard's document; pictures are inside it.
 
-
-def _without_repetition(report: Report) -> str:
-    rows = [tuple(map(escape, row)) for row in tables.without_repetition(report)]
-    words = (
-        "Small models loop, and loops are easy to draft. These are the cycles that start outside "
-        "of exact repetitions (period of at most 32 tokens): measured choices and outcomes, at the "
-        "times of the latency table."
-    )
-    headings = ("Task and method", "Repeated tokens left out", "Committed per cycle", "Speedup")
-    return f"<h2>Without repeated stretches</h2><p>{words}</p>" + _table(headings, rows)
-
-
-def _replay(report: Report) -> str:
-    rows = [
-        (
-            escape(row["controller"]),
-            rate(row["predicted_tokens_per_second"]),
-            rate(row["measured_tokens_per_second"]),
-            percent(sentences.deviation(row)),
+    Args:
+      document: rows, environment, and by temperature lossless, time, entries.
+      papers: the paper's tables that stand beside ours, by temperature.
+    """
+    temperatures = []
+    for heat in sorted({row["temperature"] for row in document["rows"]}):
+        name = f"{heat:g}"
+        speedups = plots.leaderboard(document["rows"], heat)
+        times = plots.time_shares(document["time"][name])
+        temperatures.append(
+            {
+                "name": name,
+                "rows": plots.ranked(document["rows"], heat),
+                "lossless": document["lossless"][name],
+                "papers": papers.get(heat, ()),
+                "entries": document["entries"][name],
+                "speedups": plots.encode(speedups),
+                "times": plots.encode(times),
+            }
         )
-        for row in report["replay_vs_live"]
-    ]
-    headings = ("Controller", "Predicted tokens/s", "Measured tokens/s", "Difference")
-    words = escape(sentences.replay_error(report["replay_vs_live"]))
-    return f"<h2>Replay and live</h2><p>{words}</p>" + (_table(headings, rows) if rows else "")
+    environment = document["environment"]
+    return _render("leaderboard.html.jinja", temperatures=temperatures, environment=environment)
 
 
-def _paper(report: Report) -> str:
-    rows = [tuple(map(escape, row)) for row in tables.beside_paper(report)]
-    words = (
-        "Means of tasks. The paper (Learning to Draft, Tables 1 and 9) measured five models of "
-        "8 to 32 billion parameters on an A100, on other tasks; the numbers are to be read beside "
-        "each other, not compared one by one."
+def setting_text(setting: Mapping[str, Sequence[float]]) -> str:
+    """A method's setting as it is given on the command line."""
+    return ",".join(
+        f"{key}={'/'.join(f'{value:g}' for value in values)}" for key, values in setting.items()
     )
-    return f"<h2>Beside the paper</h2><p>{words}</p>" + _table(("", "Here", "Paper"), rows)
 
 
-def _environment(report: Report) -> str:
-    environment, pair, learning = report["environment"], report["pair"], report["learning"]
-    target, draft = pair["parameters"]
-    rows = [
-        ("Device", f"{environment['device']} ({environment['device_count']})"),
-        ("Dtype", environment["dtype"]),
-        (
-            "Versions",
-            f"Python {environment['python']}, jax {environment['jax']}, "
-            f"ltd_jax {environment['ltd_jax']}",
+def _report_context(report: Report, figures: Figures) -> dict[str, Any]:
+    """What the templates of a report need beside its own numbers."""
+    tasks = words.tasks_of(report)
+    tasks = sorted(tasks, key=lambda task: task != words.MEAN)  # the mean first
+    order = {task: place for place, task in enumerate(tasks)}
+    return {
+        "report": report,
+        "groups": [(words.task_name(task), words.rows_of(report, task)) for task in tasks],
+        "outcome": words.outcome(report, figures),
+        "ltd": words.mean_row(report, "ltd"),
+        "without_repetition": sorted(
+            (row for row in report["without_repetition"] if row["task"] in order),
+            key=lambda row: order[row["task"]],
         ),
-        ("Date", environment["date"]),
-        ("Target", f"{pair['target']}, {target:,} parameters"),
-        ("Draft", f"{pair['draft']}, {draft:,} parameters"),
-        ("Fingerprint of the weights", pair["fingerprint"]),
+        "replay_error": words.replay_error(report["replay_vs_live"]),
+        "beside_paper": beside_paper(report),
+        "overfull": any(words.rest_share(row) < -0.0005 for row in report["methods"]),
+    }
+
+
+def beside_paper(report: Report) -> list[tuple[str, str, str]]:
+    """Quantity, here, and the paper's range over its models (Tables 1 and 9), as means of tasks."""
+    ltd, constant, eagle3 = (
+        words.mean_row(report, method) for method in ("ltd", "best_constant", "eagle3")
+    )
+    rows = {
+        method: [row.mean for table in paper.TABLE1 for row in table.rows if row.method == method]
+        for method in ("ltd", "best constant", "eagle3")
+    }
+    speedups = {method: sorted(cell.speedup for cell in cells) for method, cells in rows.items()}
+    both = zip(rows["ltd"], rows["best constant"], strict=True)
+    *usual, largest = sorted(ours.speedup / theirs.speedup for ours, theirs in both)
+    committed = sorted(cell.committed for cell in rows["ltd"])
+    share = sorted(row.size_share + row.depth_share for row in paper.TABLE9)
+    speedup = lambda row: NONE if row is None else times(row["speedup"])
+    between = lambda values, write: f"{write(values[0])}–{write(values[-1])}"
+    return [
+        ("LTD over plain decoding", speedup(ltd), between(speedups["ltd"], times)),
         (
-            "Recording",
-            f"{learning['positions_recorded']:,} positions in "
-            f"{learning['recording_seconds']:,.0f} s",
+            "Best constant over plain decoding",
+            speedup(constant),
+            between(speedups["best constant"], times),
         ),
-        ("Learning", f"{learning['decisions']:,} decisions in {learning['seconds']:,.0f} s"),
+        (
+            "EAGLE-3 default over plain decoding",
+            speedup(eagle3),
+            between(speedups["eagle3"], times),
+        ),
+        (
+            "LTD over best constant",
+            times(report["ltd_over_best_constant"]["ratio"]),
+            f"{between(usual, times)}, once {times(largest)}",
+        ),
+        (
+            "Committed tokens per cycle, LTD",
+            NONE if ltd is None else f"{ltd['committed_per_cycle']:.2f}",
+            between(committed, "{:.2f}".format),
+        ),
+        (
+            "Policies' share of the time",
+            NONE if ltd is None else percent(ltd["policy_share"]),
+            between(share, percent),
+        ),
     ]
-    cells = [(escape(name), escape(value)) for name, value in rows]
-    return (
-        "<h2>Environment</h2>"
-        + _table((), cells, "facts")
-        + f"<h2>Command</h2><pre>{escape(environment['command'])}</pre>"
+
+
+def _render(template: str, **context: Any) -> str:
+    """A template with the package's names and formats as filters."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=loader,
+        autoescape=jinja2.select_autoescape(enabled_extensions=("html.jinja",)),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
+    environment.filters |= {
+        "rate": rate,
+        "times": times,
+        "percent": percent,
+        "data_uri": lambda png: f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}",
+        "cell": lambda text: str(text).replace("|", r"\|").replace("\n", " "),
+    }
+    environment.globals |= {"plots": plots, "tables": tables, "words": words, "NONE": NONE}
+    environment.globals["setting_text"] = setting_text
+    return environment.get_template(template).render(**context)
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "plain") -> str:
-    head = f"<thead>{_row(headings, 'th')}</thead>" if headings else ""
-    body = "\n".join(_row(row, "td") for row in rows)
-    return (
-        f'<div class="scroll"><table class="{kind}">{head}<tbody>\n{body}\n</tbody></table></div>'
-    )
-
-
-def _row(texts: Sequence[str], tag: str) -> str:
-    return f"<tr>{''.join(f'<{tag}>{text}</{tag}>' for text in texts)}</tr>"
+def _write(path: Path, content: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)

@@ -1,20 +1,105 @@
-"""The plots of a report. In: a checked report and `Figures`. Out: PNG pictures with captions."""
+"""All pictures, on matplotlib's object interface: no global state, no display.
 
+Every public function returns a figure; `encode` makes the file. A report's pictures (`PLOTS`) come
+with a caption and with what is to be seen, in words for those who cannot see it.
+
+Long because each picture is one function, and they share one look.
+"""
+
+import io
 import itertools
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
+import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from experiments.report import canvas, heatmaps, palette
+from experiments.report import words
 from experiments.report.figures import Figures
-from experiments.report.schema import METHODS, MethodRow, Report
-from experiments.report.tables import rows_of, tasks_of
-from experiments.report.texts import METHOD_NAMES, percent, rate, task_name, times
-from ltd_jax.learning.loop import Point
+from experiments.report.paper import PLACES
+from experiments.report.words import METHOD_NAMES, METHODS, Report, Row
+
+COLOURS = {
+    "autoregressive": "#8a8a8a",
+    "eagle3": "#56b4e9",
+    "best_constant": "#0072b2",
+    "ltd": "#d55e00",
+    "optimum": "#009e73",
+}  # told apart with any colour vision (Okabe-Ito)
+PARTS = {"draft": "#e69f00", "verify": "#7b3294", "decide": "#35b0ab", "rest": "#d9d9d9"}
+OTHER = "#94a3b8"  # methods that have no colour of their own
+TEXT, FAINT, GRID = "#1f2328", "#5f6773", "#e5e7eb"
+WIDTH = 6.0  # inches; with these font sizes still readable at the width of a phone
+LARGE, MEDIUM, SMALL = 12, 10.5, 9.5
+DPI = 180
+
+
+def encode(figure: Figure, kind: str = "png") -> bytes:
+    """The bytes of a file of the kind "png" or "svg"."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind)
+    return buffer.getvalue()
+
+
+def _figure(height: float, width: float = WIDTH, title: str = "") -> Figure:
+    """A white figure of the given inches that lays itself out; a title is wrapped to its width."""
+    layout = ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.09)
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout=layout)
+    if title:
+        lines = textwrap.fill(title, int(10 * width))
+        figure.suptitle(lines, x=0.015, ha="left", fontsize=LARGE, weight="bold", color=TEXT)
+    return figure
+
+
+def _tidy(axes: Axes, *, x: str = "", y: str = "", grid: Literal["x", "y", ""] = "y") -> None:
+    """Labels with units, no box, faint grid lines behind what is drawn."""
+    axes.set_xlabel(x, fontsize=MEDIUM, color=TEXT)
+    axes.set_ylabel(y, fontsize=MEDIUM, color=TEXT)
+    axes.tick_params(labelsize=SMALL, length=0, colors=TEXT)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(FAINT)
+    axes.set_axisbelow(True)
+    if grid:
+        axes.grid(True, axis=grid, color=GRID, linewidth=0.8)
+    else:
+        axes.spines["bottom"].set_visible(False)
+
+
+def _subtitle(axes: Axes, text: str) -> None:
+    axes.set_title(text, loc="left", fontsize=MEDIUM, color=TEXT)
+
+
+def _legend(figure: Figure, handles: Sequence[Artist], columns: int = 0) -> None:
+    """Names below everything else, in rows of `columns`; 0 = in one row."""
+    figure.legend(
+        handles=list(handles),
+        loc="outside lower left",
+        ncols=columns or len(handles),
+        frameon=False,
+        fontsize=SMALL,
+        handlelength=1.6,
+        columnspacing=1.4,
+    )
+
+
+def _label(
+    axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **style: Any
+) -> None:
+    """A text that stands `offset` points away from a place."""
+    usual = {"fontsize": SMALL, "color": TEXT, "va": "center"}
+    axes.annotate(text, at, xytext=offset, textcoords="offset points", **usual | style)
+
+
+# The pictures of a report
 
 
 class Picture(NamedTuple):
@@ -22,75 +107,149 @@ class Picture(NamedTuple):
 
     name: str  # of the PNG, without ending
     caption: str
+    shows: str  # what is to be seen, in words
     png: bytes
 
 
 class Plot(NamedTuple):
-    """How a picture is made; `draw` returns None where its parts are missing."""
+    """How a picture is made; `draw` gives the figure and what it shows, None without its parts."""
 
     name: str
     caption: str
-    draw: Callable[[Report, Figures], Figure | None]
+    draw: Callable[[Report, Figures], tuple[Figure, str] | None]
 
 
 def pictures(report: Report, figures: Figures) -> list[Picture]:
     """All plots that there are parts for, in the page's order."""
     drawn = [(plot, plot.draw(report, figures)) for plot in PLOTS]
     return [
-        Picture(plot.name, plot.caption, canvas.encode(figure, "png"))
-        for plot, figure in drawn
-        if figure is not None
+        Picture(plot.name, plot.caption, result[1], encode(result[0]))
+        for plot, result in drawn
+        if result is not None
     ]
 
 
-def throughput(report: Report, width: float = canvas.WIDTH) -> Figure:
-    """Tokens per second by method and task; whiskers = 95 % interval of the speedup.
-
-    Args:
-      width: of the figure, inches.
-    """
-    figure = canvas.empty(4.0, width)
+def headline(report: Report, width: float = WIDTH) -> Figure:
+    """Speedup over plain decoding by method and task, with 95% intervals."""
+    tasks = words.tasks_of(report)
+    figure = _figure(4.0, max(width, 0.9 * len(tasks)), "Speedup over plain decoding")
     axes = figure.subplots()
-    tasks = tasks_of(report)
-    bar = 0.84 / len(METHODS)
+    shown = [
+        name for name in METHODS[1:] if any(row["method"] == name for row in report["methods"])
+    ]
+    bar = 0.8 / max(len(shown), 1)
+    ticks = []
     for place, task in enumerate(tasks):
-        for row in rows_of(report, task):
-            offset = (METHODS.index(row["method"]) - (len(METHODS) - 1) / 2) * bar
-            _bar(axes, place + offset, 0.92 * bar, row)
-    canvas.tidy(axes, x="", y="tokens per second")
-    axes.set_xticks(range(len(tasks)), [task_name(task) for task in tasks])
-    axes.tick_params(axis="x", labelsize=canvas.MEDIUM)
+        rows = {row["method"]: row for row in words.rows_of(report, task)}
+        plain = rows.get("autoregressive")
+        base = f"\nplain: {words.rate(plain['tokens_per_second'])}" if plain else ""
+        ticks.append(words.task_name(task) + base)
+        for index, method in enumerate(name for name in shown if name in rows):
+            row, x = rows[method], place + (index - (len(shown) - 1) / 2) * bar
+            axes.bar(x, row["speedup"], 0.92 * bar, color=COLOURS[method])
+            axes.vlines(x, row["speedup_low"], row["speedup_high"], color=TEXT, linewidth=1.2)
+            if method == "ltd":
+                top = max(row["speedup"], row["speedup_high"])
+                style = {"ha": "center", "va": "bottom", "weight": "bold"}
+                _label(axes, words.times(row["speedup"]), (x, top), (0, 3), **style)
+    axes.axhline(1, color=COLOURS["autoregressive"], linewidth=1.5, linestyle="--", zorder=3)
+    _tidy(axes, y="times plain decoding")
+    axes.set_xticks(range(len(tasks)), ticks)
     axes.margins(y=0.1)
-    used = {row["method"] for row in report["methods"]}
-    shown = [method for method in METHODS if method in used]
-    canvas.legend(
-        figure, [Patch(color=palette.METHODS[each], label=METHOD_NAMES[each]) for each in shown]
-    )
+    names = METHOD_NAMES | _constants(report)
+    handles: list[Artist] = [Patch(color=COLOURS[name], label=names[name]) for name in shown]
+    line = {"color": COLOURS["autoregressive"], "linestyle": "--"}
+    _legend(figure, [*handles, Line2D([], [], label="Plain decoding (tokens/s below)", **line)], 2)
     return figure
 
 
-def _bar(axes: Axes, x: float, width: float, row: MethodRow) -> None:
-    height, method = row["tokens_per_second"], row["method"]
-    axes.bar(x, height, width, color=palette.METHODS[method])
-    if method == "autoregressive":
-        return
-    low, high = (height * row[end] / row["speedup"] for end in ("speedup_low", "speedup_high"))
-    axes.vlines(x, low, high, color=palette.TEXT, linewidth=1.2)
-    if method == "ltd":
-        axes.annotate(
-            times(row["speedup"]),
-            (x, max(height, high)),
-            xytext=(4, 3),
-            textcoords="offset points",
-            ha="center",
-            fontsize=canvas.SMALL,
-            weight="bold",
-            color=palette.METHODS["ltd"],
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
-        )
+def _constants(report: Report) -> dict[str, str]:
+    """Names of the constant methods with what they are set to."""
+    names = {}
+    for method in ("eagle3", "best_constant"):
+        row = next((row for row in report["methods"] if row["method"] == method), None)
+        if row is not None:
+            chosen = words.setting(round(row["levels_mean"]), round(row["size_mean"]))
+            names[method] = f"{METHOD_NAMES[method]} ({chosen})"
+    return names
 
 
-def _part_times(report: Report, figures: Figures) -> Figure | None:
+def _headline(report: Report, figures: Figures) -> tuple[Figure, str]:
+    task = words.tasks_of(report)[-1]
+    rows = [row for row in words.rows_of(report, task) if row["method"] != "autoregressive"]
+    said = ", ".join(f"{METHOD_NAMES[row['method']]} {words.times(row['speedup'])}" for row in rows)
+    return headline(report), f"Speedup over plain decoding, {words.task_name(task)}: {said}."
+
+
+def _settings(
+    report: Report, figures: Figures, values_DV: np.ndarray, title: str, cmap: str, digits: int
+) -> tuple[Figure, str]:
+    """A heat map over all constant settings, the best one framed, and its extremes in words."""
+    figure = _figure(1.3 + 0.33 * len(values_DV), title=title)
+    axes = figure.subplots()
+    texts = np.vectorize(lambda value: f"{value:,.{digits}f}", otypes=[object])(values_DV)
+    _heat(axes, values_DV, figures.sizes, texts, cmap)
+    best = report["optimum"]["best_constant"]
+    framed = ""
+    if best["size"] in figures.sizes and 1 <= best["levels"] <= len(values_DV):
+        row, column = best["levels"] - 1, figures.sizes.index(best["size"])
+        frame = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, linewidth=2.5)
+        frame.set_edgecolor(TEXT)
+        axes.add_patch(frame)
+        name = words.setting(best["levels"], best["size"])
+        framed = f" The best constant setting ({name}) has {texts[row, column]}."
+    low, high = np.nanmin(values_DV), np.nanmax(values_DV)
+    return figure, f"{title}: from {low:,.{digits}f} to {high:,.{digits}f}.{framed}"
+
+
+def _heat(
+    axes: Axes, values_DV: np.ndarray, sizes: Sequence[int], texts_DV: np.ndarray, cmap: Any
+) -> None:
+    """Levels upwards, sizes to the right, a text per cell; nan and masked cells stay white."""
+    values_DV = np.ma.masked_invalid(values_DV)
+    image = axes.imshow(values_DV, cmap=cmap, aspect="auto", origin="lower")
+    _tidy(axes, x="size (drafted nodes verified)", y="levels (draft passes)", grid="")
+    axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
+    axes.set_yticks(range(len(values_DV)), [str(row + 1) for row in range(len(values_DV))])
+    fontsize = SMALL - 1 if len(sizes) <= 14 else 6.5
+    for (row, column), value in np.ma.ndenumerate(values_DV):
+        colour = "white" if _is_dark(image.cmap(image.norm(value))) else TEXT
+        style = {"ha": "center", "va": "center", "fontsize": fontsize, "color": colour}
+        axes.text(column, row, texts_DV[row, column], **style)
+
+
+def _is_dark(colour: Sequence[float]) -> bool:
+    red, green, blue = colour[:3]
+    return 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+
+
+def _throughput(report: Report, figures: Figures) -> tuple[Figure, str] | None:
+    if figures.committed is None or figures.cycle_seconds is None:
+        return None
+    rate_DV = np.asarray(figures.committed, float) / np.asarray(figures.cycle_seconds, float)
+    title = "Tokens per second of every constant setting, by replay"
+    return _settings(report, figures, rate_DV, title, "Greens", 0)
+
+
+def _committed(report: Report, figures: Figures) -> tuple[Figure, str] | None:
+    if figures.committed is None:
+        return None
+    values_DV = np.asarray(figures.committed, float)
+    return _settings(report, figures, values_DV, "Committed tokens per cycle", "Blues", 2)
+
+
+def _cycle_time(report: Report, figures: Figures) -> tuple[Figure, str] | None:
+    if figures.cycle_seconds is None:
+        return None
+    values_DV = 1e3 * np.asarray(figures.cycle_seconds, float)
+    digits = 1 if np.nanmax(values_DV) < 100 else 0
+    return _settings(report, figures, values_DV, "Milliseconds per cycle", "Purples", digits)
+
+
+PLAIN_STEP = "a step of plain decoding"
+
+
+def _part_times(report: Report, figures: Figures) -> tuple[Figure, str] | None:
     draft, verify = figures.draft_seconds, figures.verify_seconds
     parts: list[tuple[str, str, Sequence[int], np.ndarray]] = []
     if draft is not None:
@@ -99,111 +258,165 @@ def _part_times(report: Report, figures: Figures) -> Figure | None:
         parts.append(("verify", "size (drafted nodes verified)", figures.sizes, verify))
     if not parts:
         return None
-    figure = canvas.empty(3.2)
+    figure = _figure(3.2, title="Time of the two parts of a cycle")
     panels = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
+    said = []
     for axes, (part, x, places, seconds) in zip(panels, parts, strict=True):
         milliseconds = 1e3 * np.asarray(seconds)
-        axes.plot(places, milliseconds, "o-", color=palette.PARTS[part], linewidth=2, markersize=5)
-        canvas.tidy(axes, x=x, y="milliseconds" if axes is panels[0] else "")
-        canvas.subtitle(axes, part)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.plot(places, milliseconds, "o-", color=PARTS[part], linewidth=2, markersize=5)
+        _tidy(axes, x=x, y="milliseconds" if axes is panels[0] else "")
+        _subtitle(axes, part)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        said.append(f"{part} {milliseconds[0]:.2f} to {milliseconds[-1]:.2f}")
+        if figures.plain_seconds is not None:
+            style = {"color": COLOURS["autoregressive"], "linestyle": "--"}
+            line = axes.axhline(1e3 * figures.plain_seconds, label=PLAIN_STEP, **style)
+            if axes is panels[-1]:
+                _legend(figure, [line])
     panels[0].set_ylim(bottom=0)
-    canvas.headline(figure, "Time of the two parts of a cycle")
-    return figure
+    return figure, f"Milliseconds, from the least to the most: {'; '.join(said)}."
 
 
-def _curves(report: Report, figures: Figures) -> Figure | None:
-    stages = [
-        (name, list(points))
-        for name, points in itertools.groupby(figures.curves, key=lambda point: point.stage)
-    ]
+def _stage_name(stage: str) -> str:
+    """A stage of the paper's order, such as "depth-alone" or "iter1-size", as a person reads it."""
+    order, _, policy = stage.partition("-")
+    if policy == "alone":
+        return f"{order} policy alone"
+    number = order.removeprefix("iter")
+    return f"iteration {number}: {policy} policy" if number.isdigit() else stage
+
+
+def _learning(report: Report, figures: Figures) -> tuple[Figure, str] | None:
+    grouped = itertools.groupby(figures.curves, key=lambda point: point.stage)
+    stages = [(name, list(points)) for name, points in grouped]
     if not stages:
         return None
     columns = min(2, len(stages))
     lines = -(-len(stages) // columns)
-    figure = canvas.empty(1.0 + 1.9 * lines)
+    figure = _figure(1.4 + 1.9 * lines, title="Validation throughput while learning")
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
     for axes, (name, points) in zip(panels, stages, strict=False):
-        _curve(axes, name, points, figures)
+        _learning_stage(axes, points, figures)
+        _subtitle(axes, f"{_stage_name(name)} ({points[-1].seconds:,.0f} s)")
     for axes in panels[len(stages) :]:
-        axes.set_axis_off()
+        axes.set_visible(False)
     for axes in panels[: len(stages) : columns]:
-        axes.set_ylabel("tokens per second", fontsize=canvas.MEDIUM)
+        axes.set_ylabel("tokens per second", fontsize=MEDIUM)
     for axes in panels[max(len(stages) - columns, 0) : len(stages)]:
-        axes.set_xlabel("decisions (thousands)", fontsize=canvas.MEDIUM)
-    canvas.legend(figure, panels[0].lines)
-    return figure
-
-
-def _curve(axes: Axes, name: str, points: list[Point], figures: Figures) -> None:
-    axes.plot(
-        [point.decisions / 1e3 for point in points],
-        [point.validation for point in points],
-        color=palette.METHODS["ltd"],
-        linewidth=2,
-        marker="o" if len(points) < 30 else None,
-        markersize=3.5,
-        label="learned policy, greedy",
+        axes.set_xlabel("decisions (thousands)", fontsize=MEDIUM)
+    _legend(figure, panels[0].get_legend_handles_labels()[0], 2)
+    first, last = stages[0][1][0], stages[-1][1]
+    best = max(point.validation for point in last)
+    constant = figures.validation_constant
+    against = "" if constant is None else f", where the best constant has {words.rate(constant)}"
+    return (
+        figure,
+        f"From {words.rate(first.validation)} to {words.rate(best)} tokens per second{against}.",
     )
-    if figures.validation_constant is not None:
-        colour = palette.METHODS["best_constant"]
-        level = figures.validation_constant
-        axes.axhline(level, color=colour, linewidth=2, linestyle="--", label="best constant")
-    if figures.validation_optimum is not None:
-        level = figures.validation_optimum
-        axes.axhline(level, color=palette.OPTIMUM, linewidth=2, linestyle=":", label="optimum")
-    canvas.tidy(axes, x="", y="")
-    canvas.subtitle(axes, f"{name} ({points[-1].seconds:,.0f} s)")
 
 
-def _optimum(report: Report, figures: Figures) -> Figure:
-    constant = report["optimum"]["best_constant"]["tokens_per_second"]
-    bound = report["optimum"]["dynamic_programme_tokens_per_second"]
-    share = report["optimum"]["share_gained_by_ltd"]
-    bars = [
-        ("Optimum", bound, palette.OPTIMUM),
-        ("LTD", constant + share * (bound - constant), palette.METHODS["ltd"]),
-        ("Best constant", constant, palette.METHODS["best_constant"]),
-    ]
-    figure = canvas.empty(2.6)
+def _learning_stage(axes: Axes, points: Sequence[Any], figures: Figures) -> None:
+    places = [point.decisions / 1e3 for point in points]
+    values = [point.validation for point in points]
+    style = {"color": COLOURS["ltd"], "linewidth": 2, "label": "learned policies, greedy"}
+    axes.plot(places, values, marker="o" if len(points) < 30 else None, markersize=3.5, **style)
+    best = int(np.argmax(values))
+    star = {"markersize": 12, "color": COLOURS["ltd"], "markeredgecolor": "white"}
+    axes.plot(places[best], values[best], "*", linestyle="", label="best, which is kept", **star)
+    for name, level, linestyle in (
+        ("best_constant", figures.validation_constant, "--"),
+        ("optimum", figures.validation_optimum, ":"),
+    ):
+        if level is not None:
+            label = name.replace("_", " ")
+            axes.axhline(level, color=COLOURS[name], linewidth=2, linestyle=linestyle, label=label)
+    _tidy(axes)
+
+
+LEAST_SHARE = 0.005  # of all cycles; rarer choices are labelled "<1"
+ORANGES = LinearSegmentedColormap.from_list("oranges", ["#fde3c8", "#d55e00", "#5c2400"])
+
+
+def _choices(report: Report, figures: Figures) -> tuple[Figure, str] | None:
+    places = figures.choices_by_place
+    if not places:
+        return None
+    shares = [cycles / cycles.sum() for cycles in places.values()]
+    height = 0.9 + (0.85 + 0.29 * len(shares[0])) * len(shares)
+    figure = _figure(height, title="What LTD chooses (percent of cycles, empty = never)")
+    panels = figure.subplots(len(shares), 1, squeeze=False)[:, 0]
+    said = []
+    for axes, (name, cycles), share_DV in zip(panels, places.items(), shares, strict=True):
+        texts = np.vectorize(lambda share: f"{100 * share:.0f}", otypes=[object])(share_DV)
+        texts[share_DV < LEAST_SHARE] = "<1"
+        _heat(axes, np.where(share_DV > 0, share_DV, np.nan), figures.sizes, texts, ORANGES)
+        _subtitle(axes, f"{name} ({int(cycles.sum()):,} cycles)")
+        if axes is not panels[-1]:
+            axes.set_xlabel("")
+        row, column = (int(index) for index in np.unravel_index(share_DV.argmax(), share_DV.shape))
+        often = words.setting(row + 1, figures.sizes[column])
+        said.append(f"most often {often} at {name} ({words.percent(share_DV.max(), 0)})")
+    return figure, f"LTD chooses {'; '.join(said)}."
+
+
+def _optimum(report: Report, figures: Figures) -> tuple[Figure, str]:
+    numbers = report["optimum"]
+    constant = numbers["best_constant"]["tokens_per_second"]
+    bound, share = numbers["dynamic_programme_tokens_per_second"], numbers["share_gained_by_ltd"]
+    predicted = {
+        row["controller"]: row["predicted_tokens_per_second"] for row in report["replay_vs_live"]
+    }
+    bars = {
+        "optimum": ("Optimum", bound),
+        "ltd": ("LTD", constant + share * (bound - constant)),
+        "best_constant": ("Best constant", constant),
+    }
+    for method in ("eagle3", "autoregressive"):
+        if method in predicted:
+            bars[method] = (METHOD_NAMES[method], predicted[method])
+    gained = (
+        "is " + words.gap_share(share)
+        if share < -0.005
+        else f"closes {words.gap_share(share)} of the gap"
+    )
+    title = f"LTD {gained}" + ("" if share < -0.005 else " from best constant to optimum")
+    figure = _figure(1.3 + 0.42 * len(bars), title=title)
     axes = figure.subplots()
-    for place, (_, value, colour) in enumerate(bars):
-        axes.barh(place, value, 0.7, color=colour)
-        axes.annotate(
-            rate(value),
-            (value, place),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=canvas.MEDIUM,
-            color=palette.TEXT,
-        )
-    canvas.tidy(axes, x="tokens per second in the replay", y="", grid="x")
-    axes.set_yticks(range(len(bars)), [name for name, _, _ in bars])
-    axes.tick_params(axis="y", labelsize=canvas.MEDIUM)
+    for place, (method, (_, value)) in enumerate(bars.items()):
+        axes.barh(place, value, 0.7, color=COLOURS[method])
+        _label(axes, words.rate(value), (value, place), (5, 0), fontsize=MEDIUM)
+    _tidy(axes, x="tokens per second, by replay", grid="x")
+    axes.set_yticks(range(len(bars)), [name for name, _ in bars.values()])
     axes.margins(x=0.12)
-    canvas.headline(figure, f"Share of the optimum's gain that LTD reaches: {percent(share, 0)}")
-    return figure
+    said = ", ".join(f"{name} {words.rate(value)}" for name, value in bars.values())
+    return figure, f"{title}. Tokens per second by replay: {said}."
 
 
 PLOTS = (
     Plot(
+        "headline",
+        "Speedup over plain decoding by method and task: the median over prompts. Whiskers: 95% "
+        "interval over prompts. The number above LTD's bar is its speedup.",
+        _headline,
+    ),
+    Plot(
         "throughput",
-        "Tokens per second by method and task. Whiskers: 95 % interval of the speedup over plain "
-        "decoding; the number above LTD's bar is that speedup.",
-        lambda report, figures: throughput(report),
+        "Tokens per second with every constant setting: mean committed tokens of the test texts "
+        "over the time of a cycle. The frame marks the setting that was best on the validation "
+        "texts.",
+        _throughput,
     ),
     Plot(
         "committed",
-        "Mean tokens that a cycle commits with every constant setting, on test texts. The frame "
-        "marks the best constant setting.",
-        heatmaps.committed,
+        "Mean tokens that a cycle commits with every constant setting, on the test texts. The "
+        "frame marks the best constant setting.",
+        _committed,
     ),
     Plot(
         "cycle_time",
         "Time of a whole cycle with every constant setting. The frame marks the best constant "
         "setting.",
-        heatmaps.cycle_time,
+        _cycle_time,
     ),
     Plot(
         "part_times",
@@ -212,20 +425,292 @@ PLOTS = (
     ),
     Plot(
         "learning",
-        "Throughput on the validation texts, stage by stage, with the time that each stage took. "
-        "While one policy learns alone, the other choice is fixed.",
-        _curves,
+        "Throughput on the validation texts while learning, with the seconds that each stage took. "
+        "A stage that names one policy trains only that one; the other choice is fixed meanwhile.",
+        _learning,
     ),
     Plot(
         "choices",
-        "What LTD chooses. Easy places are those where the most that any setting gets accepted is "
-        "above the median. A policy that adapts has more than one dark cell.",
-        heatmaps.choices,
+        "What LTD chooses. A place in the text is easy where the longest accepted path is longer "
+        "than at the median place, else hard. A policy that adapts has more than one dark cell.",
+        _choices,
     ),
     Plot(
         "optimum",
         "What there is to gain: the optimum knows the text and takes the fastest choice in every "
-        "cycle, so that no policy can pass it.",
+        "cycle, so no policy can pass it.",
         _optimum,
     ),
 )
+
+
+# The pictures of the paper's figures and of the studies
+
+
+def part_costs(rows: Sequence[Row], paper: Sequence[Row], model: str) -> Figure:
+    """Figure 2 (left): costs relative to one pass and to the smallest tree, ours and the paper's.
+
+    Args:
+      rows: part ("draft" or "verify"), at (levels or size), milliseconds.
+      paper: the same of the paper's `model`.
+    """
+    figure = _figure(3.3, title="Time of the parts of a cycle (Figure 2)")
+    panels = figure.subplots(1, 2)
+    titles = {"draft": "levels (draft passes)", "verify": "size, share of the largest"}
+    handles: dict[str, Artist] = {}
+    for axes, (part, x) in zip(panels, titles.items(), strict=True):
+        for source, marks, name in ((rows, "o-", "here"), (paper, "s--", f"paper, {model}")):
+            mine = [row for row in source if row["part"] == part and row["at"] > 0]
+            at = np.asarray([row["at"] for row in mine], float)
+            cost = np.asarray([row["milliseconds"] for row in mine])
+            ours = source is rows
+            label, colour = (f"{name}, {part}", PARTS[part]) if ours else (name, FAINT)
+            at = at / at.max() if part == "verify" else at
+            style = {"color": colour, "markersize": 4, "label": label}
+            (handles[label],) = axes.plot(at, cost / cost[0], marks, **style)
+        _tidy(axes, x=x, y="time, first = 1" if part == "draft" else "")
+        _subtitle(axes, part)
+    _legend(figure, list(handles.values()))
+    return figure
+
+
+def acceptance(committed_DV: np.ndarray, sizes: Sequence[int]) -> Figure:
+    """Figure 5: committed tokens per cycle by levels, one line per size, named at its end."""
+    figure = _figure(4.0, title="Committed tokens per cycle (Figure 5)")
+    axes = figure.subplots()
+    shown = [index for index, size in enumerate(sizes) if size > 0]
+    levels = range(1, len(committed_DV) + 1)
+    shades = matplotlib.colormaps["viridis"](np.linspace(0.85, 0.0, len(shown)))
+    ends = _spread([float(committed_DV[-1, index]) for index in shown], committed_DV)
+    for index, shade, end in zip(shown, shades, ends, strict=True):
+        line = committed_DV[:, index]
+        axes.plot(levels, line, "o-", color=shade, markersize=4)
+        place, text = (levels[-1] + 0.03 * len(levels), end), f"size {sizes[index]}"
+        axes.text(*place, text, color=shade, fontsize=SMALL, va="center", weight="bold")
+    _tidy(axes, x="levels (draft passes)", y="tokens per cycle")
+    axes.set_xlim(right=levels[-1] + 0.16 * len(levels))
+    axes.set_xticks(list(levels))
+    return figure
+
+
+def _spread(heights: Sequence[float], drawn: np.ndarray) -> list[float]:
+    """Heights of labels from low to high, moved up so that none covers the one below it."""
+    least = 0.05 * float(np.ptp(drawn))
+    places = list(heights)
+    order = np.argsort(heights, kind="stable")
+    for before, after in itertools.pairwise(order):
+        places[after] = max(places[after], places[before] + least)
+    return places
+
+
+def domains(rows: Sequence[Row]) -> Figure:
+    """Figure 7: LTD over EAGLE-3 by domain, sorted; hollow = a single text, which says little.
+
+    Args:
+      rows: domain, texts (their number), ltd_over_eagle3; low and high where there is an interval.
+    """
+    mine = sorted(rows, key=lambda row: row["ltd_over_eagle3"])
+    figure = _figure(1.6 + 0.2 * len(mine), title="LTD over EAGLE-3 by domain (Figure 7)")
+    axes = figure.subplots()
+    for place, row in enumerate(mine):
+        ratio, single = row["ltd_over_eagle3"], row["texts"] == 1
+        colour = COLOURS["ltd" if ratio >= 1 else "eagle3"]
+        axes.plot([1, ratio], [place, place], color=colour, linewidth=1, alpha=0.5)
+        if row.get("low") is not None:
+            axes.plot([row["low"], row["high"]], [place, place], color=TEXT, linewidth=1.2)
+        fill = "white" if single else colour
+        axes.plot(ratio, place, "o", color=colour, markerfacecolor=fill, markersize=6)
+    axes.axvline(1, color=TEXT, linewidth=1)
+    names = [f"{row['domain']} ({row['texts']})" for row in mine]
+    axes.set_yticks(range(len(mine)), names)
+    axes.set_ylim(-0.8, len(mine) - 0.2)
+    _tidy(axes, x="tokens per second over EAGLE-3's constants", grid="x")
+    marker = {"marker": "o", "linestyle": "", "color": COLOURS["ltd"]}
+    hollow = Line2D([], [], markerfacecolor="white", label="a single text", **marker)
+    _legend(figure, [Line2D([], [], label="several texts (number in brackets)", **marker), hollow])
+    return figure
+
+
+def training_curves(rows: Sequence[Row]) -> Figure:
+    """Figure 3: validation throughput and reward over decisions, a column of panels per stage.
+
+    Args:
+      rows: in order; stage, decisions, validation (over the best constant) and reward, both with
+        _low and _high; reward None where there was none yet.
+    """
+    stages = list(dict.fromkeys(row["stage"] for row in rows))
+    width, title = max(WIDTH, 2.2 * len(stages)), "Learning, stage by stage (Figure 3)"
+    figure = _figure(4.6, width, title)
+    panels = figure.subplots(2, len(stages), sharex="col", sharey="row", squeeze=False)
+    for column, stage in enumerate(stages):
+        mine = [row for row in rows if row["stage"] == stage]
+        above, below = panels[:, column]
+        _band(above, mine, "validation", COLOURS["ltd"])
+        above.axhline(1.0, color=COLOURS["best_constant"], linestyle="--", linewidth=1.5)
+        rewarded = [row for row in mine if row["reward"] is not None]
+        _band(below, rewarded, "reward", COLOURS["optimum"])
+        first = column == 0
+        _tidy(above, y="throughput over\nbest constant" if first else "")
+        _tidy(below, x="decisions (thousands)", y="reward" if first else "")
+        below.xaxis.set_major_locator(MaxNLocator(4))
+        _subtitle(above, _stage_name(stage))
+    return figure
+
+
+def _band(axes: Axes, rows: Sequence[Row], name: str, colour: str) -> None:
+    """The mean over seeds as a line, its interval as a band."""
+    places = [row["decisions"] / 1e3 for row in rows]
+    low, high = ([row[f"{name}_{end}"] for row in rows] for end in ("low", "high"))
+    axes.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.plot(places, [row[name] for row in rows], color=colour, linewidth=2)
+
+
+def interaction(panels: Mapping[str, Sequence[Row]]) -> Figure:
+    """Figure 6: shares of cycles in four fields of levels and size.
+
+    Args:
+      panels: by title, two rows (few accepted, many accepted) with the shares of PLACES.
+    """
+    title = "What the policies choose together (Figure 6)"
+    figure = _figure(1.0 + 2.1 * len(panels), title=title)
+    grid = figure.subplots(len(panels), 2, squeeze=False)
+    for place, (name, rows) in enumerate(panels.items()):
+        for axes, row in zip(grid[place], rows, strict=True):
+            share_22 = np.asarray([row[place] for place in PLACES]).reshape(2, 2)
+            axes.imshow(share_22, cmap=ORANGES, vmin=0, vmax=1, origin="lower", aspect="auto")
+            for (y, x), share in np.ndenumerate(share_22):
+                colour = "white" if _is_dark(ORANGES(share)) else TEXT
+                axes.text(x, y, words.percent(share, 0), ha="center", va="center", color=colour)
+            last, left = place == len(panels) - 1, axes is grid[place, 0]
+            _tidy(axes, x="levels" if last else "", y="size" if left else "", grid="")
+            axes.set_xticks([0, 1], ["shallow", "deep"])
+            axes.set_yticks([0, 1], ["narrow", "wide"])
+            _subtitle(axes, f"{name}: {row['accepted']} accepted")
+    return figure
+
+
+def matrix(
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str, x: str, y: str
+) -> Figure:
+    """Ratios around 1 as a heat map with a scale: below 1 red, above 1 blue."""
+    columns, rows = [_wrapped(name, 13) for name in columns], [_wrapped(name, 18) for name in rows]
+    width = max(WIDTH, 2.2 + 1.2 * len(columns))
+    figure = _figure(1.6 + 0.55 * len(rows), width, title)
+    axes = figure.subplots()
+    reach = max(float(np.abs(values - 1).max()), 0.05)
+    image = axes.imshow(values, cmap="RdBu", vmin=1 - reach, vmax=1 + reach, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        colour = "white" if abs(value - 1) > 0.7 * reach else TEXT
+        axes.text(column, row, f"{value:.3f}", ha="center", va="center", color=colour)
+    _tidy(axes, x=x, y=y, grid="")
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=SMALL, colors=TEXT, length=0)
+    return figure
+
+
+def _wrapped(name: str, width: int) -> str:
+    return textwrap.fill(words.latency_name(name), width)
+
+
+WAYS = {"alternate": "paper's order", "joint": "joint PPO", "exact": "exact gradients"}
+WAY_COLOURS = {"alternate": "#56b4e9", "joint": "#e69f00", "exact": "#d55e00"}
+REWARD_LINES: dict[str, Any] = {"paper": "--", "average": "-", "accepted": ":", "time": "-."}
+FORMER = {"coadapt": "alternate", "renewal": "average"}  # in recorded results
+LOWEST = 0.8  # random policies are far below, and nothing is to be seen there
+
+
+def learning_progress(curves: Sequence[Row]) -> Figure:
+    """Ways of learning beside each other: a panel per latency table, 1 = the best constant.
+
+    Args:
+      curves: latency, learning, reward, seconds [points], validation [points] (the best so far,
+        mean over seeds, over the best constant).
+    """
+    tables = list(dict.fromkeys(curve["latency"] for curve in curves))
+    figure = _figure(1.2 + 2.2 * len(tables), title="Validation throughput while learning")
+    panels = figure.subplots(len(tables), 1, sharex=True, squeeze=False)[:, 0]
+    handles: dict[str, Artist] = {}
+    for axes, table in zip(panels, tables, strict=True):
+        axes.axhline(1.0, color=COLOURS["best_constant"], linewidth=1.2, linestyle=":")
+        for curve in (curve for curve in curves if curve["latency"] == table):
+            way, reward = (FORMER.get(curve[key], curve[key]) for key in ("learning", "reward"))
+            name = f"{WAYS[way]}, {reward} reward"
+            style = {"color": WAY_COLOURS[way], "linestyle": REWARD_LINES[reward], "label": name}
+            (line,) = axes.plot(curve["seconds"], curve["validation"], linewidth=1.8, **style)
+            handles.setdefault(name, line)
+        axes.set_xscale("log")
+        _tidy(axes, x="seconds of training" if axes is panels[-1] else "", y="over best constant")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.tick_params(axis="x", length=4)
+        axes.set_ylim(bottom=LOWEST)
+        _subtitle(axes, words.latency_name(table))
+    _legend(figure, list(handles.values()), 2)
+    return figure
+
+
+def best_so_far(rates: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean over seeds of the best validation up to every point: [points]."""
+    return np.mean([np.maximum.accumulate(rate) for rate in rates], axis=0)
+
+
+def ranked(rows: Sequence[Row], temperature: float) -> list[Row]:
+    """The leaderboard's rows of the mean at a temperature, fastest first."""
+    mean = [row for row in rows if row["task"] == "mean" and row["temperature"] == temperature]
+    return sorted(mean, key=lambda row: -row["speedup"])
+
+
+def method_colour(method: str) -> str:
+    """The colour of a method of the leaderboard; grey for most."""
+    known = {"best constant": "best_constant", "ltd of sampled texts": "ltd"}
+    return COLOURS.get(known.get(method, method), OTHER)
+
+
+def leaderboard(rows: Sequence[Row], temperature: float) -> Figure:
+    """Mean speedup of every method over plain decoding with its 95% interval, fastest on top."""
+    mine = ranked(rows, temperature)[::-1]
+    figure = _figure(1.3 + 0.26 * len(mine), title=f"All methods at temperature {temperature:g}")
+    axes = figure.subplots()
+    for place, row in enumerate(mine):
+        axes.barh(place, row["speedup"], 0.72, color=method_colour(row["method"]))
+        axes.hlines(place, row["low"], row["high"], color=TEXT, linewidth=1.2)
+        right = max(row["speedup"], row["high"])
+        background = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+        _label(axes, words.times(row["speedup"]), (right, place), (4, 0), bbox=background)
+    style = {"color": COLOURS["autoregressive"], "linestyle": "--", "linewidth": 1.2}
+    axes.axvline(1, zorder=0, **style)
+    axes.set_yticks(range(len(mine)), [row["method"] for row in mine])
+    axes.set_ylim(-0.7, len(mine) - 0.3)
+    axes.margins(x=0.08)
+    _tidy(axes, x="times plain decoding, mean of tasks", grid="x")
+    return figure
+
+
+def time_shares(split: Sequence[Row]) -> Figure:
+    """The latency table's times of each method's parts, over its measured time.
+
+    Args:
+      split: method, draft, verify, decide, rest (negative where the parts take longer than all).
+    """
+    mine = list(split)[::-1]
+    title = "Parts by the latency table, over the measured time"
+    figure = _figure(1.4 + 0.26 * len(mine), title=title)
+    axes = figure.subplots()
+    for place, row in enumerate(mine):
+        start = 0.0
+        for part, colour in PARTS.items():
+            width = max(row[part], 0.0)
+            axes.barh(place, width, 0.72, left=start, color=colour, edgecolor="white")
+            start += width
+    axes.axvline(1, color=TEXT, linewidth=1)
+    axes.set_yticks(range(len(mine)), [row["method"] for row in mine])
+    axes.set_ylim(-0.7, len(mine) - 0.3)
+    _tidy(axes, x="share of the measured time (line = all of it)", grid="x")
+    names = {"rest": "not explained", "decide": "own decisions"}
+    colours = PARTS.items()
+    _legend(figure, [Patch(color=colour, label=names.get(part, part)) for part, colour in colours])
+    return figure

@@ -1,126 +1,181 @@
-"""Rows of a report as short texts: for the page, for the terminal, beside the paper's numbers."""
+"""Tables for the terminal, readable at 60 columns: of a report, a leaderboard, studies."""
 
-from typing import NamedTuple
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
-from experiments.report.schema import METHODS, MethodRow, Report
-from experiments.report.sentences import mean_row
-from experiments.report.texts import METHOD_NAMES, NONE, percent, rate, task_name, times
+from experiments.report import plots, words
+from experiments.report.paper import PaperTable
+from experiments.report.words import MEAN, NONE, Report, Row, rate, times
 
-
-class Cells(NamedTuple):
-    """One method on one task, as texts."""
-
-    method: str
-    tokens_per_second: str
-    speedup: str
-    interval: str
-    committed: str
-    levels: str
-    size: str
-    draft: str
-    verify: str
-    policy: str
-    rest: str
+SHORT_NAMES = {
+    "autoregressive": "plain",
+    "eagle3": "EAGLE-3",
+    "best_constant": "best constant",
+    "ltd": "LTD",
+    "without_depth_policy": "no depth policy",
+    "without_size_policy": "no size policy",
+    "without_iterative_training": "no alternation",
+}
+SPEEDUP, INTERVAL, COMMITTED, OVER = "over\nplain", "95%", "per\ncycle", "over\nconst."
 
 
-class Comparison(NamedTuple):
-    """One quantity here and in the paper."""
-
-    quantity: str
-    here: str
-    paper: str
-
-
-def tasks_of(report: Report) -> list[str]:
-    """The tasks that have rows, in the report's order, the mean last."""
-    found = dict.fromkeys(row["task"] for row in report["methods"])
-    return sorted(found, key=lambda task: task == "mean")
-
-
-def rows_of(report: Report, task: str) -> list[MethodRow]:
-    """The task's rows in the schema's order of methods."""
-    rows = [row for row in report["methods"] if row["task"] == task]
-    return sorted(rows, key=lambda row: METHODS.index(row["method"]))
-
-
-def cells(row: MethodRow) -> Cells:
-    """One row as texts; what does not apply to plain decoding is a dash."""
-    plain = row["method"] == "autoregressive"
-    return Cells(
-        method=METHOD_NAMES[row["method"]],
-        tokens_per_second=rate(row["tokens_per_second"]),
-        speedup=times(row["speedup"]),
-        interval=NONE if plain else f"{row['speedup_low']:.2f}–{row['speedup_high']:.2f}",
-        committed=f"{row['committed_per_cycle']:.2f}",
-        levels=NONE if plain else f"{row['levels_mean']:.2f}",
-        size=NONE if plain else f"{row['size_mean']:.2f}",
-        draft=percent(row["draft_share"]),
-        verify=percent(row["verify_share"]),
-        policy=percent(row["policy_share"]),
-        rest=percent(rest_share(row)),
-    )
-
-
-def rest_share(row: MethodRow) -> float:
-    """Share of the cycle outside draft, verify and policy.
-
-    Below 0 where the parts, timed alone, take longer than the whole.
-    """
-    return 1 - row["draft_share"] - row["verify_share"] - row["policy_share"]
-
-
-def terminal_table(report: Report) -> Table:
-    """The result table for the end of a command, one section per task, 80 columns wide."""
-    table = Table(box=SIMPLE_HEAD, header_style="bold", collapse_padding=True, pad_edge=False)
-    table.add_column("task", no_wrap=True)
-    table.add_column("method", no_wrap=True)
-    for heading in ("tokens/s", "speedup", "95 %", "commit.", "levels", "size"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for task in tasks_of(report):
-        for index, row in enumerate(rows_of(report, task)):
-            style = "bold" if row["method"] == "ltd" else None
-            texts = cells(row)[:7]
-            table.add_row(task if index == 0 else "", *texts, style=style)
-        table.add_section()
+def _empty(
+    headings: Sequence[str], title: str = "", caption: str = "", first: str = "method"
+) -> Table:
+    """A table with names on the left; whatever is too long is folded, never cut."""
+    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, pad_edge=False)
+    table.collapse_padding = True
+    table.add_column(first, overflow="fold")
+    for heading in headings:
+        table.add_column(heading, justify="right", overflow="fold")
     return table
 
 
-def without_repetition(report: Report) -> list[tuple[str, str, str, str]]:
-    """Task and method, share left out, committed tokens, speedup; ordered by task."""
-    order = dict.fromkeys(row["task"] for row in report["without_repetition"])
-    tasks = sorted(order, key=lambda task: task == "mean")
-    rows = sorted(report["without_repetition"], key=lambda row: tasks.index(row["task"]))
+def report(content: Report) -> Group:
+    """The results for the end of a command, a section per task; then what they mean."""
+    table = _empty(("tokens\n/s", SPEEDUP, INTERVAL, COMMITTED, "levels", "size"))
+    for task in words.tasks_of(content):
+        table.add_row(Text(words.task_name(task), style="italic"))
+        for row in words.rows_of(content, task):
+            style = "bold" if row["method"] == "ltd" else None
+            table.add_row(*_cells(row), style=style)
+        table.add_section()
+    verdict = words.against_constant(content)
+    return Group(table, verdict, words.lossless(content["lossless"]))
+
+
+def _cells(row: Row) -> list[str]:
+    """One method on one task; what does not apply to plain decoding is a dash."""
+    plain = row["method"] == "autoregressive"
     return [
-        (
-            f"{task_name(row['task'])}: {METHOD_NAMES[row['method']]}",
-            percent(row["repetition_share"]),
-            f"{row['committed_per_cycle']:.2f}",
-            times(row["speedup"]),
-        )
-        for row in rows
+        SHORT_NAMES[row["method"]],
+        rate(row["tokens_per_second"]),
+        times(row["speedup"]),
+        NONE if plain else _interval(row["speedup_low"], row["speedup_high"]),
+        f"{row['committed_per_cycle']:.2f}",
+        NONE if plain else f"{row['levels_mean']:.1f}",
+        NONE if plain else f"{row['size_mean']:.1f}",
     ]
 
 
-def beside_paper(report: Report) -> list[Comparison]:
-    """Means of tasks beside the paper's (Tables 1 and 9: five models of 8 to 32 B on an A100)."""
-    ratio = report["ltd_over_best_constant"]["ratio"]
-    ltd, constant, eagle3 = (
-        mean_row(report, method) for method in ("ltd", "best_constant", "eagle3")
+def _interval(low: float, high: float, digits: int = 2) -> str:
+    return f"{low:.{digits}f}–{high:.{digits}f}"
+
+
+def leaderboard(
+    title: str, rows: Sequence[Row], temperature: float, papers: Sequence[PaperTable]
+) -> Group:
+    """All methods, fastest first: the mean, the speedup by task, and the paper's means beside ours.
+
+    Args:
+      rows: of all temperatures; method, task, temperature, speedup, low, high,
+        over_best_constant, committed_per_cycle, share_of_optimum.
+    """
+    mine = [row for row in rows if row["temperature"] == temperature]
+    tasks = list(dict.fromkeys(row["task"] for row in mine if row["task"] != MEAN))
+    gap = (
+        "per cycle = committed tokens; const. = the best constant; gap = share of the way from it "
+        "to the optimum, by replay"
     )
-    committed = NONE if ltd is None else f"{ltd['committed_per_cycle']:.2f}"
-    policies = NONE if ltd is None else percent(ltd["policy_share"])
-    return [
-        Comparison("LTD over plain decoding", _speedup(ltd), "2.37x–4.32x"),
-        Comparison("Best constant over plain decoding", _speedup(constant), "1.81x–4.22x"),
-        Comparison("EAGLE-3 default over plain decoding", _speedup(eagle3), "3.68x–4.11x"),
-        Comparison("LTD over best constant", times(ratio), "1.02x–1.09x, once 1.36x"),
-        Comparison("Committed tokens per cycle, LTD", committed, "3.13–7.00"),
-        Comparison("Policies' share of the time", policies, "1.2 %–1.4 %"),
-    ]
+    headings = (SPEEDUP, INTERVAL, COMMITTED, OVER, "gap")
+    whole = _empty(headings, title, gap)
+    by_task = _empty(tasks, "speedup by task")
+    means = plots.ranked(rows, temperature)
+    for row in means:
+        share = row["share_of_optimum"]
+        below = share is not None and share < -0.005
+        whole.add_row(
+            row["method"],
+            times(row["speedup"]),
+            _interval(row["low"], row["high"]),
+            f"{row['committed_per_cycle']:.2f}",
+            f"{row['over_best_constant']:.3f}",
+            "below" if below else words.gap_share(share),
+        )
+        speedups = {one["task"]: one["speedup"] for one in mine if one["method"] == row["method"]}
+        by_task.add_row(row["method"], *(times(speedups[task]) for task in tasks))
+    ours = {row["method"]: (row["speedup"], row["committed_per_cycle"]) for row in means}
+    return Group(whole, by_task, *_beside_paper(ours, papers, {}))
 
 
-def _speedup(row: MethodRow | None) -> str:
-    return NONE if row is None else times(row["speedup"])
+def study(title: str, rows: Sequence[Row], papers: Sequence[PaperTable]) -> Group:
+    """Methods of a study: speedup by task, intervals over seeds, and the paper's means beside ours.
+
+    Args:
+      rows: method, seeds, tasks (speedup, committed by name), speedup, committed,
+        over_best_constant; speedup and over with _low and _high.
+      papers: tables whose rows have our rows' names where the method is the same.
+    """
+    tasks = list(rows[0]["tasks"])
+    by_task = _empty((*tasks, MEAN), f"{title}: speedup over plain decoding, by replay")
+    headings = (f"{INTERVAL}\nof mean", COMMITTED, OVER, INTERVAL)
+    explained = "95% = over seeds; per cycle = committed tokens; const. = the best constant"
+    means = _empty(headings, "", explained)
+    for row in rows:
+        name = SHORT_NAMES.get(row["method"], row["method"])
+        speedups = [row["tasks"][task]["speedup"] for task in tasks]
+        by_task.add_row(name, *map(times, speedups), times(row["speedup"]))
+        means.add_row(
+            name,
+            seeds_interval(row, "speedup", 2),
+            f"{row['committed']:.2f}",
+            f"{row['over_best_constant']:.3f}",
+            seeds_interval(row, "over", 3),
+        )
+    ours = {row["method"]: (row["speedup"], row["committed"]) for row in rows}
+    return Group(by_task, means, *_beside_paper(ours, papers, SHORT_NAMES))
+
+
+def seeds_interval(row: Row, name: str, digits: int) -> str:
+    """Both ends of a row's interval; a dash where one seed gave the number."""
+    return NONE if row["seeds"] == 1 else _interval(row[f"{name}_low"], row[f"{name}_high"], digits)
+
+
+def _beside_paper(
+    ours: Mapping[str, tuple[float, float]], papers: Sequence[PaperTable], names: Mapping[str, str]
+) -> list[Table]:
+    """A table of the methods that the paper has, as `names` calls them; none without the paper."""
+    if not papers:
+        return []
+    numbers = ", ".join(dict.fromkeys(paper.name for paper in papers))
+    caption = f"The paper's {numbers}, on an A100."
+    models = [textwrap.fill(paper.model, 16) for paper in papers]
+    table = _empty(("here", *models), "over plain, committed per cycle", caption)
+    for method, (speedup, committed) in ours.items():
+        theirs = [paper_cell(paper, method) for paper in papers]
+        if any(cell != NONE for cell in theirs):
+            here = f"{times(speedup)}, {committed:.2f}"
+            table.add_row(names.get(method, method), here, *theirs)
+    return [table]
+
+
+def paper_cell(paper: PaperTable, method: str) -> str:
+    """The paper's mean speedup and committed tokens of a method; a dash where it has none."""
+    means = [row.mean for row in paper.rows if row.method == method]
+    return f"{times(means[0].speedup)}, {means[0].committed:.2f}" if means else NONE
+
+
+def moves(cells: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
+    """Policies moved between latency tables: a row for everything made, a column per table.
+
+    Args:
+      cells: made, made_for, run_on, ratio, seconds.
+      names: of the latency tables.
+    """
+    title, explained = "throughput over the best constant", "of the latency table run under"
+    devices = {name: words.latency_name(name).split(",")[0] for name in names}
+    table = _empty((*devices.values(), "seconds"), title, explained, first="made for")
+    for made, made_for in dict.fromkeys((cell["made"], cell["made_for"]) for cell in cells):
+        mine = [cell for cell in cells if (cell["made"], cell["made_for"]) == (made, made_for)]
+        ratio = {cell["run_on"]: f"{cell['ratio']:.3f}" for cell in mine}
+        seconds = mine[0]["seconds"]
+        label = f"{made}{', not' if made == 'observing' else ','} {devices[made_for]}"
+        took = "" if seconds is None else f"{seconds:.0f}"
+        table.add_row(label, *(ratio.get(name, "") for name in names), took)
+    return table

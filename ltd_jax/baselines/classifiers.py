@@ -1,44 +1,44 @@
-"""The compared methods that learn a classifier: Disco, SpecDec++ and C2T, as controllers.
+"""The compared methods that learn a classifier: Disco, SpecDec++ and C2T, as policies (Sec. 5).
 
-Networks are small Linen modules over the features that `features` makes here, once, for training
-and decoding alike. Their weights and thresholds are traced: one compiled cycle per method. Where
-the sources leave a choice open it is ours and named in the docstring.
+Networks are small Linen modules over features that are made here, for training and decoding alike;
+their weights are leaves. Where the sources leave a choice open it is ours and named in the
+docstring.
 
     Disco       the W best new probabilities, the entropy, the level   -> does one more level help?
     SpecDec++   the draft's output after a node                        -> is the node accepted?
     C2T         a node's path probability, entropy, level              -> is the node accepted?
+
+Trained ones are one safetensors file, right for one pair on any device:
+
+    tensors    disco.Dense_0.kernel [in, out] f32 .., specdec.Dense_0 .., c2t.Dense_0 .., and
+               power [D] f32, the calibration of the draft
+    metadata   schema, digest (of the arrays), cycle (CycleConfig) and provenance, the last as JSON
 """
-# DOC """Trained classifiers on disk, and the draft's calibration: right for one pair, on any device."""
 
 import dataclasses
-import functools
+import hashlib
+import json
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax import struct
+from flax import struct, traverse_util
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
-from ltd_jax import checkpoint
-from ltd_jax.baselines.cost_aware import Costs
+from ltd_jax.baselines.rules import FixedSize, require, scale_levels, vary_with_size
 from ltd_jax.config import CycleConfig
-from ltd_jax.files import UserError
-from ltd_jax.policies.networks import output
-from ltd_jax.policies.policy import Controller, LevelView, TreeView
+from ltd_jax.files import Identity, UserError, hashable_fields, replacing, require_same
+from ltd_jax.policies.networks import layers_of, output
+from ltd_jax.policies.policy import NO_NODE, LevelView, Policy, TreeView
+from ltd_jax.presets import eagle3_default
 
 LEVEL_SCALE = 10.0  # levels enter as level / 10 (LTD)
-Aggregate = Literal["sum", "any"]
-
-
-class Parts(NamedTuple):
-    """What some methods need beside their numbers; None = not given."""
-
-    heads: dict[str, Any] | None = None  # by classifier: Linen variables
-    widths: dict[str, int] | None = None  # by classifier
-    power: np.ndarray | None = None  # [D] calibration of path probabilities
-    costs: Costs | None = None
+SCHEMA = "1"
+AGAIN = "train them again"
 
 
 class Perceptron(nn.Module):
@@ -63,254 +63,294 @@ class Residual(nn.Module):
         return nn.Dense(1)(block)[..., 0]
 
 
-@struct.dataclass
-class DiscoParams:
-    """Stop if the chance that one more level helps is below the threshold."""
-
-    network: Any  # Linen variables of a `Perceptron`
-    threshold: jax.Array  # f32 []
-    most: jax.Array  # i32 [] levels
-    size: jax.Array  # i32 [] index into config.sizes
+NETWORKS: dict[str, type[Perceptron] | type[Residual]] = {
+    "disco": Perceptron,
+    "specdec": Residual,
+    "c2t": Perceptron,
+}
 
 
-@struct.dataclass
-class SurvivalParams:
-    """SpecDec++: stop if the chance that nothing drafted is accepted is above the threshold."""
-
-    network: Any  # Linen variables of a `Residual`
-    threshold: jax.Array  # f32 []
-    least: jax.Array  # i32 [] levels
-    most: jax.Array  # i32 []
-    size: jax.Array  # i32 []
+def feature_width(name: str, config: CycleConfig, hidden_size: int) -> int:
+    """Length O of what a classifier reads; `hidden_size` is the width of the draft's output."""
+    return {"disco": config.beam_width + 2, "specdec": hidden_size, "c2t": 3}[name]
 
 
-@struct.dataclass
-class NodeParams:
-    """C2T: nodes below the threshold, and all behind them, are left out."""
+def chance(name: str, variables: Any, feature: jax.Array) -> jax.Array:
+    """What a classifier says of features f32 [..., O]: probabilities f32 [...]."""
+    return jax.nn.sigmoid(output(NETWORKS[name](_shape(variables)[1]), variables, feature))
 
-    network: Any  # Linen variables of a `Perceptron`
-    threshold: jax.Array  # f32 []
-    most_nodes: jax.Array  # i32 [] per level, the surest ones
-    most: jax.Array  # i32 [] levels
+
+def _shape(variables: Any) -> tuple[int, int]:
+    """Length of what a classifier reads, and its width."""
+    inputs, width = variables["params"][layers_of(variables)[0]]["kernel"].shape
+    return inputs, width
+
+
+def _check_inputs(name: str, variables: Any, width: int) -> None:
+    inputs = _shape(variables)[0]
+    if inputs != width:
+        raise UserError(
+            f"The classifier {name} reads {inputs} numbers, but this cycle gives {width}; use the "
+            "cycle that it was trained with."
+        )
+
+
+@struct.dataclass(kw_only=True)
+class Disco(FixedSize):
+    """Disco (arXiv 2405.04304) over a tree: stops where one more level is unlikely to help.
+
+    The question is put as "will any accepted path reach beyond the newest level?".
+    """
+
+    network: Any  # Linen variables of a `Perceptron` over `disco_features`
+    threshold: jax.Array | float = 0.5  # least chance to go on
+
+    @classmethod
+    def published(cls, config: CycleConfig, network: Any) -> Self:
+        """Of LTD's comparison."""
+        size = eagle3_default(config).size
+        return cls(network=network, most_levels=config.max_levels, size=size)
+
+    def grid(self, config: CycleConfig) -> list[Self]:
+        """Thresholds."""
+        return vary_with_size(self, "threshold", (0.2, 0.35, 0.5, 0.65, 0.8), config)
+
+    def check(self, config: CycleConfig) -> None:
+        super().check(config)
+        _check_inputs("disco", self.network, feature_width("disco", config, 0))
+
+    def keep_drafting(self, history: Any, view: LevelView, config: CycleConfig) -> jax.Array:
+        helps = chance("disco", self.network, disco_features(view))
+        return (view.levels < self.most_levels) & (helps >= self.threshold)
 
 
 def disco_features(view: LevelView) -> jax.Array:
     """f32 [W + 2]: the W best path probabilities of the newest level, falling; entropy; level."""
-    width = view.score.shape[0]
-    best_W = jax.lax.top_k(view.score.reshape(-1), width)[0]
-    entropy = view.entropy[jnp.argmax(view.score) // width]
-    scalars = jnp.stack([entropy, view.levels / LEVEL_SCALE]).astype(jnp.float32)
-    return jnp.concatenate([jnp.exp(best_W), scalars])
+    width = view.log_prob.shape[0]
+    best_W = jax.lax.top_k(view.log_prob.reshape(-1), width)[0]
+    entropy = view.entropy[jnp.argmax(view.log_prob) // width]
+    scalars_2 = jnp.stack([entropy, view.levels / LEVEL_SCALE]).astype(jnp.float32)
+    return jnp.concatenate([jnp.exp(best_W), scalars_2])
 
 
-@functools.cache
-def disco(width: int) -> Controller:
-    """Disco (arXiv 2405.04304) over a tree; params are `DiscoParams`.
+@struct.dataclass(kw_only=True)
+class SpecDecPP(FixedSize):
+    """SpecDec++ (arXiv 2405.19715) over a tree: stops where nothing drafted may be accepted.
 
-    The question is put as "will any accepted path reach beyond the newest level?".
+    Row r of a level was drafted after reading a node of the level above; the network says whether
+    that node is accepted if its parent is. The product along its path is the row's survival; at
+    level 1 all is the root's, which is never rejected. The drafted rows survive with
+    min(1, sum of their survivals); with one row per level this is the paper's rule.
+
+    With `any_row` (as LTD seems to have it) drafting stops unless some row's own chance is at least
+    1 - threshold. The history [W] f32 holds the rows' survivals, or chances.
     """
-    network = Perceptron(width)
 
-    def keep_drafting(params: DiscoParams, state: tuple[()], view: LevelView) -> jax.Array:
-        chance = jax.nn.sigmoid(output(network, params.network, disco_features(view)))
-        return (view.levels < params.most) & (chance >= params.threshold)
+    network: Any  # Linen variables of a `Residual` over the draft's outputs
+    threshold: jax.Array | float = 0.7  # most chance that nothing is accepted
+    least_levels: jax.Array | int = 2
+    any_row: jax.Array | bool = False
 
-    return Controller(
-        init=lambda: (),
-        keep_drafting=keep_drafting,
-        choose_size=lambda params, state, view: params.size,
-        update=lambda state, outcome: state,
-    )
+    @classmethod
+    def published(cls, config: CycleConfig, network: Any) -> Self:
+        """The paper's threshold and levels, with LTD's network."""
+        return cls(
+            network=network,
+            least_levels=scale_levels(2, config),
+            most_levels=config.max_levels,
+            size=eagle3_default(config).size,
+        )
 
+    def grid(self, config: CycleConfig) -> list[Self]:
+        """Thresholds."""
+        return vary_with_size(self, "threshold", (0.3, 0.5, 0.7, 0.85, 0.95), config)
 
-@functools.cache
-def survival(config: CycleConfig, width: int, aggregate: Aggregate) -> Controller:
-    """SpecDec++ (arXiv 2405.19715) over a tree; params are `SurvivalParams`.
+    def check(self, config: CycleConfig) -> None:
+        super().check(config)
+        require("least_levels", self.least_levels, least=0, most=config.max_levels, whole=True)
 
-    Row r of a level was drafted after reading a node of the level above; the head says whether that
-    node is accepted if its parent is. The product along its path is the row's survival; at level 1
-    all is the root's, which is never rejected.
+    def init_history(self, config: CycleConfig) -> jax.Array:
+        return jnp.zeros(config.beam_width, jnp.float32)
 
-      "sum": the drafted rows survive with min(1, sum of their survivals); with one row per level
-             this is the paper's rule
-      "any": stop unless some row's own chance is at least 1 - threshold (as LTD seems to have it)
-    """
-    network = Residual(width)
-
-    def notice(params: SurvivalParams, state: jax.Array, view: LevelView) -> jax.Array:
-        assert view.hidden is not None  # its examples have them
-        hidden_WE = view.hidden.astype(jnp.float32)
-        chance_W = jax.nn.sigmoid(output(network, params.network, hidden_WE))
-        before_W = state[view.parent // config.beam_width] if aggregate == "sum" else 1.0
+    def observe_level(self, history: jax.Array, view: LevelView, config: CycleConfig) -> jax.Array:
+        if view.hidden is None:
+            raise UserError("The trace holds no outputs of the draft, which SpecDec++ reads.")
+        chance_W = chance("specdec", self.network, view.hidden.astype(jnp.float32))
+        before_W = jnp.where(self.any_row, 1.0, history[view.parent // config.beam_width])
         root_W = jnp.zeros(config.beam_width, jnp.float32).at[0].set(1.0)
         return jnp.where(view.levels == 1, root_W, before_W * chance_W)
 
-    def keep_drafting(params: SurvivalParams, state: jax.Array, view: LevelView) -> jax.Array:
-        alive = state.sum() if aggregate == "sum" else state.max()
-        stop = 1 - jnp.minimum(alive, 1.0) > params.threshold
-        return (view.levels < params.most) & ((view.levels < params.least) | ~stop)
-
-    return Controller(
-        init=lambda: jnp.zeros(config.beam_width, jnp.float32),
-        keep_drafting=keep_drafting,
-        choose_size=lambda params, state, view: params.size,
-        update=lambda state, outcome: state,
-        notice=notice,
-    )
+    def keep_drafting(self, history: jax.Array, view: LevelView, config: CycleConfig) -> jax.Array:
+        alive = jnp.where(self.any_row, history.max(), history.sum())
+        stop = 1 - jnp.minimum(alive, 1.0) > self.threshold
+        return (view.levels < self.most_levels) & ((view.levels < self.least_levels) | ~stop)
 
 
-def node_features(score_WW: jax.Array, entropy_W: jax.Array, levels: jax.Array) -> jax.Array:
-    """f32 [W, W, 3] of a level's nodes: path probability, entropy of the row, level."""
-    entropy_WW = jnp.broadcast_to(entropy_W[:, None], score_WW.shape)
-    level_WW = jnp.full(score_WW.shape, levels / LEVEL_SCALE, jnp.float32)
-    return jnp.stack([jnp.exp(score_WW), entropy_WW, level_WW], axis=-1)
-
-
-@functools.cache
-def node_classifier(config: CycleConfig, width: int) -> Controller:
+@struct.dataclass(kw_only=True)
+class C2T(Policy):
     """C2T (arXiv 2502.13652): one verdict per node gives size, depth and topology.
 
-    Drafting goes on while a node of the newest level survives, and all survivors are verified. The
-    frontier is the decoder's: the W nodes of highest probability, where C2T's own takes survivors
-    only; what is expanded behind a node that was left out is left out, too. Level 1 keeps its best.
-    The state [D, W, W] bool says which nodes survive.
+    Nodes below the threshold, and all after them, are left out. Drafting goes on while a node of
+    the newest level survives, and all survivors are verified. The frontier is the decoder's: the W
+    nodes of highest probability, where C2T's own takes survivors only; what is expanded after a
+    node that was left out is left out, too. Level 1 keeps its best. The history [D, W, W] bool says
+    which nodes survive.
     """
-    network = Perceptron(width)
-    D, W = config.max_levels, config.beam_width
 
-    def notice(params: NodeParams, state: jax.Array, view: LevelView) -> jax.Array:
-        feature = node_features(view.score, view.entropy, view.levels)
-        chance_WW = jax.nn.sigmoid(output(network, params.network, feature))
-        above_N = state[jnp.maximum(view.levels - 2, 0)].reshape(-1)
+    network: Any  # Linen variables of a `Perceptron` over `node_features`
+    threshold: jax.Array | float = 0.5
+    nodes: jax.Array | int = 15  # most per level, the surest ones
+    most_levels: jax.Array | int = 10
+
+    @classmethod
+    def published(cls, config: CycleConfig, network: Any) -> Self:
+        """Of its paper."""
+        return cls(network=network, most_levels=scale_levels(10, config))
+
+    def grid(self, config: CycleConfig) -> list[Self]:
+        """Thresholds, and how many levels."""
+        return [
+            self.replace(threshold=threshold, most_levels=scale_levels(levels, config))
+            for threshold in (0.1, 0.2, 0.3, 0.4, 0.5)
+            for levels in (4, 6, 8, 10, 12)
+        ]
+
+    def check(self, config: CycleConfig) -> None:
+        require("most_levels", self.most_levels, least=1, most=config.max_levels, whole=True)
+        require("nodes", self.nodes, least=1, whole=True)
+        _check_inputs("c2t", self.network, feature_width("c2t", config, 0))
+
+    def init_history(self, config: CycleConfig) -> jax.Array:
+        return jnp.zeros((config.max_levels, config.beam_width, config.beam_width), bool)
+
+    def observe_level(self, history: jax.Array, view: LevelView, config: CycleConfig) -> jax.Array:
+        feature_WWO = node_features(view.log_prob, view.entropy, view.levels)
+        chance_WW = chance("c2t", self.network, feature_WWO)
+        above_N = history[jnp.maximum(view.levels - 2, 0)].reshape(-1)
         has_parent_W = (view.levels == 1) | above_N[view.parent]
-        lives_WW = (view.score > -jnp.inf) & has_parent_W[:, None]
-        lives_WW &= chance_WW >= params.threshold
-        lives_WW &= _is_among_best(jnp.where(lives_WW, chance_WW, -1.0), params.most_nodes)
-        forced_WW = jnp.zeros((W, W), bool).at[0, 0].set(view.levels == 1)
-        later = jnp.arange(D)[:, None, None] >= view.levels  # of the cycle before
-        return jnp.where(later, False, state).at[view.levels - 1].set(lives_WW | forced_WW)
+        lives_WW = (view.log_prob > NO_NODE) & has_parent_W[:, None]
+        lives_WW &= chance_WW >= self.threshold
+        lives_WW &= _is_among_best(jnp.where(lives_WW, chance_WW, -1.0), self.nodes)
+        forced_WW = jnp.zeros(lives_WW.shape, bool).at[0, 0].set(view.levels == 1)
+        later = jnp.arange(config.max_levels)[:, None, None] >= view.levels  # of the cycle before
+        return jnp.where(later, False, history).at[view.levels - 1].set(lives_WW | forced_WW)
 
-    def keep_drafting(params: NodeParams, state: jax.Array, view: LevelView) -> jax.Array:
-        return (view.levels < params.most) & jnp.any(state[view.levels - 1])
+    def keep_drafting(self, history: jax.Array, view: LevelView, config: CycleConfig) -> jax.Array:
+        return (view.levels < self.most_levels) & jnp.any(history[view.levels - 1])
 
-    def choose_size(params: NodeParams, state: jax.Array, view: TreeView) -> jax.Array:
-        fitting = jnp.sum(jnp.asarray(config.sizes) < state.sum())
-        return jnp.minimum(fitting, len(config.sizes) - 1).astype(jnp.int32)
+    def choose_size(self, history: jax.Array, view: TreeView, config: CycleConfig) -> jax.Array:
+        smaller = jnp.sum(jnp.asarray(config.sizes) < history.sum())
+        return jnp.minimum(smaller, len(config.sizes) - 1).astype(jnp.int32)
 
-    return Controller(
-        init=lambda: jnp.zeros((D, W, W), bool),
-        keep_drafting=keep_drafting,
-        choose_size=choose_size,
-        update=lambda state, outcome: state,
-        notice=notice,
-        rank=lambda params, state, view: jnp.where(state, view.score, -jnp.inf),
-    )
+    def priority(self, history: jax.Array, view: TreeView, config: CycleConfig) -> jax.Array:
+        return jnp.where(history, view.log_prob, NO_NODE)
 
 
-def _is_among_best(chance_WW: jax.Array, most: jax.Array) -> jax.Array:
+def node_features(log_prob_WW: jax.Array, entropy_W: jax.Array, levels: jax.Array) -> jax.Array:
+    """f32 [W, W, 3] of a level's nodes: path probability, entropy of the row, level."""
+    entropy_WW = jnp.broadcast_to(entropy_W[:, None], log_prob_WW.shape)
+    level_WW = jnp.full(log_prob_WW.shape, levels / LEVEL_SCALE, jnp.float32)
+    return jnp.stack([jnp.exp(log_prob_WW), entropy_WW, level_WW], axis=-1)
+
+
+def _is_among_best(chance_WW: jax.Array, most: jax.Array | int) -> jax.Array:
     """bool [W, W]: the `most` highest ones and what equals the last of them."""
     falling_N = jax.lax.top_k(chance_WW.reshape(-1), chance_WW.size)[0]
     return chance_WW >= falling_N[jnp.minimum(most, chance_WW.size) - 1]
 
 
-AGAIN = "train them by experiments.train_classifiers."
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classifiers:
+    """Trained classifiers, and the calibration of the draft that they were trained for."""
+
+    networks: dict[str, Any]  # Linen variables by the names of `NETWORKS`
+    power: np.ndarray  # [D] f32: a node is accepted with probability exp(power * log_prob)
+    cycle: CycleConfig  # that they were trained with
+    provenance: dict[str, Any]  # JSON; "fingerprint" of the weights, quality ..
+    path: Path | None = None  # of the file; None = not saved
 
 
-@dataclasses.dataclass(frozen=True)
-class SavedHeads:
-    """What a folder holds."""
-
-    folder: Path
-    parts: Parts  # heads, widths and power
-    provenance: dict[str, Any]
-
-
-def head_network(name: str, width: int) -> nn.Module:
-    """The network of a classifier: "disco", "specdec" or "c2t"."""
-    return Residual(width) if name == "specdec" else Perceptron(width)
-
-
-def feature_width(name: str, cycle: CycleConfig, hidden_size: int) -> int:
-    """Length O of what a classifier reads."""
-    return {"disco": cycle.beam_width + 2, "specdec": hidden_size, "c2t": 3}[name]
+def init(
+    key: jax.Array, config: CycleConfig, hidden_size: int, width: int, provenance: dict[str, Any]
+) -> Classifiers:
+    """Random classifiers and a draft that is trusted; `hidden_size` as of `feature_width`."""
+    networks = {
+        name: kind(width).init(
+            jax.random.fold_in(key, place), jnp.zeros(feature_width(name, config, hidden_size))
+        )
+        for place, (name, kind) in enumerate(NETWORKS.items())
+    }
+    return Classifiers(networks, np.ones(config.max_levels, np.float32), config, provenance)
 
 
-def save_heads(
-    folder: Path, parts: Parts, cycle: CycleConfig, hidden_size: int, provenance: dict[str, Any]
-) -> None:
-    """Writes heads and calibration.
-
-    Args:
-      hidden_size: width of the draft's output.
-      provenance: must hold "fingerprint" (of the weights).
-    """
-    shapes = {"cycle": dataclasses.asdict(cycle), "hidden": hidden_size, "widths": parts.widths}
-    state = {"heads": parts.heads, "power": jnp.asarray(parts.power)}
-    with checkpoint.manager(folder, keep=1) as checkpoints:
-        step = (checkpoints.latest_step() or 0) + 1
-        checkpoint.save(checkpoints, step, state, {**provenance, **shapes})
-
-
-def load_heads(folder: Path) -> SavedHeads:
-    """Reads the newest classifiers of a folder.
+def save(classifiers: Classifiers, path: Path | str) -> None:
+    """Writes networks and calibration; a killed process leaves the old file or the new one.
 
     Raises:
-      UserError: there are none, or they are damaged or of another version.
+      UserError: the file cannot be written.
     """
-    if not folder.is_dir():
-        raise UserError(f"There are no classifiers in {folder}; {AGAIN}")
-    with checkpoint.manager(folder) as checkpoints:
-        found = checkpoint.newest_provenance(checkpoints)
-        if found is None:
-            if checkpoints.all_steps():
-                raise UserError(f"The classifiers in {folder} are damaged; {AGAIN}")
-            raise UserError(f"There are no classifiers in {folder}; {AGAIN}")
-        try:
-            abstract = jax.eval_shape(lambda: _blank(found))
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"The classifiers in {folder} are of another version ({error}); {AGAIN}"
-            ) from error
-        restored = checkpoint.restore(checkpoints, abstract)
-    assert restored is not None  # there was a provenance
-    heads = checkpoint.unbound(restored.state["heads"])
-    parts = Parts(heads, found["widths"], np.asarray(restored.state["power"]))
-    return SavedHeads(folder, parts, found)
-
-
-def cycle_of(heads: SavedHeads) -> CycleConfig:
-    """The cycle that the classifiers were trained with."""
-    return CycleConfig(**heads.provenance["cycle"])
-
-
-def _blank(provenance: dict[str, Any]) -> dict[str, Any]:
-    """Heads of the recorded shapes, with random weights."""
-    cycle, hidden_size = CycleConfig(**provenance["cycle"]), provenance["hidden"]
-    heads = {
-        name: head_network(name, width).init(
-            jax.random.key(0), jnp.zeros(feature_width(name, cycle, hidden_size))
-        )
-        for name, width in provenance["widths"].items()
+    networks = {name: variables["params"] for name, variables in classifiers.networks.items()}
+    flat = traverse_util.flatten_dict(jax.device_get(networks), sep=".") | {
+        "power": classifiers.power
     }
-    return {"heads": heads, "power": jnp.zeros(cycle.max_levels)}
+    arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in flat.items()}
+    metadata = {
+        "schema": SCHEMA,
+        "digest": _digest(arrays),
+        "cycle": json.dumps(dataclasses.asdict(classifiers.cycle)),
+        "provenance": json.dumps(classifiers.provenance),
+    }
+    with replacing(Path(path)) as temporary:
+        save_file(arrays, temporary, metadata=metadata)
 
 
-def check_heads(heads: SavedHeads, fingerprint: str, cycle: CycleConfig) -> None:
-    """Raises UserError unless the classifiers belong to a pair and see trees of these shapes.
+def load(path: Path | str) -> Classifiers:
+    """Reads a file that `save` wrote.
+
+    Raises:
+      UserError: it is missing, damaged, no such file or of another version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"There is no file of classifiers {path}; check the path, or {AGAIN}.")
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} holds no classifiers or is damaged ({error}); {AGAIN}.") from error
+    if metadata.get("schema") != SCHEMA or "power" not in arrays:
+        raise UserError(f"{path} holds no classifiers that this version reads; {AGAIN}.")
+    if metadata.get("digest") != _digest(arrays):
+        raise UserError(f"{path} is damaged: its weights are not what was saved; {AGAIN}.")
+    power_D = arrays.pop("power")
+    flat = {tuple(name.split(".")): jnp.asarray(array) for name, array in arrays.items()}
+    networks = traverse_util.unflatten_dict(flat)
+    try:
+        cycle = CycleConfig(**json.loads(metadata["cycle"]))
+        provenance = dict(json.loads(metadata["provenance"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is of another version ({error}); {AGAIN}.") from error
+    variables = {name: {"params": params} for name, params in networks.items()}
+    return Classifiers(variables, power_D, cycle, provenance, path)
+
+
+def check(classifiers: Classifiers, here: Identity) -> None:
+    """Raises UserError unless classifiers belong to a pair and see trees of these shapes.
 
     Args:
-      fingerprint: of the pair's weights.
+      here: of the pair.
     """
-    trained = heads.provenance
-    if trained.get("fingerprint") != fingerprint:
-        raise UserError(
-            f"The classifiers in {heads.folder} were trained for pair "
-            f"{trained.get('fingerprint')}, not {fingerprint}; train them again for this one."
-        )
-    shapes = [(trained["cycle"][key], getattr(cycle, key)) for key in ("beam_width", "max_levels")]
-    for there, here in shapes:
-        if there != here:
-            raise UserError(
-                f"The classifiers in {heads.folder} were trained with beam width {shapes[0][0]} "
-                f"and {shapes[1][0]} levels, not {shapes[0][1]} and {shapes[1][1]}; {AGAIN}"
-            )
+    cycle = classifiers.cycle
+    shapes = {"beam_width": cycle.beam_width, "max_levels": cycle.max_levels}
+    there = Identity(pair=classifiers.provenance.get("fingerprint"), cycle=hashable_fields(shapes))
+    what = f"The classifiers in {classifiers.path} were trained for"
+    require_same(what, there, here, remedy=AGAIN)
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    """12 hex digits over all arrays."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name}{arrays[name].shape}".encode() + arrays[name].tobytes())
+    return digest.hexdigest()[:12]

@@ -1,8 +1,8 @@
-"""The cost-aware tree: training-free levels and size from the draft's scores and a latency table.
+"""The cost-aware tree: training-free levels and size from the draft's probabilities and costs.
 
 Under a calibrated draft the expected accepted tokens of the V best nodes are the sum of their
-probabilities. With `throughput` tokens per second to be had elsewhere, a second costs that many
-tokens, so after every pass
+probabilities. With `speedup` tokens to be had elsewhere in the time of a plain decoding step, a
+second is worth throughput = speedup / plain_seconds tokens, so after every pass
 
     gain(levels) = max over V of  expected(levels, V) - throughput * verify_seconds(V)
     go on while  ratio * (gain(levels) - gain(levels - 1)) > throughput * seconds of one more level
@@ -13,125 +13,163 @@ engines that pick tree sizes by measured cost. Probabilities are calibrated per 
 a node at level l is accepted with probability path_probability ** power[l].
 """
 
-import functools
+import itertools
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from ltd_jax.baselines.rules import require
 from ltd_jax.config import CycleConfig
-from ltd_jax.policies.policy import Controller, LevelView, TreeView
+from ltd_jax.files import UserError
+from ltd_jax.policies.policy import NO_NODE, LevelView, Policy, TreeView
+from ltd_jax.replay.latency import LatencyTable
 
 MEMORY = 16  # ratios of gains that are remembered
 
 
-@struct.dataclass
+@struct.dataclass(kw_only=True)
 class Costs:
-    """Of a latency table: seconds as a sum of drafting and verifying (Eq. 1)."""
+    """Seconds as a sum of drafting and verifying (Eq. 1)."""
 
-    contexts: np.ndarray  # [L]
-    draft_seconds: np.ndarray  # [L, D]
-    verify_seconds: np.ndarray  # [L, V]
-    plain_seconds: float
-
-
-@struct.dataclass
-class CostParams:
-    """What time is worth, what things cost, how sure the draft may be."""
-
-    throughput: jax.Array  # f32 [] tokens per second
-    ratio: jax.Array  # f32 [] what is expected of a next level before there is a memory
-    power: jax.Array  # [D] f32 of the path probabilities; 1 = trust the draft
-    contexts: jax.Array  # [L] f32 of the table
-    draft_seconds: jax.Array  # [L, D] f32 of drafting so many levels
-    verify_seconds: jax.Array  # [L, V] f32
+    draft_seconds: Any  # [D] f32 of drafting so many levels, more than of one
+    verify_seconds: Any  # [V] f32 of verifying, with what every cycle costs
+    plain_seconds: Any  # f32 [] of a plain decoding step
 
 
-@struct.dataclass
-class CostState:
+def costs_of(table: LatencyTable) -> Costs:
+    """A table's costs, the mean over its contexts."""
+    cycle_DV = table.cycle_seconds.mean(axis=0)
+    return Costs(
+        draft_seconds=cycle_DV[:, 0] - cycle_DV[0, 0],
+        verify_seconds=cycle_DV[0],
+        plain_seconds=float(table.plain_seconds.mean()),
+    )
+
+
+@struct.dataclass(kw_only=True)
+class CostHistory:
     """What was seen of the tree, and how gains followed each other."""
 
-    score: jax.Array  # [best] f32 raw scores of the best nodes so far, falling
+    log_prob: jax.Array  # [best] f32 of the best nodes so far, falling
     chance: jax.Array  # [best] f32 their calibrated probabilities
-    size: jax.Array  # i32 [] index of the best size so far
+    size_index: jax.Array  # i32 [] of the best size so far
     gain: jax.Array  # f32 [] tokens, of the best size
     step: jax.Array  # f32 [] tokens, by which the newest level raised it
     ratios: jax.Array  # [MEMORY] f32
     count: jax.Array  # i32 [] ratios ever seen
 
 
-@functools.cache
-def cost_rule(config: CycleConfig) -> Controller:
-    """Levels and size by expected tokens against time; params are `CostParams`."""
-    best = max(config.sizes[-1], 1)
+@struct.dataclass(kw_only=True)
+class CostAware(Policy):
+    """Levels and size by expected tokens against time."""
 
-    def init() -> CostState:
-        zero, none = jnp.float32(0), jnp.int32(0)
-        score, chance = jnp.full(best, -jnp.inf, jnp.float32), jnp.zeros(best, jnp.float32)
-        return CostState(score, chance, none, zero, zero, jnp.zeros(MEMORY, jnp.float32), none)
+    costs: Costs
+    power: Any  # [D] f32 of the path probabilities; 1 = trust the draft
+    speedup: jax.Array | float = 1.5  # what time is worth, in tokens per plain step
+    ratio: jax.Array | float = 0.6  # what is expected of a next level before there is a memory
 
-    def notice(params: CostParams, state: CostState, view: LevelView) -> CostState:
-        is_first = view.levels == 1
-        old_score = jnp.where(is_first, -jnp.inf, state.score)
-        new_N = view.score.reshape(-1)
-        chance_N = jnp.exp(params.power[view.levels - 1] * new_N)
-        score, index = jax.lax.top_k(jnp.concatenate([old_score, new_N]), best)
-        chance = jnp.concatenate([state.chance, chance_N])[index]
-        chance = jnp.where(score > -jnp.inf, chance, 0.0)
-        value_V = _expected(chance, config.sizes) - params.throughput * _at(
-            params, params.verify_seconds, view.length
+    @classmethod
+    def published(cls, config: CycleConfig, costs: Costs, power: Any = None) -> Self:
+        """Untuned; without a calibration the draft is trusted."""
+        trusted_D = np.ones(config.max_levels, np.float32)
+        return cls(costs=costs, power=trusted_D if power is None else power)
+
+    def grid(self, config: CycleConfig) -> list[Self]:
+        """What time is worth, and first ratios."""
+        return [
+            self.replace(speedup=speedup, ratio=ratio)
+            for speedup, ratio in itertools.product(
+                (0.6, 0.9, 1.2, 1.6, 2.2), (0.3, 0.45, 0.6, 0.8, 1.0)
+            )
+        ]
+
+    def check(self, config: CycleConfig) -> None:
+        require("speedup", self.speedup, least=0)
+        require("ratio", self.ratio, least=0)
+        levels, sizes = (len(self.costs.draft_seconds), len(self.costs.verify_seconds))
+        if (levels, sizes) != (config.max_levels, len(config.sizes)):
+            raise UserError(
+                f"The costs are of {levels} levels and {sizes} sizes, but this cycle has "
+                f"{config.max_levels} and {len(config.sizes)}; fit the latency table to it."
+            )
+        if len(self.power) != config.max_levels:
+            raise UserError(
+                f"The calibration is of {len(self.power)} levels, but this cycle has "
+                f"{config.max_levels}; train the classifiers with this cycle."
+            )
+
+    @property
+    def throughput(self) -> jax.Array:
+        """What a second is worth, tokens per second."""
+        return self.speedup / self.costs.plain_seconds
+
+    def init_history(self, config: CycleConfig) -> CostHistory:
+        best, zero = max(config.sizes[-1], 1), jnp.float32(0)
+        return CostHistory(
+            log_prob=jnp.full(best, NO_NODE, jnp.float32),
+            chance=jnp.zeros(best, jnp.float32),
+            size_index=jnp.int32(0),
+            gain=zero,
+            step=zero,
+            ratios=jnp.zeros(MEMORY, jnp.float32),
+            count=jnp.int32(0),
         )
-        seconds_1 = _at(params, params.verify_seconds, view.length)[0]
-        before = jnp.where(is_first, -params.throughput * seconds_1, state.gain)
-        step = jnp.max(value_V) - before
-        seen = state.replace(score=score, chance=chance, size=jnp.argmax(value_V).astype(jnp.int32))
-        return _with_ratio(seen.replace(gain=jnp.max(value_V)), state.step, step, is_first)
 
-    def keep_drafting(params: CostParams, state: CostState, view: LevelView) -> jax.Array:
-        seconds_D = _at(params, params.draft_seconds, view.length)
+    def observe_level(
+        self, history: CostHistory, view: LevelView, config: CycleConfig
+    ) -> CostHistory:
+        is_first = view.levels == 1
+        old = jnp.where(is_first, NO_NODE, history.log_prob)
+        new_N = view.log_prob.reshape(-1)
+        chance_N = jnp.exp(jnp.asarray(self.power)[view.levels - 1] * new_N)
+        log_prob, index = jax.lax.top_k(jnp.concatenate([old, new_N]), old.shape[0])
+        chance = jnp.concatenate([history.chance, chance_N])[index]
+        chance = jnp.where(log_prob > NO_NODE, chance, 0.0)
+        price_V = self.throughput * jnp.asarray(self.costs.verify_seconds)
+        value_V = expected_tokens(chance, config.sizes) - price_V
+        before = jnp.where(is_first, -price_V[0], history.gain)
+        gain = jnp.max(value_V)
+        return _with_ratio(history, gain - before, is_first).replace(
+            log_prob=log_prob,
+            chance=chance,
+            size_index=jnp.argmax(value_V).astype(jnp.int32),
+            gain=gain,
+            step=gain - before,
+        )
+
+    def keep_drafting(
+        self, history: CostHistory, view: LevelView, config: CycleConfig
+    ) -> jax.Array:
+        seconds_D = jnp.asarray(self.costs.draft_seconds)
         after = jnp.minimum(view.levels, config.max_levels - 1)
-        seconds = seconds_D[after] - seconds_D[view.levels - 1]
-        worth = expected_ratio(params, state) * state.step > params.throughput * seconds
-        return worth & (view.levels < config.max_levels)
+        price = self.throughput * (seconds_D[after] - seconds_D[view.levels - 1])
+        is_worth_it = self.expected_ratio(history) * history.step > price
+        return is_worth_it & (view.levels < config.max_levels)
 
-    def choose_size(params: CostParams, state: CostState, view: TreeView) -> jax.Array:
-        return state.size
+    def choose_size(self, history: CostHistory, view: TreeView, config: CycleConfig) -> jax.Array:
+        return history.size_index
 
-    return Controller(init, keep_drafting, choose_size, lambda state, outcome: state, notice)
-
-
-def expected_ratio(params: CostParams, state: CostState) -> jax.Array:
-    """Mean of the remembered ratios; places that are still empty hold the params' one."""
-    known = jnp.minimum(state.count, MEMORY)
-    return (state.ratios.sum() + (MEMORY - known) * params.ratio) / MEMORY
+    def expected_ratio(self, history: CostHistory) -> jax.Array:
+        """Mean of the remembered ratios; places that are still empty hold the first one."""
+        known = jnp.minimum(history.count, MEMORY)
+        return (history.ratios.sum() + (MEMORY - known) * self.ratio) / MEMORY
 
 
-def _with_ratio(
-    state: CostState, step_before: jax.Array, step: jax.Array, is_first: jax.Array
-) -> CostState:
-    """Remembers how the newest level's gain compares with the one of the level before."""
-    ratio = jnp.clip(step / jnp.maximum(step_before, 1e-6), 0.0, 1.0)
-    skip = is_first | (step_before <= 0)
-    ratios = state.ratios.at[state.count % MEMORY].set(ratio)
-    return state.replace(
-        step=step,
-        ratios=jnp.where(skip, state.ratios, ratios),
-        count=state.count + jnp.where(skip, 0, 1),
-    )
-
-
-def _expected(chance: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
+def expected_tokens(chance: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
     """Expected accepted tokens [V] of the best `size` nodes, for every size."""
     total = jnp.concatenate([jnp.zeros(1, jnp.float32), jnp.cumsum(chance)])
     return total[np.asarray(sizes)]
 
 
-def _at(params: CostParams, seconds_LX: jax.Array, length: jax.Array) -> jax.Array:
-    """Seconds [X] at a context length, between the two nearest ones."""
-    if seconds_LX.shape[0] == 1:
-        return seconds_LX[0]
-    row = jnp.clip(jnp.sum(params.contexts <= length) - 1, 0, seconds_LX.shape[0] - 2)
-    gap = params.contexts[row + 1] - params.contexts[row]
-    share = jnp.clip((length - params.contexts[row]) / gap, 0.0, 1.0)
-    return (1 - share) * seconds_LX[row] + share * seconds_LX[row + 1]
+def _with_ratio(history: CostHistory, step: jax.Array, is_first: jax.Array) -> CostHistory:
+    """Remembers how the newest level's gain compares with the one of the level before."""
+    ratio = jnp.clip(step / jnp.maximum(history.step, 1e-6), 0.0, 1.0)
+    skip = is_first | (history.step <= 0)
+    ratios = history.ratios.at[history.count % MEMORY].set(ratio)
+    return history.replace(
+        ratios=jnp.where(skip, history.ratios, ratios),
+        count=history.count + jnp.where(skip, 0, 1),
+    )

@@ -1,24 +1,24 @@
-"""Stable-Baselines3's zips (PPO with an MLP policy), read without unpickling.
+"""The published code's policies: zips of Stable-Baselines3 (PPO, MLP policy) and what they do.
 
-data         JSON: the network's widths and activation in `policy_kwargs`, PPO's settings, and
-             pickled objects as base64 text, which are never read
-policy.pth   a torch file: mlp_extractor.policy_net.0.weight [out, in], .bias, .2 ...,
-             mlp_extractor.value_net..., action_net, value_net
+A zip is read without unpickling:
+
+    data         JSON: the network's widths and activation in `policy_kwargs`, PPO's settings, and
+                 pickled objects as base64 text, which are never read
+    policy.pth   a torch file: mlp_extractor.policy_net.0.weight [out, in], .bias, .2 ...,
+                 mlp_extractor.value_net..., action_net, value_net
+
+The published code's words are translated here and nowhere else: it counts *rounds*, the draft
+passes after the first, and asks the depth policy only after rounds 3, 6 and 9. Every cycle is
+decided by the policies, also the first one of a text, where the published code drafts a fixed tree.
+They see
+
+    depth [128]    100 cumulative log-probabilities of the newest level, 14 x length / 1000,
+                   14 x rounds / 10
+    size  [1268]   1210 of the whole tree (10 + 12 * 100, not drafted = 0), 29 x length / 1000,
+                   29 x rounds / 10
 """
-# DOC """The published code's policies as a controller: Stable-Baselines3 networks over their own view.
-# DOC
-# DOC Its words are translated here and nowhere else: it counts *rounds*, the draft passes after the
-# DOC first, and asks the depth policy only after rounds 3, 6 and 9. Every cycle is decided by the
-# DOC policies, also the first one of a text, where the published code drafts a fixed tree.
-# DOC
-# DOC     depth [128]    100 cumulative log-probabilities of the newest level, 14 x length / 1000,
-# DOC                    14 x rounds / 10
-# DOC     size  [1268]   1210 of the whole tree (10 + 12 * 100, not drafted = 0), 29 x length / 1000,
-# DOC                    29 x rounds / 10
-# DOC """
 
 import dataclasses
-import functools
 import json
 import re
 import zipfile
@@ -35,7 +35,7 @@ from ltd_jax.config import CycleConfig
 from ltd_jax.files import UserError
 from ltd_jax.models.hf.torch_file import TorchFile
 from ltd_jax.policies.networks import ActorCritic
-from ltd_jax.policies.policy import Controller, LevelView, TreeView
+from ltd_jax.policies.policy import LevelView, Policy, TreeView, size_index, static
 
 Activation = Literal["tanh", "relu"]
 ACTIVATIONS: dict[str, Activation] = {"Tanh": "tanh", "ReLU": "relu"}
@@ -49,6 +49,24 @@ FAILURES = (
     zlib.error,
 )
 
+BEAM_WIDTH = 10
+DECISION_ROUNDS = (3, 6, 9)
+MOST_ROUNDS = 12
+FIXED_ROUNDS = 8  # without a depth policy
+FIXED_SIZE = 59  # without a size policy: 60 with the root
+SIZES = tuple(range(10, 250, 10))  # by action, root not counted
+NODES = BEAM_WIDTH + MOST_ROUNDS * BEAM_WIDTH**2
+DEPTH_SCALARS, SIZE_SCALARS = 14, 29  # copies of each scalar
+DEPTH_WIDTH = BEAM_WIDTH**2 + 2 * DEPTH_SCALARS
+SIZE_WIDTH = NODES + 2 * SIZE_SCALARS
+LENGTH_SCALE, ROUNDS_SCALE = 1000, 10
+CONSTANT_LENGTH = 10  # what the depth policy takes for the context length when it decodes
+
+
+def levels_of(rounds: int) -> int:
+    """Node levels below the root after so many rounds: the first pass is not counted as a round."""
+    return rounds + 1
+
 
 @struct.dataclass
 class Layer:
@@ -58,28 +76,172 @@ class Layer:
     bias: Any  # [out] f32
 
 
+@struct.dataclass
+class Network:
+    """Dense layers with a nonlinearity between them."""
+
+    layers: tuple[Layer, ...]  # the last one gives the logits, or the value
+    activation: Activation = static()
+
+    @property
+    def inputs(self) -> int:
+        """O, the numbers that it reads."""
+        return self.layers[0].kernel.shape[0]
+
+    @property
+    def outputs(self) -> int:
+        """A, the choices; 1 of a value."""
+        return self.layers[-1].kernel.shape[1]
+
+    @property
+    def variables(self) -> Any:
+        """As the Linen variables of `networks.Actor` or `networks.Critic`."""
+        named = {
+            f"Dense_{index}": {"kernel": layer.kernel, "bias": layer.bias}
+            for index, layer in enumerate(self.layers)
+        }
+        return {"params": named}
+
+    def __call__(self, observation_O: jax.Array) -> jax.Array:
+        """f32 [A]."""
+        hidden = observation_O
+        bend = jnp.tanh if self.activation == "tanh" else jax.nn.relu
+        for layer in self.layers[:-1]:
+            hidden = bend(hidden @ layer.kernel + layer.bias)
+        return hidden @ self.layers[-1].kernel + self.layers[-1].bias
+
+
+@struct.dataclass(kw_only=True)
+class PublishedPolicies(Policy):
+    """The likeliest choice of each policy; where there is none, the published code's constant."""
+
+    depth: Network | None
+    size: Network | None
+    constant_length: bool = static(default=True)
+    """the depth policy sees 10 tokens, as it does in the published decoding code; False = the true
+    length, which it was trained with"""
+
+    @property
+    def levels_needed(self) -> int:
+        """Levels that a cycle must have; the published code drafts up to 13, and 12 will do."""
+        return levels_of(FIXED_ROUNDS) if self.depth is None else MOST_ROUNDS
+
+    @property
+    def sizes_needed(self) -> tuple[int, ...]:
+        """Sizes that a cycle must have."""
+        return (FIXED_SIZE,) if self.size is None else SIZES
+
+    def smallest_cycle(self, base: CycleConfig) -> CycleConfig:
+        """`base` with the beam width, levels and sizes that the policies choose among."""
+        rounds = FIXED_ROUNDS if self.depth is None else MOST_ROUNDS
+        return dataclasses.replace(
+            base, beam_width=BEAM_WIDTH, max_levels=levels_of(rounds), sizes=self.sizes_needed
+        )
+
+    def check(self, config: CycleConfig) -> None:
+        levels, sizes = self.levels_needed, self.sizes_needed
+        has_sizes = set(sizes) <= set(config.sizes)
+        if config.beam_width == BEAM_WIDTH and config.max_levels >= levels and has_sizes:
+            return
+        wanted = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}, {sizes[1]} ... {sizes[-1]}"
+        raise UserError(
+            f"The published policies need a cycle of beam width {BEAM_WIDTH}, at least {levels} "
+            f"levels and sizes {wanted}; this one has beam width {config.beam_width}, "
+            f"{config.max_levels} levels and sizes {config.sizes}."
+        )
+
+    def keep_drafting(self, history: Any, view: LevelView, config: CycleConfig) -> jax.Array:
+        network = self.depth
+        if network is None:
+            return view.levels < levels_of(FIXED_ROUNDS)
+        length = jnp.int32(CONSTANT_LENGTH) if self.constant_length else view.length
+
+        def goes_on() -> jax.Array:
+            return jnp.argmax(network(depth_observation(view.log_prob, view.levels, length))) == 1
+
+        decision_levels = jnp.array([levels_of(rounds) for rounds in DECISION_ROUNDS])
+        is_asked = jnp.isin(view.levels, decision_levels)
+        go_on = jax.lax.cond(is_asked, goes_on, lambda: jnp.bool_(True))
+        return go_on & (view.levels < min(levels_of(MOST_ROUNDS), config.max_levels))
+
+    def choose_size(self, history: Any, view: TreeView, config: CycleConfig) -> jax.Array:
+        if self.size is None:
+            return size_index(FIXED_SIZE, config)
+        action = jnp.argmax(self.size(size_observation(view.log_prob, view.levels, view.length)))
+        return size_index(jnp.asarray(SIZES)[action], config)
+
+
+def depth_observation(
+    log_prob_WW: jax.Array, levels: jax.Array, length: jax.Array | int
+) -> jax.Array:
+    """What the depth policy sees of the newest level, f32 [128]; W = 10."""
+    return _with_scalars(_padded(log_prob_WW), levels, length, DEPTH_SCALARS)
+
+
+def size_observation(
+    log_prob_DWW: jax.Array, levels: jax.Array, length: jax.Array | int
+) -> jax.Array:
+    """What the size policy sees of the tree, f32 [1268]; levels after `levels` are not read."""
+    drafted_D11 = jnp.arange(log_prob_DWW.shape[0])[:, None, None] < levels
+    log_prob_DWW = jnp.where(drafted_D11, _padded(log_prob_DWW), 0.0)
+    log_prob_N = jnp.concatenate([log_prob_DWW[0, 0], log_prob_DWW[1:].reshape(-1)])[:NODES]
+    return _with_scalars(
+        jnp.pad(log_prob_N, (0, NODES - log_prob_N.shape[0])), levels, length, SIZE_SCALARS
+    )
+
+
+def _padded(log_prob: jax.Array) -> jax.Array:
+    """0 where there is no node, as the published code fills its buffer."""
+    return jnp.where(jnp.isfinite(log_prob), log_prob, 0.0)
+
+
+def _with_scalars(
+    log_prob: jax.Array, levels: jax.Array, length: jax.Array | int, copies: int
+) -> jax.Array:
+    rounds = levels - levels_of(0)
+    scalars = [length / LENGTH_SCALE, rounds / ROUNDS_SCALE]
+    parts = [jnp.broadcast_to(value, (copies,)) for value in scalars]
+    return jnp.concatenate([log_prob.reshape(-1), *parts]).astype(jnp.float32)
+
+
+def load(
+    depth: Path | None, size: Path | None, *, constant_length: bool = True
+) -> PublishedPolicies:
+    """Reads the zips of one or both policies.
+
+    Raises:
+      UserError: a file cannot be read, or is not a policy of this kind.
+    """
+    return PublishedPolicies(
+        depth=_read_actor(depth, "depth", DEPTH_WIDTH, 2),
+        size=_read_actor(size, "size", SIZE_WIDTH, len(SIZES)),
+        constant_length=constant_length,
+    )
+
+
+def _read_actor(path: Path | None, name: str, inputs: int, outputs: int) -> Network | None:
+    if path is None:
+        return None
+    actor = read_zip(path).actor
+    if (actor.inputs, actor.outputs) == (inputs, outputs):
+        return actor
+    raise UserError(
+        f"{path} reads {actor.inputs} numbers and chooses among {actor.outputs}; a published "
+        f"{name} policy reads {inputs} and chooses among {outputs}."
+    )
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class ZipPolicy:
     """Both networks of a zip, numpy."""
 
-    actor: tuple[Layer, ...]  # the last one gives the logits
-    critic: tuple[Layer, ...]  # the last one gives the value
-    activation: Activation
-
-    @property
-    def observation_width(self) -> int:
-        """O, what both networks read."""
-        return self.actor[0].kernel.shape[0]
-
-    @property
-    def action_count(self) -> int:
-        """A, the choices."""
-        return self.actor[-1].kernel.shape[1]
+    actor: Network
+    critic: Network
 
     @property
     def variables(self) -> ActorCritic:
         """As the Linen variables of `networks.Actor` and `networks.Critic`."""
-        return ActorCritic(actor=_variables(self.actor), critic=_variables(self.critic))
+        return ActorCritic(actor=self.actor.variables, critic=self.critic.variables)
 
 
 def read_zip(path: Path) -> ZipPolicy:
@@ -99,9 +261,10 @@ def read_zip(path: Path) -> ZipPolicy:
         ) from error
     tensors = TorchFile(path, weights)
     _check_names(path, tensors)
-    actor = _zip_network(path, tensors, "policy_net", "action_net")
-    critic = _zip_network(path, tensors, "value_net", "value_net")
-    return ZipPolicy(actor, critic, _activation(path, kwargs))
+    actor = _layers(path, tensors, "policy_net", "action_net")
+    critic = _layers(path, tensors, "value_net", "value_net")
+    activation = _activation(path, kwargs)
+    return ZipPolicy(Network(actor, activation), Network(critic, activation))
 
 
 def _activation(path: Path, kwargs: dict[str, Any]) -> Activation:
@@ -125,7 +288,7 @@ def _check_names(path: Path, tensors: TorchFile) -> None:
         )
 
 
-def _zip_network(path: Path, tensors: TorchFile, inner: str, last: str) -> tuple[Layer, ...]:
+def _layers(path: Path, tensors: TorchFile, inner: str, last: str) -> tuple[Layer, ...]:
     pattern = re.compile(rf"mlp_extractor\.{inner}\.(\d+)\.weight")
     found = (pattern.fullmatch(name) for name in tensors.places)
     hidden = sorted(int(match[1]) for match in found if match)
@@ -145,200 +308,3 @@ def _zip_network(path: Path, tensors: TorchFile, inner: str, last: str) -> tuple
             raise UserError(f"{path}: {name} holds numbers that are not finite.")
         layers.append(Layer(np.array(weight.T, np.float32), np.array(bias, np.float32)))
     return tuple(layers)
-
-
-def _variables(layers: tuple[Layer, ...]) -> Any:
-    named = {
-        f"Dense_{index}": {"kernel": layer.kernel, "bias": layer.bias}
-        for index, layer in enumerate(layers)
-    }
-    return {"params": named}
-
-
-BEAM_WIDTH = 10
-DECISION_ROUNDS = (3, 6, 9)
-MOST_ROUNDS = 12
-FIXED_ROUNDS = 8  # without a depth policy
-FIXED_SIZE = 59  # without a size policy: 60 with the root
-SIZES = tuple(range(10, 250, 10))  # by action, root not counted
-NODES = BEAM_WIDTH + MOST_ROUNDS * BEAM_WIDTH**2
-DEPTH_SCALARS, SIZE_SCALARS = 14, 29  # copies of each scalar
-DEPTH_WIDTH = BEAM_WIDTH**2 + 2 * DEPTH_SCALARS
-SIZE_WIDTH = NODES + 2 * SIZE_SCALARS
-LENGTH_SCALE, ROUNDS_SCALE = 1000, 10
-CONSTANT_LENGTH = 10  # what the depth policy takes for the context length when it decodes
-
-
-@dataclasses.dataclass(frozen=True)
-class PublishedSetting:
-    """The static side of a pair of policies."""
-
-    depth: Activation | None = None  # None = no depth policy: `fixed_levels`
-    size: Activation | None = None  # None = no size policy: `fixed_size`
-    constant_length: bool = True  # the depth policy sees 10 tokens, as it does in the published
-    # decoding code; False = the true length, which it was trained with
-    fixed_levels: int = FIXED_ROUNDS + 1
-    fixed_size: int = FIXED_SIZE
-
-
-@struct.dataclass(kw_only=True)
-class PublishedParams:
-    """Actors, tuples of `Layer`; None where there is none."""
-
-    depth: Any
-    size: Any
-
-
-def levels_of(rounds: int) -> int:
-    """Node levels below the root after so many rounds: the first pass is not counted as a round."""
-    return rounds + 1
-
-
-def load(
-    depth: Path | None, size: Path | None, *, constant_length: bool = True
-) -> tuple[PublishedSetting, PublishedParams]:
-    """Reads the zips of one or both policies.
-
-    Raises:
-      UserError: a file cannot be read, or is not a policy of this kind.
-    """
-    depth_policy = _read_policy(depth, "depth", DEPTH_WIDTH, 2)
-    size_policy = _read_policy(size, "size", SIZE_WIDTH, len(SIZES))
-    setting = PublishedSetting(
-        depth=None if depth_policy is None else depth_policy.activation,
-        size=None if size_policy is None else size_policy.activation,
-        constant_length=constant_length,
-    )
-    params = PublishedParams(
-        depth=None if depth_policy is None else depth_policy.actor,
-        size=None if size_policy is None else size_policy.actor,
-    )
-    return setting, params
-
-
-def smallest_cycle(setting: PublishedSetting, base: CycleConfig) -> CycleConfig:
-    """`base` with the beam width, levels and sizes that the policies choose among."""
-    return dataclasses.replace(
-        base,
-        beam_width=BEAM_WIDTH,
-        max_levels=setting.fixed_levels if setting.depth is None else levels_of(MOST_ROUNDS),
-        sizes=(setting.fixed_size,) if setting.size is None else SIZES,
-    )
-
-
-def check(setting: PublishedSetting, config: CycleConfig) -> None:
-    """Raises UserError unless a cycle has what the policies choose among.
-
-    A cycle of 12 levels will do, though the published code drafts up to 13.
-    """
-    levels = setting.fixed_levels if setting.depth is None else MOST_ROUNDS
-    sizes = (setting.fixed_size,) if setting.size is None else SIZES
-    lacking = sorted(set(sizes) - set(config.sizes))
-    if config.beam_width != BEAM_WIDTH or config.max_levels < levels or lacking:
-        wanted = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}, {sizes[1]} ... {sizes[-1]}"
-        raise UserError(
-            f"The published policies need a cycle of beam width {BEAM_WIDTH}, at least {levels} "
-            f"levels and sizes {wanted}; this one has beam width {config.beam_width}, "
-            f"{config.max_levels} levels and sizes {config.sizes}."
-        )
-
-
-@functools.cache
-def controller(config: CycleConfig, setting: PublishedSetting) -> Controller:
-    """The policies' likeliest choices; params are `Params`. Equal arguments give the same object.
-
-    Raises:
-      UserError: the cycle lacks what the policies choose among.
-    """
-    check(setting, config)
-    return Controller(
-        init=lambda: (),
-        keep_drafting=functools.partial(_keep_drafting, config, setting),
-        choose_size=functools.partial(_choose_size, config, setting),
-        update=lambda state, outcome: state,
-    )
-
-
-def depth_observation(
-    level_score_WW: jax.Array, levels: jax.Array, length: jax.Array, constant_length: bool
-) -> jax.Array:
-    """f32 [128]; arguments as in `cycle.observe.depth_observation`, W = 10."""
-    seen = CONSTANT_LENGTH if constant_length else length
-    return _with_scalars(_padded(level_score_WW), levels, jnp.asarray(seen), DEPTH_SCALARS)
-
-
-def size_observation(score_DWW: jax.Array, levels: jax.Array, length: jax.Array) -> jax.Array:
-    """f32 [1268]; arguments as in `cycle.observe.size_observation`, W = 10."""
-    drafted = jnp.arange(score_DWW.shape[0])[:, None, None] < levels
-    score_DWW = jnp.where(drafted, _padded(score_DWW), 0.0)
-    flat = jnp.concatenate([score_DWW[0, 0], score_DWW[1:].reshape(-1)])[:NODES]
-    flat = jnp.pad(flat, (0, NODES - flat.shape[0]))
-    return _with_scalars(flat, levels, length, SIZE_SCALARS)
-
-
-def logits(
-    layers: tuple[Layer, ...], activation: Activation, observation_O: jax.Array
-) -> jax.Array:
-    """f32 [A]."""
-    value = observation_O
-    bend = jnp.tanh if activation == "tanh" else jax.nn.relu
-    for layer in layers[:-1]:
-        value = bend(value @ layer.kernel + layer.bias)
-    return value @ layers[-1].kernel + layers[-1].bias
-
-
-def _read_policy(path: Path | None, name: str, width: int, actions: int) -> ZipPolicy | None:
-    policy = None if path is None else read_zip(path)
-    if policy is None or (policy.observation_width, policy.action_count) == (width, actions):
-        return policy
-    raise UserError(
-        f"{path} reads {policy.observation_width} numbers and chooses among "
-        f"{policy.action_count}; a published {name} policy reads {width} and chooses among "
-        f"{actions}."
-    )
-
-
-def _keep_drafting(
-    config: CycleConfig,
-    setting: PublishedSetting,
-    params: PublishedParams,
-    state: tuple[()],
-    view: LevelView,
-) -> jax.Array:
-    activation = setting.depth
-    if activation is None:
-        return view.levels < setting.fixed_levels
-
-    def ask() -> jax.Array:
-        seen_O = depth_observation(view.score, view.levels, view.length, setting.constant_length)
-        return jnp.argmax(logits(params.depth, activation, seen_O)) == 1
-
-    asked = jnp.isin(view.levels, jnp.array([levels_of(rounds) for rounds in DECISION_ROUNDS]))
-    go_on = jax.lax.cond(asked, ask, lambda: jnp.bool_(True))
-    return go_on & (view.levels < min(levels_of(MOST_ROUNDS), config.max_levels))
-
-
-def _choose_size(
-    config: CycleConfig,
-    setting: PublishedSetting,
-    params: PublishedParams,
-    state: tuple[()],
-    view: TreeView,
-) -> jax.Array:
-    if setting.size is None:
-        return jnp.int32(config.sizes.index(setting.fixed_size))
-    index_A = jnp.array([config.sizes.index(size) for size in SIZES], jnp.int32)
-    seen_O = size_observation(view.score, view.levels, view.length)
-    return index_A[jnp.argmax(logits(params.size, setting.size, seen_O))]
-
-
-def _padded(score: jax.Array) -> jax.Array:
-    """Scores with 0 where there is no node, as the published code fills its buffer."""
-    return jnp.where(jnp.isfinite(score), score, 0.0)
-
-
-def _with_scalars(score: jax.Array, levels: jax.Array, length: jax.Array, copies: int) -> jax.Array:
-    rounds = levels - levels_of(0)
-    scalars = [length / LENGTH_SCALE, rounds / ROUNDS_SCALE]
-    parts = [jnp.broadcast_to(value, (copies,)) for value in scalars]
-    return jnp.concatenate([score.reshape(-1), *parts]).astype(jnp.float32)

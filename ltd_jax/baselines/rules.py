@@ -1,221 +1,333 @@
-"""The compared methods that learn nothing: rules that stop drafting, under one fixed size.
+"""The compared methods that learn nothing: policies that stop drafting by a rule (paper Sec. 5).
 
-Every rule is a `Controller` whose settings are traced arrays, so all settings of a rule share one
-compiled cycle. Levels count draft passes; a rule is asked after every pass. What a rule remembers
-over cycles starts anew with every prompt. Sources and the paper's settings are in `catalogue`.
+A method's fields are its settings, its defaults the published ones for the paper's cycle of at most
+12 levels; all settings of a method share one compiled cycle. `published` scales them to a cycle: of
+D levels one of L takes ceil(L * D / 12), and sizes are EAGLE-3's. Thresholds are not scaled: they
+are probabilities or nats. `grid` gives the settings that tuning tries, at most 25; five sizes are
+among them wherever a method leaves the size fixed, so that none loses for the size that the paper's
+comparison gave it. Sources are in `catalogue`.
 
     DDD          stop after some levels when the newest frontier's probability mass is low
     SVIP         stop when the draft's distribution behind the best new node is too flat
     GammaTune    as many levels as a running mean of accepted tokens asks for
-    EMA tiers    one of a few settings, up and down by a running mean with hysteresis
+    Tiers        one of a few settings, up and down by a running mean with hysteresis
 """
 
-import functools
+import itertools
+import math
+from typing import Any, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from ltd_jax.config import CycleConfig
-from ltd_jax.policies.policy import Controller, LevelView, Outcome
+from ltd_jax.files import UserError
+from ltd_jax.policies.policy import LevelView, Outcome, Policy, TreeView, check_size, size_index
+from ltd_jax.presets import PAPER_EAGLE3, eagle3_default
 
+PAPER_LEVELS = 12  # most levels of the compared methods (Sec. 5)
 ROUNDING = 1e-6  # 0.8 * 7 + 0.2 * 2 lies a hair above 6 in floating point; a ceil must not see it
+CHECKS = 16  # DDD's checks are filled up to a multiple of it
+
+AnyPolicy = TypeVar("AnyPolicy", bound=Policy)
 
 
-@struct.dataclass
-class MassParams:
-    """DDD: stop after a checked level if log(mass of the frontier) < threshold."""
-
-    threshold: jax.Array  # f32 [] nats
-    checked: jax.Array  # [D] bool, levels after which the rule is asked
-    most: jax.Array  # i32 [] levels
-    size: jax.Array  # i32 [] index into config.sizes
+def scale_levels(levels: int, config: CycleConfig) -> int:
+    """A source's number of levels for a cycle of fewer levels."""
+    scaled = math.ceil(levels * config.max_levels / PAPER_LEVELS)
+    return min(max(scaled, 1), config.max_levels)
 
 
-@struct.dataclass
-class EntropyParams:
-    """SVIP: stop if sqrt(scale * entropy) > threshold."""
-
-    threshold: jax.Array  # f32 []
-    scale: jax.Array  # f32 [] per nat
-    most: jax.Array  # i32 []
-    size: jax.Array  # i32 []
+def size_for(nodes: float, config: CycleConfig) -> int:
+    """The smallest size of at least so many nodes, or the largest there is."""
+    return next((size for size in config.sizes if size >= nodes), config.sizes[-1])
 
 
-@struct.dataclass
-class GammaParams:
-    """GammaTune; with a confidence above 0 GammaTune+."""
-
-    start: jax.Array  # f32 [] levels of a prompt's first cycle
-    share: jax.Array  # f32 [] of the newest cycle in the running mean
-    step: jax.Array  # f32 [] levels more after a cycle in which every level was accepted
-    least: jax.Array  # f32 []
-    most: jax.Array  # f32 []
-    confidence: jax.Array  # f32 [] stop early where the best new node's own probability is less
-    size: jax.Array  # i32 []
+def five_sizes(config: CycleConfig) -> list[int]:
+    """Sizes from the smallest tree to the largest, evenly among a cycle's."""
+    sizes = [size for size in config.sizes if size > 0] or [0]
+    return [sizes[round(place)] for place in np.linspace(0, len(sizes) - 1, 5)]
 
 
-@struct.dataclass
-class GammaState:
-    """Of GammaTune."""
-
-    levels: jax.Array  # f32 [] of this cycle; 0 = no cycle yet
-    mean: jax.Array  # f32 [] running mean of accepted tokens
-    outcome: Outcome  # of the last cycle
-    frontier: jax.Array  # [W] f32 scores of the newest level's best nodes
-    confidence: jax.Array  # f32 [] own probability of the newest level's best node
-
-
-@struct.dataclass
-class TierParams:
-    """EMA tiers: A settings, from few levels to many."""
-
-    levels: jax.Array  # [A] i32, rising
-    size: jax.Array  # [A] i32 indices into config.sizes
-    start: jax.Array  # i32 [] the first tier
-    share: jax.Array  # f32 [] of the newest cycle in the running mean
-    every: jax.Array  # i32 [] cycles between two changes
-    warm_up: jax.Array  # i32 [] cycles before the first change
-    up: jax.Array  # f32 [] go up if mean > levels - 0.5 + up
-    down: jax.Array  # f32 [] go down if mean <= levels of the tier below - 0.5 + down
+def vary_with_size(
+    policy: AnyPolicy, name: str, values: tuple[float, ...], config: CycleConfig
+) -> list[AnyPolicy]:
+    """A policy with every value of one field, each with five sizes."""
+    return [
+        policy.replace(**{name: value, "size": size})
+        for value, size in itertools.product(values, five_sizes(config))
+    ]
 
 
-@struct.dataclass
-class TierState:
-    """Of EMA tiers."""
+def require(
+    name: str, value: Any, *, least: float, most: float = math.inf, whole: bool = False
+) -> None:
+    """Raises UserError where a setting's number lies outside a range, or is not whole."""
+    if least <= value <= most and not (whole and value % 1 != 0):
+        return
+    kind = "a whole number" if whole else "a number"
+    upper = "" if most == math.inf else f" and at most {most:g}"
+    raise UserError(f"{name} is {float(value):g} but must be {kind} of at least {least:g}{upper}.")
 
-    tier: jax.Array  # i32 []; -1 = no cycle yet
-    mean: jax.Array  # f32 [] running mean of accepted tokens
-    cycles: jax.Array  # i32 [] done
-    accepted: jax.Array  # i32 [] in the last cycle
+
+@struct.dataclass(kw_only=True)
+class FixedSize(Policy):
+    """The base of methods that only stop drafting: at most so many levels, always one size."""
+
+    most_levels: jax.Array | int = PAPER_LEVELS
+    size: jax.Array | int = PAPER_EAGLE3.size
+
+    def check(self, config: CycleConfig) -> None:
+        require("most_levels", self.most_levels, least=1, most=config.max_levels, whole=True)
+        check_size(self.size, config)
+
+    def choose_size(self, history: Any, view: TreeView, config: CycleConfig) -> jax.Array:
+        return size_index(self.size, config)
 
 
-def frontier_mass(score_WW: jax.Array) -> jax.Array:
+@struct.dataclass(kw_only=True)
+class DDD(FixedSize):
+    """Dynamic depth decoding (arXiv 2409.00142): checks the frontier's mass after some levels.
+
+    Stops after one of them where log(mass of the frontier) < threshold.
+    """
+
+    threshold: jax.Array | float = -0.3  # nats
+    checks: Any = (5, 7, 9)  # [C] i32 levels
+
+    @classmethod
+    def published(cls, config: CycleConfig) -> Self:
+        """Of LTD's comparison, scaled."""
+        checks = tuple(dict.fromkeys(scale_levels(levels, config) for levels in (5, 7, 9)))
+        size = eagle3_default(config).size
+        return cls(checks=checks, most_levels=config.max_levels, size=size)
+
+    def grid(self, config: CycleConfig) -> list[Self]:
+        """Thresholds, checked after every level."""
+        always = self.replace(checks=tuple(range(1, config.max_levels + 1)))
+        return vary_with_size(always, "threshold", (-0.3, -0.6, -1.0, -1.5, -2.5), config)
+
+    def check(self, config: CycleConfig) -> None:
+        super().check(config)
+        for levels in self.checks:
+            require("checks", levels, least=1, most=config.max_levels, whole=True)
+
+    def traced(self) -> Self:
+        """With its checks as an array, the last one repeated: all settings share one program."""
+        checks_C = np.asarray(self.checks, np.int32)
+        filled_C = np.pad(checks_C, (0, -len(checks_C) % CHECKS), mode="edge")
+        return super().traced().replace(checks=jnp.asarray(filled_C))
+
+    def keep_drafting(self, history: Any, view: LevelView, config: CycleConfig) -> jax.Array:
+        is_checked = jnp.any(jnp.asarray(self.checks) == view.levels)
+        is_low = frontier_mass(view.log_prob) < self.threshold
+        return (view.levels < self.most_levels) & ~(is_checked & is_low)
+
+
+def frontier_mass(log_prob_WW: jax.Array) -> jax.Array:
     """Log of the probability mass of a level's W best nodes, which the next pass would read."""
-    return jax.nn.logsumexp(jax.lax.top_k(score_WW.reshape(-1), score_WW.shape[0])[0])
+    best_W = jax.lax.top_k(log_prob_WW.reshape(-1), log_prob_WW.shape[0])[0]
+    return jax.nn.logsumexp(best_W)
 
 
-@functools.cache
-def mass_rule() -> Controller:
-    """DDD, dynamic depth decoding (arXiv 2409.00142); params are `MassParams`."""
+@struct.dataclass(kw_only=True)
+class SVIP(FixedSize):
+    """SVIP (arXiv 2411.18462), as its code and LTD have it: stops where the draft is unsure.
 
-    def keep_drafting(params: MassParams, state: tuple[()], view: LevelView) -> jax.Array:
-        asked = params.checked[view.levels - 1]
-        low = frontier_mass(view.score) < params.threshold
-        return (view.levels < params.most) & ~(asked & low)
-
-    return _fixed_size(keep_drafting)
-
-
-@functools.cache
-def entropy_rule() -> Controller:
-    """SVIP (arXiv 2411.18462), as its code and LTD have it; params are `EntropyParams`.
-
-    The entropy is that of the draft's distribution which the newest level's best node is from. By
-    Pinsker's inequality 1 - sqrt(scale * entropy) bounds the chance that it is accepted.
+    Stops where sqrt(scale * entropy) > threshold, with the entropy of the draft's distribution that
+    the newest level's best node is from. By Pinsker's inequality 1 - sqrt(scale * entropy) bounds
+    the chance that it is accepted.
     """
 
-    def keep_drafting(params: EntropyParams, state: tuple[()], view: LevelView) -> jax.Array:
-        row = jnp.argmax(view.score) // view.score.shape[0]
-        doubt = jnp.sqrt(params.scale * jnp.maximum(view.entropy[row], 0))
-        return (view.levels < params.most) & ~(doubt > params.threshold)
+    threshold: jax.Array | float = 0.3
+    scale: jax.Array | float = 0.15  # per nat
 
-    return _fixed_size(keep_drafting)
+    @classmethod
+    def published(cls, config: CycleConfig) -> Self:
+        """Of its code and LTD's comparison."""
+        return cls(most_levels=config.max_levels, size=eagle3_default(config).size)
+
+    def grid(self, config: CycleConfig) -> list[Self]:
+        """Thresholds."""
+        return vary_with_size(self, "threshold", (0.2, 0.3, 0.4, 0.55, 0.75), config)
+
+    def check(self, config: CycleConfig) -> None:
+        super().check(config)
+        require("scale", self.scale, least=0)
+
+    def keep_drafting(self, history: Any, view: LevelView, config: CycleConfig) -> jax.Array:
+        row = jnp.argmax(view.log_prob) // view.log_prob.shape[0]
+        doubt = jnp.sqrt(self.scale * jnp.maximum(view.entropy[row], 0))
+        return (view.levels < self.most_levels) & ~(doubt > self.threshold)
 
 
-@functools.cache
-def gamma_rule(config: CycleConfig) -> Controller:
-    """GammaTune and GammaTune+ (arXiv 2504.00030); params are `GammaParams`.
+@struct.dataclass
+class GammaHistory:
+    """What GammaTune remembers."""
 
-    With the last cycle's accepted A of its drafted levels L:
+    levels: jax.Array  # f32 [] of this cycle
+    mean: jax.Array  # f32 [] running mean of accepted tokens
+    frontier: jax.Array  # [W] f32 log-probabilities of the newest level's best nodes
+    confidence: jax.Array  # f32 [] the newest level's best node's probability given its parent
 
-        A = L    levels <- min(levels + step, most), the mean stays
-        A < L    mean <- clip((1 - share) mean + share A, least, most), levels <- ceil(mean)
+
+@struct.dataclass(kw_only=True)
+class GammaTune(FixedSize):
+    """GammaTune (arXiv 2504.00030), and with a confidence above 0 GammaTune+.
+
+    After a cycle that accepted A of its L drafted levels:
+
+        A = L    levels <- min(levels + step, most_levels), the mean stays
+        A < L    mean <- clip((1 - share) mean + share A, least_levels, most_levels)
+                 levels <- ceil(mean)
     """
 
-    def init() -> GammaState:
-        zero, none = jnp.float32(0), jnp.int32(0)
-        frontier_W = jnp.zeros(config.beam_width, jnp.float32)
-        return GammaState(zero, zero, Outcome(none, none, none), frontier_W, zero)
+    start: jax.Array | int = 8  # levels of a text's first cycle
+    share: jax.Array | float = 0.2  # of the newest cycle in the running mean
+    step: jax.Array | float = 2.0  # levels more after a cycle in which every level was accepted
+    least_levels: jax.Array | int = 4
+    confidence: jax.Array | float = 0.0  # stop where the best new node's own probability is less
 
-    def notice(params: GammaParams, state: GammaState, view: LevelView) -> GammaState:
-        planned = _next_gamma(params, state)
-        is_first = view.levels == 1
-        keep_old = lambda new, old: jnp.where(is_first, new, old)
-        above_W = jnp.where(is_first, 0.0, state.frontier)  # the root's score is 0
-        best, width = jnp.argmax(view.score), config.beam_width
-        return state.replace(
-            levels=keep_old(planned.levels, state.levels),
-            mean=keep_old(planned.mean, state.mean),
-            frontier=jax.lax.top_k(view.score.reshape(-1), width)[0],
-            confidence=jnp.exp(jnp.max(view.score) - above_W[best // width]),
+    @classmethod
+    def published(cls, config: CycleConfig, confidence: float = 0.0) -> Self:
+        """From half to 1.5 times EAGLE-3's levels (Sec. 5)."""
+        start, size = eagle3_default(config)
+        return cls(
+            start=start,
+            step=float(scale_levels(2, config)),
+            least_levels=-(-start // 2),
+            most_levels=min(start + start // 2, config.max_levels),
+            confidence=confidence,
+            size=size,
         )
 
-    def keep_drafting(params: GammaParams, state: GammaState, view: LevelView) -> jax.Array:
-        return (view.levels < state.levels) & (state.confidence >= params.confidence)
+    def grid(self, config: CycleConfig) -> list[Self]:
+        """Shares, or GammaTune+'s confidences, with any number of levels."""
+        wide = self.replace(least_levels=1, step=1.0, most_levels=config.max_levels)
+        if self.confidence > 0:
+            return vary_with_size(wide, "confidence", (0.2, 0.3, 0.4, 0.55, 0.7), config)
+        return vary_with_size(wide, "share", (0.1, 0.2, 0.3, 0.5, 0.8), config)
 
-    return _fixed_size(keep_drafting)._replace(
-        init=init, notice=notice, update=lambda state, outcome: state.replace(outcome=outcome)
-    )
+    def check(self, config: CycleConfig) -> None:
+        super().check(config)
+        require("start", self.start, least=1, most=config.max_levels, whole=True)
+        require("least_levels", self.least_levels, least=0, most=config.max_levels, whole=True)
+        require("share", self.share, least=0, most=1)
+        require("step", self.step, least=0)
+        require("confidence", self.confidence, least=0, most=1)
 
+    def init_history(self, config: CycleConfig) -> GammaHistory:
+        start, frontier_W = jnp.float32(self.start), jnp.zeros(config.beam_width, jnp.float32)
+        return GammaHistory(start, start, frontier_W, jnp.float32(0))
 
-def _next_gamma(params: GammaParams, state: GammaState) -> GammaState:
-    """Levels and mean of the cycle that begins."""
-    accepted = state.outcome.accepted.astype(jnp.float32)
-    is_full = state.outcome.accepted == state.outcome.levels
-    blend = (1 - params.share) * state.mean + params.share * accepted
-    mean = jnp.where(is_full, state.mean, jnp.clip(blend, params.least, params.most))
-    grown = jnp.minimum(state.levels + params.step, params.most)
-    levels = jnp.where(is_full, grown, jnp.maximum(jnp.ceil(mean - ROUNDING), 1))
-    fresh = state.levels == 0
-    return state.replace(
-        levels=jnp.where(fresh, params.start, levels), mean=jnp.where(fresh, params.start, mean)
-    )
+    def observe_level(
+        self, history: GammaHistory, view: LevelView, config: CycleConfig
+    ) -> GammaHistory:
+        above_W = jnp.where(view.levels == 1, 0.0, history.frontier)  # the root's is 0
+        best, width = jnp.argmax(view.log_prob), config.beam_width
+        return history.replace(
+            frontier=jax.lax.top_k(view.log_prob.reshape(-1), width)[0],
+            confidence=jnp.exp(jnp.max(view.log_prob) - above_W[best // width]),
+        )
 
+    def keep_drafting(
+        self, history: GammaHistory, view: LevelView, config: CycleConfig
+    ) -> jax.Array:
+        return (view.levels < history.levels) & (history.confidence >= self.confidence)
 
-@functools.cache
-def tier_rule() -> Controller:
-    """SGLang's adaptive speculation over (levels, size) tiers; params are `TierParams`."""
-
-    def init() -> TierState:
-        return TierState(jnp.int32(-1), jnp.float32(0), jnp.int32(0), jnp.int32(0))
-
-    def notice(params: TierParams, state: TierState, view: LevelView) -> TierState:
-        planned = _next_tier(params, state)
-        return jax.tree.map(lambda new, old: jnp.where(view.levels == 1, new, old), planned, state)
-
-    return Controller(
-        init=init,
-        keep_drafting=lambda params, state, view: view.levels < params.levels[state.tier],
-        choose_size=lambda params, state, view: params.size[state.tier],
-        update=lambda state, outcome: state.replace(
-            accepted=outcome.accepted, cycles=state.cycles + 1
-        ),
-        notice=notice,
-    )
-
-
-def _next_tier(params: TierParams, state: TierState) -> TierState:
-    """Tier and mean of the cycle that begins."""
-    fresh = state.tier < 0
-    tier = jnp.where(fresh, params.start, state.tier)
-    before = jnp.where(fresh, params.levels[tier] - 1.0, state.mean)
-    mean = (1 - params.share) * before + params.share * state.accepted
-    mean = jnp.where(fresh, before, mean)
-    done = state.cycles - params.warm_up
-    may_change = ~fresh & (done > 0) & (done % params.every == 0)
-    below = params.levels[jnp.maximum(tier - 1, 0)]
-    goes_down = (tier > 0) & (mean <= below - 0.5 + params.down)
-    goes_up = (tier + 1 < params.levels.shape[0]) & (mean > params.levels[tier] - 0.5 + params.up)
-    change = jnp.where(goes_down, -1, jnp.where(goes_up, 1, 0))
-    return state.replace(tier=tier + jnp.where(may_change, change, 0), mean=mean)
+    def update_history(
+        self, history: GammaHistory, outcome: Outcome, config: CycleConfig
+    ) -> GammaHistory:
+        is_full = outcome.accepted == outcome.levels
+        blend = (1 - self.share) * history.mean + self.share * outcome.accepted
+        clipped = jnp.clip(blend, self.least_levels, self.most_levels)
+        mean = jnp.where(is_full, history.mean, clipped)
+        grown = jnp.minimum(history.levels + self.step, self.most_levels)
+        fitting = jnp.maximum(jnp.ceil(mean - ROUNDING), 1)
+        return history.replace(levels=jnp.where(is_full, grown, fitting), mean=mean)
 
 
-def _fixed_size(keep_drafting) -> Controller:
-    """A rule that only stops drafting, over the size in its params."""
-    return Controller(
-        init=lambda: (),
-        keep_drafting=keep_drafting,
-        choose_size=lambda params, state, view: params.size,
-        update=lambda state, outcome: state,
-    )
+@struct.dataclass
+class TierHistory:
+    """What the tiers remember."""
+
+    tier: jax.Array  # i32 [] of this cycle
+    mean: jax.Array  # f32 [] running mean of accepted tokens
+    cycles: jax.Array  # i32 [] done
+
+
+@struct.dataclass(kw_only=True)
+class Tiers(Policy):
+    """SGLang's adaptive speculation, over A tiers of levels and sizes.
+
+    One tier up where mean > levels - 0.5 + up, one down where mean <= levels of the tier below
+    - 0.5 + down.
+    """
+
+    levels: Any = (1, 3, 7)  # [A] i32, rising
+    sizes: Any = (20, 20, 20)  # [A] i32, the paper's smallest that hold a chain of these levels
+    start: jax.Array | int = 1  # the first tier
+    share: jax.Array | float = 0.2  # of the newest cycle in the running mean
+    every: jax.Array | int = 5  # cycles between two changes
+    warm_up: jax.Array | int = 10  # cycles before the first change
+    up: jax.Array | float = 0.0
+    down: jax.Array | float = -0.25
+
+    @classmethod
+    def published(cls, config: CycleConfig) -> Self:
+        """SGLang's, scaled; sizes hold a chain of the tier's levels."""
+        levels = tuple(dict.fromkeys(scale_levels(count, config) for count in (1, 3, 7)))
+        sizes = tuple(size_for(count, config) for count in levels)
+        return cls(levels=levels, sizes=sizes, start=len(levels) // 2)
+
+    def grid(self, config: CycleConfig) -> list[Self]:
+        """Trees up to four times as wide as a chain, and how readily levels grow."""
+        return [
+            self.replace(
+                sizes=tuple(size_for(wide * count, config) for count in self.levels), up=up
+            )
+            for wide, up in itertools.product((1, 1.5, 2, 3, 4), (-0.5, -0.25, 0.0, 0.25, 0.5))
+        ]
+
+    def check(self, config: CycleConfig) -> None:
+        for count in self.levels:
+            require("levels", count, least=1, most=config.max_levels, whole=True)
+        levels, sizes = [int(count) for count in self.levels], list(self.sizes)
+        if len(levels) != len(sizes) or levels != sorted(set(levels)):
+            raise UserError("levels must rise and have one size each, like levels=1/3,sizes=2/8.")
+        if not (0 <= self.start < len(levels) and self.start % 1 == 0):
+            raise UserError(
+                f"start is {self.start:g} but the tiers are numbered 0 to {len(levels) - 1}."
+            )
+        for size in sizes:
+            check_size(size, config)
+        require("share", self.share, least=0, most=1)
+        require("every", self.every, least=1, whole=True)
+        require("warm_up", self.warm_up, least=0, whole=True)
+
+    def init_history(self, config: CycleConfig) -> TierHistory:
+        first = jnp.asarray(self.levels)[self.start]
+        return TierHistory(jnp.int32(self.start), jnp.float32(first - 1.0), jnp.int32(0))
+
+    def keep_drafting(
+        self, history: TierHistory, view: LevelView, config: CycleConfig
+    ) -> jax.Array:
+        return view.levels < jnp.asarray(self.levels)[history.tier]
+
+    def choose_size(self, history: TierHistory, view: TreeView, config: CycleConfig) -> jax.Array:
+        return size_index(jnp.asarray(self.sizes)[history.tier], config)
+
+    def update_history(
+        self, history: TierHistory, outcome: Outcome, config: CycleConfig
+    ) -> TierHistory:
+        levels_A, tier, cycles = jnp.asarray(self.levels), history.tier, history.cycles + 1
+        mean = (1 - self.share) * history.mean + self.share * outcome.accepted
+        over = cycles - self.warm_up
+        may_change = (over > 0) & (over % self.every == 0)
+        below = levels_A[jnp.maximum(tier - 1, 0)]
+        goes_down = (tier > 0) & (mean <= below - 0.5 + self.down)
+        goes_up = (tier + 1 < levels_A.shape[0]) & (mean > levels_A[tier] - 0.5 + self.up)
+        change = jnp.where(goes_down, -1, jnp.where(goes_up, 1, 0))
+        return TierHistory(tier + jnp.where(may_change, change, 0), mean, cycles)

@@ -1,22 +1,17 @@
-"""Examples for the compared classifiers from recorded traces: features as decoding sees them.
+"""Training and tuning the compared methods: examples, classifiers, calibration, settings.
+
+In go traces and simulators; out come `Classifiers` and policies at their best settings, all tuned
+with the same budget.
 
 A trace holds the full tree of most levels at every position, so no label is cut short by a setting
-that was decoded with. A label is left out where the text ends before it is known.
+that was decoded with. A label is left out where the text ends before it is known. Classifiers learn
+by binary cross-entropy with AdamW from as many yes as no; features are standardised for training,
+and the scale is folded into the first layer afterwards, so that decoding pays nothing for it. The
+calibration says that a node at a level is accepted with its path probability to a power, one power
+per level, so the order of the nodes within a level stays.
 """
-# DOC """Calibration of the draft: a node at a level is accepted with probability score ** power.
-# DOC
-# DOC One power per level; the order of the nodes within a level stays. Fitted by binary cross-entropy
-# DOC over all nodes of a trace.
-# DOC """
-# DOC """Training the compared classifiers: binary cross-entropy with AdamW, and how good they are.
-# DOC
-# DOC Features are standardised for training; the scale is folded into the first layer afterwards, so that
-# DOC decoding pays nothing for it.
-# DOC """
-# DOC """Training the compared classifiers for a pair: record, fit, judge on other texts, save."""
-# DOC """Tuning the compared methods: settings tried on a replay, all with the same budget."""
 
-import functools
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -30,17 +25,22 @@ from flax import struct
 
 from ltd_jax import presets
 from ltd_jax.baselines import catalogue, classifiers
-from ltd_jax.baselines.catalogue import Family, Setting
-from ltd_jax.baselines.classifiers import Parts
+from ltd_jax.baselines.catalogue import Baseline, Needs
+from ltd_jax.baselines.classifiers import Classifiers
 from ltd_jax.config import CycleConfig, HeadConfig
 from ltd_jax.files import UserError
-from ltd_jax.policies.networks import output
-from ltd_jax.policies.policy import Controller, LevelView
+from ltd_jax.policies.networks import layers_of, output
+from ltd_jax.policies.policy import NO_NODE, LevelView, Policy
 from ltd_jax.replay import profile, simulate
 from ltd_jax.replay import trace as traces
 from ltd_jax.replay.profile import Overhead
 from ltd_jax.replay.simulate import Simulator
 from ltd_jax.replay.trace import Trace
+
+POWERS = np.geomspace(0.25, 4.0, 81)  # of the calibration
+MOST_POSITIONS = 2000  # that a calibration is fitted to
+BINS = 10
+LEAST_CHANCE = 1e-6
 
 
 @struct.dataclass
@@ -51,11 +51,70 @@ class Examples:
     label: np.ndarray  # [examples] bool
 
 
+class Quality(NamedTuple):
+    """Of a classifier on examples that it was not trained on."""
+
+    auc: float  # chance that a yes is ranked above a no; 0.5 = chance
+    balanced_accuracy: float  # mean of both labels' shares found, at 0.5; 0.5 = chance
+    examples: int
+    positives: float  # share
+
+
+def train_classifiers(
+    train: Trace,
+    validation: Trace,
+    config: CycleConfig,
+    *,
+    seed: int = 0,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Classifiers:
+    """Trains all three and calibrates the draft; says in the provenance how good they are.
+
+    Args:
+      train: with the draft's outputs, as is `validation`, which the quality is measured on.
+      config: the cycle that both were recorded with.
+
+    Raises:
+      UserError: a text is too short to tell yes from no, or the outputs were not recorded.
+    """
+    for trace in (train, validation):
+        traces.check(trace, config)
+    networks: dict[str, Any] = {}
+    quality = {}
+    for done, name in enumerate(classifiers.NETWORKS, 1):
+        examples = EXAMPLES[name](train)
+        head = head_config(name, examples.feature.shape[-1])
+        network = classifiers.NETWORKS[name](head.width)
+        networks[name] = fit_classifier(network, examples, head, seed)
+        checked = EXAMPLES[name](validation)
+        quality[name] = classifier_quality(network, networks[name], checked)._asdict()
+        progress(done / len(classifiers.NETWORKS))
+    power_D = fit_calibration(train, seed)
+    before, after = (
+        calibration_error(validation, power, seed) for power in (np.ones_like(power_D), power_D)
+    )
+    recorded = {key: train.provenance.get(key) for key in ("prompts", "new_tokens", "date")}
+    provenance = {
+        "fingerprint": train.provenance.get("fingerprint"),
+        "quality": quality,
+        "calibration_error": {"before": before, "after": after},
+        "recorded": recorded,
+    }
+    return Classifiers(networks, power_D, config, provenance)
+
+
+def head_config(name: str, inputs: int) -> HeadConfig:
+    """How a classifier of so many inputs is trained."""
+    if name == "specdec":
+        return presets.specdec(inputs)
+    return {"disco": presets.DISCO, "c2t": presets.C2T}[name]
+
+
 def disco_examples(trace: Trace) -> Examples:
     """One per position and level but the last: does an accepted path reach beyond the level?"""
     path_PD = traces.agreeing_path(trace)
     levels = path_PD.shape[1]
-    feature = np.asarray(_disco_features(trace.score, trace.entropy))[:, : levels - 1]
+    feature = np.asarray(_disco_features(trace.log_prob, trace.entropy))[:, : levels - 1]
     known_PD = trace.continuation[:, 1:] >= 0
     label_PD = path_PD[:, 1:] != traces.NO_NODE
     return Examples(feature[known_PD], label_PD[known_PD])
@@ -68,7 +127,7 @@ def specdec_examples(trace: Trace) -> Examples:
       UserError: the trace was recorded without the draft's outputs.
     """
     if trace.hidden is None:
-        raise UserError("The trace holds no outputs of the draft; record it anew in another --out.")
+        raise UserError("The trace holds no outputs of the draft; record it with `with_hidden`.")
     path_PD = traces.agreeing_path(trace)
     width = trace.parent.shape[2]
     on_path_PDW = np.zeros(trace.parent.shape, bool)
@@ -84,18 +143,46 @@ def specdec_examples(trace: Trace) -> Examples:
 
 def c2t_examples(trace: Trace) -> Examples:
     """One per node: is it accepted?"""
-    feature = np.asarray(_node_features(trace.score, trace.entropy))
-    asked, label = nodes(trace)
-    return Examples(feature[asked], label[asked])
+    feature = np.asarray(_node_features(trace.log_prob, trace.entropy))
+    is_known, label = node_labels(trace)
+    return Examples(feature[is_known], label[is_known])
 
 
-def nodes(trace: Trace) -> tuple[np.ndarray, np.ndarray]:
+EXAMPLES = {"disco": disco_examples, "specdec": specdec_examples, "c2t": c2t_examples}
+
+
+def node_labels(trace: Trace) -> tuple[np.ndarray, np.ndarray]:
     """Of every node slot [P, D, W, W] bool: is its label known, and is it accepted?"""
     path_PD = traces.agreeing_path(trace)
     known_PD = trace.continuation >= 0
-    index_WW = np.arange(trace.score[0, 0].size).reshape(trace.score.shape[2:])
+    index_WW = np.arange(trace.log_prob[0, 0].size).reshape(trace.log_prob.shape[2:])
     label = path_PD[:, :, None, None] == index_WW
-    return (trace.score > -np.inf) & known_PD[:, :, None, None], label
+    return (trace.log_prob > NO_NODE) & known_PD[:, :, None, None], label
+
+
+@jax.jit
+@jax.vmap
+def _disco_features(log_prob_DWW: jax.Array, entropy_DW: jax.Array) -> jax.Array:
+    def features(log_prob_WW: jax.Array, entropy_W: jax.Array, levels: jax.Array) -> jax.Array:
+        view = LevelView(  # only these fields are read
+            log_prob=log_prob_WW,
+            levels=levels,
+            length=levels,
+            entropy=entropy_W,
+            hidden=None,
+            root_entropy=jnp.float32(0),
+            parent=jnp.zeros_like(entropy_W, jnp.int32),
+        )
+        return classifiers.disco_features(view)
+
+    return jax.vmap(features)(log_prob_DWW, entropy_DW, jnp.arange(1, log_prob_DWW.shape[0] + 1))
+
+
+@jax.jit
+@jax.vmap
+def _node_features(log_prob_DWW: jax.Array, entropy_DW: jax.Array) -> jax.Array:
+    levels_D = jnp.arange(1, log_prob_DWW.shape[0] + 1)
+    return jax.vmap(classifiers.node_features)(log_prob_DWW, entropy_DW, levels_D)
 
 
 def balanced(examples: Examples, most: int, seed: int) -> Examples:
@@ -114,84 +201,6 @@ def balanced(examples: Examples, most: int, seed: int) -> Examples:
     return Examples(examples.feature[rows], examples.label[rows])
 
 
-@jax.jit
-@partial(jax.vmap, in_axes=(0, 0))
-def _disco_features(score_DWW: jax.Array, entropy_DW: jax.Array) -> jax.Array:
-    return jax.vmap(lambda *row: classifiers.disco_features(_view(*row)))(
-        score_DWW, entropy_DW, jnp.arange(1, score_DWW.shape[0] + 1)
-    )
-
-
-@jax.jit
-@partial(jax.vmap, in_axes=(0, 0))
-def _node_features(score_DWW: jax.Array, entropy_DW: jax.Array) -> jax.Array:
-    levels_D = jnp.arange(1, score_DWW.shape[0] + 1)
-    return jax.vmap(classifiers.node_features)(score_DWW, entropy_DW, levels_D)
-
-
-def _view(score_WW: jax.Array, entropy_W: jax.Array, levels: jax.Array) -> LevelView:
-    """A level's view of which only these fields are read."""
-    width = score_WW.shape[0]
-    none = jnp.float32(0)
-    parent_W = jnp.zeros(width, jnp.int32)
-    return LevelView(score_WW, levels, levels, entropy_W, jnp.zeros((width, 0)), none, parent_W)
-
-
-POWERS = np.geomspace(0.25, 4.0, 81)
-MOST_POSITIONS = 2000
-BINS = 10
-LEAST = 1e-6
-
-
-def fit_calibration(trace: Trace, seed: int = 0) -> np.ndarray:
-    """The power of every level, f32 [D]; 1 where a level has no node."""
-    parts = _by_level(trace, seed)
-    return np.asarray([_best_power(*part) for part in parts], np.float32)
-
-
-def expected_error(trace: Trace, power_D: np.ndarray, seed: int = 0) -> float:
-    """Expected calibration error: mean over nodes of |said - happened| of their tenth."""
-    parts = _by_level(trace, seed)
-    said = np.concatenate([np.exp(p * score) for p, (score, _) in zip(power_D, parts, strict=True)])
-    happened = np.concatenate([label for _, label in parts])
-    tenth = np.minimum((said * BINS).astype(int), BINS - 1)
-    count = np.bincount(tenth, minlength=BINS)
-    gap = np.bincount(tenth, said, BINS) - np.bincount(tenth, happened, BINS)
-    return float(np.abs(gap).sum() / count.sum())
-
-
-def _by_level(trace: Trace, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per level: scores of its nodes and whether they are accepted."""
-    count = len(trace.remaining)
-    random = np.random.default_rng(seed)
-    rows = np.sort(random.permutation(count)[:MOST_POSITIONS])
-    known, label = (block[rows] for block in nodes(trace))
-    score = trace.score[rows]
-    return [
-        (score[:, level][known[:, level]].astype(np.float64), label[:, level][known[:, level]])
-        for level in range(score.shape[1])
-    ]
-
-
-def _best_power(score: np.ndarray, label: np.ndarray) -> float:
-    if not len(score):
-        return 1.0
-    losses = []
-    for power in POWERS:
-        chance = np.clip(np.exp(power * score), LEAST, 1 - LEAST)
-        losses.append(-np.where(label, np.log(chance), np.log1p(-chance)).mean())
-    return float(POWERS[int(np.argmin(losses))])
-
-
-class Quality(NamedTuple):
-    """Of a classifier on examples that it was not trained on."""
-
-    auc: float  # chance that a yes is ranked above a no; 0.5 = chance
-    balanced_accuracy: float  # mean of both labels' shares found, at 0.5; 0.5 = chance
-    examples: int
-    positives: float  # share
-
-
 def fit_classifier(network: nn.Module, examples: Examples, config: HeadConfig, seed: int) -> Any:
     """Linen variables of a network, trained on as many yes as no.
 
@@ -208,7 +217,7 @@ def fit_classifier(network: nn.Module, examples: Examples, config: HeadConfig, s
     return jax.device_get(folded(trained, mean, scale))
 
 
-@functools.partial(jax.jit, static_argnames=("network", "config"))
+@partial(jax.jit, static_argnames=("network", "config"))
 def _train(
     network: nn.Module,
     config: HeadConfig,
@@ -243,17 +252,12 @@ def _train(
 
 def folded(variables: Any, mean: np.ndarray, scale: np.ndarray) -> Any:
     """The same network for features that are not standardised."""
-    layers = dict(variables["params"])
+    layers, last = dict(variables["params"]), layers_of(variables)[-1]
     for name, layer in layers.items():
-        if layer["kernel"].shape[0] == len(mean) and name != last_layer(layers):
+        if layer["kernel"].shape[0] == len(mean) and name != last:
             kernel = layer["kernel"] / scale[:, None]
             layers[name] = {"kernel": kernel, "bias": layer["bias"] - mean @ kernel}
     return {"params": layers}
-
-
-def last_layer(layers: Any) -> str:
-    """The name of a network's last layer."""
-    return max(layers, key=lambda name: int(name.rsplit("_", 1)[1]))
 
 
 def classifier_quality(network: nn.Module, variables: Any, examples: Examples) -> Quality:
@@ -264,14 +268,14 @@ def classifier_quality(network: nn.Module, variables: Any, examples: Examples) -
             for part in np.array_split(examples.feature, max(len(examples.label) // 65536, 1))
         ]
     )
-    found, label = logits > 0, examples.label
-    accuracy = (found[label].mean() + (~found[~label]).mean()) / 2
+    says_yes, label = logits > 0, examples.label
+    accuracy = (says_yes[label].mean() + (~says_yes[~label]).mean()) / 2
     return Quality(auc(logits, label), float(accuracy), len(label), float(label.mean()))
 
 
 def auc(score: np.ndarray, label: np.ndarray) -> float:
     """Chance that a yes scores above a no; ties count half."""
-    values, place, counts = np.unique(score, return_inverse=True, return_counts=True)
+    _, place, counts = np.unique(score, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     rank = (last - (counts - 1) / 2)[place]  # mean rank of equal scores, from 1
     yes = int(label.sum())
@@ -279,74 +283,91 @@ def auc(score: np.ndarray, label: np.ndarray) -> float:
     return float((rank[label].sum() - yes * (yes + 1) / 2) / (yes * no))
 
 
-NAMES = ("disco", "specdec", "c2t")
+def fit_calibration(trace: Trace, seed: int = 0) -> np.ndarray:
+    """The power of every level, f32 [D], by cross-entropy; 1 where a level has no node."""
+    by_level = _nodes_by_level(trace, seed)
+    return np.asarray([best_power(log_prob, label) for log_prob, label in by_level], np.float32)
 
 
-def head_configs(hidden_size: int) -> dict[str, HeadConfig]:
-    """How each classifier is trained, for a draft's width."""
-    return {
-        "disco": presets.DISCO,
-        "specdec": presets.specdec(hidden_size),
-        "c2t": presets.C2T,
-    }
+def calibration_error(trace: Trace, power_D: np.ndarray, seed: int = 0) -> float:
+    """Expected calibration error: mean over nodes of |said - happened| of their tenth."""
+    by_level = _nodes_by_level(trace, seed)
+    said = np.concatenate(
+        [np.exp(power * log_prob) for power, (log_prob, _) in zip(power_D, by_level, strict=True)]
+    )
+    happened = np.concatenate([label for _, label in by_level])
+    tenth = np.minimum((said * BINS).astype(int), BINS - 1)
+    count = np.bincount(tenth, minlength=BINS)
+    gap = np.bincount(tenth, said, BINS) - np.bincount(tenth, happened, BINS)
+    return float(np.abs(gap).sum() / count.sum())
 
 
-def examples_of(name: str, trace: Trace) -> Examples:
-    """A classifier's examples in a trace."""
-    make = {"disco": disco_examples, "specdec": specdec_examples, "c2t": c2t_examples}
-    return make[name](trace)
+def best_power(log_prob: np.ndarray, label: np.ndarray) -> float:
+    """The power of `POWERS` under which some nodes' labels are likeliest."""
+    if not len(log_prob):
+        return 1.0
+    losses = []
+    for power in POWERS:
+        chance = np.clip(np.exp(power * log_prob), LEAST_CHANCE, 1 - LEAST_CHANCE)
+        losses.append(-np.where(label, np.log(chance), np.log1p(-chance)).mean())
+    return float(POWERS[int(np.argmin(losses))])
 
 
-class Tuned(NamedTuple):
-    """A method at one setting, and what the replay that it was tried on predicts."""
+def _nodes_by_level(trace: Trace, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Per level: log-probabilities of its nodes and whether they are accepted."""
+    random = np.random.default_rng(seed)
+    rows = np.sort(random.permutation(len(trace.length))[:MOST_POSITIONS])
+    known, label = (block[rows] for block in node_labels(trace))
+    log_prob = trace.log_prob[rows]
+    return [
+        (log_prob[:, level][known[:, level]].astype(np.float64), label[:, level][known[:, level]])
+        for level in range(log_prob.shape[1])
+    ]
 
-    family: Family
-    setting: Setting
-    controller: Controller
-    params: Any
-    overhead: Overhead
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tuned:
+    """A method at one setting, and what the simulator that it was tried on predicts."""
+
+    baseline: Baseline
+    policy: Policy
+    overhead: Overhead  # of its decisions
     tokens_per_second: float
 
 
 def at_published(
-    replay: Simulator,
-    config: CycleConfig,
-    family: Family,
-    parts: Parts,
-    own: Callable[[str, Controller, Any], Overhead],
+    simulator: Simulator,
+    baseline: Baseline,
+    needs: Needs,
+    overhead_of: Callable[[str, Policy], Overhead],
 ) -> Tuned:
-    """A method at its published setting.
+    """A method at its published settings.
 
     Args:
-      own: what the decisions of a method cost, by its name, controller and parameters.
+      overhead_of: what the decisions of a method cost, by its name and policy.
     """
-    setting = family.published(config)
-    controller, params = family.build(config, setting, parts)
-    cost = own(family.name, controller, params)
-    rate = _rate(profile.with_overhead(replay, cost), config, controller, params)
-    return Tuned(family, setting, controller, params, cost, float(rate))
+    policy = baseline.published(simulator.config, needs)
+    overhead = overhead_of(baseline.name, policy)
+    rate = _tokens_per_second(profile.with_overhead(simulator, overhead), policy)
+    return Tuned(baseline, policy, overhead, rate)
 
 
-def tune(replay: Simulator, config: CycleConfig, first: Tuned, parts: Parts) -> Tuned:
+def tune(simulator: Simulator, first: Tuned) -> Tuned:
     """The best of a method's grid by throughput; of equal ones the first.
 
     Args:
-      first: the method at its published setting, whose own time all settings share.
+      first: the method at its published settings, whose overhead all settings share.
     """
-    family = first.family
-    settings = [first.setting | given for given in family.grid(config)]
-    if len(settings) > catalogue.BUDGET:
-        raise ValueError(f"{family.name} has a grid of {len(settings)} settings.")
-    if not settings:
+    grid = first.baseline.grid(first.policy, simulator.config)
+    if len(grid) > catalogue.BUDGET:
+        raise ValueError(f"{first.baseline.name} has a grid of {len(grid)} settings.")
+    if not grid:
         return first
-    priced = profile.with_overhead(replay, first.overhead)
-    made = [family.build(config, setting, parts) for setting in settings]
-    controller = made[0][0]
-    rates = [float(_rate(priced, config, controller, params)) for _, params in made]
+    charged = profile.with_overhead(simulator, first.overhead)
+    rates = [_tokens_per_second(charged, policy) for policy in grid]
     chosen = int(np.argmax(rates))
-    found = (settings[chosen], controller, made[chosen][1], first.overhead, rates[chosen])
-    return Tuned(family, *found)
+    return dataclasses.replace(first, policy=grid[chosen], tokens_per_second=rates[chosen])
 
 
-def _rate(replay: Simulator, config: CycleConfig, controller: Controller, params: Any) -> jax.Array:
-    return simulate.throughput(simulate.run(replay, config, controller, params, learned=True))
+def _tokens_per_second(simulator: Simulator, policy: Policy) -> float:
+    return float(simulate.throughput(simulate.run(simulator, policy, charge_decisions=True)))

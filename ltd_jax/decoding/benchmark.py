@@ -1,14 +1,13 @@
 """Measuring decoding: methods take turns on every prompt, so that slow minutes hit all alike.
 
 Only decoding is timed: from the moment the first token is known (prefill done) to the moment the
-last one is. Compiling and one warm-up text per method come before.
+last one is. Compiling and warm-up texts come before.
 """
-# DOC """From measured runs to the report: one row per method and task, and what the replay predicted."""
 
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -17,28 +16,27 @@ from ltd_jax.decoding import generate
 from ltd_jax.decoding.generate import Step
 from ltd_jax.files import UserError
 from ltd_jax.models.pair import Pair
-from ltd_jax.policies.policy import Controller
-from ltd_jax.replay import latency
-from ltd_jax.replay.latency import LatencyTable
+from ltd_jax.policies.policy import Policy
 from ltd_jax.replay.record import Prompt
-from ltd_jax.replay.simulate import Simulator
 
 RESAMPLES = 2000
+PLAIN = "autoregressive"  # the method without a policy
+LEARNED = "ltd"
+MEAN = "mean"  # of all tasks, in the place of a task's name
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A way to decode; no controller = plain autoregressive decoding."""
+    """A way to decode; no policy = plain autoregressive decoding."""
 
     name: str
-    controller: Controller | None = None
-    params: Any = None
+    policy: Policy | None = None
 
-    def bursts(self, pair: Pair, prompt_T: np.ndarray, new_tokens: int) -> Iterator[Step]:
+    def steps(self, pair: Pair, prompt_T: np.ndarray, new_tokens: int) -> Iterator[Step]:
         """The method's tokens for one prompt, as they become known."""
-        if self.controller is None:
+        if self.policy is None:
             return generate.generate_plain(pair, prompt_T, new_tokens)
-        return generate.generate(pair, self.controller, self.params, prompt_T, new_tokens)
+        return generate.generate(pair, self.policy, prompt_T, new_tokens)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,15 +54,61 @@ class Run:
     committed: tuple[int, ...]  # per cycle
 
 
+def benchmark(
+    pair: Pair,
+    policies: Mapping[str, Policy],
+    prompts: Sequence[generate.Prompt],
+    new_tokens: int = 128,
+    *,
+    seed: int = 0,
+    progress: Callable[[float], None] = lambda share: None,
+) -> list[dict[str, Any]]:
+    """Plain decoding and policies in turns on the same prompts: a row for each.
+
+    Every method decodes a prompt beforehand, so that compiling is not timed.
+
+    Args:
+      policies: by the name of their row.
+      prompts: texts, conversations or token ids.
+      progress: called with the share of the prompts that are done.
+
+    Returns:
+      Rows of "method", "tokens_per_second" (sums over all prompts), "speedup" (the median over
+      prompts of the ratio to plain decoding) with its 95 % interval "speedup_low" to
+      "speedup_high", "committed_per_cycle", "levels_mean" and "size_mean".
+
+    Example:
+      >>> import ltd_jax as ltd
+      >>> rows = ltd.benchmark(ltd.load(), {"short": ltd.Constant(1, 2)}, ["import os"], 8)
+      >>> [row["method"] for row in rows]
+      ['autoregressive', 'short']
+    """
+    methods = [Method(PLAIN), *(Method(name, policy) for name, policy in policies.items())]
+    asked = [Prompt(generate.token_ids(pair, prompt), 0) for prompt in prompts]
+    done: list[Run] = []
+
+    def keep(batch: list[Run]) -> None:
+        done.extend(batch)
+        progress(len(done) / (len(asked) * len(methods)))
+
+    interleaved(pair, methods, asked, new_tokens, seed=seed, done=keep)
+    rows = method_rows(done, ["prompts"])
+    return [
+        {name: value for name, value in row.items() if name != "task"}
+        for row in rows
+        if row["task"] == MEAN
+    ]
+
+
 def decode(pair: Pair, method: Method, prompt: Prompt, index: int, new_tokens: int) -> Run:
     """Decodes and times one text."""
-    bursts = method.bursts(pair, prompt.token, new_tokens)
+    steps = method.steps(pair, prompt.token, new_tokens)
     asked = time.perf_counter()
-    first = next(bursts)
+    first = next(steps)
     started = time.perf_counter()
-    rest = list(bursts)
+    rest = list(steps)
     seconds = time.perf_counter() - started
-    tokens = first.tokens + tuple(token for burst in rest for token in burst.tokens)
+    tokens = first.tokens + tuple(token for step in rest for token in step.tokens)
     return Run(
         method=method.name,
         prompt=index,
@@ -72,9 +116,9 @@ def decode(pair: Pair, method: Method, prompt: Prompt, index: int, new_tokens: i
         tokens=tokens,
         prefill_seconds=started - asked,
         seconds=seconds,
-        levels=tuple(burst.levels for burst in rest),
-        sizes=tuple(burst.size for burst in rest),
-        committed=tuple(len(burst.tokens) for burst in rest),
+        levels=tuple(step.levels for step in rest),
+        sizes=tuple(step.size for step in rest),
+        committed=tuple(len(step.tokens) for step in rest),
     )
 
 
@@ -139,12 +183,12 @@ def ratios(runs: Sequence[Run], method: str, baseline: str) -> dict[int, np.ndar
     tasks: dict[int, list[float]] = {}
     for run in runs:
         if run.method == method and (method, run.prompt) in rate:
-            pair_ratio = rate[method, run.prompt] / rate[baseline, run.prompt]
-            tasks.setdefault(run.task, []).append(pair_ratio)
+            ratio = rate[method, run.prompt] / rate[baseline, run.prompt]
+            tasks.setdefault(run.task, []).append(ratio)
     return {task: np.asarray(values) for task, values in tasks.items()}
 
 
-def interval(by_task: dict[int, np.ndarray], *, seed: int = 0) -> tuple[float, float, float]:
+def interval(by_task: Mapping[int, np.ndarray], *, seed: int = 0) -> tuple[float, float, float]:
     """Mean over tasks of the median ratio, and its 95 % interval by resampling prompts."""
     random = np.random.default_rng(seed)
     value = float(np.mean([np.median(ratio) for ratio in by_task.values()]))
@@ -159,15 +203,14 @@ def interval(by_task: dict[int, np.ndarray], *, seed: int = 0) -> tuple[float, f
     return value, float(low), float(high)
 
 
-PLAIN = "autoregressive"
-LEARNED = "ltd"
-MEAN = "mean"  # of all tasks, in the place of a task's name
+def over(runs: Sequence[Run], method: str, baseline: str) -> dict[str, float]:
+    """One method's tokens per second over another's, with its 95 % interval."""
+    ratio, low, high = interval(ratios(runs, method, baseline))
+    return {"ratio": ratio, "low": low, "high": high}
 
 
-def method_rows(
-    runs: Sequence[Run], tasks: Sequence[str], table: LatencyTable
-) -> list[dict[str, Any]]:
-    """The report's rows: every method on every task, and on their mean.
+def method_rows(runs: Sequence[Run], tasks: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of every method on every task, and on their mean; plain decoding first.
 
     A task whose texts all ended with their first token has none.
 
@@ -179,25 +222,20 @@ def method_rows(
     methods = list(dict.fromkeys(run.method for run in runs))
     rows = []
     for method in sorted(methods, key=lambda name: name != PLAIN):
-        ours = [run for run in runs if run.method == method]
+        own_runs = [run for run in runs if run.method == method]
         by_task = ratios(runs, method, PLAIN)
         for index, task in enumerate(tasks):
-            mine = [run for run in ours if run.task == index]
+            task_runs = [run for run in own_runs if run.task == index]
             if index in by_task:
-                rows.append(_row(method, task, mine, {index: by_task[index]}, table))
-        rows.append(_row(method, MEAN, ours, by_task, table))
+                rows.append(_row(method, task, task_runs, {index: by_task[index]}))
+        rows.append(_row(method, MEAN, own_runs, by_task))
     return rows
 
 
 def _row(
-    method: str,
-    task: str,
-    runs: Sequence[Run],
-    ratios: dict[int, np.ndarray],
-    table: LatencyTable,
+    method: str, task: str, runs: Sequence[Run], by_task: dict[int, np.ndarray]
 ) -> dict[str, Any]:
-    speedup, low, high = interval(ratios)
-    shares = _shares(method, runs, table)
+    speedup, low, high = interval(by_task)
     return {
         "method": method,
         "task": task,
@@ -208,33 +246,4 @@ def _row(
         "committed_per_cycle": float(per_cycle(runs, "committed").mean()),
         "levels_mean": float(per_cycle(runs, "levels").mean()),
         "size_mean": float(per_cycle(runs, "sizes").mean()),
-        **shares,
     }
-
-
-def _shares(method: str, runs: Sequence[Run], table: LatencyTable) -> dict[str, float]:
-    """Shares of the measured time, from the parts' own times; what they leave is the rest."""
-    names = ("draft_share", "verify_share", "policy_share")
-    if method == PLAIN:
-        return dict.fromkeys(names, 0.0)
-    levels, sizes = per_cycle(runs, "levels"), per_cycle(runs, "sizes")
-    draft = table.draft_seconds.mean(axis=0)[levels - 1].sum()
-    size_index = np.searchsorted(table.sizes, sizes)
-    verify = table.verify_seconds.mean(axis=0)[size_index].sum()
-    decisions = levels.sum() * table.depth_seconds
-    policy = decisions + len(levels) * table.size_seconds if method == LEARNED else 0.0
-    parts = np.asarray([draft, verify, policy], float)
-    total = max(sum(run.seconds for run in runs), float(parts.sum()))
-    return {name: float(part / total) for name, part in zip(names, parts, strict=True)}
-
-
-def over(runs: Sequence[Run], method: str, baseline: str) -> dict[str, float]:
-    """One method's tokens per second over another's, with its 95 % interval."""
-    ratio, low, high = interval(ratios(runs, method, baseline))
-    return {"ratio": ratio, "low": low, "high": high}
-
-
-def plain_rate(replay: Simulator, table: LatencyTable) -> float:
-    """Tokens per second of plain decoding that the table predicts for a replay's texts."""
-    seconds = latency.interpolate(table, table.plain_seconds, np.asarray(replay.length))
-    return float(len(seconds) / seconds.sum())

@@ -25,7 +25,12 @@ Prompt = str | Sequence[int] | Sequence[Message] | np.ndarray
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """Tokens that became known together: one cycle's, one plain step's, or prefill's one."""
+    """Tokens that became known together: one cycle's, one plain step's, or prefill's one.
+
+    Example:
+      >>> Step(tokens=(11, 7, 42), levels=4, size=8, accepted=2).size
+      8
+    """
 
     tokens: tuple[int, ...]
     levels: int = 0  # 0 = no cycle (prefill or plain step)
@@ -54,6 +59,10 @@ def generate(pair: Pair, policy: Policy, prompt: Prompt, new_tokens: int) -> Ite
     prompt_T = token_ids(pair, prompt)
     check_room(pair, len(prompt_T), new_tokens)
     policy.check(pair.config.cycle)
+    return _cycles(pair, policy, prompt_T, new_tokens)
+
+
+def _cycles(pair: Pair, policy: Policy, prompt_T: np.ndarray, new_tokens: int) -> Iterator[Step]:
     if new_tokens < 1:
         return
     left = new_tokens - 1
@@ -82,6 +91,10 @@ def generate_plain(pair: Pair, prompt: Prompt, new_tokens: int) -> Iterator[Step
     """
     prompt_T = token_ids(pair, prompt)
     check_room(pair, len(prompt_T), new_tokens)
+    return _plain_steps(pair, prompt_T, new_tokens)
+
+
+def _plain_steps(pair: Pair, prompt_T: np.ndarray, new_tokens: int) -> Iterator[Step]:
     if new_tokens < 1:
         return
     stops, left = pair.put((pair.stops, jnp.int32(new_tokens - 1)))
@@ -99,9 +112,8 @@ def token_ids(pair: Pair, prompt: Prompt) -> np.ndarray:
     """A prompt as token ids [T] i32."""
     if isinstance(prompt, str):
         return pair.encode(prompt)
-    if len(prompt) and isinstance(prompt[0], Message):
-        return pair.encode(prompt)
-    return np.asarray(prompt, np.int32)
+    messages = [item for item in prompt if isinstance(item, Message)]
+    return pair.encode(messages) if messages else np.asarray(prompt, np.int32)
 
 
 def with_history(pair: Pair, policy: Policy, state: step.CycleState) -> step.CycleState:

@@ -1,30 +1,60 @@
-"""Is the output the target's own? Texts of every method beside plain decoding's, token by token.
+"""Losslessness: texts of every method beside plain decoding's, token by token.
 
 Sampled texts, too: under the coupled rule every position has random numbers of its own, so one seed
-gives one text. Under the sequential rule only the distribution is the same, and the texts are
-not comparable; `decoding.distribution` tests that rule.
+gives one text. Under the sequential rule only the distribution is the same, and the texts are not
+comparable; experiments/proofs/check_sampling tests that rule.
 """
 
-import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltd_jax.config import PairConfig
 from ltd_jax.cycle import sample
 from ltd_jax.cycle.sample import SamplingState
-from ltd_jax.decoding.benchmark import Run
+from ltd_jax.decoding import benchmark, generate
+from ltd_jax.decoding.benchmark import Method, Run
 from ltd_jax.models import target
-from ltd_jax.models.pair import Pair
-from ltd_jax.models.target import TargetParams
+from ltd_jax.models.pair import Model, Pair
+from ltd_jax.policies.policy import Policy
 from ltd_jax.replay.record import Prompt
 
 # Difference of plain decoding's two best logits that rounding can turn: in half precision the step
 # between two numbers around 16, where the best logits of large models lie.
 NEAR_TIE = {"float32": 1e-4, "bfloat16": 2.0**-3, "float16": 2.0**-6}
 MOVES = 64  # of a sampled position's logits, to see whether their rounding decides
+
+
+def check_lossless(
+    pair: Pair, policy: Policy, prompts: Sequence[generate.Prompt], new_tokens: int = 128
+) -> dict[str, int | str]:
+    """Decodes prompts plainly and with a policy, and compares the texts token by token.
+
+    Args:
+      prompts: texts, conversations or token ids.
+
+    Returns:
+      "dtype", "tokens_compared", "mismatches" (0 if decoding is lossless) and "near_ties", texts
+      that part where rounding decides.
+
+    Raises:
+      ValueError: the pair samples by the sequential rule.
+
+    Example:
+      >>> import ltd_jax as ltd
+      >>> found = ltd.check_lossless(ltd.load(), ltd.Constant(2, 4), ["import os"], 16)
+      >>> found["tokens_compared"], found["mismatches"]
+      (16, 0)
+    """
+    methods = (Method(benchmark.PLAIN), Method("policy", policy))
+    asked = [Prompt(generate.token_ids(pair, prompt), 0) for prompt in prompts]
+    runs = [
+        benchmark.decode(pair, method, prompt, index, new_tokens)
+        for index, prompt in enumerate(asked)
+        for method in methods
+    ]
+    return compare(pair, runs, asked, benchmark.PLAIN)
 
 
 def compare(
@@ -45,24 +75,23 @@ def compare(
         )
     plain = {run.prompt: run.tokens for run in runs if run.method == baseline}
     compared = mismatches = near_ties = 0
-    dtype = jnp.dtype(pair.dtype).name
     for run in runs:
         if run.method == baseline:
             continue
-        ours, theirs = run.tokens, plain[run.prompt]
-        differs = [
-            i for i, pair_of in enumerate(zip(ours, theirs, strict=False)) if len(set(pair_of)) > 1
-        ]
-        if not differs and len(ours) == len(theirs):
-            compared += len(ours)
+        tokens, wanted = run.tokens, plain[run.prompt]
+        same = [token == other for token, other in zip(tokens, wanted, strict=False)]
+        if all(same) and len(tokens) == len(wanted):
+            compared += len(tokens)
             continue
-        first = differs[0] if differs else min(len(ours), len(theirs))
+        first = len(same) if all(same) else same.index(False)
         compared += first
-        rounding = rounding_decides(pair, prompts[run.prompt].token, np.asarray(theirs[:first]))
-        near_ties += rounding
-        mismatches += not rounding
+        is_near_tie = rounding_decides(
+            pair, prompts[run.prompt].token, np.asarray(wanted[:first], np.int32)
+        )
+        near_ties += is_near_tie
+        mismatches += not is_near_tie
     return {
-        "dtype": dtype,
+        "dtype": jnp.dtype(pair.dtype).name,
         "tokens_compared": compared,
         "mismatches": int(mismatches),
         "near_ties": int(near_ties),
@@ -70,48 +99,44 @@ def compare(
 
 
 def rounding_decides(pair: Pair, prompt_T: np.ndarray, text_T: np.ndarray) -> bool:
-    """Whether logits moved by NEAR_TIE give another token behind a prompt and a piece of text."""
+    """Whether logits moved by NEAR_TIE give another token after a prompt and a piece of text."""
     near_tie = NEAR_TIE[jnp.dtype(pair.dtype).name]
     tokens_T = np.concatenate([prompt_T, text_T]).astype(np.int32)
     padded = np.zeros(pair.config.cycle.context, np.int32)
     padded[: len(tokens_T)] = tokens_T
-    at = (pair.params.target, pair.config, jnp.asarray(padded), jnp.int32(len(tokens_T)))
+    tokens_S, count = jnp.asarray(padded), jnp.int32(len(tokens_T))
     if pair.config.sampling.is_argmax:
-        return bool(_gap(*at) < near_tie)
-    return bool(_moves(*at, sample.text_key(pair.seed, prompt_T), near_tie))
+        return bool(_gap(pair.model, tokens_S, count) < near_tie)
+    key = sample.text_key(pair.seed, prompt_T)
+    return bool(_moves(pair.model, tokens_S, count, key, near_tie))
 
 
-@functools.partial(jax.jit, static_argnames="pair")
-def _gap(
-    params: TargetParams, pair: PairConfig, tokens_S: jax.Array, count: jax.Array
-) -> jax.Array:
-    best = jax.lax.top_k(_logits(params, pair, tokens_S, count), 2)[0]
+@jax.jit
+def _gap(model: Model, tokens_S: jax.Array, count: jax.Array) -> jax.Array:
+    """Difference of the two best logits after the first `count` tokens."""
+    best = jax.lax.top_k(_logits(model, tokens_S, count), 2)[0]
     return best[0] - best[1]
 
 
-@functools.partial(jax.jit, static_argnames="pair")
+@jax.jit
 def _moves(
-    params: TargetParams,
-    pair: PairConfig,
-    tokens_S: jax.Array,
-    count: jax.Array,
-    key: jax.Array,
-    near_tie: float,
+    model: Model, tokens_S: jax.Array, count: jax.Array, key: jax.Array, near_tie: float
 ) -> jax.Array:
     """Whether one of MOVES small moves of the logits changes the draw."""
-    logits_X = _logits(params, pair, tokens_S, count)
-    state: SamplingState | None = sample.start(pair, key)
-    state = sample.read(state, tokens_S, jnp.arange(tokens_S.shape[0]) < count)
-    choose = lambda moved_X: sample.choose(moved_X, count, state, pair.sampling)
+    sampling = model.config.sampling
+    logits_X = _logits(model, tokens_S, count)
+    state: SamplingState | None = sample.start(model.config, key)
+    state = sample.mark_seen(state, tokens_S, jnp.arange(tokens_S.shape[0]) < count)
+    choose = lambda moved_X: sample.choose(moved_X, count, state, sampling)
     by = near_tie * jax.random.normal(jax.random.key(0), (MOVES, logits_X.shape[0]))
     return jnp.any(jax.vmap(choose)(logits_X[None] + by) != choose(logits_X))
 
 
-def _logits(
-    params: TargetParams, pair: PairConfig, tokens_S: jax.Array, count: jax.Array
-) -> jax.Array:
+def _logits(model: Model, tokens_S: jax.Array, count: jax.Array) -> jax.Array:
     """The target's logits [X] after the first `count` tokens."""
     S = tokens_S.shape[0]
     causal = jnp.tril(jnp.ones((S, S), bool))
-    logits_SX, _, _ = target.forward(params, pair.target, tokens_S, jnp.arange(S), causal, None)
+    logits_SX, _, _ = target.forward(
+        model.target, model.config.target, tokens_S, jnp.arange(S), causal, None
+    )
     return logits_SX[count - 1]

@@ -1,4 +1,4 @@
-"""The training loop that target and draft share: batches by step number, checkpoints, a log.
+"""The training loop of drafts (and of the embedded target): batches by step, checkpoints, a log.
 
 Everything random is a function of (seed, step), so a run that was killed and resumed is the run
 that was not: parameters, optimiser and step come from the checkpoint, the batch from the step.
@@ -17,22 +17,29 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from rich import progress
 
 from ltd_jax import checkpoint
+from ltd_jax.config import DraftConfig, TargetConfig
+from ltd_jax.draft_training import loss as losses
+from ltd_jax.draft_training import pack
+from ltd_jax.draft_training.pack import Mixture
 from ltd_jax.files import UserError
+from ltd_jax.models.eagle3 import Eagle3Params
+from ltd_jax.models.target import TargetParams
 
 LOG_EVERY = 20  # steps
-Loss = Callable[[Any, Any, Any], jax.Array]  # of parameters, frozen arrays and a batch
+# Of parameters, frozen arrays and a batch, f32 []. Hashed by value: equal ones compile once.
+Loss = Callable[[Any, Any, Any], jax.Array]
+Progress = Callable[[int, int, float], None]  # steps done, of how many, the last one's loss
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """One training run over random windows of the corpus."""
+    """One training run over random windows of token streams."""
 
     tokens: int = 10_000_000  # to train on
-    sequence: int = 256  # tokens per window
-    long_sequence: int = 384  # tokens per window in the last `long_share` of training
+    window: int = 256  # tokens
+    long_window: int = 384  # tokens, in the last `long_share` of training
     long_share: float = 0.25
     batch_tokens: int = 2304  # per step, whatever the window
     learning_rate: float = 2e-3
@@ -40,23 +47,30 @@ class TrainConfig:
     decay_share: float = 0.4  # of all steps, linear to zero at the end
     weight_decay: float = 0.1
     max_gradient_norm: float = 1.0
-    kind_shares: tuple[float, ...] = (0.40, 0.34, 0.13, 0.13)  # code, tests, docs, tables
     seed: int = 0
     save_every: int = 200  # steps
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "window", "long_window", "batch_tokens", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)} but must be at least 1.")
+        for name in ("long_share", "decay_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)} but must lie in 0..1.")
 
     @property
     def steps(self) -> int:
         """Optimiser steps of the whole run."""
         return max(1, self.tokens // self.batch_tokens)
 
-    def window(self, step: int) -> int:
+    def window_at(self, step: int) -> int:
         """Tokens per window at a step."""
-        return self.long_sequence if step >= (1 - self.long_share) * self.steps else self.sequence
+        return self.long_window if step >= (1 - self.long_share) * self.steps else self.window
 
 
 @struct.dataclass
 class TrainState:
-    """What a resumed run needs."""
+    """Parameters and optimiser: all that a resumed run needs beside its step."""
 
     params: Any
     optimizer: optax.OptState
@@ -91,82 +105,154 @@ def optimizer(config: TrainConfig) -> optax.GradientTransformation:
     )
 
 
-def sample_batch(streams: list[np.ndarray], config: TrainConfig, step: int) -> np.ndarray:
-    """Windows [B, T + 1] i32 of step `step`, each from a kind drawn by `kind_shares`."""
-    random = np.random.default_rng((config.seed, step))
-    window = config.window(step)
+def sample_batch(mixture: Mixture, config: TrainConfig, step: int) -> np.ndarray:
+    """Windows [B, T + 1] i32 of a step, `batch_tokens` in all."""
+    window = config.window_at(step)
     rows = max(1, config.batch_tokens // window)
-    kinds = random.choice(len(streams), size=rows, p=np.asarray(config.kind_shares))
-    starts = [random.integers(0, len(streams[kind]) - window) for kind in kinds]
-    pairs = zip(kinds, starts, strict=True)
-    return np.stack([streams[k][s : s + window + 1] for k, s in pairs]).astype(np.int32)
+    return pack.sample_windows(mixture, rows=rows, window=window, seed=config.seed, step=step)
+
+
+def sample_mixed_batch(
+    mixture: Mixture, text_BT: np.ndarray, config: TrainConfig, step: int
+) -> np.ndarray:
+    """Rows [B, T + 1] i32 of a step: half windows, half texts that the target wrote.
+
+    Args:
+      text_BT: integers, as long as the windows.
+    """
+    half = dataclasses.replace(config, batch_tokens=config.batch_tokens // 2)
+    window_BT = sample_batch(mixture, half, step)
+    row_B = pack.sample_rows(text_BT, rows=len(window_BT), seed=config.seed, step=step)
+    return np.concatenate([window_BT, text_BT[row_B].astype(np.int32)])
+
+
+def train_draft(
+    start: Eagle3Params,
+    draft_config: DraftConfig,
+    target_config: TargetConfig,
+    target_params: TargetParams,
+    config: TrainConfig,
+    batch: Callable[[int], np.ndarray],
+    folder: Path,
+    *,
+    progress: Progress = lambda step, steps, loss: None,
+) -> Eagle3Params:
+    """Trains a draft or resumes; the target, its embedding and the vocabulary map stay as they are.
+
+    Args:
+      start: the weights to begin with, e.g. `eagle3.init` with `pack.frequent_tokens`.
+      batch: rows [B, T + 1] i32 of a step, e.g. `sample_mixed_batch`.
+      folder: where checkpoints and log.jsonl go.
+
+    Raises:
+      UserError: the folder holds a training with other settings or another start.
+    """
+    params = train(
+        start.replace(embedding=None, target_token=None),
+        DraftLoss(draft_config, target_config),
+        batch,
+        config,
+        folder,
+        {
+            "draft": str(draft_config),
+            "train": str(config),
+            "start": checkpoint.digest(start),
+            "target": checkpoint.digest(target_params),
+        },
+        frozen=(target_params, start.target_token),
+        progress=progress,
+    )
+    return params.replace(embedding=target_params.embedding, target_token=start.target_token)
+
+
+@dataclasses.dataclass(frozen=True)
+class DraftLoss:
+    """`loss.batch_loss` as the loop takes it."""
+
+    draft: DraftConfig
+    target: TargetConfig
+
+    def __call__(
+        self, params: Eagle3Params, frozen: tuple[TargetParams, jax.Array], batch_BT: jax.Array
+    ) -> jax.Array:
+        target_params, target_token = frozen
+        whole = params.replace(embedding=target_params.embedding, target_token=target_token)
+        return losses.batch_loss(whole, self.draft, target_params, self.target, batch_BT)
 
 
 def train(
-    init_params: Callable[[], Any],
+    start: Any,
     loss: Loss,
     batch: Callable[[int], Any],
     config: TrainConfig,
     folder: Path,
     provenance: dict[str, Any],
+    *,
     frozen: Any = (),
+    progress: Progress = lambda step, steps, loss: None,
 ) -> Any:
     """Runs (or resumes) a training and returns its parameters; writes checkpoints and log.jsonl.
 
+    An interrupt is obeyed after the step at work, whose state is saved.
+
     Args:
-      loss: of parameters, what is frozen, and a batch; compiled once per function object.
+      start: the parameters to begin with.
       batch: the batch of a step, a pytree of arrays; the same whenever it is asked for.
+      provenance: JSON that tells this training from others.
       frozen: arrays that the loss reads and that do not learn.
+      progress: called after every LOG_EVERY steps and the last one.
 
     Raises:
       UserError: the folder holds a training of another provenance.
     """
-    params = init_params()
-    state = TrainState(params, optimizer(config).init(params))
+    state = TrainState(start, optimizer(config).init(start))
     with checkpoint.manager(folder / "checkpoints") as checkpoints:
-        first, state = _begun(checkpoint.restore(checkpoints, state), state, provenance, folder)
-        started = time.monotonic()
-        for step in progress.track(
-            range(first, config.steps), description=str(folder), update_period=5
-        ):
-            try:
+        step, state = _resume(checkpoint.restore(checkpoints, state), state, provenance, folder)
+        saved, logged, started = step, step, time.monotonic()
+        try:
+            while step < config.steps:
                 with checkpoint.uninterrupted():
-                    rows = jax.tree.map(jnp.asarray, batch(step))
-                    state, value = _advance(loss, config, state, frozen, rows)
-            except KeyboardInterrupt:
-                checkpoint.save(checkpoints, step + 1, state, provenance)
-                raise
-            if (step + 1) % LOG_EVERY == 0:
-                _log(folder, step + 1, float(value), (time.monotonic() - started) / LOG_EVERY)
-                started = time.monotonic()
-            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-                checkpoint.save(checkpoints, step + 1, state, provenance)
+                    arrays = jax.tree.map(jnp.asarray, batch(step))
+                    state, value = _update(loss, config, state, frozen, arrays)
+                    step += 1
+                    if step % LOG_EVERY == 0 or step == config.steps:  # waits for the device
+                        progress(step, config.steps, float(value))
+                        seconds = (time.monotonic() - started) / (step - logged)
+                        _log(folder, step, float(value), seconds)
+                        logged, started = step, time.monotonic()
+                    if step % config.save_every == 0 or step == config.steps:
+                        saved = step
+                        checkpoint.save(checkpoints, step, state, provenance)
+        except KeyboardInterrupt:
+            if saved < step:
+                checkpoint.save(checkpoints, step, state, provenance)
+            raise
     return state.params
 
 
-def _begun(
+def _resume(
     restored: checkpoint.Restored | None,
     fresh: TrainState,
     provenance: dict[str, Any],
     folder: Path,
 ) -> tuple[int, TrainState]:
-    """The first step and the state there; UserError for a training of another provenance."""
+    """The steps done and the state after them; UserError for a training of another provenance."""
     if restored is None:
         return 0, fresh
     if restored.provenance != provenance:
         raise UserError(
-            f"{folder} holds a training with other settings or another start; give another --out "
-            "or delete it."
+            f"{folder} holds a training with other settings or another start; delete it or train "
+            "elsewhere."
         )
     return restored.step, restored.state
 
 
 @partial(jax.jit, static_argnames=("loss", "config"))
-def _advance(
-    loss: Loss, config: TrainConfig, state: TrainState, frozen: Any, rows: Any
+def _update(
+    loss: Loss, config: TrainConfig, state: TrainState, frozen: Any, batch: Any
 ) -> tuple[TrainState, jax.Array]:
-    """One step of training: the state behind it and its loss."""
-    value, gradient = jax.value_and_grad(loss)(state.params, frozen, rows)
+    """One gradient step: the state after it and the loss before it."""
+    value, gradient = jax.value_and_grad(loss)(state.params, frozen, batch)
     updates, opt_state = optimizer(config).update(gradient, state.optimizer, state.params)
     return TrainState(optax.apply_updates(state.params, updates), opt_state), value
 

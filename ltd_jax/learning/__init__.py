@@ -1,49 +1,96 @@
-"""Learning on the replay: the paper's order, both policies jointly, or with exact gradients."""
+"""Learning on the simulator: the paper's order, both policies jointly, or with exact gradients.
 
-from collections.abc import Callable
+environment   the decision process          loop       the training loop of all algorithms
+ppo           one policy by PPO             alternate  the paper's order of learning (Sec. 4)
+joint         both policies by PPO          exact      both by expected policy gradients
+"""
+
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
-from ltd_jax.files import UserError
-from ltd_jax.learning import alternate, exact, joint, loop
-from ltd_jax.learning.loop import Point, Splits, TrainResult
+from ltd_jax.config import LearningConfig, PolicyConfig
+from ltd_jax.learning import alternate, environment, exact, joint, loop
+from ltd_jax.learning.loop import CurvePoint, Progress, Splits, Stage, TrainResult, split
+from ltd_jax.presets import QUICK_LEARNING
+from ltd_jax.replay import optimum
+from ltd_jax.replay.simulate import Simulator
+
+__all__ = ["CurvePoint", "Progress", "Splits", "TrainResult", "split", "train"]
 
 
 def train(
-    replays: Splits,
-    config: CycleConfig,
-    widths: PolicyConfig,
-    learning: LearningConfig,
+    data: Splits | Simulator,
+    widths: PolicyConfig = PolicyConfig(),
+    learning: LearningConfig = QUICK_LEARNING,
     *,
     folder: Path | None = None,
     provenance: dict[str, Any] | None = None,
-    progress: Callable[[Point, float], None] = lambda point, share: None,
+    progress: Progress = lambda point, share: None,
     mesh: Mesh | None = None,
 ) -> TrainResult:
     """Trains both policies as `learning.algorithm` says, or goes on from the folder's checkpoints.
 
     Args:
+      data: what to learn and to validate on; of one simulator 15 % of the texts are set aside.
       folder: for checkpoints, one folder per stage; None = leave none.
       provenance: what the checkpoints say about themselves, JSON.
-      progress: called with every new point and the share of the whole that is done.
-      mesh: of one axis, which the walks are spread over; None = one device.
+      progress: called with every new point of the curve and the share of the whole that is done.
+      mesh: of one axis, which the environments are spread over; None = one device.
+
+    Returns:
+      the policies of best validation throughput, and how they came about.
 
     Raises:
-      UserError: the folder holds a training with other settings or replays, or cannot be used; or
-        a mesh is given for the paper's order, which runs on one device.
+      UserError: the folder holds a training with other settings or simulators, or cannot be used.
+
+    Example:
+      >>> import dataclasses
+      >>> import ltd_jax as ltd
+      >>> from ltd_jax import presets
+      >>> from ltd_jax.config import ExactConfig
+      >>> pair = ltd.load()
+      >>> trace = ltd.record(pair, ["import os", "def f(x):"], new_tokens=8)
+      >>> table = ltd.LatencyTable.find("epyc-2-cores-embedded", pair.config.cycle)
+      >>> few = ExactConfig(updates=1, environments=4, cycles=2, steps=1, minibatch=4)
+      >>> quick = dataclasses.replace(presets.QUICK_LEARNING, exact=few)
+      >>> simulator = ltd.Simulator.of(trace, table, pair.config.cycle)
+      >>> trained = ltd.train(simulator, presets.EMBEDDED_POLICY, quick)
+      >>> isinstance(trained.policy, ltd.Learned)
+      True
     """
-    told: dict[str, Any] = {
-        "folder": folder,
-        "provenance": provenance or {},
-        "progress": progress,
-    }
+    splits = data if isinstance(data, Splits) else split(data)
     if learning.algorithm == "alternate":
-        if mesh is not None:
-            raise UserError("Only joint and exact learning run over several devices; choose one.")
-        return alternate.train(replays, config, widths, learning, **told)
-    made = joint.method if learning.algorithm == "joint" else exact.method
-    method = made(config, widths, learning, mesh)
-    return loop.train_both(method, replays, seed=learning.seed, **told)
+        return alternate.train(
+            splits,
+            widths,
+            learning,
+            folder=folder,
+            provenance=provenance,
+            progress=progress,
+            mesh=mesh,
+        )
+    if folder is not None:
+        loop.claim(folder, loop.resume_settings(splits, widths, learning))
+    make = joint.algorithm if learning.algorithm == "joint" else exact.algorithm
+    algorithm = make(widths, learning, mesh)
+    observed = [environment.observe_all(each, widths.observation) for each in splits]
+    best = optimum.best_constant(splits.train)
+    state, curve = loop.run_stage(
+        Stage(
+            name=learning.algorithm,
+            algorithm=algorithm,
+            key=jax.random.key(learning.seed),
+            throughput=jnp.float32(best.tokens_per_second),
+            data=observed[0],
+            validation=observed[1],
+        ),
+        folder=folder,
+        provenance=provenance,
+        report=lambda point: progress(point, point.update / algorithm.updates),
+    )
+    policy = state.best.policy(widths)
+    return TrainResult(policy, {learning.algorithm: policy}, curve)

@@ -6,187 +6,171 @@
     iter2-depth    against the frozen size policy
     iter3-size     ...
 
-In: replays to learn and to validate on, configs. Out: the policies of best validation throughput
-and the curves. With a folder every stage leaves checkpoints, and the same call goes on from them.
+In: simulators to learn and to validate on, settings. Out: the policies of best validation
+throughput and the curves. With a folder every phase leaves checkpoints, and the same call goes on
+from them.
 """
 
 import dataclasses
-import functools
 import itertools
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
-from ltd_jax.learning import environment, loop, ppo
-from ltd_jax.learning.environment import ReplayData
-from ltd_jax.learning.loop import Point, Splits, Stage, TrainResult
-from ltd_jax.learning.ppo import Learner
-from ltd_jax.policies import networks
-from ltd_jax.policies.networks import LearnedParams, PolicyParams
-from ltd_jax.policies.policy import Controller
+from ltd_jax.learning import loop
+from ltd_jax.learning.environment import DepthEnvironment, EnvData, SizeEnvironment
+from ltd_jax.learning.loop import CurvePoint, Progress, Splits, Stage, TrainResult
+from ltd_jax.learning.ppo import PPO
+from ltd_jax.policies.networks import ActorCritic, Learned
+from ltd_jax.policies.policy import Constant, Mixed, Policy
 from ltd_jax.replay import optimum, simulate
+from ltd_jax.replay.optimum import BestConstant
 
-Policy = Literal["size", "depth"]
+PolicyName = Literal["size", "depth"]
 
 
 class Phase(NamedTuple):
     """Which policy learns, and how."""
 
     name: str
-    policy: Policy
+    policy: PolicyName
     alone: bool  # or against the frozen other policy
 
 
-class _Course(NamedTuple):
-    replays: Splits
-    config: CycleConfig
-    widths: PolicyConfig
-    learning: LearningConfig
-    constant: optimum.BestConstant  # on the training replay
-
-
 def train(
-    replays: Splits,
-    config: CycleConfig,
+    splits: Splits,
     widths: PolicyConfig,
     learning: LearningConfig,
     *,
     folder: Path | None = None,
     provenance: dict[str, Any] | None = None,
-    progress: Callable[[Point, float], None] = lambda point, share: None,
+    progress: Progress = lambda point, share: None,
+    mesh: Mesh | None = None,
     last: str | None = None,
 ) -> TrainResult:
-    """Trains both policies up to the stage `last`, or goes on from checkpoints, bit for bit.
+    """Trains both policies up to the phase `last`, or goes on from checkpoints, bit for bit.
 
     Args:
-      folder: for checkpoints, one folder per stage; None = leave none.
+      folder: for checkpoints, one folder per phase; None = leave none.
       provenance: what the checkpoints say about themselves, JSON.
       progress: called with every new point and the share of all decisions made so far.
+      mesh: of one axis, which the environments are spread over; None = one device.
 
     Raises:
-      UserError: the folder holds a training with other settings or replays, or cannot be used.
+      UserError: the folder holds a training with other settings or simulators, or cannot be used.
     """
     if folder is not None:
-        loop.claim(folder, loop.resume_settings(replays, config, widths, learning))
-    constant = optimum.best_constant(replays.train, config)
-    whole = _Course(replays, config, widths, learning, constant)
-    unknown: Any = None
-    best = PolicyParams(depth=unknown, size=unknown)
-    by_stage: dict[str, LearnedParams] = {}
-    curves: list[Point] = []
-    for index, turn in enumerate(phases(learning, last)):
-        frozen = _frozen(turn, best)
-        lesson, told = _stage(whole, index, turn, best, frozen), provenance or {}
-        report = functools.partial(_report, progress, learning, index)
-        place = None if folder is None else folder / turn.name
-        state, points = loop.run_stage(lesson, folder=place, provenance=told, report=report)
-        by_stage[turn.name] = frozen.replace(**{turn.policy: state.best.actor})
-        best, curves = best.replace(**{turn.policy: state.best}), curves + points
-    return TrainResult(best, by_stage, curves)
+        loop.claim(folder, loop.resume_settings(splits, widths, learning))
+    best = optimum.best_constant(splits.train)
+    learned: dict[PolicyName, ActorCritic] = {}
+    policy = Learned(depth=None, size=None, widths=widths)
+    stages: dict[str, Learned] = {}
+    curves: list[CurvePoint] = []
+    for index, phase in enumerate(phases(learning, last)):
+        frozen = Learned(depth=None, size=None, widths=widths) if phase.alone else policy
+        others = _others(phase, frozen, learning, splits.train.config, best)
+        state, points = loop.run_stage(
+            Stage(
+                name=phase.name,
+                algorithm=_algorithm(phase.policy, widths, learning, splits.train.config, mesh),
+                key=jax.random.fold_in(jax.random.key(learning.seed), index),
+                throughput=jnp.float32(best.tokens_per_second),
+                data=EnvData(splits.train, others.train),
+                validation=EnvData(splits.validation, others.validation),
+                params=learned.get(phase.policy),
+            ),
+            folder=folder,
+            provenance=provenance,
+            report=partial(_report, progress, learning, index),
+        )
+        learned[phase.policy] = state.best
+        stages[phase.name] = frozen.replace(**{phase.policy: state.best.actor})
+        policy = policy.replace(**{phase.policy: state.best.actor})
+        curves += points
+    return TrainResult(policy, stages, curves)
 
 
 def phases(learning: LearningConfig, last: str | None = None) -> list[Phase]:
-    """The order of learning, without running it; up to the turn `last`, None = all."""
+    """The order of learning, without running it; up to the phase `last`, None = all."""
     alone = [Phase("size-alone", "size", True), Phase("depth-alone", "depth", True)]
-    order: tuple[Policy, ...] = ("size", "depth")
+    order: tuple[PolicyName, ...] = ("size", "depth")
     numbered = zip(range(1, learning.alternations + 1), itertools.cycle(order))
-    every = alone + [Phase(f"iter{number}-{policy}", policy, False) for number, policy in numbered]
-    names = [turn.name for turn in every]
-    return every if last is None else every[: names.index(last) + 1]
+    turns = alone + [Phase(f"iter{number}-{policy}", policy, False) for number, policy in numbered]
+    names = [phase.name for phase in turns]
+    return turns if last is None else turns[: names.index(last) + 1]
 
 
 def nearest_size(config: CycleConfig, size: int) -> int:
-    """Index into `config.sizes` of the size nearest to the wanted one; of two, the smaller."""
-    return min(range(len(config.sizes)), key=lambda index: abs(config.sizes[index] - size))
+    """The compiled size nearest to the wanted one; of two, the smaller."""
+    return min(config.sizes, key=lambda compiled: abs(compiled - size))
 
 
-def size_alone(
-    config: CycleConfig, learning: LearningConfig, constant: optimum.BestConstant
-) -> int:
-    """Index of the size at which the depth policy learns alone."""
-    said = learning.depth_stage_size
-    return nearest_size(config, constant.size if said is None else said)
+def fixed_size(config: CycleConfig, learning: LearningConfig, best: BestConstant) -> int:
+    """Nodes verified while the depth policy learns alone."""
+    wanted = learning.depth_stage_size
+    return nearest_size(config, best.size if wanted is None else wanted)
 
 
-def _frozen(turn: Phase, best: PolicyParams) -> LearnedParams:
-    """What the learning policy plays against; None = nothing learned."""
-    return LearnedParams(depth=None, size=None) if turn.alone else best.learned
+class _Others(NamedTuple):
+    """Who decides what a phase does not learn."""
+
+    train: Policy | None  # None = levels are drawn at random
+    validation: Policy
 
 
-def _stage(
-    whole: _Course, index: int, turn: Phase, best: PolicyParams, frozen: LearnedParams
-) -> Stage:
-    config, learning = whole.config, whole.learning
-    fixed = None
-    if turn.alone:
-        size = size_alone(config, learning, whole.constant)
-        fixed = whole.constant.levels if turn.policy == "size" else size
-    shared = dataclasses.replace(learning, seed=0, depth_stage_size=None)  # compiled once for all
-    learner = _learner(turn.policy, fixed, config, whole.widths, shared)
-    rate = jnp.float32(whole.constant.tokens_per_second)
-    data = ReplayData(whole.replays.train, frozen, rate)
-    validation = ReplayData(whole.replays.validation, frozen, rate)
-    key = jax.random.fold_in(jax.random.key(learning.seed), index)
-    start = getattr(best, turn.policy)
-    return Stage(
-        name=turn.name,
-        start=lambda: ppo.init(learner, key, data, validation, throughput=rate, params=start),
-        advance=lambda state: ppo.run_updates(
-            learner, state, data, validation, learner.validate_every
-        ),
-        updates=learner.config.updates,
+def _others(
+    phase: Phase,
+    frozen: Learned,
+    learning: LearningConfig,
+    config: CycleConfig,
+    best: BestConstant,
+) -> _Others:
+    if not phase.alone:
+        return _Others(frozen, frozen)
+    constant = Constant(best.levels, fixed_size(config, learning, best)).traced()
+    return _Others(None if phase.policy == "size" else constant, constant)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PhasePPO(PPO):
+    """One policy by PPO, validated with the other one; learns on `EnvData`."""
+
+    policy: PolicyName
+    widths: PolicyConfig
+
+    def validate(self, params: ActorCritic, validation: EnvData) -> jax.Array:
+        alone = Learned(depth=None, size=None, widths=self.widths)
+        parts: dict[str, Policy] = {"depth": validation.other, "size": validation.other}
+        parts[self.policy] = alone.replace(**{self.policy: params.actor})
+        return simulate.throughput(simulate.run(validation.simulator, Mixed(**parts)))
+
+
+def _algorithm(
+    policy: PolicyName,
+    widths: PolicyConfig,
+    learning: LearningConfig,
+    config: CycleConfig,
+    mesh: Mesh | None,
+) -> PhasePPO:
+    environment = SizeEnvironment if policy == "size" else DepthEnvironment
+    return PhasePPO(
+        policy=policy,
+        widths=widths,
+        environment=environment(config, learning.reward, widths.observation),
+        settings=getattr(learning, policy),
+        actor_widths=getattr(widths, f"{policy}_actor"),
+        critic_widths=getattr(widths, f"{policy}_critic"),
+        validate_every=learning.validate_every,
+        mesh=mesh,
     )
 
 
-@functools.cache  # what is compiled with a learner is found again by the learner's identity
-def _learner(
-    policy: Policy,
-    fixed: int | None,
-    config: CycleConfig,
-    widths: PolicyConfig,
-    learning: LearningConfig,
-) -> Learner:
-    """Of one policy, against the other (`fixed` None) or alone.
-
-    Args:
-      fixed: alone, the levels that the size policy is validated at, or the index of the size that
-        the depth policy learns and is validated with.
-    """
-    both = networks.learned(config, widths)
-    if policy == "size":
-        levels: Controller | Literal["random"] = both if fixed is None else "random"
-        world = environment.size_environment(config, learning.reward, levels, widths.observation)
-        judged = both if fixed is None else networks.learned_size(config, widths, fixed)
-        settings, actor, critic = learning.size, widths.size_actor, widths.size_critic
-    else:
-        size = both if fixed is None else fixed
-        world = environment.depth_environment(config, learning.reward, size, widths.observation)
-        judged = both if fixed is None else networks.learned_depth(config, widths, fixed)
-        settings, actor, critic = learning.depth, widths.depth_actor, widths.depth_critic
-    validate = functools.partial(_validate, policy, config, judged)
-    every = learning.validate_every
-    return Learner(world, settings, actor, critic, validate, every, _with_throughput)
-
-
-def _validate(
-    policy: Policy, config: CycleConfig, judged: Controller, actor: Any, validation: ReplayData
-) -> jax.Array:
-    params = validation.other_params.replace(**{policy: actor})
-    totals = simulate.run(validation.replay, config, judged, params, learned=True)
-    return simulate.throughput(totals)
-
-
-def _with_throughput(data: ReplayData, throughput: jax.Array) -> ReplayData:
-    return data.replace(throughput=throughput)
-
-
-def _report(
-    progress: Callable[[Point, float], None], learning: LearningConfig, index: int, point: Point
-) -> None:
-    settings = [getattr(learning, turn.policy) for turn in phases(learning)]
-    decisions = [each.updates * each.rollout for each in settings]
+def _report(progress: Progress, learning: LearningConfig, index: int, point: CurvePoint) -> None:
+    settings = [getattr(learning, phase.policy) for phase in phases(learning)]
+    decisions = [ppo.updates * ppo.rollout for ppo in settings]
     progress(point, (sum(decisions[:index]) + point.decisions) / sum(decisions))

@@ -1,19 +1,18 @@
-"""One stage of learning that can be killed: updates in chunks, a checkpoint after each.
+"""The training loop of all ways of learning: from simulators to trained policies.
 
-In: how a training starts and goes on, a folder or None. Out: the last state and the learning curve.
-A stage that is found finished in its folder is only read.
+An `Algorithm` says how policies start and how one update improves them. Everything else is here:
+validation and the best policies so far, seeds side by side, several devices, checkpoints.
+
+    init     networks, environments, a first validation
+    advance  the updates up to the next validation, and this validation: one compiled program
+    program  init and all advances as one program; `jax.vmap` it over keys for many seeds
+
+Over a mesh the environments and the rows of every minibatch are spread over its only axis;
+simulators and parameters are on every device, and the compiler adds the gradients up. A training
+that was killed goes on where its last checkpoint ends, bit for bit (`run_stage`).
 """
-# DOC """What every way of learning takes and gives: replays in, policies and their curves out."""
-# DOC """Learning both policies at once: one program from a key to trained parameters.
-# DOC
-# DOC In: a `Method` (joint PPO, or exact gradients), lessons to learn and to validate on, keys. Out: the
-# DOC policies of best validation throughput and the curves. A method says how policies start and how one
-# DOC update improves them; everything else is here: validation, checkpoints, seeds side by side, devices.
-# DOC
-# DOC Over a mesh the starts of the walks and the rows of every minibatch are spread over its only axis;
-# DOC lessons and parameters are on every device, and the compiler adds the gradients up.
-# DOC """
 
+import abc
 import contextlib
 import dataclasses
 import hashlib
@@ -22,7 +21,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,21 +32,46 @@ from flax import struct, traverse_util
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ltd_jax import checkpoint
-from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
+from ltd_jax.config import ExactConfig, LearningConfig, PolicyConfig, PPOConfig, Reward
 from ltd_jax.files import UserError, replacing
 from ltd_jax.learning import environment
-from ltd_jax.learning.environment import Observations, Start
-from ltd_jax.learning.ppo import Metrics
-from ltd_jax.policies.networks import LearnedParams, PolicyParams
-from ltd_jax.replay import optimum
+from ltd_jax.learning.environment import Observations
+from ltd_jax.policies.networks import ActorCritics, Learned
+from ltd_jax.replay import simulate
 from ltd_jax.replay.simulate import Simulator
 
+AXIS = "environments"  # of the mesh
+THROUGHPUT_RATE = 0.2  # weight of the newest rollout in the running throughput
+VALIDATION = "validation"  # the metric whose best checkpoint is kept, beside the last ones
 _SETTINGS = "settings.json"
-VALIDATION = "validation"  # the metric whose best step is kept, beside the last ones
+
+
+class Splits(NamedTuple):
+    """What to learn and to validate on."""
+
+    train: Simulator
+    validation: Simulator
+
+
+def split(simulator: Simulator, *, share: float = 0.15, seed: int = 0) -> Splits:
+    """Sets a share of the texts aside to validate on, at least one.
+
+    Raises:
+      UserError: there are fewer than two texts.
+    """
+    texts = simulator.text_start.shape[0]
+    if texts < 2:
+        raise UserError(
+            "The trace holds one text, which leaves none to validate on; record more prompts."
+        )
+    order = np.random.default_rng(seed).permutation(texts)
+    count = min(max(1, round(share * texts)), texts - 1)
+    validation, train = np.sort(order[:count]), np.sort(order[count:])
+    return Splits(simulate.take_texts(simulator, train), simulate.take_texts(simulator, validation))
 
 
 @dataclasses.dataclass(frozen=True)
-class Point:
+class CurvePoint:
     """One point of a learning curve: means over the updates since the point before."""
 
     stage: str
@@ -62,52 +86,358 @@ class Point:
     validation: float  # tokens per second of the greedy policy
 
 
-class HasProgress(Protocol):
-    """What a stage reads of a training's state."""
+Progress = Callable[[CurvePoint, float], None]  # a new point, the share of all work that is done
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """What a training gave."""
+
+    policy: Learned  # of the best validation
+    stages: dict[str, Learned]  # by stage: its policy and the other one (None = none yet)
+    curves: list[CurvePoint]
+
+
+@struct.dataclass(kw_only=True)
+class Metrics:
+    """One row per update, each field f32 [updates]; nan where there is nothing to say."""
+
+    decisions: jax.Array  # made in this update
+    reward: jax.Array  # mean per decision
+    throughput: jax.Array  # committed / seconds of the rollout
+    entropy: jax.Array  # nats
+    policy_loss: jax.Array
+    value_loss: Any = np.float32(np.nan)  # nan where no value is learned
+    validation: Any = np.float32(np.nan)  # of the greedy policy, filled in by the loop
+
+
+@struct.dataclass(kw_only=True)
+class Start:
+    """What an algorithm starts with."""
+
+    params: Any
+    environments: Any  # states, leading axis [environments]
+    key: jax.Array  # for the updates
+
+
+@struct.dataclass(kw_only=True)
+class TrainState:
+    """All that a resumed training needs."""
+
+    params: Any  # `ActorCritic` of one policy, or `ActorCritics` of both
+    optimizer: optax.OptState
+    environments: Any  # states, leading axis [environments]
+    key: jax.Array
+    update: jax.Array  # i32 [] updates done
+    throughput: jax.Array  # f32 [] running tokens per second of the policies as they explore
+    best: Any  # parameters of the best validation so far
+    best_validation: jax.Array  # f32 []
+
+    def next_update(
+        self, *, environments: Any, key: jax.Array, throughput: jax.Array
+    ) -> "TrainState":
+        """The state after an update whose rollout gave so many tokens per second."""
+        return self.replace(
+            environments=environments,
+            key=key,
+            update=self.update + 1,
+            throughput=self.throughput + THROUGHPUT_RATE * (throughput - self.throughput),
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Algorithm(abc.ABC):
+    """How policies learn; a static argument, so equal ones share their compiled programs."""
+
+    validate_every: int  # updates
+    mesh: Mesh | None = None  # of one axis; None = one device
 
     @property
-    def update(self) -> Any: ...  # i32 [] updates done
+    @abc.abstractmethod
+    def updates(self) -> int:
+        """Of a whole training."""
+
+    @abc.abstractmethod
+    def init(self, key: jax.Array, data: Any) -> Start:
+        """Random parameters, and environments anywhere in the data."""
+
+    @abc.abstractmethod
+    def optimizer(self) -> optax.GradientTransformation:
+        """Of all parameters."""
+
+    @abc.abstractmethod
+    def update(self, state: TrainState, data: Any) -> tuple[TrainState, Metrics]:
+        """One rollout and what is learned from it."""
+
+    @abc.abstractmethod
+    def validate(self, params: Any, validation: Any) -> jax.Array:
+        """Tokens per second of the likeliest choices, f32 []."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BothPolicies(Algorithm):
+    """Base of what teaches both policies at once, on `Observations`."""
+
+    widths: PolicyConfig
+    settings: PPOConfig | ExactConfig
+    reward: Reward
+
     @property
-    def best_validation(self) -> Any: ...  # f32 [] tokens per second
+    def updates(self) -> int:
+        """As asked, rounded up to whole validations."""
+        return -(-self.settings.updates // self.validate_every) * self.validate_every
+
+    @abc.abstractmethod
+    def init_params(self, key: jax.Array, data: Observations) -> ActorCritics:
+        """Random policies, and values where they are learned."""
+
+    def init(self, key: jax.Array, data: Observations) -> Start:
+        key_params, key_states, key_learning = jax.random.split(key, 3)
+        draw = partial(environment.draw_state, data.simulator, self.widths.observation)
+        return Start(
+            params=self.init_params(key_params, data),
+            environments=jax.vmap(draw)(jax.random.split(key_states, self.settings.environments)),
+            key=key_learning,
+        )
+
+    def validate(self, params: ActorCritics, validation: Observations) -> jax.Array:
+        totals = environment.greedy_totals(params.policy(self.widths), validation)
+        return simulate.throughput(totals)
+
+
+@partial(jax.jit, static_argnames="algorithm")
+def init(
+    algorithm: Algorithm,
+    key: jax.Array,
+    throughput: jax.Array,
+    data: Any,
+    validation: Any,
+    params: Any = None,
+) -> TrainState:
+    """A training before its first update; the starting policies are the best so far.
+
+    Args:
+      throughput: f32 [] tokens per second to start the running throughput from, e.g. of the best
+        constant.
+      data: what the algorithm learns on; validation: likewise.
+      params: policies to go on from; None = random ones.
+    """
+    start = algorithm.init(key, data)
+    params = start.params if params is None else params
+    return TrainState(
+        params=params,
+        optimizer=algorithm.optimizer().init(params),
+        environments=spread(algorithm, start.environments),
+        key=start.key,
+        update=jnp.int32(0),
+        throughput=throughput,
+        best=params,
+        best_validation=algorithm.validate(params, validation),
+    )
+
+
+@partial(jax.jit, static_argnames="algorithm")
+def advance(
+    algorithm: Algorithm, state: TrainState, data: Any, validation: Any
+) -> tuple[TrainState, Metrics]:
+    """The updates up to the next validation, and this validation.
+
+    Updates beyond the training's end change nothing, and their metrics are nan.
+    """
+    every, before = algorithm.validate_every, state.update
+    update = lambda state: algorithm.update(state, data)
+    if algorithm.updates % every:
+        update = partial(_update_before_end, algorithm.updates, update)
+    state, metrics = jax.lax.scan(lambda state, _: update(state), state, None, length=every)
+    score = algorithm.validate(state.params, validation)
+    better = partial(jnp.where, score > state.best_validation)
+    is_last = jnp.arange(every) == state.update - before - 1
+    return state.replace(
+        best=jax.tree.map(better, state.params, state.best),
+        best_validation=jnp.maximum(score, state.best_validation),
+    ), metrics.replace(validation=jnp.where(is_last, score, jnp.nan))
+
+
+def _update_before_end(
+    updates: int, update: Callable[[TrainState], tuple[TrainState, Metrics]], state: TrainState
+) -> tuple[TrainState, Metrics]:
+    nothing = dict.fromkeys(Metrics.__dataclass_fields__, jnp.float32(jnp.nan))
+    skip = lambda state: (state, Metrics(**nothing))
+    return jax.lax.cond(state.update < updates, update, skip, state)
+
+
+@partial(jax.jit, static_argnames="algorithm")
+def program(
+    algorithm: Algorithm, key: jax.Array, throughput: jax.Array, data: Any, validation: Any
+) -> tuple[TrainState, Metrics]:
+    """A whole training, from a key to the trained policies; arguments as of `init`.
+
+    Returns:
+      the last state and the metrics of all updates, [updates] rounded up to whole validations.
+    """
+    start = init(algorithm, key, throughput, data, validation)
+    chunks = -(-algorithm.updates // algorithm.validate_every)
+    go_on = lambda state, _: advance(algorithm, state, data, validation)
+    state, metrics = jax.lax.scan(go_on, start, None, length=chunks)
+    return state, join_rows(metrics)
+
+
+def gradient_step(
+    algorithm: Algorithm,
+    state: TrainState,
+    batch: Any,
+    objective: Callable[[Any, Any], tuple[jax.Array, Any]],
+) -> tuple[TrainState, Any]:
+    """One gradient step that lowers `objective(params, batch) -> (loss, rest)`; returns rest."""
+    gradient, rest = jax.grad(objective, has_aux=True)(state.params, spread(algorithm, batch))
+    change, optimizer = algorithm.optimizer().update(gradient, state.optimizer, state.params)
+    params = optax.apply_updates(state.params, change)
+    return state.replace(params=params, optimizer=optimizer), rest
+
+
+def spread(algorithm: Algorithm, rows: Any) -> Any:
+    """Spreads the leading axis of every leaf over the mesh, if there is one."""
+    if algorithm.mesh is None:
+        return rows
+    return jax.lax.with_sharding_constraint(rows, _over(algorithm.mesh))
+
+
+def join_rows(fields: Any) -> Any:
+    """The two leading axes of every leaf as one; a leaf may be empty."""
+    return jax.tree.map(
+        lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), fields
+    )
 
 
 class Stage(NamedTuple):
-    """How a training starts and goes on."""
+    """One training by the loop, arguments as of `init`."""
 
     name: str
-    start: Callable[[], Any]  # -> State before the first update
-    advance: Callable[[Any], tuple[Any, Metrics]]  # to the next validation
-    updates: int  # of the whole training
+    algorithm: Algorithm
+    key: jax.Array
+    throughput: jax.Array
+    data: Any
+    validation: Any
+    params: Any = None
+
+    def init(self) -> TrainState:
+        """The state before the first update."""
+        return init(*self[1:])
+
+    def advance(self, state: TrainState) -> tuple[TrainState, Metrics]:
+        """The updates up to the next validation, and their metrics."""
+        return advance(self.algorithm, state, self.data, self.validation)
 
 
 def run_stage(
     stage: Stage,
     *,
-    folder: Path | None,
-    provenance: dict[str, Any],
-    report: Callable[[Point], None],
-) -> tuple[Any, list[Point]]:
+    folder: Path | None = None,
+    provenance: dict[str, Any] | None = None,
+    report: Callable[[CurvePoint], None] = lambda point: None,
+) -> tuple[TrainState, list[CurvePoint]]:
     """Runs (or goes on with) a stage to its end, from validation to validation.
 
-    SIGINT and SIGTERM are obeyed when the updates under way are done and saved.
+    SIGINT and SIGTERM are obeyed when the updates under way are done and saved. A stage that is
+    found finished in its folder is only read.
 
     Args:
-      folder: for checkpoints; None = leave none.
+      folder: of the whole training; the stage's checkpoints get a folder in it. None = leave none.
       provenance: what the checkpoints say about themselves, JSON.
       report: called with every new point.
+
+    Returns:
+      the last state and the learning curve.
 
     Raises:
       UserError: the folder cannot be written, or none of its checkpoints can be read.
     """
-    with _checkpoints(folder) as checkpoints:
+    with _open_checkpoints(folder, stage) as checkpoints:
         state, points = _begin(stage, checkpoints, report)
-        while int(state.update) < stage.updates:
+        while int(state.update) < stage.algorithm.updates:
             with checkpoint.uninterrupted():
-                state, points = _next_point(stage, state, points)
+                began = time.monotonic()
+                state, metrics = stage.advance(state)
+                points = [*points, _next_point(points[-1], state, metrics, began)]
                 if checkpoints is not None:
-                    _save(checkpoints, state, points, provenance)
+                    _save(checkpoints, state, points, provenance or {})
             report(points[-1])
     return state, points
+
+
+def _open_checkpoints(
+    folder: Path | None, stage: Stage
+) -> contextlib.AbstractContextManager[ocp.CheckpointManager | None]:
+    if folder is None:
+        return contextlib.nullcontext()
+    return checkpoint.manager(folder / stage.name, best_metric=VALIDATION)
+
+
+def _begin(
+    stage: Stage,
+    checkpoints: ocp.CheckpointManager | None,
+    report: Callable[[CurvePoint], None],
+) -> tuple[TrainState, list[CurvePoint]]:
+    if checkpoints is not None:
+        restored = checkpoint.restore(checkpoints, _abstract_state(stage))
+        if restored is not None:
+            points = [CurvePoint(**point) for point in restored.provenance["points"]]
+            return restored.state, points
+    began = time.monotonic()
+    state = stage.init()
+    validation = float(state.best_validation)
+    seconds = time.monotonic() - began
+    point = CurvePoint(stage.name, 0, 0, seconds, None, None, None, None, None, validation)
+    report(point)
+    return state, [point]
+
+
+def _abstract_state(stage: Stage) -> TrainState:
+    """Shapes of the state, over a mesh with the shardings that `init` gives."""
+    abstract, mesh = jax.eval_shape(stage.init), stage.algorithm.mesh
+    if mesh is None:
+        return abstract
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    spread_out = lambda leaf: leaf.update(sharding=_over(mesh) if leaf.size else everywhere)
+    return jax.tree.map(lambda leaf: leaf.update(sharding=everywhere), abstract).replace(
+        environments=jax.tree.map(spread_out, abstract.environments)
+    )
+
+
+def _over(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
+
+
+def _next_point(
+    before: CurvePoint, state: TrainState, metrics: Metrics, began: float
+) -> CurvePoint:
+    update = int(state.update)
+    done = jax.tree.map(lambda leaf: np.asarray(leaf)[: update - before.update], metrics)
+    value_loss = float(done.value_loss.mean())
+    return CurvePoint(
+        stage=before.stage,
+        update=update,
+        decisions=before.decisions + int(done.decisions.sum()),
+        seconds=before.seconds + time.monotonic() - began,
+        reward=float(done.reward.mean()),
+        throughput=float(done.throughput.mean()),
+        entropy=float(done.entropy.mean()),
+        policy_loss=float(done.policy_loss.mean()),
+        value_loss=None if np.isnan(value_loss) else value_loss,
+        validation=float(done.validation[-1]),
+    )
+
+
+def _save(
+    checkpoints: ocp.CheckpointManager,
+    state: TrainState,
+    points: list[CurvePoint],
+    provenance: dict[str, Any],
+) -> None:
+    record = {**provenance, "points": [dataclasses.asdict(point) for point in points]}
+    newest = points[-1]
+    metrics = {VALIDATION: newest.validation}
+    checkpoint.save(checkpoints, newest.update, state, record, metrics)
 
 
 def claim(folder: Path, settings: dict[str, Any]) -> None:
@@ -123,10 +453,10 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
             temporary.write_text(json.dumps(settings, indent=1))
         return
     try:
-        found = json.loads(path.read_text())
+        written = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"Cannot read {path} ({error}); delete {folder} to start again.") from error
-    here, there = (traverse_util.flatten_dict(each, sep=".") for each in (settings, found))
+    here, there = (traverse_util.flatten_dict(side, sep=".") for side in (settings, written))
     for name in sorted(here.keys() | there.keys()):
         if here.get(name) != there.get(name):
             raise UserError(
@@ -135,278 +465,21 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
             )
 
 
-def _checkpoints(
-    folder: Path | None,
-) -> contextlib.AbstractContextManager[ocp.CheckpointManager | None]:
-    return (
-        contextlib.nullcontext()
-        if folder is None
-        else checkpoint.manager(folder, best_metric=VALIDATION)
-    )
-
-
-def _begin(
-    stage: Stage,
-    checkpoints: ocp.CheckpointManager | None,
-    report: Callable[[Point], None],
-) -> tuple[Any, list[Point]]:
-    if checkpoints is not None:
-        restored = checkpoint.restore(checkpoints, jax.eval_shape(stage.start))
-        if restored is not None:
-            return restored.state, [Point(**point) for point in restored.provenance["points"]]
-    began = time.monotonic()
-    state = stage.start()
-    validation = float(state.best_validation)
-    seconds = time.monotonic() - began
-    point = Point(stage.name, 0, 0, seconds, None, None, None, None, None, validation)
-    report(point)
-    return state, [point]
-
-
-def _next_point(stage: Stage, state: Any, points: list[Point]) -> tuple[Any, list[Point]]:
-    """The updates up to the next validation, and the curve with its point."""
-    began = time.monotonic()
-    state, metrics = stage.advance(state)
-    return state, [*points, _point(points[-1], state, metrics, began)]
-
-
-def _save(
-    checkpoints: ocp.CheckpointManager,
-    state: Any,
-    points: list[Point],
-    provenance: dict[str, Any],
-) -> None:
-    record = {**provenance, "points": [dataclasses.asdict(point) for point in points]}
-    newest = points[-1]
-    metrics = {VALIDATION: newest.validation}
-    checkpoint.save(checkpoints, newest.update, state, record, metrics)
-
-
-def _point(before: Point, state: HasProgress, metrics: Metrics, began: float) -> Point:
-    update = int(state.update)
-    done = jax.tree.map(lambda leaf: np.asarray(leaf)[: update - before.update], metrics)
-    return Point(
-        stage=before.stage,
-        update=update,
-        decisions=before.decisions + int(done.decisions.sum()),
-        seconds=before.seconds + time.monotonic() - began,
-        reward=float(done.reward.mean()),
-        throughput=float(done.throughput.mean()),
-        entropy=float(done.entropy.mean()),
-        policy_loss=float(done.policy_loss.mean()),
-        value_loss=_number(done.value_loss.mean()),
-        validation=float(done.validation[-1]),
-    )
-
-
-def _number(value: Any) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-class Splits(NamedTuple):
-    """What to learn and to validate on."""
-
-    train: Simulator
-    validation: Simulator
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainResult:
-    """What a training gave."""
-
-    policies: PolicyParams
-    stages: dict[str, LearnedParams]  # by stage: its policy and the other one (None = none yet)
-    curves: list[Point]
-
-    @property
-    def params(self) -> LearnedParams:
-        """For the controller `networks.learned`."""
-        return self.policies.learned
-
-
 def resume_settings(
-    replays: Splits, config: CycleConfig, widths: PolicyConfig, learning: LearningConfig
+    splits: Splits, widths: PolicyConfig, learning: LearningConfig
 ) -> dict[str, Any]:
     """What a resumed training must have in common with its beginning."""
     return {
-        "cycle": dataclasses.asdict(config),
+        "cycle": dataclasses.asdict(splits.train.config),
         "policy": dataclasses.asdict(widths),
         "learning": dataclasses.asdict(learning),
-        "replay": dict(zip(Splits._fields, map(_fingerprint, replays), strict=True)),
+        "simulator": dict(zip(Splits._fields, map(_fingerprint, splits), strict=True)),
     }
 
 
-def _fingerprint(replay: Simulator) -> str:
-    """12 hex characters over all but the scores, which `accepted` comes from."""
+def _fingerprint(simulator: Simulator) -> str:
+    """12 hex characters over all but the log-probabilities, which `accepted` comes from."""
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(replay.replace(score=())):
+    for leaf in jax.tree.leaves(simulator.replace(log_prob=())):
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()[:12]
-
-
-AXIS = "environments"  # of the mesh
-
-
-@struct.dataclass(kw_only=True)
-class TrainState:
-    """All that a resumed training needs."""
-
-    params: PolicyParams
-    optimizer: optax.OptState
-    starts: Start  # of the next cycles, leading axis [environments]
-    key: jax.Array
-    update: jax.Array  # i32 [] updates done
-    throughput: jax.Array  # f32 [] tokens per second of the policies as they explore
-    best: PolicyParams  # of the best validation so far
-    best_validation: jax.Array  # f32 []
-
-
-class Algorithm(NamedTuple):
-    """How both policies learn; hashable, so a static argument."""
-
-    name: str
-    config: CycleConfig
-    policy: PolicyConfig
-    learning: LearningConfig  # with seed 0: every seed finds the same program
-    environments: int
-    asked_updates: int
-    fresh: Callable[["Algorithm", jax.Array], PolicyParams]
-    rule: Callable[["Algorithm"], optax.GradientTransformation]
-    improve: Callable[["Algorithm", TrainState, Observations], tuple[TrainState, Metrics]]
-    mesh: Mesh | None = None
-
-    @property
-    def validations(self) -> int:
-        """How often the policies are validated after the start."""
-        return -(-self.asked_updates // self.learning.validate_every)
-
-    @property
-    def updates(self) -> int:
-        """Of a whole training: as asked, rounded up to whole validations."""
-        return self.validations * self.learning.validate_every
-
-
-def train_both(
-    method: Algorithm,
-    replays: Splits,
-    *,
-    seed: int,
-    folder: Path | None,
-    provenance: dict[str, Any],
-    progress: Callable[[Point, float], None],
-) -> TrainResult:
-    """Trains both policies, or goes on where the folder's checkpoints end, bit for bit.
-
-    Raises:
-      UserError: the folder holds a training with other settings or replays, or cannot be used.
-    """
-    if folder is not None:
-        learning = dataclasses.replace(method.learning, seed=seed)
-        claim(folder, resume_settings(replays, method.config, method.policy, learning))
-    learn, check = (environment.observe_all(each, method.config, method.policy) for each in replays)
-    rate = jnp.float32(optimum.best_constant(replays.train, method.config).tokens_per_second)
-    state, points = run_stage(
-        Stage(
-            name=method.name,
-            start=lambda: init(method, jax.random.key(seed), rate, learn, check),
-            advance=lambda state: advance(method, state, learn, check),
-            updates=method.updates,
-        ),
-        folder=None if folder is None else folder / method.name,
-        provenance=provenance,
-        report=lambda point: progress(point, point.update / method.updates),
-    )
-    return TrainResult(state.best, {method.name: state.best.learned}, points)
-
-
-@partial(jax.jit, static_argnames="method")
-def program(
-    method: Algorithm, key: jax.Array, rate: jax.Array, learn: Observations, check: Observations
-) -> tuple[TrainState, Metrics]:
-    """A whole training, from a key to the trained policies; `jax.vmap` it over keys for seeds.
-
-    Args:
-      rate: tokens per second to start the running throughput from, e.g. of the best constant.
-
-    Returns:
-      the last state and the metrics of all updates, [updates].
-    """
-    start = init(method, key, rate, learn, check)
-    follow = lambda state, _: advance(method, state, learn, check)
-    state, metrics = jax.lax.scan(follow, start, None, length=method.validations)
-    return state, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), metrics)
-
-
-@partial(jax.jit, static_argnames="method")
-def init(
-    method: Algorithm, key: jax.Array, rate: jax.Array, learn: Observations, check: Observations
-) -> TrainState:
-    """A training before its first update; the starting policies are the best so far."""
-    key_params, key_starts, key_learning = jax.random.split(key, 3)
-    params = method.fresh(method, key_params)
-    draw = partial(environment.draw_start, learn, method.policy)
-    starts = jax.vmap(draw)(jax.random.split(key_starts, method.environments))
-    return TrainState(
-        params=params,
-        optimizer=method.rule(method).init(params),
-        starts=spread(method, starts),
-        key=key_learning,
-        update=jnp.int32(0),
-        throughput=rate,
-        best=params,
-        best_validation=_score(method, params, check),
-    )
-
-
-@partial(jax.jit, static_argnames="method")
-def advance(
-    method: Algorithm, state: TrainState, learn: Observations, check: Observations
-) -> tuple[TrainState, Metrics]:
-    """The updates up to the next validation, and this validation."""
-    improve = lambda state, _: method.improve(method, state, learn)
-    state, metrics = jax.lax.scan(improve, state, None, length=method.learning.validate_every)
-    score = _score(method, state.params, check)
-    better = partial(jnp.where, score > state.best_validation)
-    state = state.replace(
-        best=jax.tree.map(better, state.params, state.best),
-        best_validation=jnp.maximum(score, state.best_validation),
-    )
-    return state, metrics.replace(validation=metrics.validation.at[-1].set(score))
-
-
-def gradient_step(
-    method: Algorithm, state: TrainState, batch: Any, objective: Callable[[PolicyParams, Any], Any]
-) -> tuple[TrainState, Any]:
-    """One gradient step that lowers `objective(params, batch) -> (loss, rest)`; returns rest."""
-    gradient, rest = jax.grad(objective, has_aux=True)(state.params, spread(method, batch))
-    change, optimizer = method.rule(method).update(gradient, state.optimizer, state.params)
-    params = optax.apply_updates(state.params, change)
-    return state.replace(params=params, optimizer=optimizer), rest
-
-
-def spread(method: Algorithm, rows: Any) -> Any:
-    """Spreads the leading axis of every leaf over the mesh, if there is one."""
-    if method.mesh is None:
-        return rows
-    return jax.lax.with_sharding_constraint(
-        rows, NamedSharding(method.mesh, PartitionSpec(method.mesh.axis_names[0]))
-    )
-
-
-def rows(fields: Any) -> Any:
-    """The two leading axes of every leaf as one; a leaf may be empty."""
-    return jax.tree.map(
-        lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), fields
-    )
-
-
-def restart(
-    method: Algorithm, lesson: Observations, start: Start, over: jax.Array, key: jax.Array
-) -> Start:
-    """The start behind a cycle; any other one where the text is over."""
-    fresh = environment.draw_start(lesson, method.policy, key)
-    return jax.tree.map(partial(jnp.where, over), fresh, start)
-
-
-def _score(method: Algorithm, params: PolicyParams, check: Observations) -> jax.Array:
-    return environment.greedy_throughput(params.learned, check, method.config, method.policy)

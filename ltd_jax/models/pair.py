@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,14 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A loaded model and what is known of it on the host."""
+    """A loaded model and what is known of it on the host.
+
+    Example:
+      >>> import ltd_jax as ltd
+      >>> pair = ltd.load()
+      >>> pair.names
+      ('embedded target', 'embedded draft')
+    """
 
     model: Model
     dtype: jnp.dtype
@@ -190,7 +197,7 @@ def load(
     )
 
 
-def default_dtype(target: Path) -> str:
+def default_dtype(target: Path) -> Literal["float32", "bfloat16"]:
     """The dtype of weights where none is asked for."""
     embedded = presets.of(target) is presets.EMBEDDED
     return "float32" if embedded or jax.default_backend() == "cpu" else "bfloat16"

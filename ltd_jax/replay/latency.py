@@ -1,23 +1,22 @@
 """The latency table: how long a cycle of every setting takes on one device (paper Eq. 1 and 4).
 
-Measured once per device by `replay.measure` or built from published numbers; a JSON file that a
-user can keep, share and inspect. Moving to other hardware means swapping the table. All times are
-seconds, all arrays numpy on the host; seconds between two measured contexts are interpolated.
+Measured once per device by `profile.profile`, built from published numbers, or one of those that
+ship with the package; a JSON file that a user can keep, share and inspect. Moving to other hardware
+means swapping the table. All times are seconds, all arrays numpy on the host; seconds between two
+measured contexts are interpolated.
+
+A published table has its own grid of levels and sizes, so it is fitted to a cycle (`fit`) before a
+simulator reads it:
+
+    between two sizes        a straight line
+    below the smallest size  a straight line to size 0, which takes as long as a plain step: both
+                             are one pass of the target over one token
+    beyond the last          the line goes on with the mean slope of the upper half, never downwards
+    levels                   the table's own, cut or continued in the same way
+
+The beam width is not fitted: a draft pass over a few rows takes as long as its weights take to be
+read, whatever their number.
 """
-# DOC """Latency tables that ship with the package, and any table fitted to a cycle's levels and sizes.
-# DOC
-# DOC A table is found by its name or as a file. A published table has its own grid of levels and sizes,
-# DOC so before a replay reads it, it is fitted to the cycle:
-# DOC
-# DOC     between two sizes        a straight line
-# DOC     below the smallest size  a straight line to size 0, which takes as long as a plain step: both
-# DOC                              are one pass of the target over one token
-# DOC     beyond the last          the line goes on with the mean slope of the upper half, never downwards
-# DOC     levels                   the table's own, cut or continued in the same way
-# DOC
-# DOC The beam width is not fitted: a draft pass over a few rows takes as long as its weights take to be
-# DOC read, whatever their number.
-# DOC """
 
 import dataclasses
 import hashlib
@@ -29,9 +28,10 @@ from typing import Any
 import numpy as np
 
 from ltd_jax.config import CycleConfig
-from ltd_jax.files import ASSETS, UserError, replacing
+from ltd_jax.files import ASSETS, Identity, UserError, identity_of, replacing
 
 SCHEMA = 1
+FOLDER = ASSETS / "latency"
 _ARRAYS = ("cycle_seconds", "draft_seconds", "verify_seconds", "plain_seconds")
 _SCALARS = ("depth_seconds", "size_seconds")
 
@@ -40,13 +40,18 @@ _SCALARS = ("depth_seconds", "size_seconds")
 class LatencyTable:
     """Seconds at L context lengths, for levels 1..D and V sizes.
 
+    Example:
+      >>> table = LatencyTable.find("a100-vicuna-13b-paper")
+      >>> table.max_levels, table.sizes[-1]
+      (10, 200)
+
     Raises:
       ValueError: shapes disagree, contexts or sizes do not rise, or a time is not positive.
     """
 
     contexts: np.ndarray  # [L] i32 tokens before the root, rising
     sizes: tuple[int, ...]  # V verified nodes, rising
-    cycle_seconds: np.ndarray  # [L, D, V] f64 a whole cycle of a constant controller
+    cycle_seconds: np.ndarray  # [L, D, V] f64 a whole cycle of a constant policy
     draft_seconds: np.ndarray  # [L, D] f64 the draft part of a cycle with so many levels
     verify_seconds: np.ndarray  # [L, V] f64 verify and commit
     plain_seconds: np.ndarray  # [L] f64 one step of plain decoding
@@ -71,10 +76,25 @@ class LatencyTable:
             if not len(values) or np.any(np.diff(values) <= 0):
                 raise ValueError(f"{name} {tuple(values)} must rise.")
 
+    @staticmethod
+    def find(name: str, config: CycleConfig | None = None) -> "LatencyTable":
+        """A shipped table by its name, or one of a file; fitted to a cycle where one is given.
+
+        Raises:
+          UserError: there is no such table, or it cannot be fitted.
+        """
+        table = find(name)
+        return table if config is None else fit(table, config)
+
     @property
     def max_levels(self) -> int:
         """D, the most levels the table knows."""
         return self.cycle_seconds.shape[1]
+
+    @property
+    def identity(self) -> Identity:
+        """The pair and device it was measured with, and its own fingerprint."""
+        return dataclasses.replace(identity_of(self.provenance), latency=fingerprint(self))
 
 
 def additive(
@@ -106,23 +126,28 @@ def additive(
     )
 
 
-def neighbours(contexts: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where lengths lie between the measured contexts, clamped at both ends.
+def neighbours(known: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The place of wanted values between known, rising ones (contexts), clamped at both ends.
 
     Returns:
-      row: i32, the context at or below, at most the last but one (0 where there is one context);
-      share: f64 in [0, 1], the weight of the context after it.
+      row: i32, the known value at or below, at most the last but one (0 where there is only one);
+      share: f64 in [0, 1], the weight of the known value after it.
     """
-    last = max(len(contexts) - 2, 0)
-    row = np.clip(np.searchsorted(contexts, length, side="right") - 1, 0, last).astype(np.int32)
-    below = contexts[row].astype(np.float64)
-    gap = contexts[np.minimum(row + 1, len(contexts) - 1)] - below
-    return row, np.clip((length - below) / np.maximum(gap, 1), 0.0, 1.0) * (gap > 0)
+    last = max(len(known) - 2, 0)
+    row = np.clip(np.searchsorted(known, wanted, side="right") - 1, 0, last).astype(np.int32)
+    below = known[row].astype(np.float64)
+    gap = known[np.minimum(row + 1, len(known) - 1)] - below
+    return row, np.clip((wanted - below) / np.maximum(gap, 1), 0.0, 1.0) * (gap > 0)
 
 
 def interpolate(table: LatencyTable, values: np.ndarray, length: np.ndarray) -> np.ndarray:
     """One of the table's arrays [L, ...] at one or many lengths: [..., ...], same units."""
-    row, share = neighbours(table.contexts, np.asarray(length))
+    return _between(table.contexts, values, np.asarray(length))
+
+
+def _between(known: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Straight lines between values [L, ...] that are known at L places, clamped at both ends."""
+    row, share = neighbours(known, wanted)
     share = share.reshape(share.shape + (1,) * (values.ndim - 1))
     after = values[np.minimum(row + 1, len(values) - 1)]
     return (1 - share) * values[row] + share * after
@@ -140,9 +165,9 @@ def fingerprint(table: LatencyTable) -> str:
 
 def to_json(table: LatencyTable) -> dict[str, Any]:
     """All of a table as JSON values."""
-    found = {"schema": SCHEMA, "contexts": table.contexts.tolist(), "sizes": list(table.sizes)}
-    found |= {name: getattr(table, name).tolist() for name in _ARRAYS}
-    return found | {name: getattr(table, name) for name in (*_SCALARS, "provenance")}
+    grid = {"schema": SCHEMA, "contexts": table.contexts.tolist(), "sizes": list(table.sizes)}
+    seconds = {name: getattr(table, name).tolist() for name in _ARRAYS}
+    return grid | seconds | {name: getattr(table, name) for name in (*_SCALARS, "provenance")}
 
 
 def save(table: LatencyTable, path: Path) -> None:
@@ -164,30 +189,27 @@ def load(path: Path) -> LatencyTable:
     """
     again = "measure the latencies again."
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"Cannot read the latency table {path}: {error.strerror}.") from error
     except ValueError as error:
         raise UserError(f"{path} is no latency table or is truncated; {again}") from error
-    schema = found.get("schema") if isinstance(found, dict) else None
+    schema = record.get("schema") if isinstance(record, dict) else None
     if schema != SCHEMA:
         raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; {again}")
     try:
-        numbers: dict[str, Any] = {name: np.asarray(found[name], np.float64) for name in _ARRAYS}
-        numbers |= {name: float(found[name]) for name in _SCALARS}
+        numbers: dict[str, Any] = {name: np.asarray(record[name], np.float64) for name in _ARRAYS}
+        numbers |= {name: float(record[name]) for name in _SCALARS}
         return LatencyTable(
-            contexts=np.asarray(found["contexts"], np.int32),
-            sizes=tuple(int(size) for size in found["sizes"]),
-            provenance=dict(found["provenance"]),
+            contexts=np.asarray(record["contexts"], np.int32),
+            sizes=tuple(int(size) for size in record["sizes"]),
+            provenance=dict(record["provenance"]),
             **numbers,
         )
     except KeyError as error:
         raise UserError(f"The latency table {path} lacks {error}; {again}") from error
     except (TypeError, ValueError) as error:
         raise UserError(f"The latency table {path} is damaged ({error}); {again}") from error
-
-
-FOLDER = ASSETS / "latency"
 
 
 def shipped_names() -> tuple[str, ...]:
@@ -206,9 +228,8 @@ def find(name: str) -> LatencyTable:
     path = Path(name)
     if path.suffix == ".json" or path.exists():
         return load(path)
-    raise UserError(
-        f"There is no latency table {name!r}; name a file (*.json) or one of {', '.join(shipped_names())}."
-    )
+    names = ", ".join(shipped_names())
+    raise UserError(f"There is no latency table {name!r}; name a file (*.json) or one of {names}.")
 
 
 def fit(table: LatencyTable, config: CycleConfig) -> LatencyTable:
@@ -218,40 +239,36 @@ def fit(table: LatencyTable, config: CycleConfig) -> LatencyTable:
     """
     if table.sizes == config.sizes and table.max_levels == config.max_levels:
         return table
-    sizes, cycle_LDV, verify_LV = _from_size_zero(table)
-    known = np.arange(1, table.max_levels + 1)
+    known_sizes, cycle_LDV, verify_LV = _from_size_zero(table)
+    sizes = np.asarray(config.sizes)
+    known_levels = np.arange(1, table.max_levels + 1)
     levels = np.arange(1, config.max_levels + 1)
-    cycle_LDV = along(along(cycle_LDV, known, levels, 1), sizes, np.asarray(config.sizes), 2)
+    cycle_LDV = resample(cycle_LDV, known_levels, levels, axis=1)
     return dataclasses.replace(
         table,
         sizes=config.sizes,
-        cycle_seconds=cycle_LDV,
-        draft_seconds=along(table.draft_seconds, known, levels, 1),
-        verify_seconds=along(verify_LV, sizes, np.asarray(config.sizes), 1),
+        cycle_seconds=resample(cycle_LDV, known_sizes, sizes, axis=2),
+        draft_seconds=resample(table.draft_seconds, known_levels, levels, axis=1),
+        verify_seconds=resample(verify_LV, known_sizes, sizes, axis=1),
         provenance=table.provenance | {"fitted_from": fingerprint(table)},
     )
 
 
-def along(values: np.ndarray, known: np.ndarray, wanted: np.ndarray, axis: int) -> np.ndarray:
-    """Values known at rising places, read at others along one axis.
+def resample(values: np.ndarray, known: np.ndarray, wanted: np.ndarray, *, axis: int) -> np.ndarray:
+    """Values known at rising places of one axis, read at other places.
 
-    Straight lines between the known places; behind the last one the mean slope of the upper half
+    Straight lines between the known places; after the last one the mean slope of the upper half
     (from the first place that is at least half of the last), at least 0.
 
     Args:
       wanted: none below the first known place.
     """
-    values = np.moveaxis(np.asarray(values, np.float64), axis, -1)
-    right = np.clip(np.searchsorted(known, wanted), 1, max(len(known) - 1, 1))
-    left, right = right - 1, np.minimum(right, len(known) - 1)
-    share = (wanted - known[left]) / np.maximum(known[right] - known[left], 1)
-    share = np.clip(share, 0.0, 1.0)
-    inside = (1 - share) * values[..., left] + share * values[..., right]
+    values = np.moveaxis(np.asarray(values, np.float64), axis, 0)
     half = int(np.searchsorted(known, known[-1] / 2))
-    rise = values[..., -1] - values[..., half]
+    rise = values[-1] - values[half]
     slope = np.maximum(rise / max(known[-1] - known[half], 1), 0.0)
-    beyond = np.maximum(wanted - known[-1], 0)
-    return np.moveaxis(inside + slope[..., None] * beyond, -1, axis)
+    beyond = np.maximum(wanted - known[-1], 0).reshape(-1, *[1] * (values.ndim - 1))
+    return np.moveaxis(_between(known, values, wanted) + slope * beyond, 0, axis)
 
 
 def _from_size_zero(table: LatencyTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

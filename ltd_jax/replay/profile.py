@@ -1,29 +1,22 @@
-"""Timing cycles and plain steps of one pair as decoding runs them, several calls in a row."""
-# DOC """Drafting and verifying, each compiled alone, only to be timed: for the report's split of a cycle.
-# DOC
-# DOC In: a pair and the state of a sequence. Out: seconds by levels and by size. As in decoding, several
-# DOC rounds share one program, so dispatching it is not counted to each.
-# DOC """
-# DOC """What deciding costs: seconds of a controller's own time, inside the compiled cycle.
-# DOC
-# DOC Cycles of a controller that decides everything and is then overruled are timed in turns with cycles
-# DOC of the constant that does the same; differences at one level and at most levels tell a decision
-# DOC after a draft pass from the rest. What a controller looks at and no constant computes, the draft's
-# DOC entropy for one, counts as its own.
-# DOC """
-# DOC """Measuring a device: the latency table of one pair, from the very functions that decode.
-# DOC
-# DOC Whole cycles of every (levels, size) are timed as decoding runs them: the next one is dispatched
-# DOC before the last one's tokens are read. All settings share one compiled program and are visited in
-# DOC random order, several times, each between two runs of plain decoding: the median of its ratio to
-# DOC them is kept, which a drift of the device's speed leaves alone. A cycle's time is the time to draft
-# DOC its levels plus the time to verify its size (Eq. 1), so the table is the sum of two curves that fits
-# DOC all settings best: noise is averaged over all settings that share their levels or their size. Every
-# DOC level after the first is the same pass of the same rows, so from the second on levels are a straight
-# DOC line; the first is apart, since after one level few rows have to catch up. Single levels would be
-# DOC known no better than what a level takes: visits differ by a tenth of a cycle and more.
-# DOC Drafting and verifying are also compiled alone, only to be timed, for the report's split.
-# DOC """
+"""Profiling a device: the latency table of one pair, from the very functions that decode.
+
+Whole cycles of every (levels, size) are timed as decoding runs them: the next one is dispatched
+before the last one's tokens are read. All settings share one compiled program and are visited in
+random order, several times, each between two runs of plain decoding: the median of its ratio to
+them is kept, which a drift of the device's speed leaves alone. A cycle's time is the time to draft
+its levels plus the time to verify its size (Eq. 1), so the table is the sum of two curves that fits
+all settings best: noise is averaged over all settings that share their levels or their size. Every
+level after the first is the same pass of the same rows, so from the second on levels are a straight
+line; the first is apart, since after one level the draft's cache is extended by few rows. Single
+levels would be known no better than what a level takes: visits differ by a tenth of a cycle and
+more.
+
+Two more things are timed. What deciding costs, inside the compiled cycle: cycles of a policy that
+decides everything and is then forced to do what a constant does are timed in turns with cycles of
+that constant. What a policy looks at and no constant computes, the draft's entropy for one, counts
+as its own. And the components, drafting and verifying, each compiled alone only to be timed, for
+the report's split of a cycle.
+"""
 
 import dataclasses
 import math
@@ -37,225 +30,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltd_jax.config import PolicyConfig, describe_sampling
+from ltd_jax.config import CycleConfig, PolicyConfig, describe_sampling
 from ltd_jax.cycle import expand, step, verify
 from ltd_jax.cycle.prefill import prefill
 from ltd_jax.cycle.step import CycleState, PlainState
+from ltd_jax.cycle.tree import DraftTree
+from ltd_jax.cycle.verify import VerifyResult
 from ltd_jax.files import ResumableStore, UserError
-from ltd_jax.models.pair import Pair
+from ltd_jax.models.pair import Model, Pair
 from ltd_jax.policies import networks
-from ltd_jax.policies import policy as policy_module
-from ltd_jax.policies.policy import Controller, Overruled
+from ltd_jax.policies.policy import Constant, Forced, Policy
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.simulate import Simulator
 
-
-class CycleTimer:
-    """Times cycles of one pair at a context; the state is rewound before every visit."""
-
-    def __init__(self, pair: Pair, controller: Controller, context: int, cycles: int) -> None:
-        self.pair, self.controller, self.context = pair, controller, context
-        self.calls = math.ceil(cycles / pair.config.cycle.cycles_per_call)
-        self.stops = pair.put(jnp.full_like(pair.stops, -1))  # decoding's program, and no text ends
-        prompt_T = np.arange(context, dtype=np.int32) % pair.config.target.vocab_size
-        self.state = prefill(pair, controller, prompt_T)
-
-    def beside(self, controller: Controller) -> "CycleTimer":
-        """A clock of another controller, at the same place for as long."""
-        cycles = self.calls * self.pair.config.cycle.cycles_per_call
-        return CycleTimer(self.pair, controller, self.context, cycles)
-
-    def cycle_seconds(self, params: Any) -> float:
-        """Seconds of one cycle, as decoding runs them."""
-        asked = (self.controller, self.stops, self.pair.put(params))
-        run = partial(step.run_cycles, self.pair.params, self.pair.config, *asked)
-        self.state, seconds = self.time(run, self.rewound())
-        return seconds
-
-    def plain_seconds(self) -> float:
-        """Seconds of one autoregressive step, as decoding runs them."""
-        state = self.rewound()
-        run = partial(step.run_plain, self.pair.params.target, self.pair.config, self.stops)
-        root, sampling = jax.tree.map(jnp.copy, (state.root, state.sampling))
-        plain, seconds = self.time(run, PlainState(state.target_cache, root, sampling))
-        self.state = state.replace(target_cache=plain.cache)
-        return seconds
-
-    def rewound(self) -> CycleState:
-        """The state with only the prompt committed; slots behind it are overwritten."""
-        state = self.state
-        length, before, one = self.pair.put(
-            (jnp.int32(self.context), jnp.int32(self.context - 1), jnp.int32(1))
-        )
-        return state.replace(
-            target_cache=state.target_cache.replace(length=length),
-            draft_cache=state.draft_cache.replace(length=before),
-            pending=state.pending.replace(count=one),
-        )
-
-    def time(self, run: Callable[[Any, jax.Array], Any], state: Any) -> tuple[Any, float]:
-        """The state behind some calls in a row and the seconds of one cycle or step in them.
-
-        The clock starts when a first call, of one cycle, has ended while the next waits behind it;
-        behind the last one, a call of no cycle is dispatched.
-        """
-        cycle = self.pair.config.cycle
-        most = cycle.context - self.context - cycle.path_length
-        first, none, room = self.pair.put((jnp.int32(1), jnp.int32(0), jnp.int32(most)))
-        state, before = run(state, first)
-        state, following = run(state, room)
-        jax.device_get(before)
-        started = time.perf_counter()
-        count = 0
-        for call in range(1, self.calls + 1):
-            done = following
-            state, following = run(state, done.left if call < self.calls else none)
-            count += int(jax.device_get(done).count)
-        seconds = time.perf_counter() - started
-        jax.device_get(following)
-        if count < self.calls * cycle.cycles_per_call:
-            raise UserError(
-                f"There is no room to time cycles behind {self.context} tokens in a context of "
-                f"{cycle.context}; measure at a smaller one."
-            )
-        return state, seconds / count
-
-
-ROUNDS = 8  # of a part in one program
-TIMES = 9  # that the program runs; the median counts
-
-
-def part_seconds(pair: Pair, state: CycleState) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds of drafting [D] and of verifying [V]."""
-    cycle, constant = pair.config.cycle, policy_module.constant()
-
-    def draft(token, params, setting, pending, cache):
-        pending = pending.replace(token=pending.token.at[0].set(token))
-        return expand.expand(params, pair.config, constant, setting, (), pending, cache)[0].tree
-
-    def check(token, params, tree, size, state):
-        place = (tree, token, size, state.target_cache, state.sampling)
-        return verify.verify(params, pair.config, *place).replace(sampling=None)
-
-    draft_part, verify_part = in_a_row(draft), in_a_row(check)
-    settings = [
-        policy_module.constant_params(levels, cycle.sizes[0], cycle)
-        for levels in range(1, cycle.max_levels + 1)
-    ]
-    draft_args = (state.pending, state.draft_cache)
-    draft_D = [
-        _median_seconds(draft_part, state.root, pair.params.draft, setting, *draft_args)
-        for setting in settings
-    ]
-    tree = draft_part(state.root, pair.params.draft, settings[-1], *draft_args)
-    verify_V = [
-        _median_seconds(verify_part, state.root, pair.params.target, tree, jnp.int32(size), state)
-        for size in range(len(cycle.sizes))
-    ]
-    return np.asarray(draft_D), np.asarray(verify_V)
-
-
-def in_a_row(part: Callable[..., Any]) -> Callable[..., Any]:
-    """A program of `ROUNDS` rounds of a part; it gives the last round's result.
-
-    Args:
-      part: of a token and other arguments, giving a struct with a field `token`. Every round starts
-        from the first token of the one before, so none can be left out.
-    """
-
-    @jax.jit
-    def run(token: jax.Array, *args: Any) -> Any:
-        def again(_, before: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
-            result = part(before[0], *args)
-            return result.token.reshape(-1)[0], result
-
-        shapes = jax.eval_shape(part, token, *args)
-        blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        return jax.lax.fori_loop(0, ROUNDS, again, (token, blank))[1]
-
-    return run
-
-
-def _median_seconds(program: Callable[..., Any], *args: Any) -> float:
-    """Median seconds of one of the rounds of a program."""
-    jax.block_until_ready(program(*args))
-    seconds = []
-    for _ in range(TIMES):
-        started = time.perf_counter()
-        jax.block_until_ready(program(*args))
-        seconds.append((time.perf_counter() - started) / ROUNDS)
-    return float(np.median(seconds))
-
-
-class Overhead(NamedTuple):
-    """Seconds of a controller's own time."""
-
-    depth_seconds: float  # of a decision after a draft pass, with what is remembered of it
-    size_seconds: float  # of the rest of a cycle's decisions
-
-
-FREE = Overhead(0.0, 0.0)
-
-
-def with_overhead(replay: Simulator, overhead: Overhead) -> Simulator:
-    """The replay whose decisions cost so much; `cycles.run` counts them with `learned=True`."""
-    return replay.replace(
-        depth_seconds=jnp.float32(overhead.depth_seconds),
-        size_seconds=jnp.float32(overhead.size_seconds),
-    )
-
-
-def time_learned(bare: CycleTimer, policy: PolicyConfig, seed: int, visits: int) -> Overhead:
-    """What two policies of some widths cost, in the very program that decodes with them.
-
-    Args:
-      bare: a clock of the constant controller, which says where and how long.
-      visits: pairs of visits, with and without decisions, at either number of levels.
-    """
-    cycle = bare.pair.config.cycle
-    params = networks.init_learned(jax.random.key(seed), cycle, policy)
-    least, most = (networks.forced(params, end, _probe_size(bare)) for end in ("least", "most"))
-    return _decision_seconds(
-        bare, bare.beside(networks.learned(cycle, policy)), least, most, visits
-    )
-
-
-def time_decisions(bare: CycleTimer, controller: Controller, params: Any, visits: int) -> Overhead:
-    """What the decisions of any controller cost; arguments as of `of_learned`."""
-    if controller is policy_module.constant():
-        return FREE
-    least, most = (Overruled(params, setting, jnp.bool_(True)) for setting in _constants(bare))
-    return _decision_seconds(
-        bare, bare.beside(policy_module.overruled(controller)), least, most, visits
-    )
-
-
-def _decision_seconds(
-    bare: CycleTimer, ours: CycleTimer, least: Any, most: Any, visits: int
-) -> Overhead:
-    """Medians over pairs of visits of two clocks; `least` and `most` decide as `_constants` do."""
-    ends = list(zip((least, most), _constants(bare), strict=True))
-    ours.cycle_seconds(least)  # compiles
-    pairs = [
-        [ours.cycle_seconds(params) - bare.cycle_seconds(setting) for params, setting in ends]
-        for _ in range(visits)
-    ]  # both ends in turns: a drift of the device hits them alike
-    extra = np.maximum(np.median(pairs, axis=0), 0.0).tolist()
-    decisions = max(bare.pair.config.cycle.max_levels - 1, 1)  # after a pass: D against 1
-    depth_seconds = max((extra[1] - extra[0]) / decisions, 0.0)
-    return Overhead(depth_seconds, max(extra[0] - depth_seconds, 0.0))
-
-
-def _constants(bare: CycleTimer) -> list[policy_module.ConstantParams]:
-    """One level and most levels, with the size of `_size`."""
-    cycle = bare.pair.config.cycle
-    size = cycle.sizes[_probe_size(bare)]
-    return [policy_module.constant_params(levels, size, cycle) for levels in (1, cycle.max_levels)]
-
-
-def _probe_size(bare: CycleTimer) -> int:
-    """The index of the size that all these cycles verify: the least with a tree."""
-    return min(1, len(bare.pair.config.cycle.sizes) - 1)
+WIDTHS = PolicyConfig()  # of the learned policies, the paper's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,94 +64,254 @@ class ProfileConfig:
         for name in ("cycles", "visits", "policy_visits"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)} but must be at least 1.")
-        rising = list(self.contexts) == sorted(set(self.contexts))
-        if not self.contexts or not rising or self.contexts[0] < 1:
+        is_rising = list(self.contexts) == sorted(set(self.contexts))
+        if not self.contexts or not is_rising or self.contexts[0] < 1:
             raise ValueError(f"contexts {self.contexts} must be distinct, ascending and positive.")
 
 
-class Subject(NamedTuple):
-    """What is measured: a pair, what its table says of its origin, and where halves are kept.
+class CycleTimer:
+    """Times cycles and plain steps of one pair at a context, as decoding runs them.
 
-    `partial_file` keeps what is measured at once, for a killed measurement to go on from; the
-    caller deletes it when the table is saved.
+    Args:
+      policy: whose cycles are timed unless another one is named.
+      context: tokens before the root; the state is reset to them before every visit.
+      cycles: in a row, per visit; rounded up to whole calls.
+
+    Raises:
+      UserError: the context does not fit the pair's, or the policy not its cycle.
     """
 
-    pair: Pair
-    provenance: dict[str, Any]
-    partial_file: Path | None = None
+    def __init__(self, pair: Pair, policy: Policy, context: int, cycles: int) -> None:
+        policy.check(pair.config.cycle)
+        self.pair, self.policy, self.context = pair, policy, context
+        self.calls = math.ceil(cycles / pair.config.cycle.cycles_per_call)
+        self.stops = pair.put(jnp.full_like(pair.stops, -1))  # decoding's program, and no text ends
+        prompt_T = np.arange(context, dtype=np.int32) % pair.config.target.vocab_size
+        self.state = prefill(pair, prompt_T)
+
+    def cycle_seconds(self, policy: Policy | None = None) -> float:
+        """Seconds of one cycle of a policy."""
+        policy = (self.policy if policy is None else policy).traced()
+        history = policy.init_history(self.pair.config.cycle)
+        history, policy = self.pair.put((jax.tree.map(jnp.copy, history), policy))
+        run = partial(step.run_cycles, self.pair.model, policy, self.stops)
+        self.state, seconds = self.time(run, self.reset_state().replace(history=history))
+        return seconds
+
+    def plain_seconds(self) -> float:
+        """Seconds of one autoregressive step."""
+        state = self.reset_state()
+        root, sampling = jax.tree.map(jnp.copy, (state.root, state.sampling))
+        run = partial(step.run_plain, self.pair.model, self.stops)
+        plain, seconds = self.time(run, PlainState(state.target_cache, root, sampling))
+        self.state = state.replace(target_cache=plain.cache)
+        return seconds
+
+    def reset_state(self) -> CycleState:
+        """The state with only the prompt committed; slots after it are overwritten."""
+        length, before_root, one = self.pair.put(
+            (jnp.int32(self.context), jnp.int32(self.context - 1), jnp.int32(1))
+        )
+        return self.state.replace(
+            target_cache=self.state.target_cache.replace(length=length),
+            draft_cache=self.state.draft_cache.replace(length=before_root),
+            pending=self.state.pending.replace(count=one),
+        )
+
+    def time(self, run: Callable[[Any, jax.Array], Any], state: Any) -> tuple[Any, float]:
+        """The state after some calls in a row and the seconds of one cycle or step in them.
+
+        The clock starts when a first call, of one cycle, has ended while the next waits behind it;
+        behind the last one, a call of no cycle is dispatched.
+        """
+        cycle = self.pair.config.cycle
+        most = cycle.context - self.context - cycle.path_length
+        first, none, room = self.pair.put((jnp.int32(1), jnp.int32(0), jnp.int32(most)))
+        state, before = run(state, first)
+        state, following = run(state, room)
+        jax.device_get(before)
+        started = time.perf_counter()
+        count = 0
+        for call in range(1, self.calls + 1):
+            done = following
+            state, following = run(state, done.left if call < self.calls else none)
+            count += int(jax.device_get(done).count)
+        seconds = time.perf_counter() - started
+        jax.device_get(following)
+        if count < self.calls * cycle.cycles_per_call:
+            raise UserError(
+                f"There is no room to time cycles after {self.context} tokens in a `context` of "
+                f"{cycle.context}; measure at smaller `contexts`."
+            )
+        return state, seconds / count
 
 
 def profile(
-    subject: Subject,
-    policy: PolicyConfig,
-    config: ProfileConfig,
+    pair: Pair,
+    widths: PolicyConfig = WIDTHS,
+    config: ProfileConfig = ProfileConfig(),
+    store: Path | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> LatencyTable:
-    """The latency table of this device for a pair; `progress` gets the share that is done.
+    """The latency table of this device for a pair: what every (levels, size) costs here.
 
-    Any text serves: of a cycle's time, only the catch-up pass depends on what is accepted, and that
-    is timed as it comes.
+    Any text serves: of a cycle's time, only the draft's extension depends on what is accepted, and
+    that is timed as it comes.
+
+    Args:
+      widths: of the learned policies whose decisions are timed.
+      store: a JSON file that keeps what is measured at once, for a killed measurement to go on
+        from; the caller deletes it when the table is saved.
+      progress: called with the share that is done.
+
+    Raises:
+      UserError: there is no room for cycles after a context, or the device is too busy.
+
+    Example:
+      >>> import ltd_jax as ltd
+      >>> from ltd_jax.replay.profile import ProfileConfig
+      >>> small = ltd.CycleConfig(beam_width=2, max_levels=2, sizes=(0, 2), context=96)
+      >>> quick = ProfileConfig(cycles=1, visits=3, policy_visits=1)
+      >>> table = ltd.profile(ltd.load(cycle=small), config=quick)
+      >>> table.cycle_seconds.shape  # contexts, levels, sizes
+      (1, 2, 2)
     """
-    return profile_in_turns([subject], policy, config, progress)[0]
+    return profile_in_turns([pair], widths, config, [store], progress)[0]
 
 
 def profile_in_turns(
-    subjects: Sequence[Subject],
-    policy: PolicyConfig,
-    config: ProfileConfig,
+    pairs: Sequence[Pair],
+    widths: PolicyConfig = WIDTHS,
+    config: ProfileConfig = ProfileConfig(),
+    stores: Sequence[Path | None] | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[LatencyTable]:
-    """The tables of several pairs, visited in turns: a drift of the device favours none of them."""
-    clocks = [
-        [
-            CycleTimer(each.pair, policy_module.constant(), context, config.cycles)
-            for context in config.contexts
-        ]
-        for each in subjects
+    """The tables of several pairs, visited in turns: a drift of the device favours none of them.
+
+    Args:
+      stores: a JSON file for every pair, or None; else as of `profile`.
+    """
+    widths_said = {"policy": dataclasses.asdict(widths)}
+    devices = [
+        _Profiled(
+            timers=[
+                CycleTimer(pair, Constant(1, pair.config.cycle.sizes[0]), context, config.cycles)
+                for context in config.contexts
+            ],
+            store=ResumableStore(path, profile_identity(pair, config) | widths_said),
+        )
+        for pair, path in zip(pairs, stores or [None] * len(pairs), strict=True)
     ]
-    policies = {"policy": dataclasses.asdict(policy)}
-    kept = [
-        ResumableStore(each.partial_file, profile_identity(each.pair, config) | policies)
-        for each in subjects
+    seconds = _visit_in_turns(devices, config, progress)
+    return [
+        _table(profiled, seconds_of_pair, widths, config)
+        for profiled, seconds_of_pair in zip(devices, seconds, strict=True)
     ]
-    rounds = _whole_cycles(clocks, config, kept, progress)
-    everything = zip(subjects, clocks, kept, rounds, strict=True)
-    return [_table(*one, policy, config) for one in everything]
+
+
+def profile_identity(pair: Pair, config: ProfileConfig) -> dict[str, Any]:
+    """What two halves of a measurement must have in common, as JSON."""
+    return _pair_identity(pair) | {
+        "device": pair.device,
+        "dtype": jnp.dtype(pair.dtype).name,
+        "jax": jax.__version__,
+        "measure": dataclasses.asdict(config),
+    }
+
+
+def _pair_identity(pair: Pair) -> dict[str, Any]:
+    return {
+        "fingerprint": pair.fingerprint,
+        "cycle": dataclasses.asdict(pair.config.cycle),
+        "sampling": describe_sampling(pair.config.sampling),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Profiled:
+    """A pair that is measured."""
+
+    timers: list[CycleTimer]  # of constants, one per context
+    store: ResumableStore
+
+    @property
+    def pair(self) -> Pair:
+        return self.timers[0].pair
+
+
+def _visit_in_turns(
+    devices: Sequence[_Profiled], config: ProfileConfig, progress: Callable[[float], None]
+) -> list[np.ndarray]:
+    """What all visits gave each pair: seconds [visits, L, D, V, 2], see `remove_drift`."""
+    for timer in (timer for profiled in devices for timer in profiled.timers):
+        timer.cycle_seconds()  # compiles and warms up
+        timer.plain_seconds()
+    visits: list[list[np.ndarray]] = [[] for _ in devices]
+    turns = list(np.ndindex(config.visits, len(config.contexts), len(devices)))
+    for done, (visit, row, index) in enumerate(turns, 1):
+        timer, store = devices[index].timers[row], devices[index].store
+        random = np.random.default_rng([config.seed, visit, row])
+        name = f"visit {visit} at {timer.context}"
+        visits[index].append(store.entry(name, partial(_visit, timer, random)))
+        progress(done / len(turns))
+    leading = (config.visits, len(config.contexts))
+    return [np.stack(of_pair).reshape(*leading, *of_pair[0].shape) for of_pair in visits]
+
+
+def _visit(timer: CycleTimer, random: np.random.Generator) -> np.ndarray:
+    """Every setting once, in random order: seconds of a cycle, and of plain steps around it."""
+    cycle = timer.pair.config.cycle
+    seconds = np.zeros((cycle.max_levels, len(cycle.sizes), 2))
+    before = timer.plain_seconds()
+    for level, size_index in random.permutation(list(np.ndindex(seconds.shape[:2]))).tolist():
+        cycle_seconds = timer.cycle_seconds(Constant(level + 1, cycle.sizes[size_index]))
+        after = timer.plain_seconds()
+        seconds[level, size_index] = cycle_seconds, (before + after) / 2
+        before = after
+    return seconds
 
 
 def _table(
-    subject: Subject,
-    clocks: list[CycleTimer],
-    kept: ResumableStore,
-    seconds: np.ndarray,
-    policy: PolicyConfig,
-    config: ProfileConfig,
+    profiled: _Profiled, seconds: np.ndarray, widths: PolicyConfig, config: ProfileConfig
 ) -> LatencyTable:
     """A pair's table from the seconds [visits, L, D, V, 2] of its visits; measures what is left."""
     median_LDV, plain_L = remove_drift(seconds)
     try:
         cycle_LDV = fit_sum(median_LDV)
     except UserError:
-        kept.forget()  # the same command measures anew
+        profiled.store.forget()  # the same command measures anew
         raise
     misfit = float(np.median(np.abs(median_LDV / cycle_LDV - 1)))
-    pair, sizes = subject.pair, subject.pair.config.cycle.sizes
-    own = lambda: time_learned(clocks[0], policy, config.seed, config.policy_visits)
-    depth_seconds, size_seconds = kept.entry("policies", own).tolist()
-    alone = kept.entry("parts", lambda: np.concatenate(part_seconds(pair, clocks[0].rewound())))
-    draft_D, verify_V = np.split(alone, [pair.config.cycle.max_levels])
-    rows = len(config.contexts)
+    pair, timer, rows = profiled.pair, profiled.timers[0], len(config.contexts)
+    cycle = pair.config.cycle
+    policy = networks.init(jax.random.key(config.seed), cycle, widths)
+    decisions = partial(time_decisions, timer, policy, config.policy_visits)
+    overhead = Overhead(*profiled.store.entry("policies", decisions).tolist())
+    draft_D = profiled.store.entry("drafting alone", partial(time_drafting, timer))
+    verify_V = profiled.store.entry("verifying alone", partial(time_verifying, timer))
+    origin = pair.environment | _pair_identity(pair)
     return LatencyTable(
         contexts=np.asarray(config.contexts, np.int32),
-        sizes=sizes,
+        sizes=cycle.sizes,
         cycle_seconds=cycle_LDV,
         draft_seconds=np.tile(draft_D, (rows, 1)),
         verify_seconds=np.tile(verify_V, (rows, 1)),
         plain_seconds=plain_L,
-        depth_seconds=depth_seconds,
-        size_seconds=size_seconds,
-        provenance=subject.provenance | {"policy": dataclasses.asdict(policy), "misfit": misfit},
+        depth_seconds=overhead.depth_seconds,
+        size_seconds=overhead.size_seconds,
+        provenance=origin | {"policy": dataclasses.asdict(widths), "misfit": misfit},
     )
+
+
+def remove_drift(seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds of cycles [L, D, V] and of plain steps [L] at the device's median speed.
+
+    Args:
+      seconds: [visits, L, D, V, 2] of a cycle, and of a plain step at the same moment.
+    """
+    plain_L = np.median(seconds[..., 1], axis=(0, 2, 3))
+    ratio_LDV = np.median(seconds[..., 0] / seconds[..., 1], axis=0)
+    return ratio_LDV * plain_L[:, None, None], plain_L
 
 
 def fit_sum(seconds_LDV: np.ndarray) -> np.ndarray:
@@ -396,65 +344,132 @@ def linear_in_levels(by_levels_LD: np.ndarray) -> np.ndarray:
     return np.concatenate([by_levels_LD[:, :1], line], axis=1)
 
 
-def profile_identity(pair: Pair, config: ProfileConfig) -> dict[str, Any]:
-    """What two halves of a measurement must have in common, as JSON."""
-    return {
-        "fingerprint": pair.fingerprint,
-        "device": pair.device,
-        "dtype": jnp.dtype(pair.dtype).name,
-        "jax": jax.__version__,
-        "cycle": dataclasses.asdict(pair.config.cycle),
-        "sampling": describe_sampling(pair.config.sampling),
-        "measure": dataclasses.asdict(config),
-    }
+class Overhead(NamedTuple):
+    """Seconds of a policy's own time."""
+
+    depth_seconds: float  # of a decision after a draft pass, with what is remembered of it
+    size_seconds: float  # of the rest of a cycle's decisions
 
 
-def remove_drift(seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds of cycles [L, D, V] and of plain steps [L] at the device's median speed.
-
-    Args:
-      seconds: [visits, L, D, V, 2] of a cycle, and of a plain step at the same moment.
-    """
-    plain_L = np.median(seconds[..., 1], axis=(0, 2, 3))
-    ratio_LDV = np.median(seconds[..., 0] / seconds[..., 1], axis=0)
-    return ratio_LDV * plain_L[:, None, None], plain_L
+FREE = Overhead(0.0, 0.0)
 
 
-def _whole_cycles(
-    clocks: list[list[CycleTimer]],
-    config: ProfileConfig,
-    kept: list[ResumableStore],
-    progress: Callable[[float], None],
-) -> list[np.ndarray]:
-    """What all visits gave each pair: seconds [visits, L, D, V, 2], see `steady`.
+def time_decisions(timer: CycleTimer, policy: Policy, visits: int) -> Overhead:
+    """What the decisions of a policy cost, in the program that decodes with it.
+
+    Differences to a constant at one level and at most levels tell a decision after a draft pass
+    from the rest.
 
     Args:
-      clocks: of every pair, one per context.
+      timer: says where and how long; its policy plays no part.
+      visits: pairs of visits, with and without decisions, at either number of levels; medians of
+        their differences count.
+
+    Raises:
+      UserError: the policy does not fit the pair's cycle.
     """
-    for clock in (each for of_pair in clocks for each in of_pair):  # compile and warm up
-        cycle = clock.pair.config.cycle
-        clock.cycle_seconds(policy_module.constant_params(1, cycle.sizes[0], cycle))
-        clock.plain_seconds()
-    rounds: list[list[np.ndarray]] = [[] for _ in clocks]
-    turns = list(np.ndindex(config.visits, len(config.contexts), len(clocks)))
-    for done, (visit, row, index) in enumerate(turns, 1):
-        clock = clocks[index][row]
-        random = np.random.default_rng([config.seed, visit, row])
-        name = f"visit {visit} at {clock.context}"
-        rounds[index].append(kept[index].entry(name, partial(_visit, clock, random)))
-        progress(done / len(turns))
-    leading = (config.visits, len(config.contexts))
-    return [np.stack(each).reshape(*leading, *each[0].shape) for each in rounds]
+    cycle = timer.pair.config.cycle
+    policy.check(cycle)
+    if policy.is_constant:
+        return FREE
+    size = cycle.sizes[min(1, len(cycle.sizes) - 1)]  # the least with a tree
+    constants = [Constant(1, size), Constant(cycle.max_levels, size)]
+    forced = [Forced(policy.traced(), constant) for constant in constants]
+    timer.cycle_seconds(forced[0])  # compiles
+    pairs = [
+        [
+            timer.cycle_seconds(deciding) - timer.cycle_seconds(constant)
+            for deciding, constant in zip(forced, constants, strict=True)
+        ]
+        for _ in range(visits)
+    ]  # both ends in turns: a drift of the device hits them alike
+    extra = np.maximum(np.median(pairs, axis=0), 0.0).tolist()
+    passes = max(cycle.max_levels - 1, 1)  # decisions after one: D against 1
+    depth_seconds = max((extra[1] - extra[0]) / passes, 0.0)
+    return Overhead(depth_seconds, max(extra[0] - depth_seconds, 0.0))
 
 
-def _visit(clock: CycleTimer, random: np.random.Generator) -> np.ndarray:
-    """Every setting once, in random order: seconds of a cycle, and of plain steps around it."""
-    cycle = clock.pair.config.cycle
-    seconds = np.zeros((cycle.max_levels, len(cycle.sizes), 2))
-    before = clock.plain_seconds()
-    for level, size in random.permutation(list(np.ndindex(seconds.shape[:2]))).tolist():
-        params = policy_module.constant_params(level + 1, cycle.sizes[size], cycle)
-        cycle_seconds, after = clock.cycle_seconds(params), clock.plain_seconds()
-        seconds[level, size] = cycle_seconds, (before + after) / 2
-        before = after
-    return seconds
+def with_overhead(simulator: Simulator, overhead: Overhead) -> Simulator:
+    """The simulator whose decisions cost so much, where `run` charges them."""
+    return simulator.replace(
+        depth_seconds=jnp.float32(overhead.depth_seconds),
+        size_seconds=jnp.float32(overhead.size_seconds),
+    )
+
+
+ROUNDS = 8  # of a component in one program
+TIMES = 9  # that the program runs; the median counts
+
+
+def time_drafting(timer: CycleTimer) -> list[float]:
+    """Seconds of drafting alone, by levels [D]."""
+    cycle, state = timer.pair.config.cycle, timer.reset_state()
+    constants = [_constant(cycle, levels) for levels in range(1, cycle.max_levels + 1)]
+    return [
+        _median_seconds(_draft_rounds, state.root, timer.pair.model, constant, state)
+        for constant in constants
+    ]
+
+
+def time_verifying(timer: CycleTimer) -> list[float]:
+    """Seconds of verifying alone, by size [V]."""
+    model, cycle, state = timer.pair.model, timer.pair.config.cycle, timer.reset_state()
+    tree = _draft_rounds(state.root, model, _constant(cycle, cycle.max_levels), state)
+    return [
+        _median_seconds(_verify_rounds, state.root, model, tree, jnp.int32(size_index), state)
+        for size_index in range(len(cycle.sizes))
+    ]
+
+
+def _constant(cycle: CycleConfig, levels: int) -> Policy:
+    return Constant(levels, cycle.sizes[0]).traced()
+
+
+def in_a_row(part: Callable[..., Any]) -> Callable[..., Any]:
+    """A program of `ROUNDS` rounds of a part; it gives the last round's result.
+
+    As in decoding, several rounds share one program, so dispatching it is not counted to each.
+
+    Args:
+      part: of a token and other arguments, giving a struct with a field `token`. Every round starts
+        from the first token of the one before, so none can be left out.
+    """
+
+    @jax.jit
+    def run(token: jax.Array, *args: Any) -> Any:
+        def again(_, before: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+            result = part(before[0], *args)
+            return result.token.reshape(-1)[0], result
+
+        shapes = jax.eval_shape(part, token, *args)
+        blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return jax.lax.fori_loop(0, ROUNDS, again, (token, blank))[1]
+
+    return run
+
+
+def _median_seconds(program: Callable[..., Any], *args: Any) -> float:
+    """Median seconds of one of the rounds of a program."""
+    jax.block_until_ready(program(*args))
+    seconds = []
+    for _ in range(TIMES):
+        started = time.perf_counter()
+        jax.block_until_ready(program(*args))
+        seconds.append((time.perf_counter() - started) / ROUNDS)
+    return float(np.median(seconds))
+
+
+def _draft(token: jax.Array, model: Model, constant: Policy, state: CycleState) -> DraftTree:
+    pending = state.pending.replace(token=state.pending.token.at[0].set(token))
+    expansion, _ = expand.expand(model, constant, (), pending, state.draft_cache)
+    return expansion.tree
+
+
+def _verify(
+    token: jax.Array, model: Model, tree: DraftTree, size_index: jax.Array, state: CycleState
+) -> VerifyResult:
+    result = verify.verify(model, tree, token, size_index, state.target_cache, state.sampling)
+    return result.replace(sampling=None)
+
+
+_draft_rounds, _verify_rounds = in_a_row(_draft), in_a_row(_verify)

@@ -1,6 +1,6 @@
-"""Latency tables that are computed, not measured: what a device's data sheet allows.
+"""Latency tables that are computed, not measured: what a device's data sheet allows (roofline).
 
-A pass reads all its weights once and multiplies every row with them, so (roofline model)
+A pass reads all its weights once and multiplies every row with them, so
 
     seconds = max(bytes / (BYTES_SHARE * bandwidth), operations / (OPERATIONS_SHARE * peak))
               + LAYER_SECONDS per layer
@@ -48,7 +48,7 @@ ACCELERATORS = {
 
 
 class Work(NamedTuple):
-    """What one pass does."""
+    """The work of one pass."""
 
     bytes: float
     operations: float
@@ -66,7 +66,7 @@ def table(
     target: TargetConfig,
     draft: DraftConfig,
     cycle: CycleConfig,
-    policy: PolicyConfig,
+    widths: PolicyConfig,
     model: str,
 ) -> LatencyTable:
     """The modelled table of a pair for the levels and sizes of a cycle.
@@ -75,7 +75,7 @@ def table(
       model: the target's name, for the provenance.
     """
     levels = range(1, cycle.max_levels + 1)
-    depth_decision, size_decision = decisions(cycle, policy)
+    depth_decision, size_decision = decisions(cycle, widths)
     passes_LD = [
         [draft_pass(draft, cycle, level, n).seconds(device) for level in levels] for n in CONTEXTS
     ]
@@ -94,7 +94,7 @@ def table(
 
 
 def target_pass(config: TargetConfig, rows: int, context: int) -> Work:
-    """The target over some rows behind a context of tokens."""
+    """The target over some rows after a context of tokens."""
     weights = _target_weights(config)
     cached = 2 * config.layer_count * config.kv_head_count * config.head_dim * context
     mixed = 2 * config.layer_count * config.head_count * config.head_dim * context
@@ -127,11 +127,11 @@ def _draft_weights(config: DraftConfig, fuse: bool) -> int:
     return count(read if fuse else read.replace(fuse=None))
 
 
-def decisions(cycle: CycleConfig, policy: PolicyConfig) -> tuple[Work, Work]:
+def decisions(cycle: CycleConfig, widths: PolicyConfig) -> tuple[Work, Work]:
     """One decision of the depth policy and one of the size policy; their weights are float32."""
-    params = jax.eval_shape(lambda: networks.init_learned(jax.random.key(0), cycle, policy))
+    policy = jax.eval_shape(lambda: networks.init(jax.random.key(0), cycle, widths))
     work = lambda actor: Work(4.0 * count(actor), 2.0 * count(actor), 1)
-    return work(params.depth), work(params.size)
+    return work(policy.depth), work(policy.size)
 
 
 def count(tree: Any) -> int:

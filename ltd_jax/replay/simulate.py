@@ -1,21 +1,13 @@
-"""A trace and a latency table on the device, and what a controller sees of them.
+"""The simulator: recorded texts decoded again by any policy (trace-driven simulation, no model).
 
-The views are those of live decoding (`cycle.expand`), read where the trace recorded them.
+In go a trace and a latency table; out come single cycles, the totals of whole texts, lists of
+cycles. Under greedy decoding a cycle only decides how far along the fixed text the next one starts,
+so nothing here is a model of decoding: tokens are looked up in the trace, exactly, and seconds in
+the table. What policies see are the views of live decoding (`cycle.expand`), read where the trace
+recorded them. Functions work on one position; callers `vmap`.
 """
-# DOC """Cycles replayed from a trace: exact tokens, time from a measured table (paper Sec. 3.1).
-# DOC
-# DOC In goes a `Replay`, a trace and a latency table on the device; out come single cycles and the
-# DOC totals of any controller over whole texts. Functions work on one position; callers `vmap`. Under
-# DOC greedy decoding a cycle only decides how far along the fixed text the next one starts, so nothing
-# DOC here is a model of decoding: it is a look-up.
-# DOC """
-# DOC """The same texts on other hardware: only what comes from the latency table changes."""
-# DOC """The single cycles of a controller along replayed texts: where it stands and what it chooses.
-# DOC
-# DOC `cycles.run` gives totals; here are the cycles behind them, for pictures of what policies do.
-# DOC """
 
-import functools
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,25 +19,35 @@ from flax import struct
 from ltd_jax.config import CycleConfig
 from ltd_jax.files import UserError
 from ltd_jax.policies.policy import (
-    ConstantParams,
-    Controller,
+    NO_NODE,
+    Constant,
     LevelView,
     Outcome,
+    Policy,
     TreeView,
-    constant,
-    noticed,
+    overrides,
 )
-from ltd_jax.replay import latency, sampled
+from ltd_jax.replay import latency
 from ltd_jax.replay import trace as traces
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.trace import Trace
 
 
-@struct.dataclass
+@struct.dataclass(kw_only=True)
 class Simulator:
-    """A trace and a latency table on the device."""
+    """A trace under a latency table, on the device.
 
-    score: jax.Array  # [P, D, W, W] f32 cumulative log-probability, -inf = no node
+    Example:
+      >>> import ltd_jax as ltd
+      >>> pair = ltd.load()
+      >>> trace = ltd.record(pair, ["import os"], new_tokens=8)
+      >>> table = ltd.LatencyTable.find("epyc-2-cores-embedded", pair.config.cycle)
+      >>> simulator = ltd.Simulator.of(trace, table, pair.config.cycle)
+      >>> simulator.accepted.shape  # positions, levels, sizes
+      (7, 6, 10)
+    """
+
+    log_prob: jax.Array  # [P, D, W, W] f32 cumulative, -inf = no node
     parent: jax.Array  # [P, D, W] i32, slot * W + child of each row's node in the level above
     entropy: jax.Array  # [P, D, W] f32 nats, of the draft's distribution at each row
     root_entropy: jax.Array  # [P] f32 nats, of the target's distribution that the root came from
@@ -53,16 +55,32 @@ class Simulator:
     path: jax.Array  # [P, D] i32, each level's node (slot * W + child) that agrees; -1 = none
     accepted: jax.Array  # [P, D, V] i8
     expected: jax.Array | None  # [P, D, V] f32 mean committed tokens; None = count the text's own
-    remaining: jax.Array  # [P] i32 tokens of the text after this position, >= 1
+    tokens_left: jax.Array  # [P] i32 tokens of the text after this position, >= 1
     length: jax.Array  # [P] i32 tokens before the root
-    context: jax.Array  # [P] i32 row of `seconds` at or below the position's length
-    share: jax.Array  # [P] f32 weight of the row after `context`, in [0, 1]
-    first: jax.Array  # [texts] i32 each text's first position
+    seconds: jax.Array  # [P, D, V] f32 of a whole cycle
+    text_start: jax.Array  # [texts] i32 each text's first position
     task: jax.Array  # [texts] i32 index into the trace's provenance["tasks"]
-    seconds: jax.Array  # [contexts, D, V] f32 of a whole cycle
     depth_seconds: jax.Array  # f32 [] of one decision of the depth policy
     size_seconds: jax.Array  # f32 [] of one decision of the size policy
     plain_seconds: jax.Array  # f32 [] of a plain decoding step, mean over positions
+    config: CycleConfig = struct.field(pytree_node=False)
+
+    @staticmethod
+    def of(trace: Trace, table: LatencyTable, config: CycleConfig | None = None) -> "Simulator":
+        """The simulator of a trace and a table; `config` is by default the cycle of the table.
+
+        Raises:
+          UserError: the two were made with different cycles, or the table does not say its own.
+        """
+        if config is None:
+            if "cycle" not in table.provenance:
+                raise UserError("The latency table does not say its cycle; give `config`.")
+            config = CycleConfig(**table.provenance["cycle"])
+        return build(trace, table, config)
+
+
+_OF_TEXTS = ("text_start", "task")
+_SCALARS = ("depth_seconds", "size_seconds", "plain_seconds")
 
 
 def build(
@@ -72,70 +90,108 @@ def build(
 
     Args:
       expected: count what cycles commit on average over the target's draws instead of what they
-        commit along the trace's own text; needs a trace with reach (replay/reach.py).
+        commit along the trace's own text; needs a trace with acceptance probabilities.
 
     Raises:
-      UserError: the trace or the table was made with other levels, beam width or sizes, or without
-        reach.
+      UserError: the trace or the table was made with other levels, beam width or sizes, or the
+        trace lacks acceptance probabilities.
     """
     traces.check(trace, config)
-    if table.sizes != config.sizes or table.max_levels != config.max_levels:
-        raise UserError(
-            f"The latency table has {table.max_levels} levels and sizes {table.sizes}, the cycle "
-            f"{config.max_levels} and {config.sizes}; measure the latencies with this cycle."
-        )
-    context, share = latency.neighbours(table.contexts, trace.length)
-    plain = latency.interpolate(table, table.plain_seconds, trace.length)
+    _require_grid(table, config, remedy="measure the latencies with this cycle")
     return Simulator(
-        score=jnp.asarray(trace.score),
+        log_prob=jnp.asarray(trace.log_prob),
         parent=jnp.asarray(trace.parent),
         entropy=jnp.asarray(trace.entropy),
         root_entropy=jnp.asarray(trace.root_entropy),
         hidden=None if trace.hidden is None else jnp.asarray(trace.hidden),
         path=jnp.asarray(traces.agreeing_path(trace)),
         accepted=jnp.asarray(traces.accepted(trace, config)),
-        expected=jnp.asarray(sampled.expected(trace, config)) if expected else None,
-        remaining=jnp.asarray(trace.remaining),
+        expected=jnp.asarray(traces.expected(trace, config)) if expected else None,
+        tokens_left=jnp.asarray(trace.tokens_left),
         length=jnp.asarray(trace.length),
-        context=jnp.asarray(context),
-        share=jnp.asarray(share, jnp.float32),
-        first=jnp.asarray(trace.first),
-        task=jnp.asarray(trace.task[trace.first]),
-        seconds=jnp.asarray(table.cycle_seconds, jnp.float32),
-        depth_seconds=jnp.float32(table.depth_seconds),
-        size_seconds=jnp.float32(table.size_seconds),
-        plain_seconds=jnp.float32(plain.mean()),
+        text_start=jnp.asarray(trace.text_start),
+        task=jnp.asarray(trace.task[trace.text_start]),
+        config=config,
+        **_times(table, trace.length),
     )
 
 
-def level_view(replay: Simulator, position: jax.Array, levels: jax.Array) -> LevelView:
-    """What a controller sees at a position after `levels` draft passes."""
+def with_latency(simulator: Simulator, table: LatencyTable) -> Simulator:
+    """The same texts on other hardware; what was recorded is shared, not copied.
+
+    Raises:
+      UserError: the table was made with other levels or sizes.
+    """
+    _require_grid(table, simulator.config, remedy="fit the table to this cycle")
+    return simulator.replace(**_times(table, np.asarray(simulator.length)))
+
+
+def _require_grid(table: LatencyTable, config: CycleConfig, *, remedy: str) -> None:
+    if table.sizes != config.sizes or table.max_levels != config.max_levels:
+        raise UserError(
+            f"The latency table has {table.max_levels} levels and sizes {table.sizes}, the cycle "
+            f"{config.max_levels} and {config.sizes}; {remedy}."
+        )
+
+
+def _times(table: LatencyTable, length_P: np.ndarray) -> dict[str, jax.Array]:
+    """The fields of a simulator that come from a table."""
+    row_P, share_P = latency.neighbours(table.contexts, length_P)
+    share_P11 = share_P.astype(np.float32)[:, None, None]
+    table_LDV = table.cycle_seconds.astype(np.float32)
+    after_P = np.minimum(row_P + 1, len(table_LDV) - 1)
+    seconds_PDV = (1 - share_P11) * table_LDV[row_P] + share_P11 * table_LDV[after_P]
+    plain_P = latency.interpolate(table, table.plain_seconds, length_P)
+    return {
+        "seconds": jnp.asarray(seconds_PDV),
+        "depth_seconds": jnp.float32(table.depth_seconds),
+        "size_seconds": jnp.float32(table.size_seconds),
+        "plain_seconds": jnp.float32(plain_P.mean()),
+    }
+
+
+def take_texts(simulator: Simulator, texts: Sequence[int]) -> Simulator:
+    """A simulator of some of the texts, in the given order; `plain_seconds` stays that of all.
+
+    Args:
+      texts: their indices, at least one.
+    """
+    start, left_P = np.asarray(simulator.text_start), np.asarray(simulator.tokens_left)
+    chosen = np.asarray(texts, np.int32)
+    counts = left_P[start[chosen]]
+    rows = np.concatenate([start[text] + np.arange(left_P[start[text]]) for text in chosen])
+    held = {name: leaf for name, leaf in vars(simulator).items() if isinstance(leaf, jax.Array)}
+    taken = {name: leaf[rows] for name, leaf in held.items() if name not in (*_OF_TEXTS, *_SCALARS)}
+    first = np.append(0, np.cumsum(counts)[:-1]).astype(np.int32)
+    return simulator.replace(**taken, text_start=jnp.asarray(first), task=simulator.task[chosen])
+
+
+def level_view(simulator: Simulator, position: jax.Array, levels: jax.Array) -> LevelView:
+    """What a policy sees at a position after `levels` draft passes."""
     newest = (position, levels - 1)
+    hidden = simulator.hidden
     return LevelView(
-        score=replay.score[newest],
+        log_prob=simulator.log_prob[newest],
         levels=levels,
-        length=replay.length[position],
-        entropy=replay.entropy[newest],
-        hidden=None if replay.hidden is None else replay.hidden[newest].astype(jnp.float32),
-        root_entropy=replay.root_entropy[position],
-        parent=replay.parent[newest],
+        length=simulator.length[position],
+        entropy=simulator.entropy[newest],
+        hidden=None if hidden is None else hidden[newest].astype(jnp.float32),
+        root_entropy=simulator.root_entropy[position],
+        parent=simulator.parent[newest],
     )
 
 
-def tree_view(replay: Simulator, position: jax.Array, levels: jax.Array) -> TreeView:
-    """What a controller sees at a position of the tree of `levels` levels."""
-    drafted_D = jnp.arange(replay.score.shape[1]) < levels
+def tree_view(simulator: Simulator, position: jax.Array, levels: jax.Array) -> TreeView:
+    """What a policy sees at a position of the tree of `levels` levels."""
+    drafted_D = jnp.arange(simulator.config.max_levels) < levels
     return TreeView(
-        score=jnp.where(drafted_D[:, None, None], replay.score[position], -jnp.inf),
+        log_prob=jnp.where(drafted_D[:, None, None], simulator.log_prob[position], NO_NODE),
         levels=levels,
-        length=replay.length[position],
-        entropy=jnp.where(drafted_D[:, None], replay.entropy[position], 0.0),
-        root_entropy=replay.root_entropy[position],
-        parent=jnp.where(drafted_D[:, None], replay.parent[position], 0),
+        length=simulator.length[position],
+        entropy=jnp.where(drafted_D[:, None], simulator.entropy[position], 0.0),
+        root_entropy=simulator.root_entropy[position],
+        parent=jnp.where(drafted_D[:, None], simulator.parent[position], 0),
     )
-
-
-_CONSTANT = constant()
 
 
 @struct.dataclass
@@ -143,10 +199,135 @@ class CycleOutcome:
     """What a cycle at one position gives."""
 
     accepted: jax.Array  # i32 []
-    committed: jax.Array  # i32 [] accepted + 1, at most what remains of the text
+    committed: jax.Array  # [] accepted + 1, at most what is left of the text; f32 where expected
     seconds: jax.Array  # f32 []
     next_position: jax.Array  # i32 [], means nothing where `over`
     over: jax.Array  # bool [] the text is over
+
+
+def cycle_outcome(
+    simulator: Simulator,
+    position: jax.Array,
+    levels: jax.Array,
+    size_index: jax.Array,
+    *,
+    charge_decisions: bool,
+    accepted: jax.Array | None = None,
+) -> CycleOutcome:
+    """The cycle at `position` with `levels` 1..D and the size at an index into config.sizes.
+
+    Args:
+      charge_decisions: also count the time of the policies' own decisions: one of the size policy,
+        and one of the depth policy after every level; after the D-th it is asked, and not heard.
+      accepted: i32 [], where nodes were not selected by log_prob (`accepted_by_priority`).
+    """
+    chosen = (position, levels - 1, size_index)
+    seconds = simulator.seconds[chosen]
+    if charge_decisions:
+        seconds += simulator.size_seconds + simulator.depth_seconds * levels
+    by_log_prob = accepted is None
+    if accepted is None:
+        accepted = simulator.accepted[chosen].astype(jnp.int32)
+    left = simulator.tokens_left[position]
+    committed = jnp.minimum(accepted + 1, left)
+    over = committed == left
+    next_position = position + committed
+    if simulator.expected is not None and by_log_prob:
+        committed = simulator.expected[chosen]
+    return CycleOutcome(accepted, committed, seconds, next_position, over)
+
+
+def accepted_by_priority(
+    simulator: Simulator, position: jax.Array, priority_DWW: jax.Array, size: jax.Array
+) -> jax.Array:
+    """Accepted tokens when the `size` nodes of highest priority are verified; i32 []."""
+    path_D = simulator.path[position]
+    rank_D = traces.beaten_by(priority_DWW, path_D).sum(axis=1)
+    priority_DN = priority_DWW.reshape(priority_DWW.shape[0], -1)
+    on_path_D = jnp.take_along_axis(priority_DN, path_D[:, None], axis=1)[:, 0]
+    chosen_D = (path_D != traces.NO_NODE) & (on_path_D > NO_NODE) & (rank_D < size)
+    return jnp.cumprod(chosen_D.astype(jnp.int32)).sum()
+
+
+@struct.dataclass
+class Cycle:
+    """One cycle, and the choices that led to it."""
+
+    levels: jax.Array  # i32 []
+    size_index: jax.Array  # i32 []
+    outcome: CycleOutcome
+    history: Any  # the policy's, after the cycle
+
+
+def take_cycle(
+    simulator: Simulator,
+    policy: Policy,
+    position: jax.Array,
+    history: Any,
+    *,
+    charge_decisions: bool,
+) -> Cycle:
+    """The cycle at a position, as a policy with a history chooses it."""
+    config = simulator.config
+    levels, history = draft(simulator, policy, position, history)
+    view = tree_view(simulator, position, levels)
+    size_index = policy.choose_size(history, view, config)
+    accepted = None
+    if overrides(policy, "priority"):
+        priority_DWW = policy.priority(history, view, config)
+        size = jnp.asarray(config.sizes, jnp.float32)[size_index]
+        accepted = accepted_by_priority(simulator, position, priority_DWW, size)
+    outcome = cycle_outcome(
+        simulator,
+        position,
+        levels,
+        size_index,
+        charge_decisions=charge_decisions,
+        accepted=accepted,
+    )
+    told = Outcome(levels, size_index, outcome.accepted)
+    return Cycle(levels, size_index, outcome, policy.update_history(history, told, config))
+
+
+def draft(
+    simulator: Simulator, policy: Policy, position: jax.Array, history: Any
+) -> tuple[jax.Array, Any]:
+    """Levels until the policy's first stop, and its history after it saw them.
+
+    A policy that remembers nothing between two passes is asked after all of them at once, as one
+    batch for its networks; another one pass after the other.
+    """
+    config = simulator.config
+    if not overrides(policy, "observe_level"):
+        return choose_levels(simulator, policy, position, history), history
+
+    def ask(levels: jax.Array, history: Any) -> tuple[jax.Array, Any]:
+        view = level_view(simulator, position, levels)
+        history = policy.observe_level(history, view, config)
+        return policy.keep_drafting(history, view, config), history
+
+    def grow(carry: tuple[jax.Array, jax.Array, Any]) -> tuple[jax.Array, jax.Array, Any]:
+        _, levels, history = carry
+        keep, history = ask(levels, history)
+        going = keep & (levels < config.max_levels)
+        return going, levels + going, history
+
+    start = (jnp.bool_(True), jnp.int32(1), history)
+    _, levels, history = jax.lax.while_loop(lambda carry: carry[0], grow, start)
+    return levels, history
+
+
+def choose_levels(
+    simulator: Simulator, policy: Policy, position: jax.Array, history: Any
+) -> jax.Array:
+    """`draft` for a policy that remembers nothing between two passes."""
+
+    def keep(levels: jax.Array) -> jax.Array:
+        view = level_view(simulator, position, levels)
+        return policy.keep_drafting(history, view, simulator.config)
+
+    keep_D = jax.vmap(keep)(jnp.arange(1, simulator.config.max_levels))
+    return 1 + jnp.cumprod(keep_D.astype(jnp.int32)).sum()
 
 
 @struct.dataclass
@@ -161,128 +342,106 @@ class Totals:
 
 
 @struct.dataclass
-class Drafted:
-    """What a controller drafted."""
-
-    levels: jax.Array  # i32 []
-    state: Any  # the controller's, after it saw these levels
-
-
-@struct.dataclass
-class Taken:
-    """A cycle and the choices that led to it."""
-
-    result: CycleOutcome
-    levels: jax.Array  # i32 []
-    size: jax.Array  # i32 [] index into config.sizes
-    state: Any  # the controller's, after the cycle
-
-
-@struct.dataclass
-class _RunState:
+class _Walk:
     position: jax.Array
     over: jax.Array
-    state: Any  # the controller's
-    totals: Totals
+    history: Any
+    collected: Any
 
 
-def cycle_outcome(
-    replay: Simulator,
-    position: jax.Array,
-    levels: jax.Array,
-    size: jax.Array,
-    learned: bool,
-    accepted: jax.Array | None = None,
-) -> CycleOutcome:
-    """The cycle at `position` with `levels` 1..D and `size`, an index into config.sizes.
+def walk(
+    simulator: Simulator,
+    decide: Callable[[jax.Array, Any], Cycle],
+    history: Any,
+    collect: Callable[[Any, jax.Array, Cycle], Any],
+    start: Any,
+) -> Any:
+    """Decodes every text from its first position to its end, cycle after cycle.
 
     Args:
-      accepted: i32 [], where nodes were not selected by their scores (`accepted_by_rank`).
-      learned: also count the time of the policies' own decisions: one of the size policy, and one
-        of the depth policy after every level; behind the D-th it is asked as well, and not heard.
+      decide: position, history -> the cycle there.
+      history: at the start of every text.
+      collect: what was collected so far, the position, the cycle there -> what is collected then.
+      start: what is collected before the first cycle.
+
+    Returns:
+      what was collected, with a leading axis [texts].
     """
-    row, share = replay.context[position], replay.share[position]
-    row_after = jnp.minimum(row + 1, replay.seconds.shape[0] - 1)
-    seconds = (1 - share) * replay.seconds[row, levels - 1, size]
-    seconds += share * replay.seconds[row_after, levels - 1, size]
-    if learned:
-        seconds += replay.size_seconds + replay.depth_seconds * levels
-    by_score = accepted is None
-    if accepted is None:
-        accepted = replay.accepted[position, levels - 1, size].astype(jnp.int32)
-    committed = jnp.minimum(accepted + 1, replay.remaining[position])
-    over = committed == replay.remaining[position]
-    next_position = position + committed
-    if replay.expected is not None and by_score:
-        committed = replay.expected[position, levels - 1, size]
-    return CycleOutcome(accepted, committed, seconds, next_position, over)
+
+    def step(walk: _Walk) -> _Walk:
+        cycle = decide(walk.position, walk.history)
+        collected = collect(walk.collected, walk.position, cycle)
+        return _Walk(cycle.outcome.next_position, cycle.outcome.over, cycle.history, collected)
+
+    def walk_text(first: jax.Array) -> Any:
+        begin = _Walk(first, jnp.bool_(False), history, start)
+        return jax.lax.while_loop(lambda walk: ~walk.over, step, begin).collected
+
+    return jax.vmap(walk_text)(simulator.text_start)
 
 
-@partial(jax.jit, static_argnames=("config", "controller", "learned"))
-def run(
-    replay: Simulator, config: CycleConfig, controller: Controller, params: Any, learned: bool
+def walk_totals(
+    simulator: Simulator, decide: Callable[[jax.Array, Any], Cycle], history: Any
 ) -> Totals:
-    """Every text from its first position to its end: what decoding with `controller` would give.
+    """The sums over the cycles of a `walk`, f32 [texts]."""
+    sizes_V = jnp.asarray(simulator.config.sizes, jnp.float32)
 
-    Compiles once per controller object, so callers keep theirs.
+    def add(totals: Totals, position: jax.Array, cycle: Cycle) -> Totals:
+        outcome, size = cycle.outcome, sizes_V[cycle.size_index]
+        gained = Totals(outcome.committed, outcome.seconds, jnp.int32(1), cycle.levels, size)
+        return jax.tree.map(lambda total, gain: total + gain, totals, gained)
+
+    return walk(simulator, decide, history, add, Totals(*[jnp.float32(0)] * 5))
+
+
+def run(simulator: Simulator, policy: Policy, *, charge_decisions: bool = True) -> Totals:
+    """Every text from its first position to its end: what decoding with a policy would give.
+
+    Policies of one kind and shape share one program. Under `vmap`, or inside another program, a
+    policy's numbers are traced and were checked by whoever chose them.
+
+    Args:
+      charge_decisions: also count the time of the policy's own decisions.
 
     Returns:
       Totals of f32 [texts].
+
+    Raises:
+      UserError: the policy chooses what the cycle lacks.
     """
-    sizes_V = jnp.asarray(config.sizes, jnp.float32)
-
-    def cycle(walk: _RunState) -> _RunState:
-        taken = take(replay, config, controller, params, walk.state, walk.position, learned)
-        result, levels, size = taken.result, taken.levels, sizes_V[taken.size]
-        gained = Totals(result.committed, result.seconds, jnp.int32(1), levels, size)
-        return _RunState(
-            position=result.next_position,
-            over=result.over,
-            state=taken.state,
-            totals=jax.tree.map(lambda total, gain: total + gain, walk.totals, gained),
-        )
-
-    def walk_text(first: jax.Array) -> Totals:
-        totals = Totals(*[jnp.float32(0)] * 5)
-        start = _RunState(first, jnp.bool_(False), controller.init(), totals)
-        return jax.lax.while_loop(lambda walk: ~walk.over, cycle, start).totals
-
-    return jax.vmap(walk_text)(replay.first)
+    return _run(simulator, _traced(simulator, policy), charge_decisions=charge_decisions)
 
 
-def take(
-    replay: Simulator,
-    config: CycleConfig,
-    controller: Controller,
-    params: Any,
-    state: Any,
-    position: jax.Array,
-    learned: bool,
-) -> Taken:
-    """One cycle at a position, as a controller in a state chooses it."""
-    drafted = draft(replay, position, controller, params, state)
-    levels, state = drafted.levels, drafted.state
-    size = choose_size(replay, position, levels, controller, params, state)
-    accepted = None
-    if controller.rank is not None:
-        rank_DWW = controller.rank(params, state, tree_view(replay, position, levels))
-        nodes = jnp.asarray(config.sizes, jnp.float32)[size]
-        accepted = accepted_by_rank(replay, position, rank_DWW, nodes)
-    result = cycle_outcome(replay, position, levels, size, learned, accepted)
-    state = controller.update(state, Outcome(levels, size, result.accepted))
-    return Taken(result, levels, size, state)
+def _traced(simulator: Simulator, policy: Policy) -> Policy:
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(policy)):
+        policy.check(simulator.config)
+    return policy.traced()
 
 
-def accepted_by_rank(
-    replay: Simulator, position: jax.Array, rank_DWW: jax.Array, size: jax.Array
-) -> jax.Array:
-    """Accepted tokens when the `size` nodes of highest rank are verified; i32 []."""
-    path_D = replay.path[position]
-    place_D = traces.beaten_by(rank_DWW, path_D).sum(axis=1)
-    rank_DN = rank_DWW.reshape(rank_DWW.shape[0], -1)
-    own_D = jnp.take_along_axis(rank_DN, path_D[:, None], axis=1)[:, 0]
-    chosen_D = (path_D != traces.NO_NODE) & (own_D > -jnp.inf) & (place_D < size)
-    return jnp.cumprod(chosen_D.astype(jnp.int32)).sum()
+@partial(jax.jit, static_argnames="charge_decisions")
+def _run(simulator: Simulator, policy: Policy, *, charge_decisions: bool) -> Totals:
+    choose = partial(take_cycle, simulator, policy, charge_decisions=charge_decisions)
+    return walk_totals(simulator, choose, policy.init_history(simulator.config))
+
+
+def constants(simulator: Simulator) -> Totals:
+    """`run` of every constant setting, no decision times; Totals of f32 [D, V, texts]."""
+    sizes_V = jnp.asarray(simulator.config.sizes)
+    levels_D = jnp.arange(1, simulator.config.max_levels + 1)
+    one = lambda levels, size: run(simulator, Constant(levels, size), charge_decisions=False)
+    return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(levels_D, sizes_V)
+
+
+@jax.jit
+def follow(simulator: Simulator, levels_P: jax.Array, size_index_P: jax.Array) -> Totals:
+    """Totals, f32 [texts], of choices that are given for every position; no decision times."""
+
+    def choose(position: jax.Array, history: Any) -> Cycle:
+        levels, size_index = levels_P[position], size_index_P[position]
+        outcome = cycle_outcome(simulator, position, levels, size_index, charge_decisions=False)
+        return Cycle(levels, size_index, outcome, history)
+
+    return walk_totals(simulator, choose, ())
 
 
 def throughput(totals: Totals) -> jax.Array:
@@ -290,170 +449,38 @@ def throughput(totals: Totals) -> jax.Array:
     return totals.committed.sum(-1) / totals.seconds.sum(-1)
 
 
-def constants(replay: Simulator, config: CycleConfig) -> Totals:
-    """`run` of every constant setting, no decision times; Totals of f32 [D, V, texts]."""
-    sizes_V = jnp.arange(len(config.sizes))
-    levels_D = jnp.arange(1, config.max_levels + 1)
-    walk = partial(run, replay, config, _CONSTANT, learned=False)
-    by_size = jax.vmap(lambda levels, size: walk(ConstantParams(levels, size)), (None, 0))
-    return jax.vmap(by_size, (0, None))(levels_D, sizes_V)
-
-
-def draft(
-    replay: Simulator, position: jax.Array, controller: Controller, params: Any, state: Any
-) -> Drafted:
-    """Levels until the first stop.
-
-    A controller that remembers nothing between two passes is asked after all of them at once, as
-    one batch for its networks; another one pass after the other.
-    """
-    if controller.notice is None:
-        return Drafted(choose_levels(replay, position, controller, params, state), state)
-
-    def ask(drafted: Drafted) -> tuple[Any, jax.Array]:
-        view = level_view(replay, position, drafted.levels)
-        state = noticed(controller, params, drafted.state, view)
-        return state, controller.keep_drafting(params, state, view)
-
-    def grow(carry: tuple[Drafted, jax.Array]) -> tuple[Drafted, jax.Array]:
-        drafted, _ = carry
-        state, keep = ask(drafted)
-        going = keep & (drafted.levels < replay.score.shape[1])
-        return Drafted(drafted.levels + going, state), going
-
-    start = (Drafted(jnp.int32(1), state), jnp.bool_(True))
-    return jax.lax.while_loop(lambda carry: carry[1], grow, start)[0]
-
-
-def choose_levels(
-    replay: Simulator, position: jax.Array, controller: Controller, params: Any, state: Any
-) -> jax.Array:
-    """`draft` for a controller that remembers nothing between two passes."""
-
-    def keep(levels: jax.Array) -> jax.Array:
-        return controller.keep_drafting(params, state, level_view(replay, position, levels))
-
-    keep_D = jax.vmap(keep)(jnp.arange(1, replay.score.shape[1]))
-    return 1 + jnp.cumprod(keep_D.astype(jnp.int32)).sum()
-
-
-def choose_size(
-    replay: Simulator,
-    position: jax.Array,
-    levels: jax.Array,
-    controller: Controller,
-    params: Any,
-    state: Any,
-) -> jax.Array:
-    """The size chosen at a position for the tree of `levels` levels; an index into config.sizes."""
-    return controller.choose_size(params, state, tree_view(replay, position, levels))
-
-
-def with_latency(replay: Simulator, table: LatencyTable, config: CycleConfig) -> Simulator:
-    """A replay under another table; what was recorded is shared, not copied.
-
-    Raises:
-      UserError: the table was made with other levels or sizes.
-    """
-    if table.sizes != config.sizes or table.max_levels != config.max_levels:
-        raise UserError(
-            f"The latency table has {table.max_levels} levels and sizes {table.sizes}, the cycle "
-            f"{config.max_levels} and {config.sizes}; fit the table to this cycle."
-        )
-    length_P = np.asarray(replay.length)
-    context_P, share_P = latency.neighbours(table.contexts, length_P)
-    plain_P = latency.interpolate(table, table.plain_seconds, length_P)
-    return replay.replace(
-        context=jnp.asarray(context_P),
-        share=jnp.asarray(share_P, jnp.float32),
-        seconds=jnp.asarray(table.cycle_seconds, jnp.float32),
-        depth_seconds=jnp.float32(table.depth_seconds),
-        size_seconds=jnp.float32(table.size_seconds),
-        plain_seconds=jnp.float32(plain_P.mean()),
-    )
-
-
-OVER = -1
-
-
 class CycleList(NamedTuple):
-    """All cycles of all texts, in order; i32 [cycles] each."""
+    """All cycles of all texts, in order (numpy, on the host); i32 [cycles] each."""
 
     position: Any
     levels: Any
-    size: Any  # index into config.sizes
+    size_index: Any
     accepted: Any
 
 
-class _Place(NamedTuple):
-    position: jax.Array
-    over: jax.Array
-    state: Any  # the controller's
+def list_cycles(simulator: Simulator, policy: Policy) -> CycleList:
+    """The single cycles that `run` sums up, of every text from its first position to its end.
+
+    Raises:
+      UserError: the policy chooses what the cycle lacks.
+    """
+    most = int(np.asarray(simulator.tokens_left).max())  # every cycle commits a token
+    cycles = jax.device_get(_list_cycles(simulator, _traced(simulator, policy), most=most))
+    return CycleList(*(field[cycles.position >= 0] for field in cycles))
 
 
-def list_cycles(
-    replay: Simulator, config: CycleConfig, controller: Controller, params: Any
-) -> CycleList:
-    """Every text from its first position to its end."""
-    steps = int(np.asarray(replay.remaining).max())  # every cycle commits a token
-    found = jax.device_get(_list_cycles(replay, config, controller, params, steps))
-    return CycleList(*(part[found.position >= 0] for part in found))
+@partial(jax.jit, static_argnames="most")
+def _list_cycles(simulator: Simulator, policy: Policy, *, most: int) -> CycleList:
+    """Fields [texts, most]; position -1 = the text was over before."""
 
+    def append(rows: CycleList, position: jax.Array, cycle: Cycle) -> CycleList:
+        count = (rows.position >= 0).sum()
+        row = CycleList(position, cycle.levels, cycle.size_index, cycle.outcome.accepted)
+        return jax.tree.map(lambda rows, value: rows.at[count].set(value), rows, row)
 
-def follow(replay: Simulator, levels_P: np.ndarray, size_P: np.ndarray) -> CycleList:
-    """The cycles of given choices: levels and index of the size at every position."""
-    accepted_PDV, remaining_P = np.asarray(replay.accepted), np.asarray(replay.remaining)
-    visited = []
-    for first in np.asarray(replay.first):
-        position, end = int(first), int(first + remaining_P[first])
-        while position < end:
-            visited.append(position)
-            accepted = accepted_PDV[position, levels_P[position] - 1, size_P[position]]
-            position += int(accepted) + 1
-    place = np.asarray(visited, np.int32)
-    levels, size = levels_P[place], size_P[place]
-    return CycleList(place, levels, size, accepted_PDV[place, levels - 1, size].astype(np.int32))
-
-
-def totals_of(replay: Simulator, config: CycleConfig, found: CycleList) -> Totals:
-    """Sums over the cycles of every text, no decision times; as `cycles.run` gives them."""
-    result = _outcomes(replay, found.position, found.levels, found.size)
-    text = np.searchsorted(np.asarray(replay.first), found.position, side="right") - 1
-    sizes = np.asarray(config.sizes)[found.size]
-    one = np.ones(len(text))
-    add = functools.partial(np.bincount, text, minlength=len(replay.first))
-    parts = (result.committed, result.seconds, one, found.levels, sizes)
-    return Totals(*(jnp.asarray(add(np.asarray(part)), "float32") for part in parts))
-
-
-@jax.jit
-def _outcomes(
-    replay: Simulator, position_C: jax.Array, levels_C: jax.Array, size_C: jax.Array
-) -> CycleOutcome:
-    outcome = functools.partial(cycle_outcome, replay, learned=False)
-    return jax.vmap(outcome)(position_C, levels_C, size_C)
-
-
-@functools.partial(jax.jit, static_argnames=("config", "controller", "steps"))
-def _list_cycles(
-    replay: Simulator, config: CycleConfig, controller: Controller, params: Any, steps: int
-) -> CycleList:
-    """Fields [texts, steps]; position -1 = the text is over."""
-
-    def cycle(carry: _Place, _: None) -> tuple[_Place, CycleList]:
-        position = carry.position
-        taken = take(replay, config, controller, params, carry.state, position, False)
-        result = taken.result
-        place = jnp.where(carry.over, OVER, position)
-        found = CycleList(place, taken.levels, taken.size, result.accepted)
-        after = jnp.where(result.over, position, result.next_position)
-        return _Place(after, carry.over | result.over, taken.state), found
-
-    def text(first: jax.Array) -> CycleList:
-        start = _Place(first, jnp.bool_(False), controller.init())
-        return jax.lax.scan(cycle, start, None, length=steps)[1]
-
-    return jax.vmap(text)(replay.first)
+    choose = partial(take_cycle, simulator, policy, charge_decisions=False)
+    none = CycleList(*[jnp.full((most,), -1, jnp.int32)] * 4)
+    return walk(simulator, choose, policy.init_history(simulator.config), append, none)
 
 
 def choice_entropy(values: np.ndarray) -> float:

@@ -5,16 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments.studies import results
 from ltd_jax.cycle import step
 from ltd_jax.decoding import benchmark, lossless
 from ltd_jax.decoding.benchmark import Method, Run
 from ltd_jax.files import UserError
-from ltd_jax.policies import policy as policy_module
-from ltd_jax.replay import latency, simulate
+from ltd_jax.policies.policy import Constant
 from ltd_jax.replay.record import Prompt
 from tests.cycle import tiny
-from tests.replay import synthetic
 
 CYCLE = tiny.CONFIG.cycle
 
@@ -45,11 +42,8 @@ def test_interval_holds_the_median_and_shrinks_with_agreement():
 
 @pytest.fixture(scope="module")
 def real():
-    pair, constant = tiny.pair(0), policy_module.constant()
-    methods = [
-        Method(benchmark.PLAIN),
-        Method("eagle3", constant, policy_module.constant_params(4, 6, CYCLE)),
-    ]
+    pair = tiny.pair(0)
+    methods = [Method(benchmark.PLAIN), Method("eagle3", Constant(4, 6))]
     prompts = [Prompt(np.asarray(prompt, np.int32), 0) for prompt in tiny.prompts(0)]
     batches: list[list[Run]] = []
     runs = benchmark.interleaved(pair, methods, prompts, 20, done=batches.append)
@@ -85,7 +79,7 @@ def test_every_method_decodes_every_prompt(real):
 
 def test_rows_and_lossless(real):
     pair, prompts, runs, _ = real
-    rows = benchmark.method_rows(runs, ["only"], synthetic.table(CYCLE))
+    rows = benchmark.method_rows(runs, ["only"])
     assert [(row["method"], row["task"]) for row in rows] == [
         (method, task) for method in (benchmark.PLAIN, "eagle3") for task in ("only", "mean")
     ]
@@ -99,25 +93,15 @@ def ended(method: str, prompt: int, task: int) -> Run:
     return Run(method, prompt, task, (7,), 0.1, 0.0, (), (), ())
 
 
-def test_texts_that_end_at_once_are_no_rows_and_have_no_place_in_the_replay():
-    trace, table = synthetic.trace(CYCLE, text_tokens=(5, 5)), synthetic.table(CYCLE)
-    replay = simulate.build(trace, table, CYCLE)
+def test_texts_that_end_at_once_are_no_rows():
     names = (benchmark.PLAIN, "eagle3")
     longer = [made(name, prompt, 1.0) for prompt in (1, 3) for name in names]
     runs = [ended(name, prompt, task) for prompt, task in ((0, 0), (2, 1)) for name in names]
-    rows = benchmark.method_rows([*runs, *longer], ["some", "none"], table)
+    rows = benchmark.method_rows([*runs, *longer], ["some", "none"])
     assert [row["task"] for row in rows] == 2 * ["some", "mean"]
-    assert rows == benchmark.method_rows(longer, ["some", "none"], table)
-    mine = [run for run in [*runs, *longer] if run.method == "eagle3"]
-    easy, hard = results.choices(mine, replay, table)
-    renumbered = [Run(**(vars(run) | {"prompt": run.prompt // 2})) for run in mine[2:]]
-    expected = results.choices(renumbered, replay, table)
-    np.testing.assert_array_equal((easy, hard), expected)
-    assert (easy + hard).sum() == 4
-    outside = results.without_repetition([*runs, *longer], ["some", "none"], replay, table)
-    assert outside == results.without_repetition(renumbered, ["some", "none"], replay, table)
+    assert rows == benchmark.method_rows(longer, ["some", "none"])
     with pytest.raises(UserError, match="All texts ended with their first token"):
-        benchmark.method_rows(runs, ["some", "none"], table)
+        benchmark.method_rows(runs, ["some", "none"])
 
 
 def test_warming_up_compiles_although_the_first_text_ends_at_once():
@@ -125,7 +109,8 @@ def test_warming_up_compiles_although_the_first_text_ends_at_once():
     first = benchmark.decode(pair, Method(benchmark.PLAIN), prompt, 0, 2).tokens[0]
     stopping = dataclasses.replace(pair, stop_tokens=(first,))
     cycle = dataclasses.replace(pair.config.cycle, cycles_per_call=2)  # a program of its own
-    stopping = dataclasses.replace(stopping, config=dataclasses.replace(pair.config, cycle=cycle))
+    model = pair.model.replace(config=dataclasses.replace(pair.config, cycle=cycle))
+    stopping = dataclasses.replace(stopping, model=model)
     before = step.run_plain._cache_size()
     runs = benchmark.interleaved(stopping, [Method(benchmark.PLAIN)], [prompt], 8)
     assert [run.tokens for run in runs] == [(first,)]
@@ -152,41 +137,17 @@ def test_a_wrong_token_is_a_mismatch(real):
     assert lossless.compare(pair, short, prompts, benchmark.PLAIN)["mismatches"] == 1
 
 
-def test_without_repetition_leaves_out_what_starts_in_a_loop():
-    config = CYCLE
-    trace, table = synthetic.trace(config, text_tokens=(16,)), synthetic.table(config)
-    replay = simulate.build(trace, table, config)
-    size = config.sizes[-1]
-    loop = (1, 2, 3, 4, 5, 6) + (9, 8) * 5 + (7,)
-    run = Run("eagle3", 0, 0, loop, 0.1, 1.0, (2, 1, 2, 2), (size,) * 4, (3, 3, 6, 4))
-    (row, mean) = results.without_repetition([run], ["code"], replay, table)
-    assert row["repetition_share"] == pytest.approx(10 / 17)
-    assert row["committed_per_cycle"] == 3  # cycles at 0, 3; those at 6 and 12 start in the loop
-    lengths = np.asarray([7, 10])
-    plain = 3 * latency.interpolate(table, table.plain_seconds, lengths)
-    seconds = latency.interpolate(table, table.cycle_seconds, lengths)
-    seconds = seconds[[0, 1], [1, 0], len(config.sizes) - 1]
-    assert row["speedup"] == pytest.approx(plain.sum() / seconds.sum())
-    assert mean == {**row, "task": "mean"}
+def test_policies_are_compared_with_plain_decoding_in_a_call():
+    shares = []
+    prompts = [list(prompt) for prompt in tiny.prompts(0)]
+    policies = {"short": Constant(1, 1), "long": Constant(5, 12)}
+    rows = benchmark.benchmark(tiny.pair(0), policies, prompts, 12, progress=shares.append)
+    assert [row["method"] for row in rows] == [benchmark.PLAIN, "short", "long"]
+    assert rows[0]["speedup"] == 1 and rows[2]["levels_mean"] == 5
+    assert shares == pytest.approx([1 / 3, 2 / 3, 1])
 
 
-def test_the_policies_time_counts_outside_of_loops_too():
-    config = CYCLE
-    trace, table = synthetic.trace(config, text_tokens=(16,)), synthetic.table(config)
-    replay = simulate.build(trace, table, config)
-    tokens, size = tuple(range(17)), config.sizes[-1]
-    runs = [
-        Run(name, 0, 0, tokens, 0.1, 1.0, (1,) * 4, (size,) * 4, (4,) * 4)
-        for name in ("eagle3", benchmark.LEARNED)
-    ]
-    found = results.without_repetition(runs, ["code"], replay, table)
-    constant, learned = (row["speedup"] for row in found if row["task"] == "mean")
-    assert learned < constant
-
-
-def test_tasks_that_only_loop_have_no_row():
-    config = CYCLE
-    trace, table = synthetic.trace(config, text_tokens=(16,)), synthetic.table(config)
-    replay = simulate.build(trace, table, config)
-    run = Run("eagle3", 0, 0, (1, 2) * 8 + (1,), 0.1, 1.0, (1,) * 4, (1,) * 4, (4,) * 4)
-    assert results.without_repetition([run], ["code"], replay, table) == []
+def test_a_policy_is_checked_against_plain_decoding_in_a_call():
+    prompts = [list(prompt) for prompt in tiny.prompts(0)]
+    found = lossless.check_lossless(tiny.pair(0), Constant(5, 12), prompts, 12)
+    assert found == {"dtype": "float32", "tokens_compared": 36, "mismatches": 0, "near_ties": 0}

@@ -1,20 +1,22 @@
 import numpy as np
 import pytest
 
+from ltd_jax.cycle.step import CycleResult, Cycles
 from ltd_jax.decoding import generate
-from ltd_jax.decoding.generate import HostCycle, Step
+from ltd_jax.decoding.generate import Step
 from ltd_jax.files import UserError
+from ltd_jax.policies.policy import Constant
 from tests.cycle import menu, tiny
 
 SEED = 3
 TEXT, PROMPT = tiny.texts(SEED)[1], np.array(tiny.prompts(SEED)[1])
 NEW = TEXT[len(PROMPT) :]
-MOST = menu.params(menu.FIXED, 5, 12)
+MOST = menu.policy(menu.FIXED, 5, 12)
 
 
 def speculative(pair, new_tokens, prompt_T=PROMPT):
     """Bursts of the deepest, widest setting."""
-    return list(generate.generate(pair, menu.CONTROLLER, MOST, prompt_T, new_tokens))
+    return list(generate.generate(pair, MOST, prompt_T, new_tokens))
 
 
 def plain(pair, new_tokens, prompt_T=PROMPT):
@@ -81,8 +83,15 @@ def test_the_first_burst_is_prefills_and_the_others_are_cycles():
         (9, (5,), (7, 8, 9)),  # what lies behind the committed tokens is no text
     ],
 )
-def test_trim_cuts_at_the_length_and_behind_the_first_stop(left, stops, expected):
-    row, scalars = [7, 8, 9, 5, 5, 5], (3, 2, 4, 3)  # committed, accepted, levels, size index
+def test_steps_are_cut_at_the_length_and_after_the_first_stop(left, stops, expected):
+    one = lambda value: np.asarray([value, 0])
+    row = np.asarray([[7, 8, 9, 5, 5, 5], [0] * 6])  # the second cycle did not happen
+    result = CycleResult(row, committed=one(3), accepted=one(2), levels=one(4), size_index=one(3))
     pair = tiny.pair(SEED, stop_tokens=stops)
-    burst = generate.to_step(HostCycle(row, *scalars), pair, left)
-    assert burst == Step(expected, levels=4, size=6, accepted=2)
+    steps = list(generate.steps_of(Cycles(result, np.int32(1), np.int32(0)), pair, left))
+    assert steps == [Step(expected, levels=4, size=6, accepted=2)]
+
+
+def test_what_the_cycle_lacks_is_refused_before_anything_runs():
+    with pytest.raises(UserError, match="size 5 is not one of the compiled sizes"):
+        generate.generate(tiny.pair(SEED), Constant(2, 5), PROMPT, 4)

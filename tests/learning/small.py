@@ -63,12 +63,12 @@ def longer(learning: LearningConfig, updates: int) -> LearningConfig:
     return dataclasses.replace(learning, exact=exact)
 
 
-def replay(seed: int, config: CycleConfig = CYCLE) -> Simulator:
+def simulator(seed: int, config: CycleConfig = CYCLE) -> Simulator:
     """Four texts with a table that makes levels and sizes cost."""
     trace = synthetic.trace(config, seed=seed, text_tokens=(24, 17, 20, 22))
     return simulate.build(trace, synthetic.table(config), config)
 
 
-def replays() -> Splits:
+def splits() -> Splits:
     """To learn and to validate on."""
-    return Splits(train=replay(0), validation=replay(1))
+    return Splits(train=simulator(0), validation=simulator(1))

@@ -7,7 +7,7 @@ from functools import cache
 def accepted(trace, config, position, levels, size):
     """Builds the tree of one cycle, verifies its best nodes and follows the text through them."""
     nodes = _tree(trace, config, position, levels)
-    best = set(sorted(nodes, key=lambda node: (-nodes[node]["score"], node))[:size])
+    best = set(sorted(nodes, key=lambda node: (-nodes[node]["log_prob"], node))[:size])
     count, parent = 0, None
     for next_token in trace.continuation[position].tolist():
         children = [
@@ -22,21 +22,21 @@ def accepted(trace, config, position, levels, size):
 
 
 def _tree(trace, config, position, levels):
-    """Nodes by flat index (level * W + slot) * W + child, with score, token and parent index."""
+    """Nodes by flat index (level * W + slot) * W + child, with log_prob, token and parent index."""
     width = config.beam_width
     nodes = {}
     for level in range(levels):
         for slot in range(width if level else 1):
             for child in range(width):
-                score = float(trace.score[position, level, slot, child])
-                if score == -math.inf:
+                log_prob = float(trace.log_prob[position, level, slot, child])
+                if log_prob == -math.inf:
                     continue
                 above = None
                 if level:
                     above = (level - 1) * width**2 + int(trace.parent[position, level, slot])
                 token = int(trace.token[position, level, slot, child])
                 nodes[(level * width + slot) * width + child] = {
-                    "score": score,
+                    "log_prob": log_prob,
                     "token": token,
                     "parent": above,
                 }
@@ -58,7 +58,7 @@ def cycle_seconds(table, length, levels, size):
 def cycle(trace, table, config, position, levels, size):
     """Committed tokens and seconds of one cycle; `size` is an index into config.sizes."""
     count = accepted(trace, config, position, levels, config.sizes[size])
-    committed = min(count + 1, int(trace.remaining[position]))
+    committed = min(count + 1, int(trace.tokens_left[position]))
     return committed, cycle_seconds(table, int(trace.length[position]), levels, size)
 
 
@@ -66,12 +66,12 @@ def constant(trace, table, config, levels, size):
     """[committed, seconds, cycles] of every text under one constant setting."""
     rows = []
     for first in _firsts(trace):
-        position, left, seconds, cycles = first, int(trace.remaining[first]), 0.0, 0
+        position, left, seconds, cycles = first, int(trace.tokens_left[first]), 0.0, 0
         while left:
             committed, spent = cycle(trace, table, config, position, levels, size)
             position, left = position + committed, left - committed
             seconds, cycles = seconds + spent, cycles + 1
-        rows.append([int(trace.remaining[first]), seconds, cycles])
+        rows.append([int(trace.tokens_left[first]), seconds, cycles])
     return rows
 
 
@@ -84,7 +84,7 @@ def optimum_seconds(trace, table, config):
         for levels in range(1, config.max_levels + 1):
             for size in range(len(config.sizes)):
                 committed, seconds = cycle(trace, table, config, position, levels, size)
-                over = committed == int(trace.remaining[position])
+                over = committed == int(trace.tokens_left[position])
                 options.append(seconds + (0.0 if over else least(position + committed)))
         return min(options)
 

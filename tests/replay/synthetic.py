@@ -32,17 +32,17 @@ def trace(
         for tokens in (random.integers(0, VOCABULARY, count + 1) for count in text_tokens)
         for place in range(len(tokens) - 1)
     ]
-    score, token, parent, continuation = (np.stack(column) for column in zip(*rows, strict=True))
+    log_prob, token, parent, continuation = (np.stack(column) for column in zip(*rows, strict=True))
     text = np.repeat(np.arange(len(text_tokens)), text_tokens).astype(np.int32)
     place = np.concatenate([np.arange(count) for count in text_tokens]).astype(np.int32)
-    remaining = (np.asarray(text_tokens)[text] - place).astype(np.int32)
+    left = (np.asarray(text_tokens)[text] - place).astype(np.int32)
     provenance = {"tasks": ["code", "docs"], "device": "none", "prompts": "synthetic"}
     length, task = (7 + 3 * text + place).astype(np.int32), (text % 2).astype(np.int32)
     entropy = random.uniform(0, 3, parent.shape).astype(np.float32)
     root_entropy = random.uniform(0, 3, len(text)).astype(np.float32)
-    places = (remaining, length, text, task)
+    places = (left, length, text, task)
     return Trace(
-        score, token, parent, continuation, *places, entropy, root_entropy, provenance=provenance
+        log_prob, token, parent, continuation, *places, entropy, root_entropy, provenance=provenance
     )
 
 
@@ -68,7 +68,7 @@ def table(
 
 def _position(random, config, tokens, agreement, steps, absent):
     depth, width = config.max_levels, config.beam_width
-    score = np.full((depth, width, width), -np.inf, np.float32)
+    log_prob = np.full((depth, width, width), -np.inf, np.float32)
     token = np.zeros((depth, width, width), np.int32)
     parent = random.integers(0, width**2, (depth, width)).astype(np.int32)  # level 1: anything
     continuation = np.full(depth, -1, np.int32)
@@ -77,18 +77,18 @@ def _position(random, config, tokens, agreement, steps, absent):
     frontier, agreeing = np.zeros(1, np.float32), 0  # agreeing: its slot in the frontier, -1 = lost
     for level in range(depth):
         slots = len(frontier)
-        score[level, :slots] = frontier[:, None] + _steps(random, (slots, width), steps, absent)
+        log_prob[level, :slots] = frontier[:, None] + _steps(random, (slots, width), steps, absent)
         token[level] = _tokens(random, width, agreeing, continuation[level])
         child = min(int(random.geometric(0.6)) - 1, width - 1)
         hit = agreeing >= 0 and continuation[level] >= 0 and random.random() < agreement
         if hit:
             token[level, agreeing, child] = continuation[level]
         if level + 1 < depth:
-            best = np.argsort(-score[level].reshape(-1), kind="stable")[:width]
-            parent[level + 1], frontier = best, score[level].reshape(-1)[best]
+            best = np.argsort(-log_prob[level].reshape(-1), kind="stable")[:width]
+            parent[level + 1], frontier = best, log_prob[level].reshape(-1)[best]
             found = np.flatnonzero(best == agreeing * width + child)
             agreeing = int(found[0]) if hit and found.size else -1
-    return score, token, parent, continuation
+    return log_prob, token, parent, continuation
 
 
 def _steps(random, shape, steps, absent):

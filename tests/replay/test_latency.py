@@ -1,3 +1,5 @@
+"""Latency tables: read, by name, and fitted to another grid, against values worked out by hand."""
+
 import dataclasses
 import json
 
@@ -11,6 +13,17 @@ from tests.oracle import replay as oracle
 from tests.replay import synthetic
 
 CONFIG = CycleConfig(beam_width=3, max_levels=4, sizes=(0, 1, 4, 8), context=64)
+# 2 levels and sizes 10, 20, 40; a plain step takes 4, verifying 5, 5 and 9
+PUBLISHED = latency.additive(
+    contexts=(100,),
+    sizes=(10, 20, 40),
+    draft_seconds=np.array([[1.0, 3.0]]),
+    verify_seconds=np.array([[5.0, 5.0, 9.0]]),
+    plain_seconds=np.array([4.0]),
+    decision_seconds=(0.1, 0.2),
+    provenance={"device": "paper"},
+)
+CYCLE = CycleConfig(beam_width=4, max_levels=4, sizes=(0, 5, 15, 30, 60), context=256)
 
 
 @pytest.mark.parametrize("contexts", [(5,), (8, 32), (1, 10, 11)])
@@ -91,3 +104,51 @@ def test_load_names_what_is_wrong(tmp_path):
 def test_a_table_must_make_sense(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(synthetic.table(CONFIG), **change)
+
+
+def test_a_published_table_on_another_grid():
+    fitted = latency.fit(PUBLISHED, CYCLE)
+    # size 0 is a plain step; 5 halfway to size 10; 60 goes on with (9 - 5) / 20 from 20 to 40
+    verify = np.array([4.0, 4.5, 5.0, 7.0, 13.0])
+    draft = np.array([1.0, 3.0, 5.0, 7.0])  # (3 - 1) a level from level 1 on
+    np.testing.assert_allclose(fitted.verify_seconds, verify[None])
+    np.testing.assert_allclose(fitted.draft_seconds, draft[None])
+    np.testing.assert_allclose(fitted.cycle_seconds[0], draft[:, None] + verify[None])
+    assert fitted.sizes == CYCLE.sizes and fitted.plain_seconds == [4.0]
+    assert (fitted.depth_seconds, fitted.size_seconds) == (0.1, 0.2)
+    assert fitted.provenance == {
+        "device": "paper",
+        "fitted_from": latency.fingerprint(PUBLISHED),
+    }
+
+
+def test_levels_are_cut_and_known_sizes_kept():
+    cut = dataclasses.replace(CYCLE, beam_width=7, max_levels=1, sizes=(10, 40))
+    fitted = latency.fit(PUBLISHED, cut)
+    np.testing.assert_array_equal(fitted.cycle_seconds, [[[6.0, 10.0]]])
+
+
+def test_a_table_of_the_same_grid_is_not_touched():
+    table = synthetic.table(CYCLE)
+    assert latency.fit(table, CYCLE) is table
+
+
+def test_times_never_fall_beyond_what_is_known():
+    falling = np.array([[3.0, 2.0, 1.5]])
+    values = latency.resample(falling, np.array([1, 2, 3]), np.array([2, 3, 4, 9]), axis=1)
+    np.testing.assert_array_equal(values, [[2.0, 1.5, 1.5, 1.5]])
+    np.testing.assert_array_equal(
+        latency.resample(np.array([[7.0]]), np.array([4]), np.array([4, 8]), axis=1), [[7.0, 7.0]]
+    )
+
+
+def test_found_by_name_or_file(tmp_path):
+    latency.save(PUBLISHED, tmp_path / "mine.json")
+    here = latency.find(str(tmp_path / "mine.json"))
+    assert latency.fingerprint(here) == latency.fingerprint(PUBLISHED)
+    for name in latency.shipped_names():
+        assert latency.find(name).provenance["device"]
+    with pytest.raises(UserError, match="no latency table 'nowhere'; .*a100-vicuna-13b-paper"):
+        latency.find("nowhere")
+    with pytest.raises(UserError, match="Cannot read the latency table"):
+        latency.find(str(tmp_path / "nowhere.json"))

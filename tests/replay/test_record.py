@@ -10,7 +10,7 @@ from ltd_jax.config import PolicyConfig
 from ltd_jax.decoding import generate
 from ltd_jax.files import UserError
 from ltd_jax.policies import networks
-from ltd_jax.policies import policy as policy_module
+from ltd_jax.policies.policy import Constant
 from ltd_jax.replay import record, simulate
 from ltd_jax.replay import trace as traces
 from ltd_jax.replay.record import Prompt
@@ -40,46 +40,46 @@ def trace(pair, found):
 def test_texts_are_plain_decodings(pair, found):
     texts = record.texts_of(pair, [prompt.token for prompt in found], NEW_TOKENS)
     for prompt, text_T in zip(found, texts, strict=True):
-        bursts = generate.generate_plain(pair, prompt.token, NEW_TOKENS)
-        assert text_T.tolist() == [token for burst in bursts for token in burst.tokens]
+        steps = generate.generate_plain(pair, prompt.token, NEW_TOKENS)
+        assert text_T.tolist() == [token for step in steps for token in step.tokens]
 
 
 def test_positions_and_continuations(trace, found):
-    assert len(trace.remaining) == len(found) * (NEW_TOKENS - 1)
-    for first, prompt in zip(trace.first, found, strict=True):
+    assert len(trace.tokens_left) == len(found) * (NEW_TOKENS - 1)
+    for first, prompt in zip(trace.text_start, found, strict=True):
         assert trace.length[first] == len(prompt.token)
-        assert trace.remaining[first] == NEW_TOKENS - 1
-    ends = trace.remaining == 1
+        assert trace.tokens_left[first] == NEW_TOKENS - 1
+    ends = trace.tokens_left == 1
     assert (trace.continuation[ends, 0] >= 0).all()
     assert (trace.continuation[ends, 1:] == -1).all()
 
 
-def live_and_replayed(pair, trace, found, chooser, params, totals):
+def live_and_replayed(pair, trace, found, policy, totals):
     """Per text: the live cycles, and what the trace says at the same positions."""
     accepted = traces.accepted(trace, CYCLE)
     for index, prompt in enumerate(found):
-        position, cycle_count, levels_sum = int(trace.first[index]), 0, 0
-        bursts = generate.generate(pair, chooser, params, prompt.token, NEW_TOKENS)
-        next(bursts)
-        for burst in bursts:
-            said = accepted[position, burst.levels - 1, CYCLE.sizes.index(burst.size)]
-            committed = min(int(said) + 1, int(trace.remaining[position]))
-            yield burst.accepted, int(said), len(burst.tokens), committed
+        position, cycle_count, levels_sum = int(trace.text_start[index]), 0, 0
+        steps = generate.generate(pair, policy, prompt.token, NEW_TOKENS)
+        next(steps)
+        for step in steps:
+            said = accepted[position, step.levels - 1, CYCLE.sizes.index(step.size)]
+            committed = min(int(said) + 1, int(trace.tokens_left[position]))
+            yield step.accepted, int(said), len(step.tokens), committed
             position, cycle_count = position + committed, cycle_count + 1
-            levels_sum += burst.levels
+            levels_sum += step.levels
         assert cycle_count == int(totals.cycles[index])
         assert levels_sum == int(totals.levels[index])
 
 
-def replay_of(trace):
+def simulator_of(trace):
     return simulate.build(trace, synthetic.table(CYCLE), CYCLE)
 
 
 @pytest.mark.parametrize("setting", [(1, 0), (2, 3), (4, 6), (5, 12)])
 def test_constants_replay_as_they_run(pair, trace, found, setting):
-    chooser, params = policy_module.constant(), policy_module.constant_params(*setting, CYCLE)
-    totals = simulate.run(replay_of(trace), CYCLE, chooser, params, learned=False)
-    rows = list(live_and_replayed(pair, trace, found, chooser, params, totals))
+    policy = Constant(*setting)
+    totals = simulate.run(simulator_of(trace), policy, charge_decisions=False)
+    rows = list(live_and_replayed(pair, trace, found, policy, totals))
     for live, said, live_committed, committed in rows:
         assert live_committed == committed
         if committed == live + 1:  # the text's end cuts no cycle here
@@ -88,53 +88,52 @@ def test_constants_replay_as_they_run(pair, trace, found, setting):
 
 
 def test_learned_policies_replay_as_they_run(pair, trace, found):
-    widths = PolicyConfig((16,), (16,), (16,), (16,))
-    chooser = networks.learned(CYCLE, widths)
-    params = networks.init_learned(jax.random.key(3), CYCLE, widths)
-    params = jax.tree.map(lambda leaf: leaf * 5, params)  # decisions that differ between places
-    totals = simulate.run(replay_of(trace), CYCLE, chooser, params, learned=True)
-    rows = list(live_and_replayed(pair, trace, found, chooser, params, totals))
+    policy = networks.init(jax.random.key(3), CYCLE, PolicyConfig((16,), (16,), (16,), (16,)))
+    policy = jax.tree.map(lambda leaf: leaf * 5, policy)  # decisions that differ between places
+    totals = simulate.run(simulator_of(trace), policy)
+    rows = list(live_and_replayed(pair, trace, found, policy, totals))
     assert all(live_committed == committed for *_, live_committed, committed in rows)
 
 
 def test_an_interrupted_recording_goes_on(pair, found, trace, tmp_path, monkeypatch):
     monkeypatch.setattr(record, "TEXTS_AT_ONCE", 1)
-    whole = record.record(pair, found, NEW_TOKENS, ORIGIN, tmp_path)
+    whole = record.record(pair, found, NEW_TOKENS, ORIGIN, parts=tmp_path)
     (tmp_path / "texts-00001.npz").unlink()
     kept = (tmp_path / "texts-00002.npz").stat().st_mtime_ns
-    again = record.record(pair, found, NEW_TOKENS, ORIGIN, tmp_path)
+    again = record.record(pair, found, NEW_TOKENS, ORIGIN, parts=tmp_path)
     assert (tmp_path / "texts-00002.npz").stat().st_mtime_ns == kept
     for name in traces.ARRAYS:
         np.testing.assert_array_equal(getattr(whole, name), getattr(again, name))
     with pytest.raises(UserError, match="recorded with prompts p, not other"):
-        record.record(pair, found, NEW_TOKENS, ORIGIN | {"prompts": "other"}, tmp_path)
+        record.record(pair, found, NEW_TOKENS, ORIGIN | {"prompts": "other"}, parts=tmp_path)
 
 
 def test_a_task_that_was_renamed_between_two_parts_is_one(pair, found, tmp_path, monkeypatch):
     monkeypatch.setattr(record, "TEXTS_AT_ONCE", 1)
-    record.record(pair, found, NEW_TOKENS, ORIGIN, tmp_path)
+    record.record(pair, found, NEW_TOKENS, ORIGIN, parts=tmp_path)
     (tmp_path / "texts-00001.npz").unlink()
-    again = record.record(pair, found, NEW_TOKENS, ORIGIN | {"tasks": ["b"]}, tmp_path)
+    again = record.record(pair, found, NEW_TOKENS, ORIGIN | {"tasks": ["b"]}, parts=tmp_path)
     assert again.provenance["tasks"] == ["b"] and not again.task.any()
 
 
 def test_a_damaged_part_is_recorded_again(pair, found, trace, tmp_path):
-    record.record(pair, found, NEW_TOKENS, ORIGIN, tmp_path)
+    record.record(pair, found, NEW_TOKENS, ORIGIN, parts=tmp_path)
     (part,) = tmp_path.glob("*.npz")
     content = part.read_bytes()
     part.write_bytes(content[: len(content) // 2])
     with pytest.warns(UserWarning, match=r"texts-00000\.npz is no trace or is damaged"):
-        again = record.record(pair, found, NEW_TOKENS, ORIGIN, tmp_path)
-    np.testing.assert_array_equal(again.score, trace.score)
+        again = record.record(pair, found, NEW_TOKENS, ORIGIN, parts=tmp_path)
+    np.testing.assert_array_equal(again.log_prob, trace.log_prob)
     assert part.read_bytes()[:2] == content[:2] and len(part.read_bytes()) == len(content)
 
 
 def test_parts_of_other_trees_are_refused(pair, found, tmp_path):
-    record.record(pair, found, NEW_TOKENS, ORIGIN, tmp_path)
+    record.record(pair, found, NEW_TOKENS, ORIGIN, parts=tmp_path)
     deeper = dataclasses.replace(pair.config.cycle, max_levels=pair.config.cycle.max_levels + 1)
-    other = dataclasses.replace(pair, config=dataclasses.replace(pair.config, cycle=deeper))
-    with pytest.raises(UserError, match=f"levels and beam width .*; delete {tmp_path}"):
-        record.record(other, found, NEW_TOKENS, ORIGIN, tmp_path)
+    config = dataclasses.replace(pair.config, cycle=deeper)
+    other = dataclasses.replace(pair, model=pair.model.replace(config=config))
+    with pytest.raises(UserError, match=f"max_levels 5, not 6; delete {tmp_path}"):
+        record.record(other, found, NEW_TOKENS, ORIGIN, parts=tmp_path)
 
 
 def test_texts_that_end_at_once_are_left_out(pair, found, monkeypatch):
@@ -144,9 +143,19 @@ def test_texts_that_end_at_once_are_left_out(pair, found, monkeypatch):
     lengths = [len(text) - 1 for text in record.texts_of(stopping, [p.token for p in found], 9)]
     assert lengths[0] == 0 < max(lengths)
     trace = record.record(stopping, found, 9, ORIGIN)
-    assert trace.remaining[trace.first].tolist() == [length for length in lengths if length]
+    assert trace.tokens_left[trace.text_start].tolist() == [length for length in lengths if length]
     with pytest.raises(UserError, match="All texts end with their first token"):
         record.record(stopping, found[:1], 9, ORIGIN)
+
+
+def test_prompts_may_be_token_ids_and_say_where_they_come_from(pair, found, trace):
+    shares: list[float] = []
+    ids = [prompt.token.tolist() for prompt in found]
+    plain = record.record(pair, ids, NEW_TOKENS, progress=shares.append)
+    np.testing.assert_array_equal(plain.log_prob, trace.log_prob)
+    assert plain.provenance["tasks"] == ["all"] and plain.provenance["new_tokens"] == NEW_TOKENS
+    assert plain.provenance["prompts"] == record.digest(found)
+    assert plain.provenance["sampling"] is None and shares == [1.0]
 
 
 def test_stop_tokens_end_a_text(pair, found):

@@ -32,7 +32,7 @@ def test_accepted_equals_walking_every_tree(seed, steps, absent, agreement):
             [oracle.accepted(one, CONFIG, position, levels, size) for size in CONFIG.sizes]
             for levels in range(1, CONFIG.max_levels + 1)
         ]
-        for position in range(len(one.remaining))
+        for position in range(len(one.tokens_left))
     ]
     found = trace.accepted(one, CONFIG)
     assert found.dtype == np.int8
@@ -47,7 +47,7 @@ def test_synthetic_traces_reach_every_level():
 @pytest.mark.parametrize("steps", [*TIES, None])
 def test_a_shallow_recording_is_the_first_levels_of_a_deep_one(steps):
     deep = synthetic.trace(CONFIG, seed=3, steps=steps)
-    by_level = ("score", "token", "parent", "continuation", "entropy")
+    by_level = ("log_prob", "token", "parent", "continuation", "entropy")
     cut = {name: getattr(deep, name)[:, :2] for name in by_level}
     shallow = dataclasses.replace(CONFIG, max_levels=2, sizes=CONFIG.sizes[:-1])
     np.testing.assert_array_equal(
@@ -62,7 +62,7 @@ def test_accepted_grows_with_size_and_stays_within_levels_and_text():
     levels_D1 = np.arange(1, CONFIG.max_levels + 1)[:, None]
     assert np.all(np.diff(found, axis=2) >= 0)
     assert np.all(found <= np.minimum(levels_D1, CONFIG.sizes))
-    assert np.all(found <= one.remaining[:, None, None])
+    assert np.all(found <= one.tokens_left[:, None, None])
 
 
 def test_more_positions_than_one_chunk_change_nothing(monkeypatch):
@@ -144,6 +144,107 @@ def test_save_to_an_impossible_place_is_one_sentence(tmp_path):
 def test_a_trace_counts_down_within_every_text():
     one = synthetic.trace(CONFIG)
     with pytest.raises(ValueError, match="count down"):
-        dataclasses.replace(one, remaining=one.remaining + 1)
+        dataclasses.replace(one, tokens_left=one.tokens_left + 1)
     with pytest.raises(ValueError, match="token has shape"):
         dataclasses.replace(one, token=one.token[:, :1])
+
+
+def test_concatenate_numbers_texts_and_tasks_anew():
+    one = synthetic.trace(CONFIG, text_tokens=(3, 2))
+    two = synthetic.trace(CONFIG, text_tokens=(4,), seed=1)
+    two = dataclasses.replace(
+        two, provenance=two.provenance | {"tasks": ["tables", "code"], "prompts": "other"}
+    )
+    both = trace.concatenate([one, two])
+    assert both.text.tolist() == [0] * 3 + [1] * 2 + [2] * 4
+    assert [both.provenance["tasks"][task] for task in both.task[both.text_start]] == [
+        "code",
+        "docs",
+        "tables",
+    ]
+    assert both.provenance["device"] == "none"
+    assert [part["prompts"] for part in both.provenance["parts"]] == ["synthetic", "other"]
+    found = trace.accepted(both, CONFIG)
+    np.testing.assert_array_equal(found[:5], trace.accepted(one, CONFIG))
+    np.testing.assert_array_equal(found[5:], trace.accepted(two, CONFIG))
+
+
+def test_concatenate_refuses_what_does_not_belong_together():
+    one = synthetic.trace(CONFIG)
+    other_tree = synthetic.trace(dataclasses.replace(CONFIG, beam_width=4))
+    other_pair = dataclasses.replace(one, provenance=one.provenance | {"fingerprint": "b"})
+    with_hidden = dataclasses.replace(one, hidden=np.zeros((*one.entropy.shape, 2), np.float16))
+    for parts, message in (
+        ([], "no trace"),
+        ([one, other_tree], "levels or beam widths"),
+        ([one, other_pair], "different weights"),
+        ([one, with_hidden], "Only some of the traces"),
+    ):
+        with pytest.raises(UserError, match=message):
+            trace.concatenate(parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("log_prob", np.nan), ("log_prob", np.inf), ("entropy", np.inf), ("root_entropy", np.nan)],
+)
+def test_numbers_that_are_not_finite_are_refused(tmp_path, name, value):
+    one, path = synthetic.trace(CONFIG), tmp_path / "trace.npz"
+    broken = getattr(one, name).copy()
+    broken.flat[0] = value
+    with pytest.raises(UserError, match=f"^{name} holds numbers that are n.*\\.$"):
+        dataclasses.replace(one, **{name: broken})
+    trace.save(one, path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    with open(path, "wb") as file:
+        np.savez(file, **(arrays | {trace.ON_DISK.get(name, name): broken}))
+    with pytest.raises(UserError, match=f"trace.npz is no trace or is damaged .{name} holds"):
+        trace.load(path)
+
+
+def test_probabilities_and_outputs_that_are_not_finite_are_refused(tmp_path):
+    one = synthetic.trace(CONFIG)
+    with pytest.raises(UserError, match="accept_prob holds numbers that are not finite"):
+        dataclasses.replace(one, accept_prob=np.full(one.log_prob.shape, np.nan))
+    hidden = np.full((*one.entropy.shape, 2), np.inf, np.float16)
+    with pytest.raises(UserError, match="hidden holds numbers that are not finite"):
+        trace.save(dataclasses.replace(one, hidden=hidden), tmp_path / "trace.npz")
+
+
+def test_names_on_disk_stay(tmp_path):
+    one, path = synthetic.trace(CONFIG), tmp_path / "trace.npz"
+    trace.save(dataclasses.replace(one, accept_prob=np.exp(one.log_prob)), path)
+    with np.load(path) as file:
+        assert {"schema", "provenance", "score", "remaining", "reach"} <= set(file)
+        assert not {"log_prob", "tokens_left", "accept_prob"} & set(file)
+    np.testing.assert_array_equal(trace.load(path).accept_prob, np.exp(one.log_prob))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"fingerprint": "b"}, "pair a, not b"),
+        ({"prompts": "other"}, "prompts synthetic, not other"),
+        ({"dtype": "bfloat16"}, "dtype None, not bfloat16"),
+        ({"sampling": {"top_k": 0, "seed": 3}}, 'sampling greedy decoding, not {"top_k": 0}'),
+    ],
+)
+def test_a_trace_of_another_recording_is_told(tmp_path, change, words):
+    path = tmp_path / "trace.npz"
+    origin = synthetic.trace(CONFIG).provenance | {"fingerprint": "a"}
+    one = dataclasses.replace(synthetic.trace(CONFIG), provenance=origin | {"device": "another"})
+    trace.require_recording(path, one, origin, CONFIG, remedy="delete it")
+    with pytest.raises(UserError, match=f"trace.npz was recorded with {words}; delete it.$"):
+        trace.require_recording(path, one, origin | change, CONFIG, remedy="delete it")
+    deeper = dataclasses.replace(CONFIG, max_levels=5)
+    with pytest.raises(UserError, match="max_levels 4, not 5"):
+        trace.require_recording(path, one, origin, deeper, remedy="delete it")
+
+
+def test_traces_of_two_seeds_are_two_recordings(tmp_path):
+    one = synthetic.trace(CONFIG)
+    of_seed = lambda seed: one.provenance | {"sampling": {"top_k": 0, "seed": seed}}
+    sampled = dataclasses.replace(one, provenance=of_seed(1))
+    with pytest.raises(UserError, match="seed 1, not 2"):
+        trace.require_recording(tmp_path, sampled, of_seed(2), CONFIG, remedy="delete it")

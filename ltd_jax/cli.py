@@ -1,0 +1,775 @@
+"""The `ltd` command: one subcommand for each thing that the library does for a person.
+
+    ltd generate --prompt "..."      decode and stream the text; --chat asks and answers in turns
+    ltd tune --out runs/tuned        find the fastest way to decode a pair on this device
+    ltd bench --policy runs/tuned    decode questions with several methods in turns, and compare
+    ltd record --split train         record what every (levels, size) would accept
+    ltd profile                      measure what every (levels, size) costs here
+    ltd train                        train the policies; --classifiers those of compared methods
+    ltd inspect --target DIR ...     look at a pair before using it
+    ltd export --out DIR             write a pair as folders that other stacks load
+
+`ltd NAME --help` lists a subcommand's flags. Stopped, record, profile, train, tune and bench go on
+where they were. Exit codes: 0, 2 for a mistake that one sentence explains, 130 when interrupted.
+
+Long because every subcommand is a list of flags, what it does and what it prints.
+"""
+
+import dataclasses
+import json
+import pydoc
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from ltd_jax import files, flags, presets, tune, workflow
+from ltd_jax.baselines.classifiers import Classifiers
+from ltd_jax.config import CycleConfig, LearningConfig, PairConfig, PolicyConfig
+from ltd_jax.cycle.prefill import check_room
+from ltd_jax.decoding import benchmark, lossless, methods, runs
+from ltd_jax.decoding.benchmark import Method
+from ltd_jax.decoding.generate import Step
+from ltd_jax.decoding.methods import MethodSpec
+from ltd_jax.files import UserError, replacing
+from ltd_jax.flags import PairFlags
+from ltd_jax.models.hf import export, inspect
+from ltd_jax.models.hf.inspect import Memory
+from ltd_jax.models.hf.weights import Dialect
+from ltd_jax.models.pair import Pair, check_known
+from ltd_jax.policies.networks import Learned
+from ltd_jax.presets import EMBEDDED_LEARNING, EMBEDDED_POLICY, QUICK_LEARNING, Preset
+from ltd_jax.replay import latency as latencies
+from ltd_jax.replay.latency import LatencyTable
+from ltd_jax.replay.profile import ProfileConfig
+from ltd_jax.text import Chat, Message, QuestionConfig, Split, Style, TextStream, open_chat
+from ltd_jax.workflow import StageConfig
+
+WARM_UP_TOKENS = 2
+
+
+def main() -> None:
+    """The entry point of `ltd`."""
+    argv = sys.argv[1:]
+    if not argv or argv[0] in ("-h", "--help"):
+        print(str(__doc__).rsplit("\n\n", 2)[0])
+        return
+    command = COMMANDS.get(argv[0])
+    if command is None:
+        flags.say(f"error: There is no subcommand {argv[0]!r}; choose {', '.join(COMMANDS)}.")
+        sys.exit(2)
+    resumes = argv[0] not in ("generate", "inspect", "export")
+    flags.run(lambda: command(argv[1:]), resumes=resumes)
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodFlags(PairFlags):
+    """Which pair, and which policy chooses levels and size."""
+
+    policy: str = "eagle3"
+    """autoregressive, eagle3, constant:levels=6,size=24, a compared method such as svip or ddd, or
+    what `ltd train` or `ltd tune` wrote: its file or folder"""
+    classifiers: Path | None = None  # file of trained classifiers, for disco, specdec++ and c2t
+    latency: Path | None = None  # a latency table, shipped or a file, for cost-aware
+    allow_other_hardware: bool = False  # use what was trained or tuned for another device
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """A policy that was asked for, before the pair is loaded."""
+
+    spec: MethodSpec
+    settings: tune.DecodeSettings | None  # that named it
+
+    def method(self, pair: Pair, *, other_hardware: bool) -> Method:
+        """The method; UserError where a file belongs to another pair or device."""
+        if self.settings is not None:
+            here = pair.identity
+            tune.check_settings(self.settings, here, other_hardware=other_hardware)
+        return methods.build_method(self.spec, pair, other_hardware=other_hardware)
+
+
+def choose_policy(config: MethodFlags) -> Chosen:
+    """The policy of the flags, and the smallest cycle that serves it.
+
+    Raises:
+      UserError: there is no such policy, a file cannot be read, or a shape is asked for that the
+        policies were not trained with.
+    """
+    path, settings, name = policy_path(config.policy), None, config.policy
+    base, learned = config.cycle, None
+    if path is not None and path.suffix == ".json":
+        settings = tune.load_settings(path)
+        base = config.shapes.of(settings.cycle)
+        learned = settings.policy_file
+        name = "ltd" if learned else settings.policy
+    elif path is not None:
+        learned, name = path, "ltd"
+    spec = methods.parse_method(
+        name,
+        base,
+        policy=learned,
+        classifiers=config.classifiers,
+        latency=config.latency,
+        context=config.shapes.context,
+    )
+    if isinstance(spec.policy, Learned):
+        spec = dataclasses.replace(spec, cycle=_trained_shapes(config, spec.cycle))
+    return Chosen(spec, settings)
+
+
+def _trained_shapes(config: MethodFlags, cycle: CycleConfig) -> CycleConfig:
+    """The policies' own cycle with the shapes that change no decision."""
+    for name in ("beam_width", "max_levels", "sizes"):
+        asked, known = config.shapes.changes.get(name), getattr(cycle, name)
+        if asked not in (None, known):
+            raise UserError(
+                f"The policies of {config.policy} were trained with {name} {known}, not {asked}; "
+                f"leave out `{name}` or train them again."
+            )
+    return config.shapes.of(cycle)
+
+
+def policy_path(text: str) -> Path | None:
+    """The file that a policy's name means; None for a method's name."""
+    path = Path(text)
+    if path.is_dir():
+        found = [path / name for name in (tune.SETTINGS, workflow.POLICY)]
+        return next((file for file in found if file.exists()), found[1])
+    return path if path.suffix in (".safetensors", ".json") else None
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerateConfig(MethodFlags):
+    """What to decode, and how."""
+
+    prompt: str | None = None
+    prompt_ids: str | None = None  # token ids with commas between; needs no tokenizer
+    chat: bool = False  # ask and answer in turns
+    style: Style = "auto"  # how a prompt is put to the target
+    new_tokens: int = 128
+    json: bool = False
+    """print one object: tokens, text, committed_per_cycle, cycles, tokens_per_second"""
+
+
+def generate(argv: list[str]) -> None:
+    """Decode a prompt and stream the text; or chat."""
+    config = _parse(GenerateConfig(), argv, "generate", generate)
+    if sum((config.prompt is not None, config.prompt_ids is not None, config.chat)) != 1:
+        raise UserError("Give one of --prompt, --prompt-ids and --chat.")
+    flags.at_least_one(config, "new_tokens")
+    if config.chat and config.json:
+        raise UserError("--json prints one answer; leave it out with --chat.")
+    chosen = choose_policy(config)
+    pair = flags.load_pair(config, chosen.spec.cycle)
+    method = chosen.method(pair, other_hardware=config.allow_other_hardware)
+    flags.say(f"policy {method.name}")
+    if config.prompt_ids is not None:
+        prompt_T = token_ids(config.prompt_ids, pair)
+        warm_up(pair, method, prompt_T, config.new_tokens)
+        answer = decode(pair, method, prompt_T, config.new_tokens)
+        tokens = ",".join(map(str, answer.tokens))
+        print(json.dumps(dataclasses.asdict(answer)) if config.json else tokens)
+        return
+    chat = open_chat(pair.folder, config.style)
+    if config.chat:
+        converse(pair, method, chat, config.new_tokens)
+        return
+    prompt_T = chat.encode([Message("user", str(config.prompt))])
+    check_known(pair, prompt_T)
+    warm_up(pair, method, prompt_T, config.new_tokens)
+    show = (lambda piece: None) if config.json else _print_now
+    answer = decode(pair, method, prompt_T, config.new_tokens, TextStream(chat.tokenizer), show)
+    print(json.dumps(dataclasses.asdict(answer)) if config.json else f"\n{answer.summary}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What decoding one prompt gave; the clock runs from the first token on."""
+
+    tokens: tuple[int, ...]
+    text: str | None
+    committed_per_cycle: float
+    cycles: int
+    tokens_per_second: float
+
+    @property
+    def summary(self) -> str:
+        """One line about the speed."""
+        return (
+            f"[{len(self.tokens)} tokens, {self.tokens_per_second:.1f} per second, "
+            f"{self.committed_per_cycle:.2f} per cycle]"
+        )
+
+
+def warm_up(pair: Pair, method: Method, prompt_T: np.ndarray, new_tokens: int) -> None:
+    """Decodes a few tokens, so that compiling is not timed; UserError without room for all."""
+    check_room(pair, len(prompt_T), new_tokens)
+    for _ in method.steps(benchmark.endless(pair), prompt_T, min(new_tokens, WARM_UP_TOKENS)):
+        pass
+
+
+def decode(
+    pair: Pair,
+    method: Method,
+    prompt_T: np.ndarray,
+    new_tokens: int,
+    text: TextStream | None = None,
+    show: Callable[[str], None] = lambda piece: None,
+) -> Answer:
+    """Decodes one prompt and shows its text as it comes."""
+    steps: list[Step] = []
+    started = 0.0
+    for step in method.steps(pair, prompt_T, new_tokens):
+        started = started or time.perf_counter()
+        steps.append(step)
+        if text is not None:
+            show(text.add(step.tokens))
+    seconds = time.perf_counter() - started
+    if text is not None:
+        show(text.end())
+    tokens = tuple(token for step in steps for token in step.tokens)
+    cycles = len(steps) - 1  # the first step is prefill's
+    return Answer(
+        tokens=tokens,
+        text=None if text is None else text.tokenizer.decode(list(tokens)),
+        committed_per_cycle=(len(tokens) - 1) / cycles if cycles else 0.0,
+        cycles=cycles,
+        tokens_per_second=(len(tokens) - 1) / seconds,
+    )
+
+
+def converse(pair: Pair, method: Method, chat: Chat, new_tokens: int) -> None:
+    """Turns until an empty line or the end of the input; ctrl-C stops an answer, or the chat."""
+    messages: list[Message] = []
+    warm_up(pair, method, chat.encode([Message("user", "Hello")]), WARM_UP_TOKENS)
+    while question := _ask():
+        messages.append(Message("user", question))
+        try:
+            prompt_T = _fitting(pair, chat, messages, new_tokens)
+            text = TextStream(chat.tokenizer)
+            answer = decode(pair, method, prompt_T, new_tokens, text, _print_now)
+        except flags.Terminated:
+            raise
+        except (KeyboardInterrupt, UserError) as reason:
+            messages.pop()
+            said = flags.as_flags(str(reason)) or "stopped"
+            print(f"\n[{said}; the question is forgotten]")
+            continue
+        messages.append(Message("assistant", str(answer.text).strip()))
+        print(f"\n{answer.summary}")
+
+
+def _fitting(pair: Pair, chat: Chat, messages: list[Message], new_tokens: int) -> np.ndarray:
+    """The conversation's tokens; forgets its oldest turns until an answer has room behind them."""
+    context = pair.config.cycle.context
+    check_room(pair, len(chat.encode(messages[-1:])), new_tokens)
+    prompt_T = chat.encode(messages)
+    while len(prompt_T) + new_tokens > context and len(messages) > 1:
+        del messages[:2]
+        print(f"[the oldest turn is forgotten: the context holds {context} tokens]")
+        prompt_T = chat.encode(messages)
+    check_known(pair, prompt_T)
+    return prompt_T
+
+
+def _ask() -> str:
+    """A line from the keyboard; "" at the end of the input and for ctrl-C."""
+    try:
+        return input("\n> ").strip()
+    except flags.Terminated:
+        raise
+    except (EOFError, KeyboardInterrupt):
+        print()
+        return ""
+    except UnicodeDecodeError as error:
+        raise UserError("The input is no text in this terminal's encoding.") from error
+
+
+def token_ids(text: str, pair: Pair) -> np.ndarray:
+    """Ids of "1,2,3"; UserError for other text and for tokens that the target has not."""
+    try:
+        ids = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"--prompt-ids {text!r} is not a list like 1,2,3.") from error
+    known = pair.config.target.vocab_size
+    if min(ids) < 0 or max(ids) >= known:
+        raise UserError(f"--prompt-ids must lie in 0..{known - 1}, the target's vocabulary.")
+    return np.asarray(ids, np.int32)
+
+
+def _print_now(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+@dataclasses.dataclass(frozen=True)
+class StageFlags(PairFlags):
+    """Which pair, which questions, and the folder of what is recorded, measured and trained."""
+
+    out: Path = Path("runs/embedded")
+    asked: tyro.conf.OmitArgPrefixes[QuestionConfig] = QuestionConfig()
+
+    @property
+    def stages(self) -> StageConfig:
+        """The settings of the stages; what a command has no flags for is the preset's."""
+        preset, given = self.preset, vars(self)
+        return StageConfig(
+            folder=self.out,
+            questions=self.asked,
+            widths=given.get("widths", preset.policy),
+            learning=given.get("learning", preset.learning),
+            profiling=given.get("profiling", ProfileConfig()),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordConfig(StageFlags):
+    """What to record."""
+
+    split: Split = "train"
+    json: bool = False
+
+
+def record(argv: list[str]) -> None:
+    """Record the trace of a split's prompts: full draft trees at every position of their texts.
+
+    Writes OUT/traces/SPLIT.npz with its provenance; what is found there is used.
+    """
+    config = _parse(RecordConfig(), argv, "record", record)
+    flags.writable(config.out)
+    console = Console(stderr=config.json)
+    pair = flags.load_pair(config, config.cycle)
+    with flags.progress_bars(console) as progress:
+        trace = workflow.load_or_record(pair, config.stages, config.split, progress=progress)
+    summary = {
+        "trace": str(config.stages.traces / f"{config.split}.npz"),
+        "texts": len(trace.text_start),
+        "positions": len(trace.tokens_left),
+        "provenance": trace.provenance,
+    }
+    if config.json:
+        print(json.dumps(summary))
+    else:
+        console.print("{positions} positions of {texts} texts in {trace}.".format(**summary))
+
+
+@dataclasses.dataclass(frozen=True)
+class ProfileFlags(StageFlags):
+    """What to measure."""
+
+    widths: PolicyConfig = EMBEDDED_POLICY  # of the policies whose decisions are timed
+    profiling: ProfileConfig = ProfileConfig()
+    json: bool = False
+
+
+def profile(argv: list[str]) -> None:
+    """Measure this device: seconds of a cycle for every (levels, size), of its parts, of a step.
+
+    Writes OUT/latency.json with its provenance and prints it; a table found there is only printed.
+    """
+    start = lambda preset: ProfileFlags(widths=preset.policy)
+    config = _parse_preset(start, argv, "profile", profile)
+    flags.writable(config.out)
+    console = Console(stderr=config.json)
+    pair = flags.load_pair(config, config.cycle)
+    with flags.progress_bars(console) as progress:
+        table = workflow.load_or_profile(pair, config.stages, progress=progress)
+    if config.json:
+        print(json.dumps(latencies.to_json(table)))
+    else:
+        console.print(latency_table(table))
+
+
+def latency_table(table: LatencyTable) -> Table:
+    """Milliseconds of whole cycles, mean over contexts: a row per levels, a column per size."""
+    plain = 1e3 * float(np.mean(table.plain_seconds))
+    depth, size = 1e6 * table.depth_seconds, 1e6 * table.size_seconds
+    caption = (
+        f"plain step {plain:.2f} ms; one depth decision {depth:.0f} us, one size decision "
+        f"{size:.0f} us; {table.provenance['device']}, {table.provenance['dtype']}"
+    )
+    shown = Table(title="milliseconds per cycle", caption=caption)
+    shown.add_column("levels", justify="right")
+    for nodes in table.sizes:
+        shown.add_column(f"size {nodes}", justify="right")
+    for levels, row in enumerate(1e3 * table.cycle_seconds.mean(axis=0), 1):
+        shown.add_row(str(levels), *(f"{value:.2f}" for value in row))
+    return shown
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainFlags(StageFlags):
+    """Settings of all stages."""
+
+    latency: str | None = None  # a shipped latency table or a file; None = measure this device
+    widths: PolicyConfig = EMBEDDED_POLICY
+    learning: LearningConfig = EMBEDDED_LEARNING
+    profiling: ProfileConfig = ProfileConfig()
+    classifiers: bool = False  # train the compared methods' classifiers, not the policies
+    json: bool = False
+
+
+def train(argv: list[str]) -> None:
+    """Train the two policies for a pair and this device: record, measure, search, learn.
+
+    Uses what `ltd record` and `ltd profile` left in OUT, does what is missing, and writes
+    OUT/policy.safetensors; with --classifiers OUT/classifiers.safetensors.
+    """
+    start = lambda preset: TrainFlags(widths=preset.policy, learning=preset.learning)
+    config = _parse_preset(start, argv, "train", train)
+    flags.writable(config.out)
+    console = Console(stderr=config.json)
+    pair = flags.load_pair(config, config.cycle)
+    with flags.progress_bars(console) as progress:
+        if config.classifiers:
+            path = config.out / "classifiers.safetensors"
+            judged = workflow.train_classifiers(
+                pair, config.stages, path, seed=config.learning.seed, progress=progress
+            )
+        else:
+            trained = workflow.train_policies(
+                pair, config.stages, config.latency, progress=progress
+            )
+    if config.classifiers:
+        print(json.dumps(judged.provenance)) if config.json else console.print(quality(judged))
+        return
+    summary = {
+        "policies": str(trained.saved.path),
+        "best_constant": trained.best._asdict(),
+        "learning": trained.learning,
+        "provenance": trained.saved.provenance,
+    }
+    if config.json:
+        print(json.dumps(summary))
+    else:
+        cost = trained.learning
+        console.print(
+            f"{cost['decisions']:,} decisions in {cost['seconds']:.1f} s; the best constant is "
+            f"{trained.best.levels} levels and size {trained.best.size}. Policies: "
+            f"{trained.saved.path}"
+        )
+
+
+def quality(trained: Classifiers) -> Table:
+    """A row per classifier: how well it tells yes from no, where 0.5 is chance."""
+    before, after = (trained.provenance["calibration_error"][key] for key in ("before", "after"))
+    shown = Table(
+        title="classifiers on the validation split",
+        caption=f"calibration error of the draft {before:.3f}, calibrated {after:.3f}",
+    )
+    for heading in ("classifier", "AUC", "balanced accuracy", "examples", "share of yes"):
+        shown.add_column(heading, justify="left" if heading == "classifier" else "right")
+    for name, row in trained.provenance["quality"].items():
+        shown.add_row(
+            name,
+            f"{row['auc']:.3f}",
+            f"{row['balanced_accuracy']:.3f}",
+            f"{row['examples']:,}",
+            f"{100 * row['positives']:.1f} %",
+        )
+    return shown
+
+
+@dataclasses.dataclass(frozen=True)
+class TuneConfig(StageFlags):
+    """How much to record, to measure and to learn."""
+
+    out: Path = Path("runs/tuned")
+    asked: tyro.conf.OmitArgPrefixes[QuestionConfig] = QuestionConfig(prompts=6, new_tokens=64)
+    live_prompts: int = 3  # per task, decoded live at the end; 0 = none
+    widths: PolicyConfig = EMBEDDED_POLICY
+    learning: LearningConfig = QUICK_LEARNING
+    profiling: ProfileConfig = ProfileConfig(visits=4, policy_visits=30)
+    json: bool = False  # print advice.json alone
+
+
+def tune_(argv: list[str]) -> None:
+    """Find out what pays for a pair on this device, and write it down for decoding.
+
+    Records a few texts, measures the device, learns, and says in plain words: the best constant
+    setting and what it gives over EAGLE-3's default, what learned policies add, what an optimum
+    would add, and whether speculation pays at all. OUT gets settings.json, advice.json, and all
+    that `ltd train` leaves: 3 minutes for the embedded pair on two cores.
+    """
+    start = lambda preset: TuneConfig(widths=preset.policy)
+    config = _parse_preset(start, argv, "tune", tune_)
+    if config.live_prompts < 0:
+        raise UserError(f"--live-prompts is {config.live_prompts} but must not be negative.")
+    flags.writable(config.out)
+    console = Console(stderr=config.json)
+    pair = flags.load_pair(config, config.cycle)
+    with flags.progress_bars(console) as progress:
+        advice = tune.tune(pair, config.stages, live_prompts=config.live_prompts, progress=progress)
+    for sentence in tune.sentences(advice):
+        console.print(sentence, highlight=False)
+    console.print(f"`ltd generate --policy {config.out}` decodes so.", highlight=False)
+    if config.json:
+        print(json.dumps(advice.to_json(), indent=1))
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchConfig(StageFlags):
+    """What to compare, on which questions."""
+
+    out: Path = Path("runs/bench")
+    policy: tuple[str, ...] = ("eagle3",)
+    """names of methods, and files or folders of `ltd train` and `ltd tune`; plain decoding is
+    always among them, and so is the best constant setting that a training found"""
+    classifiers: Path | None = None  # file of trained classifiers, for disco, specdec++ and c2t
+    latency: Path | None = None  # a latency table, shipped or a file, for cost-aware
+    split: Split = "test"  # of the questions; all = also those that policies may have learned on
+    allow_other_hardware: bool = False  # use what was trained or tuned for another device
+    json: bool = False
+
+
+def bench(argv: list[str]) -> None:
+    """Decode questions with several methods in turns, and compare their speed.
+
+    Decodes the test questions: those in DIR/test, or of a folder without splits the 15 % of each
+    file that training leaves. `--split all` takes every question, for files that the policies were
+    not trained on. Writes OUT/bench.json, and OUT/answers/TASK/METHOD.jsonl as FastChat and EAGLE
+    have them.
+    """
+    config = _parse(BenchConfig(), argv, "bench", bench)
+    flags.writable(config.out)
+    console = Console(stderr=config.json)
+    cycle, specs = compared(config)
+    pair = flags.load_pair(config, cycle)
+    other = config.allow_other_hardware
+    compared_methods = [Method(benchmark.PLAIN)] + [
+        methods.build_method(spec, pair, other_hardware=other) for spec in specs
+    ]
+    stages = config.stages
+    prompt_set = workflow.load_prompts(pair, stages, config.split)
+    with flags.progress_bars(console) as progress:
+        done = runs.load_or_decode(
+            pair,
+            compared_methods,
+            prompt_set.prompts,
+            config.asked.new_tokens,
+            config.out / "runs.jsonl",
+            progress=lambda share: progress("decode and compare", share),
+        )
+    report = {
+        "schema": 1,
+        "environment": pair.environment,
+        "pair": list(pair.names),
+        "fingerprint": pair.fingerprint,
+        "methods": benchmark.method_rows(done, prompt_set.tasks),
+    }
+    if pair.config.sampling.is_reproducible:
+        report["lossless"] = lossless.compare(pair, done, prompt_set.prompts, benchmark.PLAIN)
+    with replacing(config.out / "bench.json") as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n")
+    runs.write_answers(config.out / "answers", pair, prompt_set.turns, prompt_set.tasks, done)
+    if config.json:
+        print(json.dumps(report))
+    console.print(comparison_table(report))
+    console.print(f"Report: {config.out / 'bench.json'}")
+
+
+def compared(config: BenchConfig) -> tuple[CycleConfig, list[MethodSpec]]:
+    """The methods of the flags, and a cycle in which all of them decode.
+
+    Raises:
+      UserError: no cycle serves them all.
+    """
+    paths = {name: policy_path(name) for name in config.policy}
+    files_of = {name: path for name, path in paths.items() if path is not None}
+    cycle, specs = config.cycle, list[MethodSpec]()
+    for name, path in files_of.items():
+        settings = tune.load_settings(path) if path.suffix == ".json" else None
+        learned = path if settings is None else path.parent / workflow.POLICY
+        trained = workflow.load_trained(learned)
+        if len(files_of) > 1 and specs and trained.saved.cycle != cycle:
+            raise UserError(f"The policies of {name} have another cycle; compare them apart.")
+        cycle = config.shapes.of(trained.saved.cycle)
+        label = "ltd" if len(files_of) == 1 else f"ltd {name}"
+        spec = methods.parse_method("ltd", cycle, policy=learned)
+        specs.append(dataclasses.replace(spec, name=label))
+        if len(files_of) == 1:
+            specs.append(MethodSpec("best_constant", trained.best.policy, cycle))
+    for name in [name for name in config.policy if name not in files_of]:
+        if name in methods.PLAIN:
+            continue
+        reads = methods.reads(name)
+        spec = methods.parse_method(
+            name,
+            cycle,
+            classifiers=config.classifiers if "classifiers" in reads else None,
+            latency=config.latency if "latency" in reads else None,
+        )
+        specs.append(spec)
+    for spec in specs:
+        if spec.policy is not None:
+            spec.policy.check(cycle)
+    return cycle, specs
+
+
+def comparison_table(report: dict[str, Any]) -> Table:
+    """A row per task and method."""
+    shown = Table(title=f"{report['pair'][0]} with {report['pair'][1]}")
+    for heading in ("task", "method", "tokens/s", "speedup", "95 %", "commit.", "levels", "size"):
+        shown.add_column(heading, justify="left" if heading in ("task", "method") else "right")
+    rows = report["methods"]
+    for task in dict.fromkeys(row["task"] for row in rows):
+        for row in [row for row in rows if row["task"] == task]:
+            shown.add_row(
+                task,
+                row["method"],
+                f"{row['tokens_per_second']:.1f}",
+                f"{row['speedup']:.2f}x",
+                f"{row['speedup_low']:.2f}-{row['speedup_high']:.2f}",
+                f"{row['committed_per_cycle']:.2f}",
+                f"{row['levels_mean']:.2f}",
+                f"{row['size_mean']:.2f}",
+            )
+        shown.add_section()
+    return shown
+
+
+@dataclasses.dataclass(frozen=True)
+class InspectConfig(PairFlags):
+    """Which pair, and how closely to look."""
+
+    weights: bool = True  # load them, check them, and decode a probe text
+    json: bool = False
+
+
+def inspect_(argv: list[str]) -> None:
+    """Look at a pair before using it: how its folders are read, what it needs, what is doubtful.
+
+    --no-weights reads config.json only. Exit code 0 also with doubts.
+    """
+    config = _parse(InspectConfig(), argv, "inspect", inspect_)
+    probe = workflow.PROBE
+    base = dataclasses.replace(
+        presets.EMBEDDED_CYCLE,
+        max_levels=int(probe.levels),
+        sizes=(0, int(probe.size)),
+        context=2048,
+    )
+    cycle = config.shapes.of(base)
+    pair_config, remarks = inspect.read_pair_config(
+        config.target, config.draft, cycle, config.feature_layers, config.draft_rope_theta
+    )
+    memory = inspect.estimate_memory(pair_config, jnp.dtype(config.dtype), config.devices)
+    doubts = inspect.tokenizer_doubts(config.target, config.draft, pair_config.target.vocab_size)
+    accepted = None
+    if config.weights:
+        accepted = workflow.probe(flags.load_pair(config, cycle))
+        doubts += inspect.acceptance_doubts(accepted)
+    if config.json:
+        summary = {
+            "device": files.device_name(),
+            "target": dataclasses.asdict(pair_config.target),
+            "draft": dataclasses.asdict(pair_config.draft),
+            "context": cycle.context,
+            "devices": config.devices,
+            "bytes": dataclasses.asdict(memory),
+            "remarks": list(remarks),
+            "accepted_per_cycle": accepted,
+            "doubts": doubts,
+        }
+        print(json.dumps(summary))
+        return
+    console = Console()
+    for line in _inspected(pair_config, memory, config.devices, remarks, accepted):
+        console.print(line)
+    for doubt in doubts:
+        console.print(f"doubt: {flags.as_flags(doubt)}", style="yellow")
+    if not doubts:
+        console.print("no doubts")
+
+
+def _inspected(
+    pair: PairConfig,
+    memory: Memory,
+    devices: int,
+    remarks: tuple[str, ...],
+    accepted: float | None,
+) -> Iterator[str]:
+    """The lines about a pair, but for the doubts."""
+    mebi = lambda count: f"{count / 2**20:,.0f} MiB"
+    yield f"target: {pair.target}"
+    yield f"draft: {pair.draft}"
+    yield from remarks
+    what = "memory" if devices == 1 else f"memory on each of {devices} devices"
+    yield (
+        f"{what}: target {mebi(memory.target)}, draft {mebi(memory.draft)}, caches of "
+        f"{pair.cycle.context} tokens {mebi(memory.caches)}, together {mebi(memory.needed)}"
+    )
+    if memory.device is not None:
+        share = memory.needed / memory.device
+        fits = "" if share < 1 else "; the pair does not fit"
+        yield f"{files.device_name()} has {mebi(memory.device)}: {share:.0%} of it is needed{fits}"
+    if accepted is not None:
+        yield f"probe text: {accepted:.2f} drafted tokens accepted per cycle"
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig(PairFlags):
+    """Which pair, where to, and in which form; weights are stored in `dtype`."""
+
+    out: Path = Path("runs/exported")
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    dialect: Dialect = "eagle"
+    """whose names of the draft's tensors: EAGLE's own, or "layers.0" as SpecForge and vLLM"""
+    shard_gigabytes: float = 5.0  # most of one file
+
+
+def export_(argv: list[str]) -> None:
+    """Write a pair as folders that transformers and EAGLE-3 stacks load.
+
+    Writes OUT/target (index and shards, config.json, tokenizer files) and OUT/draft; a Griffin
+    draft under its authors' names. Needs the memory of the weights and of one shard.
+    """
+    config = _parse(ExportConfig(), argv, "export", export_)
+    if config.shard_gigabytes <= 0:
+        raise UserError(f"--shard-gigabytes is {config.shard_gigabytes} but must be above 0.")
+    folders = config.out / "target", config.out / "draft"
+    export.refuse_own_sources(folders, (config.target, config.draft))
+    for folder in folders:
+        flags.writable(folder)
+    pair = flags.load_pair(config, config.cycle, packed=False)
+    shard_bytes = int(config.shard_gigabytes * 10**9)
+    export.export_target(folders[0], pair, config.target, shard_bytes)
+    for remark in export.export_draft(folders[1], pair, config.draft, config.dialect):
+        flags.say(remark)
+    for folder in folders:
+        flags.say(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+
+
+def _parse(default: Any, argv: list[str], name: str, command: Callable[..., None]) -> Any:
+    """A subcommand's flags, where no preset decides what they start from."""
+    return _parse_preset(lambda preset: default, argv, name, command)
+
+
+def _parse_preset(
+    start: Callable[[Preset], Any], argv: list[str], name: str, command: Callable[..., None]
+) -> Any:
+    """A subcommand's flags."""
+    return flags.parse(start, argv, prog=f"ltd {name}", description=pydoc.getdoc(command))
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "generate": generate,
+    "tune": tune_,
+    "bench": bench,
+    "record": record,
+    "profile": profile,
+    "train": train,
+    "inspect": inspect_,
+    "export": export_,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Runs as files: a comparison that can be stopped, and answers as FastChat and EAGLE have them.
+
+An answer file holds one task of one method, one question a line, sorted by id. `new_tokens`,
+`wall_time` (seconds, prefill included) and `idxs` (cycles - 1) are per turn, as EAGLE's; `pre_num`,
+`dyn_tokens` and `dyn_depths` are per cycle of all turns, as LTD's, whose speed script adds
+`pre_len_times` to the time: 0 here, where the policies' time is part of `wall_time`.
+"""
+
+import dataclasses
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ltd_jax.config import describe_sampling
+from ltd_jax.decoding import benchmark
+from ltd_jax.decoding.benchmark import Method, Run
+from ltd_jax.files import UserError, identity_of, replacing, require_same
+from ltd_jax.models.pair import Pair
+from ltd_jax.replay import record
+from ltd_jax.replay.record import Prompt
+from ltd_jax.text import Question
+
+REMEDY = "give another `out` or delete it"
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """One turn of one question, as a prompt."""
+
+    prompt: Prompt
+    question: Question
+    turn: int
+
+
+def load_or_decode(
+    pair: Pair,
+    methods: Sequence[Method],
+    prompts: Sequence[Prompt],
+    new_tokens: int,
+    path: Path,
+    *,
+    progress: Callable[[float], None] = lambda share: None,
+) -> list[Run]:
+    """Decodes all prompts with all methods in turns; prompts that the file holds are not repeated.
+
+    Args:
+      path: of the file of runs (JSON lines), written after every prompt.
+
+    Raises:
+      UserError: the file is damaged, or of another pair, device, prompts or methods.
+    """
+    head = _head(pair, methods, prompts, new_tokens)
+    kept = _load(path, head, [method.name for method in methods])
+    done_prompts = frozenset(run.prompt for run in kept)
+
+    def keep(batch: list[Run]) -> None:
+        kept.extend(batch)
+        rows = [json.dumps(row) for row in (head, *map(dataclasses.asdict, kept))]
+        with replacing(path) as temporary:
+            temporary.write_text("\n".join(rows) + "\n")
+        progress(len({run.prompt for run in kept}) / len(prompts))
+
+    benchmark.interleaved(pair, methods, prompts, new_tokens, skip=done_prompts, done=keep)
+    return kept
+
+
+def _head(
+    pair: Pair, methods: Sequence[Method], prompts: Sequence[Prompt], new_tokens: int
+) -> dict[str, Any]:
+    """What runs must share to be compared, as JSON values."""
+    digest = hashlib.sha256()
+    for method in methods:
+        digest.update(method.name.encode())
+        for leaf in jax.tree.leaves(method.policy):
+            digest.update(np.asarray(leaf).tobytes())
+    return {
+        "fingerprint": pair.fingerprint,
+        "dtype": np.dtype(pair.dtype).name,
+        "device": pair.device,
+        "prompts": record.digest(prompts),
+        "new_tokens": new_tokens,
+        "methods": digest.hexdigest()[:12],
+        "sampling": describe_sampling(pair.config.sampling, pair.seed),
+        "cycle": json.loads(json.dumps(dataclasses.asdict(pair.config.cycle))),
+    }
+
+
+def _load(path: Path, head: dict[str, Any], names: Sequence[str]) -> list[Run]:
+    """The runs of a file with this head; [] where there is no file."""
+    if not path.exists():
+        return []
+    try:
+        before, *rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        fields: list[dict[str, Any]] = [
+            {key: tuple(v) if isinstance(v, list) else v for key, v in row.items()} for row in rows
+        ]
+        runs = [Run(**row) for row in fields]
+        there, here = identity_of(before), identity_of(head)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it to measure again.") from error
+    require_same(f"{path} was made with", there, here, remedy=REMEDY)
+    for name in head:
+        if before.get(name) != head[name]:
+            words = name.replace("_", " ")
+            raise UserError(f"{path} was made with other {words} ({before.get(name)}); {REMEDY}.")
+    done: dict[int, list[str]] = {}
+    for run in runs:
+        done.setdefault(run.prompt, []).append(run.method)
+    if any(sorted(methods) != sorted(names) for methods in done.values()):
+        raise UserError(f"{path} is damaged: a prompt lacks a method; delete it to measure again.")
+    return runs
+
+
+def write_answers(
+    folder: Path, pair: Pair, turns: Sequence[Turn], tasks: Sequence[str], runs: Sequence[Run]
+) -> list[Path]:
+    """Writes FOLDER/TASK/METHOD.jsonl for every task and method; returns the paths.
+
+    Args:
+      turns: one for every prompt of the runs.
+    """
+    paths = []
+    for index, task in enumerate(tasks):
+        for method in dict.fromkeys(run.method for run in runs):
+            by_question: dict[int, list[tuple[int, Run]]] = {}
+            for run in runs:
+                if run.method == method and run.task == index:
+                    asked = turns[run.prompt]
+                    question = by_question.setdefault(asked.question.question_id, [])
+                    question.append((asked.turn, run))
+            rows = [
+                {
+                    "question_id": question_id,
+                    "answer_id": uuid.uuid4().hex[:22],
+                    "model_id": method,
+                    "choices": [_choice(pair, by_question[question_id])],
+                    "tstamp": time.time(),
+                }
+                for question_id in sorted(by_question)
+            ]
+            path = folder / task / f"{method.replace(':', '-')}.jsonl"
+            with replacing(path) as temporary:
+                temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            paths.append(path)
+    return paths
+
+
+def _choice(pair: Pair, turns: Sequence[tuple[int, Run]]) -> dict[str, Any]:
+    """One question's answers, turn by turn."""
+    runs = [run for _, run in sorted(turns, key=lambda item: item[0])]
+    return {
+        "index": 0,
+        "turns": [pair.decode(run.tokens).strip() for run in runs],
+        "idxs": [len(run.committed) - 1 for run in runs],
+        "new_tokens": [len(run.tokens) for run in runs],
+        "wall_time": [run.prefill_seconds + run.seconds for run in runs],
+        "pre_len_times": [0.0 for _ in runs],
+        "pre_num": [count for run in runs for count in run.committed],
+        "dyn_tokens": [size for run in runs for size in run.sizes],
+        "dyn_depths": [levels for run in runs for levels in run.levels],
+    }

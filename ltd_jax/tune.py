@@ -1,0 +1,360 @@
+"""Tuning: the fastest way to decode a pair on this device, found, explained and written down.
+
+`tune` records a few texts, measures the device, learns, compares all ways to decode by replay and
+the candidates live, and leaves a settings file that decoding starts from:
+
+    {"schema": 1, "policy": "constant:levels=1,size=3", "cycle": {...}, "fingerprint": "...",
+     "device": "...", "dtype": "...", "latency": "...", "environment": {...}}
+
+Its `policy` is a name of decoding/methods.py, or "policy.safetensors" for the file beside it, so
+that the folder can be moved as a whole.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ltd_jax import presets, workflow
+from ltd_jax.config import CycleConfig
+from ltd_jax.decoding import benchmark
+from ltd_jax.decoding.benchmark import PLAIN, Method, Run
+from ltd_jax.files import Identity, UserError, identity_of, replacing, require_same
+from ltd_jax.models.pair import Pair
+from ltd_jax.policies.policy import Constant
+from ltd_jax.replay import latency as latencies
+from ltd_jax.replay import optimum, simulate
+from ltd_jax.replay.latency import LatencyTable
+from ltd_jax.replay.simulate import Simulator
+from ltd_jax.workflow import Progress, StageConfig, Trained, silent
+
+SCHEMA = 1
+SETTINGS = "settings.json"
+CANDIDATES = (PLAIN, "best_constant", "ltd")  # of these one is chosen
+NAMES = {
+    PLAIN: "plain decoding",
+    "best_constant": "the best constant setting",
+    "ltd": "the learned policies",
+}
+AGAIN = "tune again"
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodAdvice:
+    """One way to decode, on the test texts."""
+
+    method: str
+    tokens_per_second: float  # by replay
+    speedup: float  # over plain decoding, by replay
+    levels: int | None = None  # of a constant setting
+    size: int | None = None
+    live: float | None = None  # measured speedup over plain decoding; None = not measured
+    live_low: float | None = None  # its 95 % interval
+    live_high: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ContextAdvice:
+    """The best constant setting behind so many tokens."""
+
+    context: int
+    levels: int
+    size: int
+    speedup: float  # over plain decoding
+
+
+@dataclasses.dataclass(frozen=True)
+class Advice:
+    """All that tuning found."""
+
+    environment: dict[str, Any]
+    identity: dict[str, Any]  # fingerprints of pair and latency table, device and dtype
+    methods: tuple[MethodAdvice, ...]
+    contexts: tuple[ContextAdvice, ...]
+    chosen: str  # one of CANDIDATES
+    share_of_gap: float  # of the way from the best constant to the optimum that is learned
+    seconds: float  # of the whole search
+
+    def of(self, method: str) -> MethodAdvice:
+        """The numbers of one way to decode."""
+        return next(advice for advice in self.methods if advice.method == method)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as JSON values."""
+        return {"schema": SCHEMA} | dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeSettings:
+    """A settings file."""
+
+    path: Path
+    policy: str  # a name of decoding/methods.py, or of a policy file beside the settings
+    cycle: CycleConfig  # that was tuned; decoding compiles what it needs of it
+    identity: Identity
+
+    @property
+    def policy_file(self) -> Path | None:
+        """The file of the learned policies, where these were found fastest."""
+        is_file = self.policy.endswith(".safetensors")
+        return self.path.parent / self.policy if is_file else None
+
+
+def tune(
+    pair: Pair, config: StageConfig, *, live_prompts: int = 3, progress: Progress = silent
+) -> Advice:
+    """Finds the fastest way to decode and writes `settings.json` and `advice.json` to the folder.
+
+    Args:
+      live_prompts: test prompts that are decoded live, per task; 0 = none.
+
+    Raises:
+      UserError: as the stages of workflow.py.
+    """
+    started = time.monotonic()
+    trained = workflow.train_policies(pair, config, progress=progress)
+    trace = workflow.load_or_record(pair, config, "test", progress=progress)
+    test = simulate.build(trace, trained.table, pair.config.cycle)
+    policies = _policies(pair, trained)
+    live = _decode_live(pair, config, policies, live_prompts, progress)
+    methods = _compare(policies, test, live)
+    rates = {advice.method: advice.tokens_per_second for advice in methods}
+    gap = (rates["ltd"], rates["best_constant"], rates["optimum"])
+    advice = Advice(
+        environment=pair.environment,
+        identity={
+            "fingerprint": pair.fingerprint,
+            "latency": latencies.fingerprint(trained.table),
+            "device": trained.table.provenance["device"],
+            "dtype": trained.table.provenance["dtype"],
+        },
+        methods=methods,
+        contexts=tuple(
+            _at_context(trained.validation, trained.table, row)
+            for row in range(len(trained.table.contexts))
+        ),
+        chosen=choose(methods),
+        share_of_gap=optimum.share_gained(*gap) if gap[2] > gap[1] else 0.0,
+        seconds=time.monotonic() - started,
+    )
+    with replacing(config.folder / "advice.json") as temporary:
+        temporary.write_text(json.dumps(advice.to_json(), indent=1) + "\n")
+    save_settings(config.folder / SETTINGS, advice, pair.config.cycle)
+    return advice
+
+
+def _policies(pair: Pair, trained: Trained) -> dict[str, Any]:
+    """The policies that are compared."""
+    levels, size = presets.eagle3_default(pair.config.cycle)
+    return {
+        "eagle3": Constant(levels, size),
+        "best_constant": Constant(trained.best.levels, trained.best.size),
+        "ltd": trained.saved.policy,
+    }
+
+
+def _decode_live(
+    pair: Pair,
+    config: StageConfig,
+    policies: Mapping[str, Any],
+    live_prompts: int,
+    progress: Progress,
+) -> list[Run]:
+    """Plain decoding and the policies in turns on a few test prompts of every task."""
+    if not live_prompts:
+        return []
+    prompt_set = workflow.load_prompts(pair, config, "test")
+    prompts = [
+        prompt
+        for task in range(len(prompt_set.tasks))
+        for prompt in [each for each in prompt_set.prompts if each.task == task][:live_prompts]
+    ]
+    methods = [Method(PLAIN), *(Method(name, policy) for name, policy in policies.items())]
+    done: list[Run] = []
+
+    def keep(batch: list[Run]) -> None:
+        done.extend(batch)
+        progress("check live", len(done) / (len(prompts) * len(methods)))
+
+    return benchmark.interleaved(pair, methods, prompts, config.questions.new_tokens, done=keep)
+
+
+def _compare(
+    policies: Mapping[str, Any], test: Simulator, live: Sequence[Run]
+) -> tuple[MethodAdvice, ...]:
+    """Every way to decode by replay, with what it measured live."""
+    plain = 1 / float(test.plain_seconds)
+    rates = {PLAIN: plain}
+    for name, policy in policies.items():
+        totals = simulate.run(test, policy, charge_decisions=not policy.is_constant)
+        rates[name] = float(simulate.throughput(totals))
+    rates["optimum"] = optimum.clairvoyant(test).tokens_per_second
+    rows = []
+    for name, rate in rates.items():
+        policy, by_task = policies.get(name), benchmark.ratios(live, name, PLAIN)
+        constant = policy if isinstance(policy, Constant) else None
+        measured = benchmark.interval(by_task) if by_task else (None, None, None)
+        rows.append(
+            MethodAdvice(
+                method=name,
+                tokens_per_second=rate,
+                speedup=rate / plain,
+                levels=int(constant.levels) if constant else None,
+                size=int(constant.size) if constant else None,
+                live=measured[0],
+                live_low=measured[1],
+                live_high=measured[2],
+            )
+        )
+    return tuple(rows)
+
+
+def choose(methods: Sequence[MethodAdvice]) -> str:
+    """The fastest by replay; plain decoding where it measured live as surely slower than that."""
+    candidates = [advice for advice in methods if advice.method in CANDIDATES]
+    best = max(candidates, key=lambda advice: advice.tokens_per_second)
+    is_slower = best.live_high is not None and best.live_high < 1
+    return PLAIN if is_slower else best.method
+
+
+def _at_context(simulator: Simulator | None, table: LatencyTable, row: int) -> ContextAdvice:
+    """The best constant setting if all texts stood behind as many tokens as one of the contexts."""
+    assert simulator is not None
+    names = ("contexts", "cycle_seconds", "draft_seconds", "verify_seconds", "plain_seconds")
+    rows = {name: getattr(table, name)[row : row + 1] for name in names}
+    one_row = dataclasses.replace(table, **rows)
+    best = optimum.best_constant(simulate.with_latency(simulator, one_row))
+    speedup = best.tokens_per_second * float(one_row.plain_seconds[0])
+    return ContextAdvice(int(one_row.contexts[0]), best.levels, best.size, speedup)
+
+
+def sentences(advice: Advice) -> list[str]:
+    """The answers to what a user asks first, one sentence each."""
+    best, eagle3, learned = (advice.of(name) for name in ("best_constant", "eagle3", "ltd"))
+    most = advice.of("optimum").tokens_per_second / best.tokens_per_second
+    gained = learned.tokens_per_second / best.tokens_per_second
+    over = best.tokens_per_second / eagle3.tokens_per_second
+    share = max(advice.share_of_gap, 0.0)
+    return [
+        f"The best constant setting here is {_setting(best)}: {best.speedup:.2f}x plain decoding, "
+        f"and {over:.2f}x EAGLE-3's default of {_setting(eagle3)}.",
+        f"Learned policies are {gained:.2f}x the best constant: {_meaning(gained)}.",
+        f"A choice that knows the text would be {most:.2f}x the best constant; the policies go "
+        f"{share:.0%} of that way.",
+        _context_sentence(advice.contexts),
+        _decision(advice),
+    ]
+
+
+def _setting(advice: MethodAdvice | ContextAdvice) -> str:
+    plural = "" if advice.levels == 1 else "s"
+    return f"{advice.levels} level{plural} and size {advice.size}"
+
+
+def _meaning(gained: float) -> str:
+    if gained > 1.005:
+        return "worth using"
+    return "they add nothing here" if gained > 0.995 else "worse, so do not use them"
+
+
+def _context_sentence(contexts: Sequence[ContextAdvice]) -> str:
+    paying = [str(advice.context) for advice in contexts if advice.speedup > 1]
+    numbers = ", ".join(
+        f"{advice.speedup:.2f}x at {advice.context} tokens ({_setting(advice)})"
+        for advice in contexts
+    )
+    if len(contexts) == 1:
+        return f"Speculation {'pays' if paying else 'does not pay'} with these caches: {numbers}."
+    if len(paying) == len(contexts):
+        return f"Speculation pays at every measured length of context: {numbers}."
+    if not paying:
+        return f"Speculation pays at no measured length of context: {numbers}."
+    return f"Speculation pays only at a context of {', '.join(paying)} tokens: {numbers}."
+
+
+def _decision(advice: Advice) -> str:
+    chosen = advice.of(advice.chosen)
+    if advice.chosen == PLAIN:
+        return "Decode without a draft here: nothing is faster than plain decoding."
+    live = ""
+    if chosen.live is not None:
+        interval = f"95 % interval {chosen.live_low:.2f} to {chosen.live_high:.2f}"
+        live = f"; measured live {chosen.live:.2f}x ({interval})"
+    name = NAMES[advice.chosen]
+    return f"Use {name}: {chosen.speedup:.2f}x plain decoding by replay{live}."
+
+
+def save_settings(path: Path, advice: Advice, cycle: CycleConfig) -> None:
+    """Writes the settings file of a choice.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    best = advice.of("best_constant")
+    policy = {
+        PLAIN: PLAIN,
+        "best_constant": f"constant:levels={best.levels},size={best.size}",
+        "ltd": workflow.POLICY,
+    }
+    record = {
+        "schema": SCHEMA,
+        "policy": policy[advice.chosen],
+        "cycle": dataclasses.asdict(cycle),
+        **advice.identity,
+        "environment": advice.environment,
+    }
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def load_settings(path: Path) -> DecodeSettings:
+    """Reads a settings file.
+
+    Raises:
+      UserError: it is missing, damaged or of another version.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read the settings {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is no settings file or is truncated; {AGAIN}.") from error
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if schema != SCHEMA:
+        raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; {AGAIN}.")
+    try:
+        policy = record["policy"] if "policy" in record else _former_policy(record)
+        cycle = CycleConfig(**record["cycle"])
+        identity = identity_of({name: str(record[name]) for name in _IDENTITY})
+        return DecodeSettings(path, str(policy), cycle, identity)
+    except KeyError as error:
+        raise UserError(f"The settings {path} lack {error}; {AGAIN}.") from error
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The settings {path} are damaged ({error}); {AGAIN}.") from error
+
+
+_IDENTITY = ("fingerprint", "device", "dtype", "latency")
+
+
+def _former_policy(record: Mapping[str, Any]) -> str:
+    """The policy of a file that calls it a controller; its learned ones lie in a folder."""
+    if record["controller"] == "ltd":
+        raise ValueError("its policies are of another version")
+    return str(record["controller"])
+
+
+def check_settings(settings: DecodeSettings, here: Identity, *, other_hardware: bool) -> None:
+    """Raises UserError unless settings were found for a pair and for how it runs here.
+
+    Args:
+      other_hardware: only warn where the device or the dtype is another one.
+    """
+    require_same(
+        f"{settings.path} was tuned for",
+        dataclasses.replace(settings.identity, latency=None),
+        here,
+        remedy="tune here",
+        other_hardware=other_hardware,
+    )
