@@ -141,7 +141,7 @@ def policy_path(text: str) -> Path | None:
     """The file that a policy's name means; None for a method's name."""
     path = Path(text)
     if path.is_dir():
-        found = [path / name for name in (tune.SETTINGS, "policy.safetensors")]
+        found = [path / name for name in (tune.SETTINGS, workflow.POLICY)]
         return next((file for file in found if file.exists()), found[1])
     return path if path.suffix in (".safetensors", ".json") else None
 
@@ -587,7 +587,7 @@ def compared(config: BenchConfig) -> tuple[CycleConfig, list[MethodSpec]]:
     cycle, specs = config.cycle, list[MethodSpec]()
     for name, path in files_of.items():
         settings = tune.load_settings(path) if path.suffix == ".json" else None
-        learned = path if settings is None else path.parent / "policy.safetensors"
+        learned = path if settings is None else path.parent / workflow.POLICY
         trained = workflow.load_trained(learned)
         if len(files_of) > 1 and specs and trained.saved.cycle != cycle:
             raise UserError(f"The policies of {name} have another cycle; compare them apart.")

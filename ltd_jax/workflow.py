@@ -27,6 +27,7 @@ from ltd_jax.baselines import classifiers
 from ltd_jax.baselines import train as baseline_training
 from ltd_jax.baselines.classifiers import Classifiers
 from ltd_jax.config import (
+    CycleConfig,
     LearningConfig,
     PolicyConfig,
     describe_sampling,
@@ -39,6 +40,7 @@ from ltd_jax.files import UserError, identity_of, replacing, require_same
 from ltd_jax.learning.loop import CurvePoint, Splits, TrainResult
 from ltd_jax.models.pair import Pair, check_known
 from ltd_jax.policies import saved
+from ltd_jax.policies.networks import Learned
 from ltd_jax.policies.policy import Constant
 from ltd_jax.policies.saved import SavedPolicy
 from ltd_jax.replay import latency as latencies
@@ -54,6 +56,7 @@ from ltd_jax.text import Message, QuestionConfig, Split
 
 Progress = Callable[[str, float], None]  # of a stage's name and the share of it that is done
 OTHER_FOLDER = "give another `out` or delete it"
+POLICY = "policy.safetensors"
 PROBE = Constant(levels=3, size=6)
 PROBE_TEXT = "def add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return"
 PROBE_TOKENS = 48
@@ -86,7 +89,7 @@ class StageConfig:
     @property
     def policy(self) -> Path:
         """The policies' file."""
-        return self.folder / "policy.safetensors"
+        return self.folder / POLICY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -395,6 +398,52 @@ def _learning_cost(result: TrainResult, recorded: Sequence[Trace]) -> dict[str, 
     }
 
 
+def load_policy(path: Path | str) -> Learned:
+    """Trained policies of a file, or of the folder that `ltd train` or `ltd tune` wrote.
+
+    Decode with a pair that was loaded with their cycle: `load(cycle=policy.cycle)`.
+
+    Raises:
+      UserError: the file is missing, damaged or of another version.
+
+    Example, with the file of `save_policy`'s:
+      >>> policy = ltd.load_policy("policy.safetensors")
+      >>> pair = ltd.load(cycle=policy.cycle)
+      >>> sum(len(step.tokens) for step in ltd.generate(pair, policy, "import os", 8))
+      8
+    """
+    path = Path(path)
+    return saved.load(path / POLICY if path.is_dir() else path).policy
+
+
+def save_policy(
+    policy: Learned, path: Path | str, table: LatencyTable, cycle: CycleConfig | None = None
+) -> None:
+    """Writes policies to one safetensors file whose metadata says what they were trained for.
+
+    Args:
+      table: the latency table that they were trained with.
+      cycle: as of `Simulator.of`.
+
+    Raises:
+      UserError: the file cannot be written, or a weight is not finite.
+
+    Example, with `train`'s:
+      >>> ltd.save_policy(trained.policy, "policy.safetensors", table)
+      >>> ltd.load_policy("policy.safetensors").origin.device == table.provenance["device"]
+      True
+    """
+    cycle = cycle or CycleConfig(**table.provenance["cycle"])
+    saved.save(policy, path, cycle, _provenance_of(table))
+
+
+def _provenance_of(table: LatencyTable) -> dict[str, Any]:
+    """What a policy file says of the table behind it."""
+    names = ("fingerprint", "device", "dtype", "sampling")
+    known = {name: table.provenance[name] for name in names if name in table.provenance}
+    return known | {"latency": latencies.fingerprint(table)}
+
+
 def load_trained(path: Path) -> Trained:
     """The policies that `train_policies` left, with the latency table beside their file.
 
@@ -404,7 +453,7 @@ def load_trained(path: Path) -> Trained:
     Raises:
       UserError: something is missing or damaged, or policies and table are not of one training.
     """
-    path = path / "policy.safetensors" if path.is_dir() else path
+    path = path / POLICY if path.is_dir() else path
     policies, table_path = saved.load(path), path.parent / "latency.json"
     table = latencies.load(table_path)
     there, here = policies.provenance.get("latency"), latencies.fingerprint(table)
