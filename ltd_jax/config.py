@@ -129,7 +129,7 @@ class TargetConfig:
             if self.layer_count < LEAST_LAYERS:
                 raise ValueError(
                     f"A target of {self.layer_count} layers has no three distinct EAGLE-3 feature "
-                    "layers (2, n//2, n-3); say by --feature-layers which ones the draft reads."
+                    "layers (2, n//2, n-3); say in `feature_layers` which ones the draft reads."
                 )
             default = (2, self.layer_count // 2, self.layer_count - 3)
             object.__setattr__(self, "feature_layers", default)

@@ -1,34 +1,39 @@
 """Ways of learning beside each other: the paper's order, both policies jointly, exact gradients.
 
-    python -m experiments.studies.compare_learning --json FILE        about 15 minutes on 2 cores
+    python -m experiments.studies.compare_learning --json FILE           about 15 minutes on 2 cores
 
-Each with the paper's reward and with the renewal reward, under every shipped latency table, all on
+Each with the paper's reward and with the average reward, under every shipped latency table, all on
 the test texts of one recording: throughput over the best constant, share of the way to the
 clairvoyant optimum, decisions, seconds, and how much the choices vary (0 = a constant). Writes
-FILE, and beside it a plot of validation throughput over seconds of training. Stopped, the same
-command goes on with the next row.
+FILE, and beside it a plot of validation throughput over seconds of training. Checkpoints and the
+constant to beat are chosen on the validation texts. Stopped, the same command goes on with the next
+row.
 """
 
 import dataclasses
-import functools
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments import command
-from experiments.report import learning_plots
-from experiments.studies import comparing, retargeting, study
-from experiments.studies.comparing import Row, Trained
+from experiments import output
+from experiments.report import plots
+from experiments.studies import ground as grounds
+from experiments.studies import scores, seeds, study
 from experiments.studies.ground import Ground
-from experiments.studies.study import StudyFlags
+from experiments.studies.seeds import TrainedSeeds
+from experiments.studies.study import Row, Study, StudyFlags
+from ltd_jax import flags
 from ltd_jax.config import Algorithm, LearningConfig, Reward
 from ltd_jax.files import UserError
 from ltd_jax.presets import COMPARED_LEARNING
 from ltd_jax.replay import latency as latencies
+from ltd_jax.replay import optimum, simulate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,72 +48,97 @@ class Config(StudyFlags):
     rewards: tuple[Reward, ...] = ("paper", "average")
     learning: LearningConfig = COMPARED_LEARNING
 
+    @property
+    def folder(self) -> Path:
+        """Where the other files go."""
+        return self.json.parent
 
-def curve(here: Ground, found: Row, trained: Trained) -> dict[str, Any]:
-    """The plot's line of one row."""
-    rate = learning_plots.best_so_far([each.rate for each in trained.curves])
+
+def compare(study: Study[Config]) -> tuple[list[Row], list[Row]]:
+    """A row and a curve for every table, reward and way; those of a stopped command are kept."""
+    config, store = study.config, study.open_store(study.config.json.stem)
+    rows, curves = [], []
+    for name in config.tables:
+        ground = grounds.with_latency(study.ground, latencies.find(name))
+        for reward in config.rewards:
+            for way in config.ways:
+                learning = dataclasses.replace(config.learning, algorithm=way, reward=reward)
+                make = partial(learn, study, ground, name, learning)
+                row, curve = store.value(f"{name} {ground.origin['latency']} {reward} {way}", make)
+                rows.append(row)
+                curves.append(curve)
+    return rows, curves
+
+
+def learn(
+    study: Study[Config], ground: Ground, name: str, learning: LearningConfig
+) -> tuple[Row, Row]:
+    """The row of one way of learning under the table of that name, and the plot's line."""
+    trained = seeds.train(ground, learning, study.config.seeds, study.progress)
+    validation = plots.best_so_far(trained.rates) / ground.best.tokens_per_second
+    way = {"latency": name, "learning": learning.algorithm, "reward": learning.reward}
+    curve = {"seconds": trained.times.tolist(), "validation": validation.tolist()}
+    return way | score(ground, trained), way | curve
+
+
+def score(ground: Ground, trained: TrainedSeeds) -> Row:
+    """All seeds' policies on the test texts, and what learning took.
+
+    over_best_constant with low and high; share_of_gap, of the way from there to the clairvoyant
+    optimum, with share_low and share_high; decisions, seconds and compile_seconds of one seed;
+    levels_entropy and sizes_entropy, nats of how often each is chosen, means over seeds.
+    """
+    constant, most = scores.best_rate(ground), optimum.clairvoyant(ground.test).tokens_per_second
+    rates = [scores.of_policy(ground, one).tokens_per_second for one in trained.policies]
+    gained = [optimum.share_gained(rate, constant, most) for rate in rates]
+    cycles = [simulate.list_cycles(ground.test, one) for one in trained.policies]
     return {
-        **{name: found[name] for name in ("latency", "learning", "reward")},
-        "seconds": trained.curves[0].seconds.tolist(),
-        "validation": (rate / here.best.tokens_per_second).tolist(),
+        "seeds": len(rates),
+        **scores.interval("over_best_constant", [rate / constant for rate in rates], ""),
+        **scores.interval("share_of_gap", gained, "share_"),
+        "decisions": round(trained.decisions),
+        "seconds": trained.seconds,
+        "compile_seconds": trained.compile_seconds,
+        "levels_entropy": float(np.mean([simulate.choice_entropy(one.levels) for one in cycles])),
+        "sizes_entropy": float(
+            np.mean([simulate.choice_entropy(one.size_index) for one in cycles])
+        ),
     }
 
 
-def rows(config: Config, console: Console) -> tuple[Ground, list[Row], list[dict[str, Any]]]:
-    """A row and a curve for every table, reward and way; those of a stopped command are kept."""
-    if not config.tables:
-        raise UserError("--tables names no latency table; leave it out for all shipped ones.")
-    here = study.stand(dataclasses.replace(config, latency=config.tables[0]), console)
-    kept = study.kept(config, config.json.stem, here)
-    found, curves = [], []
-    for name in config.tables:
-        table = latencies.fit(latencies.find(name), here.cycle)
-        under = retargeting.under(here, table)
-        for reward in config.rewards:
-            for way in config.ways:
-                learning = dataclasses.replace(config.learning, learning=way, reward=reward)
-                make = functools.partial(both, under, name, learning, config.seeds, console)
-                row, line = kept.value(
-                    f"{name} {latencies.fingerprint(table)} {reward} {way}", make
-                )
-                found.append(row)
-                curves.append(line)
-    return here, found, curves
-
-
-def both(
-    under: Ground, name: str, learning: LearningConfig, seeds: int, console: Console
-) -> tuple[Row, dict[str, Any]]:
-    """The row and the curve of one way under one table."""
-    trained = comparing.train(under, learning, seeds, console)
-    row = comparing.row(under, name, learning, trained)
-    return row, curve(under, row, trained)
-
-
-def terminal_table(found: list[Row]) -> Table:
+def show(rows: Sequence[Row]) -> Table:
     """All rows."""
-    shown = Table(title="learning on replayed cycles, test texts")
     heads = ("over constant", "95 %", "of the gap", "seconds", "H levels", "H sizes")
-    for heading in ("latency", "learning", "reward", *heads):
-        shown.add_column(heading, justify="right")
-    for row in found:
-        shown.add_row(
-            *(row["latency"], row["learning"], row["reward"], f"{row['over_best_constant']:.3f}"),
-            *(f"{row['low']:.3f}–{row['high']:.3f}", f"{100 * row['share_of_gap']:.0f} %"),
-            *(f"{row['seconds']:.1f}", f"{row['levels_entropy']:.2f}"),
+    lines = [
+        (
+            row["latency"],
+            row["learning"],
+            row["reward"],
+            f"{row['over_best_constant']:.3f}",
+            f"{row['low']:.3f}–{row['high']:.3f}",
+            f"{100 * row['share_of_gap']:.0f} %",
+            f"{row['seconds']:.1f}",
+            f"{row['levels_entropy']:.2f}",
             f"{row['sizes_entropy']:.2f}",
         )
-    return shown
+        for row in rows
+    ]
+    title = "learning on replayed cycles, test texts"
+    return output.table(title, ("latency", "learning", "reward", *heads), lines)
 
 
 def main() -> None:
     config, console, started = study.parse(Config), Console(), time.monotonic()
-    config = dataclasses.replace(config, results=config.json.parent)
-    here, found, curves = rows(config, console)
-    console.print(terminal_table(found))
-    picture = learning_plots.progress(curves)
-    study.write(config, config.json.stem, here, found, [], started, picture)
+    if not config.tables:
+        raise UserError("`tables` names no latency table; leave it out for all shipped ones.")
+    with flags.progress_bars(console) as progress:
+        first = dataclasses.replace(config, latency=config.tables[0])
+        ground = study.stand(first, progress)
+        rows, curves = compare(Study(config, ground, progress))
+    console.print(show(rows))
+    picture = plots.learning_progress(curves)
+    study.write(config.json.stem, config, ground, rows, started=started, picture=picture)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    flags.run(main)

@@ -7,11 +7,12 @@ trained. Settings and checkpoints are chosen on the validation texts, numbers ar
 
 import dataclasses
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ltd_jax import learning, presets, workflow
-from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig, Reward
+from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
 from ltd_jax.learning import alternate
 from ltd_jax.learning.loop import Splits, TrainResult
 from ltd_jax.models.pair import Pair
@@ -88,16 +89,14 @@ def ground(
 
 
 def with_latency(ground: Ground, table: LatencyTable) -> Ground:
-    """The same texts under another table."""
-    train, validation, test = (
-        simulate.with_latency(simulator, table)
-        for simulator in (ground.train, ground.validation, ground.test)
-    )
+    """The same texts under another table, which is fitted to their cycle."""
+    table = latencies.fit(table, ground.config)
+    validation = simulate.with_latency(ground.validation, table)
     return dataclasses.replace(
         ground,
-        train=train,
+        train=simulate.with_latency(ground.train, table),
         validation=validation,
-        test=test,
+        test=simulate.with_latency(ground.test, table),
         table=table,
         best=optimum.best_constant(validation),
         origin=ground.origin | _identity(table),
@@ -105,58 +104,37 @@ def with_latency(ground: Ground, table: LatencyTable) -> Ground:
 
 
 def _identity(table: LatencyTable) -> dict[str, Any]:
-    return {
-        "latency": latencies.fingerprint(table),
-        "device": table.provenance["device"],
-        "dtype": table.provenance["dtype"],
-    }
-
-
-def learn(
-    ground: Ground,
-    stages: StageConfig,
-    seed: int,
-    *,
-    reward: Reward | None = None,
-    last: str | None = None,
-    progress: Progress = workflow.silent,
-) -> TrainResult:
-    """The paper's order of learning with one seed, or what is left to do of it.
-
-    Args:
-      reward: None = the settings' own.
-      last: phase to end with; None = all.
-    """
-    reward = reward or stages.learning.reward
-    settings = dataclasses.replace(stages.learning, algorithm="alternate", reward=reward, seed=seed)
-    return alternate.train(
-        ground.splits,
-        ground.widths,
-        settings,
-        folder=kept_at(ground, stages, settings),
-        provenance=ground.origin,
-        progress=lambda point, share: progress(f"{reward} reward, seed {seed}", share),
-        last=last,
-    )
+    device, dtype = table.provenance["device"], table.provenance["dtype"]
+    return {"latency": latencies.fingerprint(table), "device": device, "dtype": dtype}
 
 
 def train(
-    ground: Ground, stages: StageConfig, seed: int, *, progress: Progress = workflow.silent
+    ground: Ground,
+    settings: LearningConfig,
+    folder: Path,
+    *,
+    last: str | None = None,
+    progress: Progress = workflow.silent,
 ) -> TrainResult:
-    """Policies with one seed, in the way that the settings name, or what is left to do of it."""
-    settings = dataclasses.replace(stages.learning, seed=seed)
-    title = f"{ground.origin['device']}, seed {seed}"[:30]
-    return learning.train(
+    """Policies with one seed, or what is left to do of their training.
+
+    Args:
+      folder: of all studies.
+      last: phase of the paper's order to end with; None = the whole training.
+    """
+    run = learning.train if last is None else partial(alternate.train, last=last)
+    title = f"{settings.reward} reward, seed {settings.seed}"
+    return run(
         ground.splits,
         ground.widths,
         settings,
-        folder=kept_at(ground, stages, settings),
+        folder=kept_at(ground, settings, folder),
         provenance=ground.origin,
         progress=lambda point, share: progress(title, share),
     )
 
 
-def kept_at(ground: Ground, stages: StageConfig, settings: LearningConfig, *also: str) -> Path:
+def kept_at(ground: Ground, settings: LearningConfig, folder: Path, *also: str) -> Path:
     """Where a training under a ground's table is kept: one folder for all that it depends on.
 
     Args:
@@ -164,6 +142,5 @@ def kept_at(ground: Ground, stages: StageConfig, settings: LearningConfig, *also
     """
     same = dataclasses.replace(settings, seed=0)
     subject = repr((same, ground.widths, ground.config, also))
-    name = hashlib.sha256(subject.encode()).hexdigest()[:8]
-    folder = stages.folder / "studies" / ground.origin["latency"] / f"{settings.reward}-{name}"
-    return folder / f"seed-{settings.seed}"
+    name = f"{settings.reward}-{hashlib.sha256(subject.encode()).hexdigest()[:8]}"
+    return folder / "studies" / ground.origin["latency"] / name / f"seed-{settings.seed}"

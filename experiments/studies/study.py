@@ -1,125 +1,162 @@
-"""What the experiments on learning share: their flags, what they stand on, where results go."""
+"""What the studies of learning share: their flags, their course, where results go."""
 
 import dataclasses
-import json
 import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
 import jax
-import tyro
-from rich.console import Console
+from matplotlib.figure import Figure
+from rich.console import Console, RenderableType
 
-from experiments import command
-from experiments.command import PairFlags
-from experiments.studies import comparing, scores
+from experiments import output
+from experiments.output import ResultFlags
+from experiments.report import paper, plots, tables
+from experiments.report.paper import PaperTable
 from experiments.studies import ground as grounds
+from experiments.studies import scores, seeds
 from experiments.studies.ground import Ground
-from experiments.studies.scores import Row
-from ltd_jax import presets
-from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
-from ltd_jax.files import ResumableStore, replacing
+from ltd_jax import flags
+from ltd_jax.config import LearningConfig, PolicyConfig, Reward
+from ltd_jax.files import ResumableStore
 from ltd_jax.learning import loop
-from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY, STUDY_LEARNING
+from ltd_jax.learning.loop import TrainResult
+from ltd_jax.presets import EMBEDDED_POLICY, STUDY_LEARNING
 from ltd_jax.replay.profile import ProfileConfig
-from ltd_jax.workflow import QuestionFlags
+from ltd_jax.workflow import Progress
+
+Row = dict[str, Any]  # JSON
 
 
 @dataclasses.dataclass(frozen=True)
-class StudyFlags(PairFlags):
-    """One --out feeds all experiments: what is recorded or trained there is found again."""
+class StudyFlags(ResultFlags):
+    """One --out feeds all studies: what is recorded or trained there is found again."""
 
-    out: Path = Path("runs/embedded")
-    results: Path | None = None  # folder of the numbers and pictures; None = OUT/results
     latency: str | None = None  # a shipped latency table or a file; None = measure this device
     seeds: int = 5
-    asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags()
-    cycle: CycleConfig = EMBEDDED_CYCLE
-    policy: PolicyConfig = EMBEDDED_POLICY
+    widths: PolicyConfig = EMBEDDED_POLICY
     learning: LearningConfig = STUDY_LEARNING
-    measure: ProfileConfig = ProfileConfig()
-
-    def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ValueError(f"--seeds is {self.seeds} but must be at least 1.")
-
-    @property
-    def folder(self) -> Path:
-        """Where results go."""
-        return self.out / "results" if self.results is None else self.results
+    profiling: ProfileConfig = ProfileConfig()
 
 
 Flags = TypeVar("Flags", bound=StudyFlags)
 
 
-def parse(flags: type[Flags]) -> Flags:
-    """The command line of an experiment; for another pair it starts from that pair's preset."""
-    return command.parse(
-        lambda preset: (
-            flags()
-            if preset is presets.EMBEDDED
-            else flags(**command.stage_settings(preset) | {"learning": flags.learning})
-        )
-    )
+def parse(kind: type[Flags]) -> Flags:
+    """The command line of a study; for another pair it starts from that pair's networks."""
+    config = flags.parse(lambda preset: kind(widths=preset.policy))
+    flags.at_least_one(config, "seeds")
+    return config
 
 
-def stand(config: StudyFlags, console: Console) -> Ground:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Study(Generic[Flags]):
+    """A study under way."""
+
+    config: Flags
+    ground: Ground
+    progress: Progress
+
+    def learn(self, *, reward: Reward | None = None, last: str | None = None) -> list[TrainResult]:
+        """The paper's order of learning with every seed, or what is left to do of it.
+
+        Args:
+          reward: None = the flags' own.
+          last: phase to end with; None = all.
+        """
+        learning = self.config.learning
+        reward = reward or learning.reward
+        learning = dataclasses.replace(learning, algorithm="alternate", reward=reward)
+        return [
+            grounds.train(
+                self.ground,
+                dataclasses.replace(learning, seed=seed),
+                self.config.out,
+                last=last,
+                progress=self.progress,
+            )
+            for seed in range(self.config.seeds)
+        ]
+
+    def learned_row(self, name: str, ground: Ground) -> Row:
+        """The row of policies that learn on a ground in the flags' way, over all seeds."""
+        trained = seeds.train(ground, self.config.learning, self.config.seeds, self.progress)
+        return scores.row(ground, name, [scores.of_policy(ground, one) for one in trained.policies])
+
+    def open_store(self, name: str) -> ResumableStore:
+        """Rows of NAME that a stopped command of the same settings left; `write` ends with them."""
+        config, ground = self.config, self.ground
+        settings = loop.resume_settings(ground.splits, ground.widths, config.learning)
+        settings |= {"seeds": config.seeds, "jax": jax.__version__}
+        return ResumableStore(config.folder / f"{name}.partial", settings, is_numeric=False)
+
+
+def stand(config: StudyFlags, progress: Progress) -> Ground:
     """Records and measures what is missing."""
-    command.writable(config.out)
-    command.writable(config.folder)
-    pair = command.load_pair(config, config.cycle)
-    return grounds.ground(pair, config, config.latency, console)
+    flags.writable(config.out)
+    flags.writable(config.folder)
+    pair = flags.load_pair(config, config.cycle)
+    return grounds.ground(pair, config.stages, config.latency, progress=progress)
 
 
-def learned_row(under: Ground, name: str, config: StudyFlags, console: Console) -> Row:
-    """The row of policies that learn on a ground, over all seeds."""
-    trained = comparing.train(under, config.learning, config.seeds, console)
-    return scores.row(under, name, [scores.of_policies(under, each) for each in trained.params])
+def run(
+    name: str,
+    config: Flags,
+    compute: Callable[[Study[Flags]], Sequence[Row]],
+    show: Callable[[Sequence[Row]], RenderableType],
+    *,
+    papers: Sequence[Any] = (),
+    draw: Callable[[Sequence[Row]], Figure] | None = None,
+) -> None:
+    """A whole study: rows are computed, shown in the terminal, written as NAME.json and NAME.png.
+
+    Args:
+      papers: the paper's rows, for the JSON.
+    """
+    started, console = time.monotonic(), Console()
+    with flags.progress_bars(console) as progress:
+        ground = stand(config, progress)
+        rows = compute(Study(config, ground, progress))
+    console.print(show(rows))
+    picture = None if draw is None else draw(rows)
+    write(name, config, ground, rows, started=started, papers=papers, picture=picture)
 
 
-def kept(config: StudyFlags, name: str, here: Ground) -> ResumableStore:
-    """Rows of NAME that a stopped command of the same settings left; `write` ends with them."""
-    settings = loop.resume_settings(here.lessons, here.cycle, here.policy, config.learning)
-    settings |= {"seeds": config.seeds, "jax": jax.__version__}
-    return ResumableStore(_partial_file(config, name), settings, is_numeric=False)
-
-
-def _partial_file(config: StudyFlags, name: str) -> Path:
-    return config.folder / f"{name}.partial"
+def run_methods(
+    name: str,
+    config: Flags,
+    compute: Callable[[Study[Flags]], Sequence[Row]],
+    title: str,
+    papers: Sequence[PaperTable],
+) -> None:
+    """A study whose rows are methods (`scores.row`), as some tables of the paper have them."""
+    show = lambda rows: tables.study(title, rows, papers)
+    run(name, config, compute, show, papers=paper.as_json(papers))
 
 
 def write(
-    config: StudyFlags,
     name: str,
-    here: Ground,
-    rows: Sequence[Any],
-    paper: Sequence[Any],
+    config: StudyFlags,
+    ground: Ground,
+    rows: Sequence[Row],
+    *,
     started: float,
-    picture: bytes | None = None,
-) -> Path:
-    """Writes NAME.json, and NAME.png where there is a picture; returns the JSON's path.
+    papers: Sequence[Any] = (),
+    picture: Figure | None = None,
+) -> None:
+    """Writes NAME.json, and NAME.png where there is a picture.
 
     Args:
-      started: `time.monotonic()` when the experiment began.
+      started: `time.monotonic()` when the study began.
     """
-    path = config.folder / f"{name}.json"
-    document = {
-        "schema": 1,
-        "experiment": name,
-        "environment": config.environment,
-        "ground": here.origin,
-        "best_constant": here.best._asdict(),
+    content = {
+        "ground": ground.origin,
+        "best_constant": ground.best._asdict(),
         "seeds": config.seeds,
         "rows": list(rows),
-        "paper": list(paper),
+        "paper": list(papers),
         "seconds": time.monotonic() - started,
     }
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
-    if picture is not None:
-        with replacing(path.with_suffix(".png")) as temporary:
-            temporary.write_bytes(picture)
-    _partial_file(config, name).unlink(missing_ok=True)
-    command.say(f"Results: {path}")
-    return path
+    png = None if picture is None else plots.encode(picture)
+    output.write(config.folder, name, config, content, png)
+    (config.folder / f"{name}.partial").unlink(missing_ok=True)

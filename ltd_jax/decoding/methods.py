@@ -135,11 +135,11 @@ def smallest_cycle(name: str, policy: Policy | None, base: CycleConfig) -> Cycle
 
 def _require_read(name: str, given: dict[str, object]) -> None:
     """Raises UserError for a file that is meant for another method."""
+    word = name.partition(":")[0]
     for argument, value in given.items():
         if value is not None and argument not in reads(name):
             raise UserError(
-                f"The method {name.partition(':')[0]} does not read `{argument}`; leave it out or "
-                "choose another one."
+                f"The method {word} does not read `{argument}`; leave it out or choose another one."
             )
 
 
