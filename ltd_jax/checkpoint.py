@@ -1,14 +1,11 @@
-"""Metrics beside checkpoints, which are read when their folder is opened.
+"""Checkpoints of resumable training: orbax, arrays beside a JSON record of what they belong to.
 
-Damaged ones must not keep a training from going on: their step is whole without them.
+A checkpoint holds one pytree (parameters, optimiser, random key, counters) and its provenance.
+Orbax writes into a temporary folder and renames it, so a killed process leaves no half-written
+step. Digests of both lie in the record: a step that was damaged later, down to one bit, is named
+and the one before it is used. Metrics lie beside the steps and are read when their folder is
+opened; damaged ones must not keep a training from going on, for their step is whole without them.
 """
-# DOC """Checkpoints: orbax, arrays beside a JSON record of what they belong to.
-# DOC
-# DOC A checkpoint holds one pytree (parameters, optimiser, random key, counters) and its provenance.
-# DOC Orbax writes into a temporary folder and renames it, so a killed process leaves no half-written
-# DOC step. Digests of both lie in the record: a step that was damaged later, down to one bit, is named
-# DOC and the one before it is used.
-# DOC """
 
 import contextlib
 import dataclasses
@@ -20,53 +17,32 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers as keeping
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
+from orbax.checkpoint import checkpoint_managers
 
 from ltd_jax.files import UserError
 
-WORST = -sys.float_info.max
-
-
-def best_of(folder: Path, name: str) -> Callable[[dict[str, float]], float]:
-    """What tells the best step; one whose metric cannot be read becomes the worst, with a warning.
-
-    Args:
-      name: of the metric.
-    """
-    for path in folder.glob("*/metrics/metrics"):
-        try:
-            readable = math.isfinite(json.loads(path.read_text())[name])
-        except (OSError, ValueError, TypeError, LookupError):
-            readable = False
-        if not readable:
-            path.write_text(json.dumps({name: WORST}))
-            warnings.warn(
-                f"Checkpoint {path.parents[1].name} in {folder} has damaged metrics; it is not "
-                "taken for the best one.",
-                stacklevel=3,
-            )
-    return lambda metrics: metrics[name]
-
-
 logging.getLogger("absl").setLevel(logging.ERROR)
-_DIGESTS = "digests"
+DIGESTS = "digests"  # their place in a record
+WORST = -sys.float_info.max  # metric of a step whose own cannot be read
 
 
 class Damaged(Exception):
-    """A step whose contents are not what was saved."""
+    """A step's contents are not what was saved."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """What came back from a checkpoint folder."""
+    """A step that was read."""
 
     step: int
     state: Any  # same structure as the abstract state it was asked for
@@ -86,13 +62,30 @@ def manager(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"Cannot write checkpoints to {folder}: {error.strerror}.") from error
-    best, kept = None, [keeping.LatestN(keep)]
+    best, kept = None, [checkpoint_managers.LatestN(keep)]
     if best_metric is not None:
-        best = best_of(folder, best_metric)
-        kept.append(keeping.BestN(get_metric_fn=best, n=1))
-    policy = keeping.AnyPreservationPolicy(kept)
+        _repair_metrics(folder, best_metric)
+        best = lambda metrics: metrics[best_metric]
+        kept.append(checkpoint_managers.BestN(get_metric_fn=best, n=1))
+    policy = checkpoint_managers.AnyPreservationPolicy(kept)
     options = ocp.CheckpointManagerOptions(best_fn=best, preservation_policy=policy)
     return ocp.CheckpointManager(folder, options=options)
+
+
+def _repair_metrics(folder: Path, name: str) -> None:
+    """Makes a step whose metric cannot be read the worst, with a warning."""
+    for path in folder.glob("*/metrics/metrics"):
+        try:
+            readable = math.isfinite(json.loads(path.read_text())[name])
+        except (OSError, ValueError, TypeError, LookupError):
+            readable = False
+        if not readable:
+            path.write_text(json.dumps({name: WORST}))
+            warnings.warn(
+                f"Checkpoint {path.parents[1].name} in {folder} has damaged metrics; it is not "
+                "taken for the best one.",
+                stacklevel=3,
+            )
 
 
 def save(
@@ -110,25 +103,13 @@ def save(
         if ahead >= step:
             checkpoints.delete(ahead)
     record = json.loads(json.dumps(provenance))  # a wrong value fails here, not in a thread
-    state = jax.tree.map(_storable, state)
+    state = jax.tree.map(_stored, state)
     digests = {"provenance": _record_digest(record), "state": digest(state)}
     args = ocp.args.Composite(
         state=ocp.args.StandardSave(state),
-        provenance=ocp.args.JsonSave({**record, _DIGESTS: digests}),
+        provenance=ocp.args.JsonSave({**record, DIGESTS: digests}),
     )
     checkpoints.save(step, args=args, metrics=metrics, force=True)
-
-
-def newest_provenance(checkpoints: ocp.CheckpointManager) -> dict[str, Any] | None:
-    """What is recorded beside the newest readable step; None where there is none."""
-    found = _newest_record(checkpoints)
-    return None if found is None else found[0]
-
-
-def newest_digest(checkpoints: ocp.CheckpointManager) -> str | None:
-    """The digest of the state in the newest step with a readable record: equal bits, equal text."""
-    found = _newest_record(checkpoints)
-    return None if found is None else found[1]
 
 
 def restore(
@@ -144,7 +125,7 @@ def restore(
       UserError: there are steps, but none can be read.
     """
     steps = sorted(checkpoints.all_steps(), reverse=True) if step is None else [step]
-    abstract = jax.tree.map(_placed, abstract)
+    abstract = jax.tree.map(_with_sharding, abstract)
     for candidate in steps:
         try:
             return _restore_step(checkpoints, abstract, candidate)
@@ -161,6 +142,64 @@ def restore(
             "delete the folder to start again."
         )
     return None
+
+
+def _restore_step(checkpoints: ocp.CheckpointManager, abstract: Any, step: int) -> Restored:
+    stored = jax.tree.map(_stored, abstract)
+    args = ocp.args.Composite(
+        state=ocp.args.StandardRestore(stored), provenance=ocp.args.JsonRestore()
+    )
+    contents = checkpoints.restore(step, args=args)
+    state = contents["state"]
+    provenance, state_digest = _checked_record(contents["provenance"])
+    if len({state_digest, digest(state)} - {None}) > 1:
+        raise Damaged("its arrays are not what was saved")
+    if any(jax.tree.leaves(jax.tree.map(_has_other_type, stored, state))):
+        raise Damaged("its arrays have lost their types")
+    return Restored(step, jax.tree.map(_emptied, abstract, state), provenance)
+
+
+class Record(NamedTuple):
+    """What a step says of itself."""
+
+    provenance: dict[str, Any]
+    digest: str | None  # of its state: equal bits, equal text; None = spread over processes
+
+
+def newest_record(checkpoints: ocp.CheckpointManager) -> Record | None:
+    """The record of the newest step that has a readable one; None where there is none."""
+    args = ocp.args.Composite(provenance=ocp.args.JsonRestore())
+    for step in sorted(checkpoints.all_steps(), reverse=True):
+        try:
+            return _checked_record(checkpoints.restore(step, args=args)["provenance"])
+        except Exception:  # orbax raises many kinds for a damaged folder; `restore` names it
+            continue
+    return None
+
+
+def _checked_record(record: dict[str, Any]) -> Record:
+    """The record; Damaged where it is not what was saved."""
+    digests = record.pop(DIGESTS, None)
+    if digests is None or digests["provenance"] != _record_digest(record):
+        raise Damaged("its provenance is not what was saved")
+    return Record(record, digests["state"])
+
+
+def _record_digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def digest(state: Any) -> str | None:
+    """A sha256 over all leaves; None where parts of them lie in other processes."""
+    sha256 = hashlib.sha256()
+    for leaf in jax.tree.leaves(state):
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return None
+        array = np.asarray(leaf)
+        sha256.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+    return sha256.hexdigest()
 
 
 @contextlib.contextmanager
@@ -193,87 +232,37 @@ def uninterrupted() -> Iterator[None]:
         signal.raise_signal(waiting[0])
 
 
-def _newest_record(checkpoints: ocp.CheckpointManager) -> tuple[dict[str, Any], str | None] | None:
-    args = ocp.args.Composite(provenance=ocp.args.JsonRestore())
-    for step in sorted(checkpoints.all_steps(), reverse=True):
-        try:
-            return _checked_record(checkpoints.restore(step, args=args)["provenance"])
-        except Exception:  # orbax raises many kinds for a damaged folder; `restore` names it
-            continue
-    return None
-
-
-def unbound(arrays: Any) -> Any:
-    """Restored arrays that are bound to no device, as those of a fresh start are.
-
-    A jitted function is compiled once for bound arguments and once for others, and a cycle whose
-    parameters are bound returns a bound state: it would be compiled twice.
-    """
-    return jax.tree.map(lambda leaf: jax.numpy.asarray(np.asarray(leaf)), arrays)
-
-
-def _restore_step(checkpoints: ocp.CheckpointManager, abstract: Any, step: int) -> Restored:
-    stored = jax.tree.map(_storable, abstract)
-    args = ocp.args.Composite(
-        state=ocp.args.StandardRestore(stored), provenance=ocp.args.JsonRestore()
-    )
-    found = checkpoints.restore(step, args=args)
-    provenance, state_digest = _checked_record(found["provenance"])
-    if len({state_digest, digest(found["state"])} - {None}) > 1:
-        raise Damaged("its arrays are not what was saved")
-    if any(jax.tree.leaves(jax.tree.map(_differs, stored, found["state"]))):
-        raise Damaged("its arrays have lost their types")
-    return Restored(step, jax.tree.map(_emptied, abstract, found["state"]), provenance)
-
-
-def _checked_record(record: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """The provenance and the state's digest; Damaged where it is not what was saved."""
-    digests = record.pop(_DIGESTS, None)
-    if digests is None or digests["provenance"] != _record_digest(record):
-        raise Damaged("its provenance is not what was saved")
-    return record, digests["state"]
-
-
-def _placed(leaf: Any) -> Any:
+def _with_sharding(leaf: Any) -> Any:
     """A leaf's abstract form with an explicit sharding."""
     abstract = ocp.utils.to_shape_dtype_struct(leaf)
     if isinstance(abstract, jax.ShapeDtypeStruct) and abstract.sharding is None:
-        return abstract.update(sharding=jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
+        return abstract.update(sharding=SingleDeviceSharding(jax.local_devices()[0]))
     return abstract
 
 
-def _storable(leaf: Any) -> Any:
+def _stored(leaf: Any) -> Any:
     """The leaf; orbax keeps no array without numbers, so a single number stands for one."""
-    if not hasattr(leaf, "shape") or 0 not in leaf.shape:
+    if not _is_empty(leaf):
         return leaf
-    if isinstance(leaf, jax.ShapeDtypeStruct):
-        return leaf.update(shape=(1,))
-    return np.zeros(1, leaf.dtype)
-
-
-def _differs(abstract: Any, leaf: Any) -> bool:
-    """Whether a leaf has another type than asked for, as random keys whose mark is lost."""
-    return hasattr(abstract, "dtype") and abstract.dtype != leaf.dtype
+    if not isinstance(leaf, jax.ShapeDtypeStruct):
+        return np.zeros(1, leaf.dtype)
+    sharding = leaf.sharding
+    if isinstance(sharding, NamedSharding):  # one number cannot be split
+        sharding = NamedSharding(sharding.mesh, PartitionSpec())
+    return leaf.update(shape=(1,), sharding=sharding)
 
 
 def _emptied(abstract: Any, leaf: Any) -> Any:
-    """What was saved for `_storable`'s number."""
-    empty = hasattr(abstract, "shape") and 0 in abstract.shape
-    return jax.numpy.zeros(abstract.shape, abstract.dtype) if empty else leaf
+    """The array without numbers that `_stored` kept as one number."""
+    if not _is_empty(abstract):
+        return leaf
+    return jnp.zeros(abstract.shape, abstract.dtype, device=abstract.sharding)
 
 
-def _record_digest(record: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+def _is_empty(leaf: Any) -> bool:
+    return 0 in getattr(leaf, "shape", ())
 
 
-def digest(state: Any) -> str | None:
-    """Over all leaves; None where parts of them lie in other processes."""
-    found = hashlib.sha256()
-    for leaf in jax.tree.leaves(state):
-        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            return None
-        array = np.asarray(leaf)
-        found.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-    return found.hexdigest()
+def _has_other_type(abstract: Any, leaf: Any) -> bool:
+    """Another type than asked for, as random keys whose mark is lost."""
+    return hasattr(abstract, "dtype") and abstract.dtype != leaf.dtype

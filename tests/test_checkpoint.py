@@ -127,7 +127,7 @@ def test_the_step_before_a_damaged_one_is_used(intact, tmp_path, pattern, how):
     same(restored, 3)
     assert len(said) == 1 and "Checkpoint 5" in said[0] and str(folder) in said[0]
     with checkpoint.manager(folder) as checkpoints:
-        assert checkpoint.newest_provenance(checkpoints)["table"] == "abc"
+        assert checkpoint.newest_record(checkpoints).provenance["table"] == "abc"
 
 
 def test_a_flipped_bit_in_a_number_of_the_record_is_noticed(intact, tmp_path):
@@ -138,7 +138,7 @@ def test_a_flipped_bit_in_a_number_of_the_record_is_noticed(intact, tmp_path):
     same(restored, 3)
     assert "provenance" in said[0]
     with checkpoint.manager(folder) as checkpoints:
-        assert checkpoint.newest_provenance(checkpoints)["step"] == 3
+        assert checkpoint.newest_record(checkpoints).provenance["step"] == 3
 
 
 def test_training_goes_on_over_a_damaged_step(intact, tmp_path):
@@ -206,6 +206,13 @@ def test_a_checkpoint_moves_between_one_device_and_eight(intact, tmp_path):
         with checkpoint.manager(Path({str(tmp_path)!r}), best_metric="validation") as checkpoints:
             record = found.provenance
             checkpoint.save(checkpoints, 5, found.state, record, {{"validation": 1.0}})
+        empty = {{"memory": jax.ShapeDtypeStruct((8, 0), np.float32)}}
+        empty["memory"] = empty["memory"].update(sharding=place(empty["memory"]))
+        with checkpoint.manager(Path({str(tmp_path / "empty")!r})) as checkpoints:
+            checkpoint.save(checkpoints, 1, {{"memory": np.zeros((8, 0), np.float32)}}, {{}})
+        with checkpoint.manager(Path({str(tmp_path / "empty")!r})) as checkpoints:
+            memory = checkpoint.restore(checkpoints, empty).state["memory"]
+        assert memory.sharding == empty["memory"].sharding and memory.shape == (8, 0)
     """
     flags = "--xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
@@ -258,3 +265,17 @@ def test_arrays_without_numbers_come_back(tmp_path):
         found = checkpoint.restore(checkpoints, jax.eval_shape(lambda: state))
     assert found.state["memory"].shape == (4, 0) and found.state["memory"].dtype == jnp.float32
     np.testing.assert_array_equal(found.state["rest"], state["rest"])
+
+
+def test_shardings_that_are_asked_for_are_kept_also_of_arrays_without_numbers(tmp_path):
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:1]), "B")
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("B"))
+    state = {"memory": jnp.zeros((4, 0)), "rest": jnp.arange(4.0)}
+    with checkpoint.manager(tmp_path) as checkpoints:
+        checkpoint.save(checkpoints, 1, state, {})
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=split), state
+    )
+    with checkpoint.manager(tmp_path) as checkpoints:
+        found = checkpoint.restore(checkpoints, abstract)
+    assert all(leaf.sharding == split for leaf in jax.tree.leaves(found.state))

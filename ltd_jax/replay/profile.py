@@ -40,10 +40,9 @@ from ltd_jax.files import ResumableStore, UserError
 from ltd_jax.models.pair import Model, Pair
 from ltd_jax.policies import networks
 from ltd_jax.policies.policy import Constant, Forced, Policy
+from ltd_jax.presets import PAPER_WIDTHS
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.simulate import Simulator
-
-WIDTHS = PolicyConfig()  # of the learned policies, the paper's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +147,7 @@ class CycleTimer:
 
 def profile(
     pair: Pair,
-    widths: PolicyConfig = WIDTHS,
+    widths: PolicyConfig = PAPER_WIDTHS,
     config: ProfileConfig = ProfileConfig(),
     store: Path | None = None,
     progress: Callable[[float], None] = lambda share: None,
@@ -170,15 +169,18 @@ def profile(
     Example:
       >>> import ltd_jax as ltd
       >>> from ltd_jax.replay.profile import ProfileConfig
-      >>> quick = ProfileConfig(cycles=1, visits=1, policy_visits=1)
-      >>> table = ltd.profile(ltd.load(), config=quick)  # doctest: +SKIP
+      >>> small = ltd.CycleConfig(beam_width=2, max_levels=2, sizes=(0, 2), context=96)
+      >>> quick = ProfileConfig(cycles=1, visits=3, policy_visits=1)
+      >>> table = ltd.profile(ltd.load(cycle=small), config=quick)
+      >>> table.cycle_seconds.shape  # contexts, levels, sizes
+      (1, 2, 2)
     """
     return profile_in_turns([pair], widths, config, [store], progress)[0]
 
 
 def profile_in_turns(
     pairs: Sequence[Pair],
-    widths: PolicyConfig = WIDTHS,
+    widths: PolicyConfig = PAPER_WIDTHS,
     config: ProfileConfig = ProfileConfig(),
     stores: Sequence[Path | None] | None = None,
     progress: Callable[[float], None] = lambda share: None,

@@ -9,7 +9,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from ltd_jax.models.kv_cache import KVCache
 from ltd_jax.models.pair import Model, Pair
 from ltd_jax.replay import trace as traces
 from ltd_jax.replay.trace import Trace
+from ltd_jax.text import Message
 
 POSITIONS_AT_ONCE = 64
 TEXTS_AT_ONCE = 16
@@ -39,9 +40,12 @@ class Prompt(NamedTuple):
     task: int
 
 
+AnyPrompt = Prompt | str | Sequence[int] | Sequence[Message] | np.ndarray
+
+
 def record(
     pair: Pair,
-    prompts: Sequence[Prompt | str | Sequence[int] | np.ndarray],
+    prompts: Sequence[AnyPrompt],
     new_tokens: int,
     provenance: dict[str, Any] | None = None,
     *,
@@ -52,7 +56,7 @@ def record(
     """What every (levels, size) would accept along the texts of some prompts, up to `new_tokens`.
 
     Args:
-      prompts: with their tasks, or texts or token ids that are one task.
+      prompts: with their tasks; or texts, conversations or token ids, which are one task.
       provenance: as `provenance_of` says it, which it is by default; must hold "tasks" (names by
         index) and "fingerprint" (of the weights).
       parts: a folder where what is recorded is kept at once, for an interrupted run to go on from;
@@ -71,22 +75,22 @@ def record(
       >>> trace.tokens_left.tolist()
       [7, 6, 5, 4, 3, 2, 1]
     """
-    prompts = [_as_prompt(pair, prompt) for prompt in prompts]
+    tasked = [_with_task(pair, prompt) for prompt in prompts]
     if provenance is None:
-        provenance = provenance_of(pair, prompts, new_tokens, tasks=["all"])
+        provenance = provenance_of(pair, tasked, new_tokens, tasks=["all"])
     recorded = []
-    for start in range(0, len(prompts), TEXTS_AT_ONCE):
+    for start in range(0, len(tasked), TEXTS_AT_ONCE):
         path, part = None, None
         if parts is not None:
             path = parts / f"texts-{start:05d}.npz"
             part = traces.load_part(path, provenance, pair.config.cycle, with_hidden=with_hidden)
         if part is None:
-            batch = prompts[start : start + TEXTS_AT_ONCE]
+            batch = tasked[start : start + TEXTS_AT_ONCE]
             part = _record_batch(pair, batch, new_tokens, provenance, with_hidden=with_hidden)
             if path is not None and part is not None:
                 traces.save(part, path)
         recorded += [] if part is None else [part]
-        progress(min(start + TEXTS_AT_ONCE, len(prompts)) / len(prompts))
+        progress(min(start + TEXTS_AT_ONCE, len(tasked)) / len(tasked))
     if not recorded:
         raise UserError(
             "All texts end with their first token; ask other questions or another `style`."
@@ -113,11 +117,13 @@ def digest(prompts: Sequence[Prompt]) -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
 
 
-def _as_prompt(pair: Pair, prompt: Prompt | str | Sequence[int] | np.ndarray) -> Prompt:
+def _with_task(pair: Pair, prompt: AnyPrompt) -> Prompt:
     if isinstance(prompt, Prompt):
         return prompt
-    token_T = pair.encode(prompt) if isinstance(prompt, str) else np.asarray(prompt, np.int32)
-    return Prompt(token_T, 0)
+    is_conversation = len(prompt) and isinstance(prompt[0], Message)
+    if isinstance(prompt, str) or is_conversation:
+        return Prompt(pair.encode(cast(str | Sequence[Message], prompt)), task=0)
+    return Prompt(np.asarray(prompt, np.int32), task=0)
 
 
 def _record_batch(

@@ -172,7 +172,7 @@ def test_a_signal_is_obeyed_when_the_updates_under_way_are_saved(splits, tmp_pat
         signal.signal(signal.SIGINT, before)
     with checkpoint.manager(tmp_path / "size-alone") as checkpoints:
         assert checkpoints.all_steps() == [3]
-        assert checkpoint.newest_digest(checkpoints) is not None
+        assert checkpoint.newest_record(checkpoints).digest is not None
 
 
 def test_the_best_step_of_a_stage_is_kept(splits, trained, tmp_path) -> None:
