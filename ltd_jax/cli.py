@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ltd_jax import files, flags, presets, tune, workflow
-from ltd_jax.baselines.classifiers import SavedClassifiers
+from ltd_jax.baselines.classifiers import Classifiers
 from ltd_jax.config import CycleConfig, LearningConfig, PairConfig, PolicyConfig
 from ltd_jax.cycle.prefill import check_room
 from ltd_jax.decoding import benchmark, lossless, methods, runs
@@ -141,7 +141,7 @@ def policy_path(text: str) -> Path | None:
     """The file that a policy's name means; None for a method's name."""
     path = Path(text)
     if path.is_dir():
-        found = [path / name for name in (tune.SETTINGS, "policy.safetensors")]
+        found = [path / name for name in (tune.SETTINGS, workflow.POLICY)]
         return next((file for file in found if file.exists()), found[1])
     return path if path.suffix in (".safetensors", ".json") else None
 
@@ -185,7 +185,7 @@ def generate(argv: list[str]) -> None:
     prompt_T = chat.encode([Message("user", str(config.prompt))])
     check_known(pair, prompt_T)
     warm_up(pair, method, prompt_T, config.new_tokens)
-    show = None if config.json else _print_now
+    show = (lambda piece: None) if config.json else _print_now
     answer = decode(pair, method, prompt_T, config.new_tokens, TextStream(chat.tokenizer), show)
     print(json.dumps(dataclasses.asdict(answer)) if config.json else f"\n{answer.summary}")
 
@@ -222,19 +222,18 @@ def decode(
     prompt_T: np.ndarray,
     new_tokens: int,
     text: TextStream | None = None,
-    show: Callable[[str], None] | None = None,
+    show: Callable[[str], None] = lambda piece: None,
 ) -> Answer:
     """Decodes one prompt and shows its text as it comes."""
-    show_text = text is not None and show is not None
     steps: list[Step] = []
     started = 0.0
     for step in method.steps(pair, prompt_T, new_tokens):
         started = started or time.perf_counter()
         steps.append(step)
-        if show_text:
+        if text is not None:
             show(text.add(step.tokens))
     seconds = time.perf_counter() - started
-    if show_text:
+    if text is not None:
         show(text.end())
     tokens = tuple(token for step in steps for token in step.tokens)
     cycles = len(steps) - 1  # the first step is prefill's
@@ -432,7 +431,7 @@ def train(argv: list[str]) -> None:
     with flags.progress_bars(console) as progress:
         if config.classifiers:
             path = config.out / "classifiers.safetensors"
-            saved = workflow.train_classifiers(
+            judged = workflow.train_classifiers(
                 pair, config.stages, path, seed=config.learning.seed, progress=progress
             )
         else:
@@ -440,11 +439,11 @@ def train(argv: list[str]) -> None:
                 pair, config.stages, config.latency, progress=progress
             )
     if config.classifiers:
-        print(json.dumps(saved.provenance)) if config.json else console.print(quality(saved))
+        print(json.dumps(judged.provenance)) if config.json else console.print(quality(judged))
         return
     summary = {
         "policies": str(trained.saved.path),
-        "best_constant": dataclasses.asdict(trained.best),
+        "best_constant": trained.best._asdict(),
         "learning": trained.learning,
         "provenance": trained.saved.provenance,
     }
@@ -459,16 +458,16 @@ def train(argv: list[str]) -> None:
         )
 
 
-def quality(saved: SavedClassifiers) -> Table:
+def quality(trained: Classifiers) -> Table:
     """A row per classifier: how well it tells yes from no, where 0.5 is chance."""
-    before, after = (saved.provenance["calibration_error"][key] for key in ("before", "after"))
+    before, after = (trained.provenance["calibration_error"][key] for key in ("before", "after"))
     shown = Table(
         title="classifiers on the validation split",
         caption=f"calibration error of the draft {before:.3f}, calibrated {after:.3f}",
     )
     for heading in ("classifier", "AUC", "balanced accuracy", "examples", "share of yes"):
         shown.add_column(heading, justify="left" if heading == "classifier" else "right")
-    for name, row in saved.provenance["quality"].items():
+    for name, row in trained.provenance["quality"].items():
         shown.add_row(
             name,
             f"{row['auc']:.3f}",
@@ -585,10 +584,10 @@ def compared(config: BenchConfig) -> tuple[CycleConfig, list[MethodSpec]]:
     """
     paths = {name: policy_path(name) for name in config.policy}
     files_of = {name: path for name, path in paths.items() if path is not None}
-    cycle, specs = config.cycle, []
+    cycle, specs = config.cycle, list[MethodSpec]()
     for name, path in files_of.items():
         settings = tune.load_settings(path) if path.suffix == ".json" else None
-        learned = path if settings is None else path.parent / "policy.safetensors"
+        learned = path if settings is None else path.parent / workflow.POLICY
         trained = workflow.load_trained(learned)
         if len(files_of) > 1 and specs and trained.saved.cycle != cycle:
             raise UserError(f"The policies of {name} have another cycle; compare them apart.")
@@ -652,8 +651,12 @@ def inspect_(argv: list[str]) -> None:
     """
     config = _parse(InspectConfig(), argv, "inspect", inspect_)
     probe = workflow.PROBE
-    shapes = {"max_levels": probe.levels, "sizes": (0, probe.size), "context": 2048}
-    base = dataclasses.replace(presets.EMBEDDED_CYCLE, **shapes)
+    base = dataclasses.replace(
+        presets.EMBEDDED_CYCLE,
+        max_levels=int(probe.levels),
+        sizes=(0, int(probe.size)),
+        context=2048,
+    )
     cycle = config.shapes.of(base)
     pair_config, remarks = inspect.read_pair_config(
         config.target, config.draft, cycle, config.feature_layers, config.draft_rope_theta

@@ -26,7 +26,13 @@ from ltd_jax import text as texts
 from ltd_jax.baselines import classifiers
 from ltd_jax.baselines import train as baseline_training
 from ltd_jax.baselines.classifiers import Classifiers
-from ltd_jax.config import LearningConfig, PolicyConfig, describe_sampling
+from ltd_jax.config import (
+    CycleConfig,
+    LearningConfig,
+    PolicyConfig,
+    describe_sampling,
+    policy_config_from_json,
+)
 from ltd_jax.cycle.prefill import check_room
 from ltd_jax.decoding import generate
 from ltd_jax.decoding.runs import Turn
@@ -34,6 +40,7 @@ from ltd_jax.files import UserError, identity_of, replacing, require_same
 from ltd_jax.learning.loop import CurvePoint, Splits, TrainResult
 from ltd_jax.models.pair import Pair, check_known
 from ltd_jax.policies import saved
+from ltd_jax.policies.networks import Learned
 from ltd_jax.policies.policy import Constant
 from ltd_jax.policies.saved import SavedPolicy
 from ltd_jax.replay import latency as latencies
@@ -49,6 +56,7 @@ from ltd_jax.text import Message, QuestionConfig, Split
 
 Progress = Callable[[str, float], None]  # of a stage's name and the share of it that is done
 OTHER_FOLDER = "give another `out` or delete it"
+POLICY = "policy.safetensors"
 PROBE = Constant(levels=3, size=6)
 PROBE_TEXT = "def add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return"
 PROBE_TOKENS = 48
@@ -81,7 +89,7 @@ class StageConfig:
     @property
     def policy(self) -> Path:
         """The policies' file."""
-        return self.folder / "policy.safetensors"
+        return self.folder / POLICY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,13 +204,9 @@ def load_or_record(
     """
     path = config.traces / (f"{split}-hidden.npz" if with_hidden else f"{split}.npz")
     prompt_set = load_prompts(pair, config, split)
-    provenance = pair.environment | {
-        "tasks": list(prompt_set.tasks),
-        "fingerprint": pair.fingerprint,
-        "prompts": prompt_set.digest,
-        "new_tokens": config.questions.new_tokens,
-        "sampling": describe_sampling(pair.config.sampling, pair.seed),
-    }
+    provenance = record.provenance_of(
+        pair, prompt_set.prompts, config.questions.new_tokens, tasks=prompt_set.tasks
+    )
     if path.exists():
         trace = traces.load(path)
         traces.require_recording(path, trace, provenance, pair.config.cycle, remedy=OTHER_FOLDER)
@@ -210,14 +214,13 @@ def load_or_record(
     else:
         started = time.monotonic()
         parts = path.parent / f"{path.stem}-parts"
-        count = len(prompt_set.turns)
         trace = record.record(
             pair,
             prompt_set.prompts,
             config.questions.new_tokens,
             provenance,
             parts=parts,
-            progress=lambda texts: progress(f"record {split}", texts / count),
+            progress=lambda share: progress(f"record {split}", share),
             with_hidden=with_hidden,
         )
         seconds = time.monotonic() - started
@@ -225,9 +228,9 @@ def load_or_record(
         traces.save(trace, path)
         shutil.rmtree(parts, ignore_errors=True)  # the whole trace holds them
     if with_accept_prob and trace.accept_prob is None:
-        stage, count = "acceptance probabilities", len(prompt_set.turns)
+        stage = "acceptance probabilities"
         trace = sampled.add_accept_prob(
-            pair, prompt_set.prompts, trace, lambda texts: progress(stage, texts / count)
+            pair, prompt_set.prompts, trace, lambda share: progress(stage, share)
         )
         traces.save(trace, path)
     return trace
@@ -277,23 +280,11 @@ def load_or_profile_all(
         else:
             missing.append(index)
     if missing:
-        subjects = [
-            profile.Subject(
-                pair=pairs[index],
-                provenance=pairs[index].environment
-                | {
-                    "fingerprint": pairs[index].fingerprint,
-                    "sampling": describe_sampling(pairs[index].config.sampling),
-                    "cycle": dataclasses.asdict(pairs[index].config.cycle),
-                },
-                partial_file=_partial_file(configs[index]),
-            )
-            for index in missing
-        ]
         measured = profile.profile_in_turns(
-            subjects,
+            [pairs[index] for index in missing],
             configs[0].widths,
             configs[0].profiling,
+            stores=[_partial_file(configs[index]) for index in missing],
             progress=lambda share: progress("measure latencies", share),
         )
         for index, table in zip(missing, measured, strict=True):
@@ -332,7 +323,8 @@ def require_table(table: LatencyTable, path: Path, pair: Pair, widths: PolicyCon
             f"{what} {table.max_levels} levels and sizes {table.sizes}, not {cycle.max_levels} and "
             f"{cycle.sizes}; {OTHER_FOLDER}."
         )
-    if widths is not None and latencies.timed_widths(table) not in (None, widths):
+    timed = table.provenance.get("policy")
+    if widths is not None and timed is not None and policy_config_from_json(timed) != widths:
         raise UserError(f"{what} policies of other widths or observations; {OTHER_FOLDER}.")
 
 
@@ -374,7 +366,7 @@ def train_policies(
     }
     result = train_or_resume(splits, config, provenance, progress=progress)
     cost = _learning_cost(result, recorded)
-    facts = {"best": dataclasses.asdict(best), "learning": cost}
+    facts = {"best": best._asdict(), "learning": cost}
     saved.save(result.policy, config.policy, cycle, provenance | facts)
     return Trained(
         table, best, saved.load(config.policy), cost, tuple(result.curves), splits.validation
@@ -406,6 +398,52 @@ def _learning_cost(result: TrainResult, recorded: Sequence[Trace]) -> dict[str, 
     }
 
 
+def load_policy(path: Path | str) -> Learned:
+    """Trained policies of a file, or of the folder that `ltd train` or `ltd tune` wrote.
+
+    Decode with a pair that was loaded with their cycle: `load(cycle=policy.cycle)`.
+
+    Raises:
+      UserError: the file is missing, damaged or of another version.
+
+    Example, with the file of `save_policy`'s:
+      >>> policy = ltd.load_policy("policy.safetensors")
+      >>> pair = ltd.load(cycle=policy.cycle)
+      >>> sum(len(step.tokens) for step in ltd.generate(pair, policy, "import os", 8))
+      8
+    """
+    path = Path(path)
+    return saved.load(path / POLICY if path.is_dir() else path).policy
+
+
+def save_policy(
+    policy: Learned, path: Path | str, table: LatencyTable, cycle: CycleConfig | None = None
+) -> None:
+    """Writes policies to one safetensors file whose metadata says what they were trained for.
+
+    Args:
+      table: the latency table that they were trained with.
+      cycle: as of `Simulator.of`.
+
+    Raises:
+      UserError: the file cannot be written, or a weight is not finite.
+
+    Example, with `train`'s:
+      >>> ltd.save_policy(trained.policy, "policy.safetensors", table)
+      >>> ltd.load_policy("policy.safetensors").origin.device == table.provenance["device"]
+      True
+    """
+    cycle = cycle or CycleConfig(**table.provenance["cycle"])
+    saved.save(policy, path, cycle, _provenance_of(table))
+
+
+def _provenance_of(table: LatencyTable) -> dict[str, Any]:
+    """What a policy file says of the table behind it."""
+    names = ("fingerprint", "device", "dtype", "sampling")
+    known = {name: table.provenance[name] for name in names if name in table.provenance}
+    return known | {"latency": latencies.fingerprint(table)}
+
+
 def load_trained(path: Path) -> Trained:
     """The policies that `train_policies` left, with the latency table beside their file.
 
@@ -415,7 +453,7 @@ def load_trained(path: Path) -> Trained:
     Raises:
       UserError: something is missing or damaged, or policies and table are not of one training.
     """
-    path = path / "policy.safetensors" if path.is_dir() else path
+    path = path / POLICY if path.is_dir() else path
     policies, table_path = saved.load(path), path.parent / "latency.json"
     table = latencies.load(table_path)
     there, here = policies.provenance.get("latency"), latencies.fingerprint(table)

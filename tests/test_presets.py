@@ -1,7 +1,6 @@
 """The paper's pairs at full size, by shape alone: nothing is allocated."""
 
 import dataclasses
-import functools
 import math
 
 import jax
@@ -9,11 +8,11 @@ import jax.numpy as jnp
 import pytest
 
 from ltd_jax import presets
-from ltd_jax.config import AnyDraftConfig, PairConfig
+from ltd_jax.config import AnyDraftConfig, CycleConfig, PairConfig
 from ltd_jax.cycle import prefill, step
 from ltd_jax.models import draft, target
-from ltd_jax.models.pair import PairParams
-from ltd_jax.policies import policy as policy_module
+from ltd_jax.models.pair import Model
+from ltd_jax.policies.policy import Constant
 
 # As the model cards' safetensors metadata count them.
 PARAMETERS = {
@@ -33,8 +32,8 @@ PAIRS = [*(name for name in presets.TARGETS if name not in SAME_SHAPES), GRIFFIN
 CYCLE = dataclasses.replace(presets.PAPER_CYCLE, sizes=(0, 60, 240))  # every size is traced alike
 
 
-def pair_shapes(name: str) -> tuple[PairConfig, PairParams]:
-    """Config and abstract bf16 weights of a pair."""
+def model_shapes(name: str) -> Model:
+    """Abstract bf16 weights of a pair, with its config."""
     if name == GRIFFIN:
         config = dataclasses.replace(presets.LLAMA_3_8B, feature_layers=())
         draft_config: AnyDraftConfig = presets.GRIFFIN_LLAMA_3_8B
@@ -42,54 +41,67 @@ def pair_shapes(name: str) -> tuple[PairConfig, PairParams]:
         config = presets.TARGETS[name]
         draft_config = presets.eagle3_draft(config)
 
-    def init() -> PairParams:
+    def init() -> Model:
         key = jax.random.key(0)
         weights = target.init(key, config, jnp.bfloat16)
         tokens = jnp.arange(draft_config.draft_vocab_size)
         student = draft.init(key, draft_config, weights.embedding, tokens, weights.head)
-        return PairParams(weights, student)
+        return Model(weights, student, PairConfig(config, draft_config, CYCLE))
 
-    return PairConfig(config, draft_config, CYCLE), jax.eval_shape(init)
+    return jax.eval_shape(init)
 
 
 @pytest.mark.parametrize("name", presets.TARGETS)
 def test_parameters_and_feature_layers_are_the_published_ones(name):
-    config, params = pair_shapes(name)
-    found = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params.target))
-    assert found == PARAMETERS[name]
-    assert config.target.feature_layers == FEATURE_LAYERS[config.target.layer_count]
+    model = model_shapes(name)
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model.target))
+    assert count == PARAMETERS[name]
+    config = model.config.target
+    assert config.feature_layers == FEATURE_LAYERS[config.layer_count]
 
 
 def test_the_griffin_drafts_own_parameters():
     """Fusion 2EE + E + 3EF, attention 4EE, feed-forward 4EF, norms 3E; E = 4096, F = 11008."""
-    params = pair_shapes(GRIFFIN)[1].draft.replace(embedding=None, head=None, target_token=None)
+    own = model_shapes(GRIFFIN).draft.replace(embedding=None, head=None, target_token=None)
     E, F = 4096, 11008
-    found = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-    assert found == 6 * E * E + 7 * E * F + 4 * E
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(own))
+    assert count == 6 * E * E + 7 * E * F + 4 * E
 
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_prompt_and_a_call_trace_at_full_size(name):
-    config, params = pair_shapes(name)
-    constant, cycle = policy_module.constant(), config.cycle
+    model = model_shapes(name)
+    cycle = model.config.cycle
     number = jax.ShapeDtypeStruct((), jnp.int32)
-    state = jax.eval_shape(lambda: prefill.empty_state(config, constant, jnp.bfloat16))
+    state = jax.eval_shape(lambda: prefill.empty_state(model.config, jnp.bfloat16))
     chunk = jax.ShapeDtypeStruct((cycle.prefill_chunk,), jnp.int32)
     last = jax.ShapeDtypeStruct((), jnp.bool_)
-    filled = jax.eval_shape(
-        functools.partial(prefill.prefill_chunk, pair=config),
-        params,
-        state=state,
-        token_T=chunk,
-        next_token=number,
-        count=number,
-        is_last=last,
-    )
+    filled = jax.eval_shape(prefill.prefill_chunk, model, state, chunk, number, number, last)
     assert filled == state
-    setting = jax.eval_shape(lambda: policy_module.constant_params(8, 60, cycle))
-    run = lambda params, setting, state, left: step.run_cycles(
-        params, config, constant, jnp.array([2]), setting, state, left
-    )
-    after, done = jax.eval_shape(run, params, setting, filled, number)
+    policy = jax.eval_shape(lambda: Constant(levels=8, size=60).traced())
+    stops = jax.ShapeDtypeStruct((1,), jnp.int32)
+    after, done = jax.eval_shape(step.run_cycles, model, policy, stops, filled, number)
     assert after == state
     assert done.result.token.shape == (cycle.cycles_per_call, cycle.path_length)
+
+
+@pytest.mark.parametrize(
+    ("levels", "sizes", "expected"),
+    [
+        (12, (0, 4, 8, 16, 24, 40, 60, 80, 240), (8, 60)),
+        (8, (0, 4, 8, 16, 24, 40, 60, 80), (8, 60)),
+        (8, (0, 4, 8, 16, 24, 40), (8, 40)),
+        (9, (0, 40, 80), (8, 40)),  # of two that are equally near the smaller
+        (7, (0, 16, 60), (5, 16)),
+        (6, (0, 4, 8, 16, 24), (5, 16)),
+        (3, (0, 4, 8), (3, 8)),
+    ],
+)
+def test_eagle3s_default_as_far_as_a_cycle_has_it(levels, sizes, expected):
+    cycle = CycleConfig(beam_width=10, max_levels=levels, sizes=sizes, context=512)
+    assert presets.eagle3_default(cycle) == expected
+
+
+def test_eagle3s_default_of_the_presets():
+    assert presets.eagle3_default(presets.PAPER_CYCLE) == presets.PAPER_EAGLE3
+    assert presets.eagle3_default(presets.EMBEDDED_CYCLE) == presets.EMBEDDED_EAGLE3

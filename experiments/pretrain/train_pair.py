@@ -14,11 +14,9 @@ style folders in bfloat16; copied to ltd_jax/assets they are the pair that ships
 says how good they are on held-out text.
 """
 
-import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +25,16 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import tyro
-from rich import progress as rich_progress
+from rich.console import Console
 
-from experiments import command
 from experiments.pretrain import corpus, quality, train_target, unlikelihood
-from ltd_jax import files, workflow
+from ltd_jax import files, flags, workflow
 from ltd_jax import text as texts
 from ltd_jax.draft_training import pack
 from ltd_jax.draft_training import texts as own_texts
 from ltd_jax.draft_training import train as trainer
 from ltd_jax.draft_training.pack import Mixture
-from ltd_jax.draft_training.train import Progress, TrainConfig
+from ltd_jax.draft_training.train import TrainConfig
 from ltd_jax.files import ASSETS
 from ltd_jax.models import eagle3
 from ltd_jax.models import pair as pairs
@@ -46,7 +43,8 @@ from ltd_jax.models.hf import weights as hf_weights
 from ltd_jax.models.target import TargetParams
 from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_DRAFT, EMBEDDED_TARGET
 from ltd_jax.replay import record
-from ltd_jax.workflow import QuestionFlags
+from ltd_jax.text import QuestionConfig
+from ltd_jax.workflow import StageConfig
 
 NEW_TOKENS = 128  # per test prompt, for the quality
 HELD_OUT_WINDOW, HELD_OUT_WINDOWS = 256, 32  # of every kind's validation stream
@@ -72,24 +70,25 @@ class Config:
 
 def main() -> None:
     config = tyro.cli(Config)
-    command.writable(config.out)
-    train(config)
+    flags.writable(config.out)
+    with flags.progress_bars(Console(stderr=True)) as progress:
+        train(config, progress)
     judged = judge(config.out)
     (config.out / "quality.json").write_text(json.dumps(judged, indent=1) + "\n")
     print(json.dumps(judged, indent=1))
 
 
-def train(config: Config) -> None:
+def train(config: Config, progress: workflow.Progress) -> None:
     """Both trainings, or what is left of them."""
     mixture = corpus.make_mixture(kind_streams("train"))
     folder = config.out / "target"
-    params = train_target_in_rounds(config, mixture)
+    params = train_target_in_rounds(config, mixture, progress)
     ends = {"bos_token_id": 0, "eos_token_id": 0}
     hf_weights.save_target(folder, EMBEDDED_TARGET, params, ml_dtypes.bfloat16, ends)
     for name in TOKENIZER_FILES:
         shutil.copy(ASSETS / "target" / name, folder / name)
     _, params = hf_weights.load_target(folder, jnp.float32)  # rounded, as users will load it
-    trained = train_draft(config, mixture, params)
+    trained = train_draft(config, mixture, params, progress)
     hf_weights.save_draft(config.out / "draft", EMBEDDED_DRAFT, trained, ml_dtypes.bfloat16)
 
 
@@ -99,52 +98,58 @@ def kind_streams(split: str) -> list[np.ndarray]:
     return corpus.kind_streams(corpus.find_documents(), tokenizer, split)
 
 
-def train_target_in_rounds(config: Config, mixture: Mixture) -> TargetParams:
+def train_target_in_rounds(
+    config: Config, mixture: Mixture, progress: workflow.Progress
+) -> TargetParams:
     """The target after its rounds of unlikelihood training."""
-    with progress_bar("target") as progress:
-        params = train_target.train_target(
-            EMBEDDED_TARGET,
-            config.target,
-            mixture,
-            config.out / "target-training",
-            progress=progress,
-        )
+    params = train_target.train_target(
+        EMBEDDED_TARGET,
+        config.target,
+        mixture,
+        config.out / "target-training",
+        progress=report("target", progress),
+    )
     for number in range(config.rounds):
+        stage = f"unlikelihood-{number}"
         settings = dataclasses.replace(config.round, seed=config.round.seed + number)
-        with progress_bar(f"unlikelihood {number}") as progress:
-            params, share = unlikelihood.train_round(
-                params,
-                EMBEDDED_TARGET,
-                settings,
-                mixture,
-                config.round_texts,
-                config.out / f"unlikelihood-{number}",
-                progress=progress,
-            )
-        print(f"Before round {number}, {share:.0%} of what the target wrote was repetition.")
+        params, share = unlikelihood.train_round(
+            params,
+            EMBEDDED_TARGET,
+            settings,
+            mixture,
+            config.round_texts,
+            config.out / stage,
+            progress=report(stage, progress),
+        )
+        flags.say(f"Before round {number}, {share:.0%} of what the target wrote was repetition.")
     return params
 
 
-def train_draft(config: Config, mixture: Mixture, params: TargetParams) -> Eagle3Params:
+def train_draft(
+    config: Config, mixture: Mixture, params: TargetParams, progress: workflow.Progress
+) -> Eagle3Params:
     """The draft, trained on corpus and on the target's own texts."""
-    start = draft_start(config, mixture, params)
     folder = config.out / "draft-training"
     new_tokens = config.draft.window + 1 - own_texts.PROMPT_TOKENS
     prompt_BP = own_texts.sample_prompts(mixture.streams, config.draft_texts, config.draft.seed)
     text_BT = own_texts.load_or_write(
-        folder / "own.npy", params, EMBEDDED_TARGET, prompt_BP, new_tokens
+        folder / "own.npy",
+        params,
+        EMBEDDED_TARGET,
+        prompt_BP,
+        new_tokens,
+        progress=lambda share: progress("texts for the draft", share),
     )
-    with progress_bar("draft") as progress:
-        return trainer.train_draft(
-            start,
-            EMBEDDED_DRAFT,
-            EMBEDDED_TARGET,
-            params,
-            config.draft,
-            lambda step: trainer.sample_mixed_batch(mixture, text_BT, config.draft, step),
-            folder,
-            progress=progress,
-        )
+    return trainer.train_draft(
+        draft_start(config, mixture, params),
+        EMBEDDED_DRAFT,
+        EMBEDDED_TARGET,
+        params,
+        config.draft,
+        lambda step: trainer.sample_mixed_batch(mixture, text_BT, config.draft, step),
+        folder,
+        progress=report("draft", progress),
+    )
 
 
 def draft_start(config: Config, mixture: Mixture, params: TargetParams) -> Eagle3Params:
@@ -157,27 +162,19 @@ def draft_start(config: Config, mixture: Mixture, params: TargetParams) -> Eagle
     return eagle3.init(key, EMBEDDED_DRAFT, params.embedding, vocabulary)
 
 
-@contextlib.contextmanager
-def progress_bar(title: str) -> Iterator[Progress]:
-    """A bar with the loss and the time left; yields what the training loop reports to."""
-    with rich_progress.Progress() as bar:
-        task = bar.add_task(title, total=None)
-
-        def report(step: int, steps: int, loss: float) -> None:
-            words = f"{title}, loss {loss:.3f}"
-            bar.update(task, completed=step, total=steps, description=words)
-
-        yield report
+def report(stage: str, progress: workflow.Progress) -> trainer.Progress:
+    """What the training loop reports to, for a bar of a stage."""
+    return lambda step, steps, loss: progress(stage, step / steps)
 
 
 def judge(out: Path) -> dict[str, Any]:
     """Held-out loss by kind; committed tokens and repetition on the test prompts by task."""
     pair = pairs.load(out / "target", out / "draft", cycle=QUALITY_CYCLE)
-    flags = QuestionFlags(new_tokens=NEW_TOKENS)
-    prompts = workflow.load_prompts(pair, flags, "test", out).prompts
+    stages = StageConfig(out, QuestionConfig(new_tokens=NEW_TOKENS))
+    prompts = workflow.load_prompts(pair, stages, "test").prompts
     origin = files.environment("float32") | {"tasks": list(texts.TASKS)}
     parts = out / f"quality-{pair.fingerprint}"
-    trace = record.record(pair, prompts, NEW_TOKENS, origin, parts)
+    trace = record.record(pair, prompts, NEW_TOKENS, origin, parts=parts)
     losses = [
         train_target.held_out_loss(
             pair.model.target, EMBEDDED_TARGET, stream, HELD_OUT_WINDOW, HELD_OUT_WINDOWS
@@ -195,4 +192,4 @@ def judge(out: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    flags.run(main)

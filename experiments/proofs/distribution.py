@@ -1,12 +1,11 @@
-"""Is sampling lossless? The law of a text's first tokens, drawn and exact.
+"""The law of a text's first tokens under sampling: drawn by the compiled cycle, and exact.
 
-The exact law comes from the target alone: its processed probabilities behind every beginning. What
+The exact law comes from the target alone: its processed probabilities after every beginning. What
 is drawn comes from the compiled cycle or the plain step, one text per random key, side by side.
 Small vocabularies only: all beginnings are listed.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,21 +15,95 @@ from flax import struct
 
 from ltd_jax.config import CycleConfig, DraftConfig, PairConfig, TargetConfig
 from ltd_jax.cycle import prefill, sample, step
-from ltd_jax.cycle.step import CycleState, PlainState
+from ltd_jax.cycle.step import CycleState
 from ltd_jax.models import draft, target
-from ltd_jax.models.pair import Pair, PairParams
-from ltd_jax.policies.policy import Controller, constant
+from ltd_jax.models.pair import Model, Pair
+from ltd_jax.policies.policy import Policy
 
 LENGTH = 3  # tokens of a text whose joint law is compared
 BATCH = 4096  # texts drawn side by side
 LEAST_EXPECTED = 5.0  # of a cell in the chi-square test; rarer cells are put together
+LOUDNESS = 18.0  # of random matrices: deviation 0.36, distributions neither flat nor sure
 
 
-class Fit(NamedTuple):
-    """How well some draws fit a law."""
+def random_pair(vocab_size: int, cycle: CycleConfig, seed: int) -> Pair:
+    """A pair of random weights in f32 whose distributions are neither flat nor sure."""
+    shape: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "head_count": 2,
+        "kv_head_count": 2,
+        "head_dim": 8,
+    }
+    teacher = TargetConfig(vocab_size=vocab_size, layer_count=3, feature_layers=(0, 1, 2), **shape)
+    student = DraftConfig(
+        vocab_size=vocab_size, draft_vocab_size=vocab_size, target_hidden_size=16, **shape
+    )
+    key_target, key_draft = jax.random.split(jax.random.key(seed))
+    louder = lambda leaf: leaf * (LOUDNESS if leaf.ndim > 1 else 1.0)
+    target_params = jax.tree.map(louder, target.init(key_target, teacher))
+    token_Y = jnp.arange(vocab_size, dtype=jnp.int32)
+    draft_params = draft.init(key_draft, student, target_params.embedding, token_Y)
+    config = PairConfig(teacher, student, cycle)
+    return Pair(Model(target_params, draft_params, config), jnp.dtype(jnp.float32))
 
-    p_value: float  # of the chi-square test
-    total_variation: float
+
+def drawn(pair: Pair, prompt_T: np.ndarray, count: int, policy: Policy | None = None) -> np.ndarray:
+    """The first LENGTH tokens of `count` texts, i32 [count, LENGTH]; no policy = plain decoding.
+
+    A text depends on its place and not on how many there are.
+
+    Args:
+      prompt_T: i32, at most one prefill chunk.
+    """
+    if policy is not None:
+        policy.check(pair.config.cycle)
+        policy = policy.traced()
+    chunk = pair.config.cycle.prefill_chunk
+    padded_T = jnp.asarray(np.pad(prompt_T, (0, chunk - len(prompt_T))), jnp.int32)
+    prompt_tokens, key = jnp.int32(len(prompt_T)), jax.random.key(pair.seed)
+    places = jnp.arange(-(-count // BATCH) * BATCH)
+    batches = [
+        _draw(pair.model, policy, padded_T, prompt_tokens, key, places[start : start + BATCH])
+        for start in range(0, count, BATCH)
+    ]
+    return np.concatenate(jax.device_get(batches))[:count]
+
+
+@jax.jit
+def _draw(
+    model: Model,
+    policy: Policy | None,
+    prompt_T: jax.Array,
+    prompt_tokens: jax.Array,
+    key: jax.Array,
+    places: jax.Array,
+) -> jax.Array:
+    """Texts [B, LENGTH] i32 at some places; all settings of a kind of policy share the program."""
+
+    def draw_text(place: jax.Array) -> jax.Array:
+        key_text = jax.random.fold_in(key, place)
+        state = prefill.prefill_chunk(
+            model,
+            prefill.empty_state(model.config, model.target.embedding.dtype, key_text),
+            prompt_T,
+            jnp.int32(0),
+            prompt_tokens,
+            jnp.bool_(True),
+        )
+        if policy is None:
+            return _plain_text(model, state)
+        return _cycle_text(model, policy, state)
+
+    return jax.vmap(draw_text)(places)
+
+
+def _plain_text(model: Model, state: CycleState) -> jax.Array:
+    plain, tokens = step.plain_of(state), [state.root]
+    for _ in range(LENGTH - 1):
+        plain = step.plain(model, plain)
+        tokens.append(plain.root)
+    return jnp.stack(tokens)
 
 
 @struct.dataclass
@@ -42,95 +115,19 @@ class _Text:
     count: jax.Array  # i32 []
 
 
-def random_pair(vocab_size: int, cycle: CycleConfig, seed: int) -> Pair:
-    """Random weights whose distributions are neither flat nor sure, f32."""
-    width, heads = 16, 2
-    shape: dict[str, Any] = {
-        "intermediate_size": 24,
-        "head_count": heads,
-        "kv_head_count": heads,
-        "head_dim": 8,
-    }
-    teacher = TargetConfig(
-        vocab_size=vocab_size, hidden_size=width, layer_count=3, feature_layers=(0, 1, 2), **shape
-    )
-    student = DraftConfig(
-        vocab_size=vocab_size,
-        draft_vocab_size=vocab_size,
-        hidden_size=width,
-        target_hidden_size=width,
-        **shape,
-    )
-    key_target, key_draft = jax.random.split(jax.random.key(seed))
-    louder = lambda leaf: leaf * (18.0 if leaf.ndim > 1 else 1.0)  # matrices of deviation 0.36
-    target_params = jax.tree.map(louder, target.init(key_target, teacher))
-    token_Y = jnp.arange(vocab_size, dtype=jnp.int32)
-    draft_params = draft.init(key_draft, student, target_params.embedding, token_Y)
-    config = PairConfig(teacher, student, cycle)
-    return Pair(config, PairParams(target_params, draft_params), jnp.dtype(jnp.float32))
-
-
-def drawn(
-    pair: Pair,
-    prompt_T: np.ndarray,
-    count: int,
-    controller: Controller | None = None,
-    params: Any = None,
-) -> np.ndarray:
-    """The first LENGTH tokens of `count` texts, i32 [count, LENGTH]; no controller = plain.
-
-    A text depends on its place and not on how many there are.
-    """
-
-    def text(key: jax.Array) -> jax.Array:
-        state = _prefilled(pair, controller or constant(), prompt_T, key)
-        if controller is None:
-            return _plain_text(pair, state)
-        return _cycle_text(pair, controller, params, state)
-
-    draw = jax.jit(jax.vmap(text))
-    places = jnp.arange(-(-count // BATCH) * BATCH)
-    keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(pair.seed)))(places)
-    pieces = [draw(keys[start : start + BATCH]) for start in range(0, count, BATCH)]
-    return np.concatenate(jax.device_get(pieces))[:count]
-
-
-def _prefilled(
-    pair: Pair, controller: Controller, prompt_T: np.ndarray, key: jax.Array
-) -> CycleState:
-    """The state after a prompt of at most one prefill chunk."""
-    chunk = pair.config.cycle.prefill_chunk
-    return prefill.prefill_chunk(
-        pair.params,
-        pair.config,
-        prefill.empty_state(pair.config, controller, pair.dtype, key),
-        jnp.asarray(np.pad(prompt_T, (0, chunk - len(prompt_T))), jnp.int32),
-        jnp.int32(0),
-        jnp.int32(len(prompt_T)),
-        jnp.bool_(True),
-    )
-
-
-def _plain_text(pair: Pair, state: CycleState) -> jax.Array:
-    plain, tokens = PlainState(state.target_cache, state.root, state.sampling), [state.root]
-    for _ in range(LENGTH - 1):
-        plain = step.plain(pair.params.target, pair.config, plain)
-        tokens.append(plain.root)
-    return jnp.stack(tokens)
-
-
-def _cycle_text(pair: Pair, controller: Controller, params: Any, state: CycleState) -> jax.Array:
+def _cycle_text(model: Model, policy: Policy, state: CycleState) -> jax.Array:
     """Every cycle commits at least one token, so LENGTH - 1 of them are enough."""
-    room = LENGTH * pair.config.cycle.path_length
+    room = LENGTH * model.config.cycle.path_length
 
     def advance(_: int, text: _Text) -> _Text:
-        state, result = step.cycle(pair.params, pair.config, controller, params, text.state)
+        state, result = step.cycle(model, policy, text.state)
         return _Text(
             state=state,
             token=jax.lax.dynamic_update_slice(text.token, result.token, (text.count,)),
             count=text.count + result.committed,
         )
 
+    state = state.replace(history=policy.init_history(model.config.cycle))
     start = _Text(state, jnp.zeros((room,), jnp.int32).at[0].set(state.root), jnp.int32(1))
     return jax.lax.fori_loop(0, LENGTH - 1, advance, start).token[:LENGTH]
 
@@ -142,36 +139,44 @@ def exact(pair: Pair, prompt_T: np.ndarray) -> np.ndarray:
     for depth in range(LENGTH):
         beginnings = np.indices((X,) * depth).reshape(depth, X**depth).T
         texts = np.concatenate([np.tile(prompt_T, (len(beginnings), 1)), beginnings], axis=1)
-        p_BX = np.asarray(_behind(pair, jnp.asarray(texts, jnp.int32)), np.float64)
+        p_BX = np.asarray(_next_token_probs(pair.model, jnp.asarray(texts, jnp.int32)), np.float64)
         p_BX /= p_BX.sum(axis=-1, keepdims=True)
         law = law[..., None] * p_BX.reshape((X,) * (depth + 1))
     return law
 
 
-def _behind(pair: Pair, tokens_BT: jax.Array) -> jax.Array:
-    """Processed probabilities [B, X] of what comes behind some texts."""
-    T = tokens_BT.shape[1]
-    causal = jnp.tril(jnp.ones((T, T), bool))
+@jax.jit
+def _next_token_probs(model: Model, token_BT: jax.Array) -> jax.Array:
+    """Processed probabilities [B, X] f32 of the token after each text."""
+    config, T = model.config, token_BT.shape[1]
+    causal_TT = jnp.tril(jnp.ones((T, T), bool))
 
-    def behind(token_T: jax.Array) -> jax.Array:
+    def probs_after(token_T: jax.Array) -> jax.Array:
         logits_TX, _, _ = target.forward(
-            pair.params.target, pair.config.target, token_T, jnp.arange(T), causal, None
+            model.target, config.target, token_T, jnp.arange(T), causal_TT, None
         )
-        seen_X = jnp.zeros((pair.config.target.vocab_size,), bool).at[token_T].set(True)
-        return sample.probabilities(sample.scores(logits_TX[-1], seen_X, pair.config.sampling))
+        seen_X = jnp.zeros((config.target.vocab_size,), bool).at[token_T].set(True)
+        return sample.target_probs(logits_TX[-1], seen_X, config.sampling)
 
-    return jax.jit(jax.vmap(behind))(tokens_BT)
+    return jax.vmap(probs_after)(token_BT)
 
 
-def fit(tokens: np.ndarray, law: np.ndarray) -> Fit:
+class Fit(NamedTuple):
+    """How well some draws fit a law."""
+
+    p_value: float  # of the chi-square test
+    total_variation: float
+
+
+def fit(token_BT: np.ndarray, law: np.ndarray) -> Fit:
     """Chi-square p-value and total variation of draws i32 [count, LENGTH] against a law."""
-    flat = np.ravel_multi_index(tuple(tokens.T), law.shape)
-    seen = np.bincount(flat, minlength=law.size).astype(np.float64)
-    expected = law.reshape(-1) * len(tokens)
+    flat = np.ravel_multi_index(tuple(token_BT.T), law.shape)
+    counts = np.bincount(flat, minlength=law.size).astype(np.float64)
+    expected = law.reshape(-1) * len(token_BT)
     common = expected >= LEAST_EXPECTED
     pooled = lambda cells: np.append(cells[common], cells[~common].sum())
-    observed, wanted = pooled(seen), pooled(expected)
-    distance = float(np.abs(seen - expected).sum() / (2 * len(tokens)))
+    observed, wanted = pooled(counts), pooled(expected)
+    distance = float(np.abs(counts - expected).sum() / (2 * len(token_BT)))
     if wanted[-1] < LEAST_EXPECTED and common.any():  # few together, too: the rarest takes them
         rarest = int(np.argmin(wanted[:-1]))
         observed[rarest] += observed[-1]

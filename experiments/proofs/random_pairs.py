@@ -6,7 +6,6 @@ everything, and every part of the cycle decides what is said.
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +25,7 @@ from ltd_jax.decoding import generate
 from ltd_jax.models import cpu_layout, draft, layers, target
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.eagle3 import Eagle3Params
-from ltd_jax.models.pair import Pair, PairParams
+from ltd_jax.models.pair import Model, Pair
 
 CYCLE = CycleConfig(beam_width=4, max_levels=4, sizes=(0, 1, 4, 10), context=256, prefill_chunk=16)
 DRAFT_TOKENS = 16  # of an EAGLE-3 draft with d2t
@@ -82,25 +81,26 @@ def pair(family: str, seed: int = 0, cycle: CycleConfig | None = None) -> Pair:
     """A family's pair in f32; the draft shares the target's embedding, as published drafts do."""
     config = PairConfig(FAMILIES[family], draft_config(family), cycle or CYCLE)
     random, key = np.random.default_rng(seed), jax.random.key(0)
-    teacher = _filled(random, jax.eval_shape(lambda: target.init(key, config.target)))
-    token = jnp.arange(config.draft.draft_vocab_size, dtype=jnp.int32)  # until texts are known
+    teacher = _fill(random, jax.eval_shape(lambda: target.init(key, config.target)))
+    token_Y = jnp.arange(config.draft.draft_vocab_size, dtype=jnp.int32)  # until texts are known
     student = jax.eval_shape(
-        lambda: draft.init(key, config.draft, teacher.embedding, token, teacher.head)
+        lambda: draft.init(key, config.draft, teacher.embedding, token_Y, teacher.head)
     )
-    student = _filled(random, student).replace(embedding=teacher.embedding, target_token=token)
+    student = _fill(random, student).replace(embedding=teacher.embedding, target_token=token_Y)
     if isinstance(config.draft, GriffinConfig):
         student = student.replace(head=teacher.head)
     names = (f"random {family}", "random draft")
-    raw = Pair(config, PairParams(teacher, student), jnp.float32, names=names)
-    asked = random.integers(0, config.target.vocab_size, (FIT_TEXTS, FIT_PROMPT)).astype(np.int32)
-    fitted = fit(raw, list(asked))
-    params = PairParams(teacher, fitted)
-    if cpu_layout.wanted(raw.dtype):  # as loaded pairs are
+    unfitted = Pair(Model(teacher, student, config), jnp.dtype(jnp.float32), names=names)
+    shape = (FIT_TEXTS, FIT_PROMPT)
+    prompts_BP = random.integers(0, config.target.vocab_size, shape).astype(np.int32)
+    fitted = fit(unfitted, list(prompts_BP))
+    model = Model(teacher, fitted, config)
+    if cpu_layout.wanted(unfitted.dtype):  # as loaded pairs are
         packed: Any = cpu_layout.block_draft(fitted)
         if fitted.head is teacher.head and teacher.head is not None:
             packed = packed.replace(head=cpu_layout.blocked(teacher.head))
-        params = PairParams(cpu_layout.block_target(teacher), packed)
-    return dataclasses.replace(raw, params=params)
+        model = Model(cpu_layout.block_target(teacher), packed, config)
+    return dataclasses.replace(unfitted, model=model)
 
 
 def prompts(family: str, count: int, seed: int = 0) -> list[np.ndarray]:
@@ -110,52 +110,53 @@ def prompts(family: str, count: int, seed: int = 0) -> list[np.ndarray]:
     return [draw().astype(np.int32) for _ in range(count)]
 
 
-def fit(raw: Pair, asked: Sequence[np.ndarray]) -> DraftParams:
-    """The draft with one map fitted to the target's plain texts behind some prompts."""
-    rows, following = [], []
-    for prompt_T in asked:
-        bursts = generate.generate_plain(raw, prompt_T, FIT_TOKENS)
-        text = np.concatenate([prompt_T, *(burst.tokens for burst in bursts)]).astype(np.int32)
-        rows.append(np.asarray(_readings(raw.params, raw.config, text[:-1]))[:-1])
+def fit(unfitted: Pair, prompts: Sequence[np.ndarray]) -> DraftParams:
+    """The draft with one map fitted to the target's plain texts after some prompts."""
+    inputs, following, config = [], [], unfitted.config
+    for prompt_T in prompts:
+        steps = generate.generate_plain(unfitted, prompt_T, FIT_TOKENS)
+        text = np.concatenate([prompt_T, *(step.tokens for step in steps)]).astype(np.int32)
+        inputs.append(np.asarray(_fit_inputs(unfitted.model, text[:-1]))[:-1])
         following.append(text[2:])
-    known, following_P = np.concatenate(rows), np.concatenate(following)
-    student: Any = raw.params.draft
-    student = student.replace(target_token=commonest(following_P, raw.config.draft))
+    input_P, following_P = np.concatenate(inputs), np.concatenate(following)
+    student: Any = unfitted.model.draft
+    student = student.replace(target_token=commonest(following_P, config.draft))
     wanted = SHARPNESS * (following_P[:, None] == np.asarray(student.target_token)).astype(float)
     if isinstance(student, Eagle3Params):
-        return student.replace(head=jnp.asarray(_ridge(known, wanted), jnp.float32))
-    E, head = raw.config.draft.hidden_size, np.asarray(raw.params.target.head)
-    stream, inner = known[:, :E], known[:, E:]
+        return student.replace(head=jnp.asarray(_ridge(input_P, wanted), jnp.float32))
+    E, head = config.draft.hidden_size, np.asarray(unfitted.model.target.head)
+    stream, inner = input_P[:, :E], input_P[:, E:]
     down = _ridge(inner, wanted @ np.linalg.pinv(head) - stream)
     return student.replace(down=student.down.at[:, :E].set(jnp.asarray(down, jnp.float32)))
 
 
-def commonest(tokens_P: np.ndarray, config: DraftConfig | GriffinConfig) -> jax.Array:
+def commonest(token_P: np.ndarray, config: DraftConfig | GriffinConfig) -> jax.Array:
     """The draft's vocabulary, i32 [Y]: the tokens that texts have most often, ascending."""
-    counts = np.bincount(tokens_P, minlength=config.vocab_size)
-    best = np.argsort(-counts, kind="stable")[: config.draft_vocab_size]
-    return jnp.asarray(np.sort(best), jnp.int32)
+    counts = np.bincount(token_P, minlength=config.vocab_size)
+    most_frequent = np.argsort(-counts, kind="stable")[: config.draft_vocab_size]
+    return jnp.asarray(np.sort(most_frequent), jnp.int32)
 
 
-@functools.partial(jax.jit, static_argnames="pair")
-def _readings(both: PairParams, pair: PairConfig, text_S: jax.Array) -> jax.Array:
-    """What the fitted map reads behind every token: normed outputs, or Griffin's stream and act."""
-    config, params, S = pair.draft, both.draft, text_S.shape[0]
-    causal, places = jnp.tril(jnp.ones((S, S), bool)), jnp.arange(S)
-    given = (both.target, pair.target, text_S, places, causal, None)
-    feature = draft.fuse(params, config, target.forward(*given)[1])
+@jax.jit
+def _fit_inputs(model: Model, text_S: jax.Array) -> jax.Array:
+    """Inputs of the fitted map after every token: normed outputs, or Griffin's stream and gate."""
+    config, params, S = model.config.draft, model.draft, text_S.shape[0]
+    causal_SS, place_S = jnp.tril(jnp.ones((S, S), bool)), jnp.arange(S)
+    _, feature_SE, _ = target.forward(
+        model.target, model.config.target, text_S, place_S, causal_SS, None
+    )
     kind, token_S = draft.kind_of(config), jnp.roll(text_S, -1)
-    stream = kind.enter(params, config, token_S, feature)
-    query, key, value = kind.project(params, config, token_S, stream, places)
-    mixed = layers.attention(query, key.transpose(1, 0, 2), value.transpose(1, 0, 2), causal)
+    stream_SE = kind.enter(params, config, token_S, draft.fuse(params, config, feature_SE))
+    query, key, value = kind.project(params, config, token_S, stream_SE, place_S)
+    mixed = layers.attention(query, key.transpose(1, 0, 2), value.transpose(1, 0, 2), causal_SS)
     if isinstance(params, Eagle3Params):
-        hidden = kind.finish(params, config, stream, mixed)
-        return layers.rms_norm(hidden, params.norm, config.rms_norm_eps)
-    stream = stream + mixed @ params.o
+        hidden_SE = kind.finish(params, config, stream_SE, mixed)
+        return layers.rms_norm(hidden_SE, params.norm, config.rms_norm_eps)
+    stream_SE = stream_SE + mixed @ params.o
     assert params.up is not None  # gate and up are not joined yet
-    normed = layers.rms_norm(stream, params.post_attention_norm, config.rms_norm_eps)
-    inner = jax.nn.silu(normed @ params.gate) * (normed @ params.up)
-    return jnp.concatenate([stream, inner], axis=1)
+    normed_SE = layers.rms_norm(stream_SE, params.post_attention_norm, config.rms_norm_eps)
+    inner_SF = jax.nn.silu(normed_SE @ params.gate) * (normed_SE @ params.up)
+    return jnp.concatenate([stream_SE, inner_SF], axis=1)
 
 
 def _ridge(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -164,7 +165,7 @@ def _ridge(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.linalg.solve(square, rows.T @ wanted)
 
 
-def _filled(random: np.random.Generator, shapes):
+def _fill(random: np.random.Generator, shapes):
     """Matrices that keep a row's size, vectors around 1, and small embeddings.
 
     Layers outweigh the embedding in the stream; else a tied target repeats its last token.
@@ -177,6 +178,5 @@ def _filled(random: np.random.Generator, shapes):
         return jnp.asarray(scale * random.normal(size=leaf.shape), jnp.float32)
 
     filled = jax.tree.map(draw, shapes)
-    small = EMBEDDING_SIZE * random.normal(size=shapes.embedding.shape)
-    embedding = jnp.asarray(small, jnp.float32)
-    return filled.replace(embedding=embedding)
+    embedding = EMBEDDING_SIZE * random.normal(size=shapes.embedding.shape)
+    return filled.replace(embedding=jnp.asarray(embedding, jnp.float32))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ltd_jax.config import GriffinConfig, TargetConfig
 from ltd_jax.models import griffin
-from ltd_jax.models.hf import weights as hf_weights
+from ltd_jax.models.hf import weights
 from ltd_jax.models.hf.config import target_config
 from ltd_jax.models.hf.tensors import TensorFolder
 from ltd_jax.models.hf.weights import Loader
@@ -39,5 +39,5 @@ def write_griffin(folder: Path, target_folder: Path, seed: int = 0) -> None:
     shape = (target.vocab_size, target.hidden_size)
     embedding = loader.table("model.embed_tokens.weight", *shape)  # nothing else is needed
     config = griffin_config(target)
-    own = griffin.init(jax.random.key(seed), config, embedding, None)
-    hf_weights.save_draft(folder, config, own, "float32")
+    params = griffin.init(jax.random.key(seed), config, embedding, None)
+    weights.save_draft(folder, config, params, "float32")

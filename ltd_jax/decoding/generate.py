@@ -25,7 +25,12 @@ Prompt = str | Sequence[int] | Sequence[Message] | np.ndarray
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """Tokens that became known together: one cycle's, one plain step's, or prefill's one."""
+    """Tokens that became known together: one cycle's, one plain step's, or prefill's one.
+
+    Example:
+      >>> Step(tokens=(11, 7, 42), levels=4, size=8, accepted=2).size
+      8
+    """
 
     tokens: tuple[int, ...]
     levels: int = 0  # 0 = no cycle (prefill or plain step)
@@ -107,9 +112,8 @@ def token_ids(pair: Pair, prompt: Prompt) -> np.ndarray:
     """A prompt as token ids [T] i32."""
     if isinstance(prompt, str):
         return pair.encode(prompt)
-    if len(prompt) and isinstance(prompt[0], Message):
-        return pair.encode(prompt)
-    return np.asarray(prompt, np.int32)
+    messages = [item for item in prompt if isinstance(item, Message)]
+    return pair.encode(messages) if messages else np.asarray(prompt, np.int32)
 
 
 def with_history(pair: Pair, policy: Policy, state: step.CycleState) -> step.CycleState:

@@ -72,9 +72,7 @@ def parse_method(
         given or cannot be read, or one is given that it does not read.
     """
     baseline = catalogue.find(name.partition(":")[0])
-    _require_read(
-        name, baseline, {"policy": policy, "classifiers": classifiers, "latency": latency}
-    )
+    _require_read(name, {"policy": policy, "classifiers": classifiers, "latency": latency})
     if name == "ltd":
         spec = _learned(policy, context)
     elif baseline is not None:
@@ -99,6 +97,14 @@ def build_method(spec: MethodSpec, pair: Pair, *, other_hardware: bool = False) 
     if spec.policy is not None:
         spec.policy.check(pair.config.cycle)
     return Method(spec.name, spec.policy)
+
+
+def reads(name: str) -> frozenset[str]:
+    """The files that a method reads, by the arguments of `parse_method`."""
+    baseline = catalogue.find(name.partition(":")[0])
+    if baseline is None:
+        return frozenset({"policy"} if name == "ltd" else ())
+    return frozenset({"classifiers", "latency"} if baseline.needs_costs else {"classifiers"})
 
 
 def smallest_cycle(name: str, policy: Policy | None, base: CycleConfig) -> CycleConfig:
@@ -127,14 +133,11 @@ def smallest_cycle(name: str, policy: Policy | None, base: CycleConfig) -> Cycle
         raise UserError(f"{name}: {error}") from error
 
 
-def _require_read(name: str, baseline: Baseline | None, given: dict[str, object]) -> None:
+def _require_read(name: str, given: dict[str, object]) -> None:
     """Raises UserError for a file that is meant for another method."""
     word = name.partition(":")[0]
-    reads = {"policy"} if name == "ltd" else set()
-    if baseline is not None:
-        reads = {"classifiers", "latency"} if baseline.needs_costs else {"classifiers"}
     for argument, value in given.items():
-        if value is not None and argument not in reads:
+        if value is not None and argument not in reads(name):
             raise UserError(
                 f"The method {word} does not read `{argument}`; leave it out or choose another one."
             )

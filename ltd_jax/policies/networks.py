@@ -16,7 +16,7 @@ from flax import linen as nn
 from flax import struct
 
 from ltd_jax.config import CycleConfig, PolicyConfig
-from ltd_jax.files import Identity
+from ltd_jax.files import Identity, UserError
 from ltd_jax.policies import observe
 from ltd_jax.policies.policy import LevelView, Outcome, Policy, TreeView, static
 
@@ -48,12 +48,26 @@ class Critic(nn.Module):
 
 @struct.dataclass
 class Learned(Policy):
-    """LTD's depth policy and size policy, the likeliest choice of each."""
+    """LTD's depth policy and size policy, the likeliest choice of each (Sec. 4).
+
+    Example:
+      >>> import ltd_jax as ltd
+      >>> policy = init(jax.random.key(0), ltd.CycleConfig(), ltd.PolicyConfig())
+      >>> isinstance(policy, ltd.Learned)
+      True
+    """
 
     depth: Any  # Linen variables of the depth policy's `Actor`; None = not asked
     size: Any  # Linen variables of the size policy's `Actor`; None = not asked
     widths: PolicyConfig = static()
     origin: Identity | None = static(default=None)  # what they were trained for
+
+    @property
+    def cycle(self) -> CycleConfig:
+        """The cycle that they were trained for; UserError where they do not say it."""
+        if self.origin is None or self.origin.cycle is None:
+            raise UserError("The policies do not say their cycle; save them and load the file.")
+        return CycleConfig(**dict(self.origin.cycle))
 
     @property
     def needs_root_entropy(self) -> bool:

@@ -40,6 +40,11 @@ _SCALARS = ("depth_seconds", "size_seconds")
 class LatencyTable:
     """Seconds at L context lengths, for levels 1..D and V sizes.
 
+    Example:
+      >>> table = LatencyTable.find("a100-vicuna-13b-paper")
+      >>> table.max_levels, table.sizes[-1]
+      (10, 200)
+
     Raises:
       ValueError: shapes disagree, contexts or sizes do not rise, or a time is not positive.
     """
@@ -70,6 +75,16 @@ class LatencyTable:
         for name, values in (("contexts", self.contexts), ("sizes", self.sizes)):
             if not len(values) or np.any(np.diff(values) <= 0):
                 raise ValueError(f"{name} {tuple(values)} must rise.")
+
+    @staticmethod
+    def find(name: str, config: CycleConfig | None = None) -> "LatencyTable":
+        """A shipped table by its name, or one of a file; fitted to a cycle where one is given.
+
+        Raises:
+          UserError: there is no such table, or it cannot be fitted.
+        """
+        table = find(name)
+        return table if config is None else fit(table, config)
 
     @property
     def max_levels(self) -> int:

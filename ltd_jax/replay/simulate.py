@@ -35,7 +35,17 @@ from ltd_jax.replay.trace import Trace
 
 @struct.dataclass(kw_only=True)
 class Simulator:
-    """A trace under a latency table, on the device."""
+    """A trace under a latency table, on the device.
+
+    Example:
+      >>> import ltd_jax as ltd
+      >>> pair = ltd.load()
+      >>> trace = ltd.record(pair, ["import os"], new_tokens=8)
+      >>> table = ltd.LatencyTable.find("epyc-2-cores-embedded", pair.config.cycle)
+      >>> simulator = ltd.Simulator.of(trace, table, pair.config.cycle)
+      >>> simulator.accepted.shape  # positions, levels, sizes
+      (7, 6, 10)
+    """
 
     log_prob: jax.Array  # [P, D, W, W] f32 cumulative, -inf = no node
     parent: jax.Array  # [P, D, W] i32, slot * W + child of each row's node in the level above
@@ -54,6 +64,19 @@ class Simulator:
     size_seconds: jax.Array  # f32 [] of one decision of the size policy
     plain_seconds: jax.Array  # f32 [] of a plain decoding step, mean over positions
     config: CycleConfig = struct.field(pytree_node=False)
+
+    @staticmethod
+    def of(trace: Trace, table: LatencyTable, config: CycleConfig | None = None) -> "Simulator":
+        """The simulator of a trace and a table; `config` is by default the cycle of the table.
+
+        Raises:
+          UserError: the two were made with different cycles, or the table does not say its own.
+        """
+        if config is None:
+            if "cycle" not in table.provenance:
+                raise UserError("The latency table does not say its cycle; give `config`.")
+            config = CycleConfig(**table.provenance["cycle"])
+        return build(trace, table, config)
 
 
 _OF_TEXTS = ("text_start", "task")

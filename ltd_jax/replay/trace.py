@@ -38,6 +38,13 @@ ON_DISK = {"log_prob": "score", "tokens_left": "remaining", "accept_prob": "reac
 class Trace:
     """Recorded positions (numpy, on the host); all texts one after the other.
 
+    Example:
+      >>> import ltd_jax as ltd
+      >>> trace = ltd.record(ltd.load(), ["import os"], new_tokens=8)
+      >>> save(trace, Path("trace.npz"))
+      >>> load(Path("trace.npz")).length.tolist() == trace.length.tolist()
+      True
+
     Raises:
       UserError: a number is not finite where it has to be.
       ValueError: shapes disagree, or `tokens_left` does not count down to 1 within every text.

@@ -1,4 +1,6 @@
-"""The classifiers as rules, with networks whose verdicts are known."""
+"""The classifiers as policies, with networks whose verdicts are known; and their files."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +8,10 @@ import numpy as np
 import pytest
 
 from ltd_jax.baselines import classifiers
-from ltd_jax.baselines.classifiers import DiscoParams, NodeParams, SurvivalParams
+from ltd_jax.baselines.classifiers import C2T, Disco, SpecDecPP
 from ltd_jax.config import CycleConfig
+from ltd_jax.files import Identity, UserError, hashable_fields
+from ltd_jax.presets import PAPER_CYCLE
 from tests.policies import views
 
 W, D = 3, 4
@@ -52,32 +56,32 @@ def test_disco_sees_the_best_probabilities_the_entropy_and_the_level():
 @pytest.mark.parametrize(("threshold", "goes_on"), [(0.0, True), (0.7, True), (0.75, False)])
 def test_disco_stops_below_its_threshold(threshold, goes_on):
     # the logit is twice the best probability: sigmoid(2 * 0.5) = 0.731
-    params = DiscoParams(
-        only_feature(2, W + 2, 0, 2.0), jnp.float32(threshold), jnp.int32(D), jnp.int32(2)
-    )
-    rule = views.compiled(classifiers.disco(2))
+    network = only_feature(2, W + 2, 0, 2.0)
+    disco = views.Asked(Disco(network=network, threshold=threshold, most_levels=D, size=2), CYCLE)
     view = views.level(np.log(np.full((W, W), 0.5)), 2)
-    assert bool(rule.keep_drafting(params, (), view)) == goes_on
-    assert not bool(rule.keep_drafting(params, (), view.replace(levels=jnp.int32(D))))
+    assert disco.keep_drafting((), view) == goes_on
+    assert not disco.keep_drafting((), view.replace(levels=jnp.int32(D)))
+    assert disco.choose_size((), views.tree(np.zeros((D, W, W)), D)) == 2
 
 
-def survived(chances, threshold, aggregate="sum", least=2):
+def survived(chances, threshold, any_row=False, least=2):
     """Levels that SpecDec++ drafts as a chain whose rows are accepted with these chances."""
-    rule = views.compiled(classifiers.survival(CHAIN, 2, aggregate))
-    params = SurvivalParams(
-        reads_hidden(2, 1),
-        jnp.float32(threshold),
-        jnp.int32(least),
-        jnp.int32(CHAIN.max_levels),
-        jnp.int32(1),
+    policy = SpecDecPP(
+        network=reads_hidden(2, 1),
+        threshold=threshold,
+        least_levels=least,
+        most_levels=CHAIN.max_levels,
+        any_row=any_row,
+        size=1,
     )
-    state, alive = rule.init(), []
+    specdec = views.Asked(policy, CHAIN)
+    history, alive = specdec.init_history(), []
     for levels, chance in enumerate(chances, 1):
         hidden_WE = [[logit(chance)]] if chance < 1 else [[99.0]]
         view = views.level(np.zeros((1, 1)), levels, hidden_WE=hidden_WE, parent_W=(0,))
-        state = rule.notice(params, state, view)
-        alive.append(float(state.sum()))
-        if not bool(rule.keep_drafting(params, state, view)):
+        history = specdec.observe_level(history, view)
+        alive.append(float(history.sum()))
+        if not specdec.keep_drafting(history, view):
             break
     return levels, alive
 
@@ -98,41 +102,41 @@ def test_specdec_keeps_its_least_levels_and_never_stops_a_sure_draft():
 
 
 def test_specdec_any_stops_where_no_row_is_likely():
-    assert survived((1, 0.9, 0.6, 0.4, 0.9), 0.5, "any")[0] == 4
+    assert survived((1, 0.9, 0.6, 0.4, 0.9), 0.5, any_row=True)[0] == 4
 
 
 def test_specdec_multiplies_along_the_path_and_adds_the_rows():
-    rule = views.compiled(classifiers.survival(CYCLE, 2, "sum"))
-    params = SurvivalParams(
-        reads_hidden(2, 1), jnp.float32(0.5), jnp.int32(1), jnp.int32(D), jnp.int32(1)
+    policy = SpecDecPP(
+        network=reads_hidden(2, 1), threshold=0.5, least_levels=1, most_levels=D, size=1
     )
+    specdec = views.Asked(policy, CYCLE)
     score_WW = np.zeros((W, W))
     chance_LW = np.asarray([(0.5, 0.3, 0.1), (0.9, 0.8, 0.5)])
     parents = ((0, 1, 2), (1 * W + 2, 0, 2 * W))  # rows of level 3 hang under rows 1, 0, 2
     root = views.level(score_WW, 1, hidden_WE=np.zeros((W, 1)))
-    state = rule.notice(params, rule.init(), root)
+    history = specdec.observe_level(specdec.init_history(), root)
     for levels, (chance_W, parent_W) in enumerate(zip(chance_LW, parents, strict=True), 2):
         hidden_WE = [[logit(chance)] for chance in chance_W]
         view = views.level(score_WW, levels, hidden_WE=hidden_WE, parent_W=parent_W)
-        state = rule.notice(params, state, view)
-    np.testing.assert_allclose(state, (0.3 * 0.9, 0.5 * 0.8, 0.1 * 0.5), rtol=1e-5)
+        history = specdec.observe_level(history, view)
+    np.testing.assert_allclose(history, (0.3 * 0.9, 0.5 * 0.8, 0.1 * 0.5), rtol=1e-5)
 
 
 def c2t(threshold, scores, parents, nodes=99, slope=1.0):
-    """Sizes, levels and what is ranked after drafting as far as C2T wants."""
-    rule = views.compiled(classifiers.node_classifier(CYCLE, 2))
+    """Levels, size and priorities after drafting as far as C2T wants."""
     network = only_feature(2, 3, 0, slope)
-    params = NodeParams(network, jnp.float32(threshold), jnp.int32(nodes), jnp.int32(D))
-    state, levels, keep = rule.init(), 0, True
+    policy = views.Asked(
+        C2T(network=network, threshold=threshold, nodes=nodes, most_levels=D), CYCLE
+    )
+    history, levels, keep = policy.init_history(), 0, True
     while keep and levels < D:
         view = views.level(scores[levels], levels + 1, parent_W=parents[levels])
-        state = rule.notice(params, state, view)
-        keep = bool(rule.keep_drafting(params, state, view))
+        history = policy.observe_level(history, view)
+        keep = policy.keep_drafting(history, view)
         levels += 1
     drafted = np.arange(D)[:, None, None] < levels
     tree = views.tree(np.where(drafted, scores, -np.inf), levels, parent_DW=parents)
-    rank = np.asarray(rule.rank(params, state, tree))
-    return levels, CYCLE.sizes[int(rule.choose_size(params, state, tree))], rank
+    return levels, policy.choose_size(history, tree), policy.priority(history, tree)
 
 
 @pytest.fixture
@@ -152,25 +156,25 @@ def grown():
 
 
 def test_c2t_that_drops_nothing_verifies_the_whole_tree(grown):
-    levels, size, rank = c2t(0.0, *grown)
+    levels, size, priority = c2t(0.0, *grown)
     assert (levels, size) == (D, CYCLE.sizes[-1])
-    np.testing.assert_array_equal(rank, np.asarray(grown[0], np.float32))
+    np.testing.assert_array_equal(priority, np.asarray(grown[0], np.float32))
 
 
 def test_c2t_that_drops_everything_keeps_the_best_child_of_the_root(grown):
-    levels, size, rank = c2t(1.1, *grown)
+    levels, size, priority = c2t(1.1, *grown)
     assert size == 1 and levels == 2  # level 1 keeps its best, level 2 nothing
-    assert np.argwhere(rank > -np.inf).tolist() == [[0, 0, 0]]
+    assert np.argwhere(priority > -np.inf).tolist() == [[0, 0, 0]]
 
 
 def test_c2t_leaves_out_what_hangs_under_a_node_that_was_left_out(grown):
     scores, parents = grown
-    rank = c2t(0.63, *grown)[2]
-    for level, row, child in np.argwhere(rank > -np.inf):
-        assert rank[level, row, child] == np.float32(scores[level, row, child])
+    priority = c2t(0.63, *grown)[2]
+    for level, row, child in np.argwhere(priority > -np.inf):
+        assert priority[level, row, child] == np.float32(scores[level, row, child])
         if level:
             slot, index = divmod(int(parents[level, row]), W)
-            assert rank[level - 1, slot, index] > -np.inf
+            assert priority[level - 1, slot, index] > -np.inf
 
 
 def test_c2t_trees_are_nested_in_the_threshold(grown):
@@ -182,12 +186,12 @@ def test_c2t_trees_are_nested_in_the_threshold(grown):
 
 
 def test_c2t_keeps_the_surest_nodes_of_a_level(grown):
-    rank = c2t(0.0, *grown, nodes=2)[2]
+    priority = c2t(0.0, *grown, nodes=2)[2]
     for level in range(D):
-        kept = np.sort(rank[level][rank[level] > -np.inf])
+        kept = np.sort(priority[level][priority[level] > -np.inf])
         assert len(kept) <= 2
     best = -np.sort(-grown[0][0, 0])[:2]
-    np.testing.assert_allclose(np.sort(rank[0][rank[0] > -np.inf])[::-1], best, rtol=1e-6)
+    np.testing.assert_allclose(np.sort(priority[0][priority[0] > -np.inf])[::-1], best, rtol=1e-6)
 
 
 def test_networks_are_what_the_docstrings_say():
@@ -198,3 +202,75 @@ def test_networks_are_what_the_docstrings_say():
     expected = dense(weights["Dense_2"], gate / (1 + jnp.exp(-gate)) + straight)[:, 0]
     found = classifiers.Residual(6).apply({"params": weights}, feature)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [Disco, SpecDecPP, C2T])
+def test_defaults_are_the_published_settings_for_the_papers_cycle(kind):
+    assert kind(network={}) == kind.published(PAPER_CYCLE, {})
+
+
+def test_a_classifier_of_another_cycle_is_refused():
+    wide = Disco(network=only_feature(2, W + 3, 0), size=2, most_levels=D)
+    with pytest.raises(UserError, match="disco reads 6 numbers, but this cycle gives 5"):
+        wide.check(CYCLE)
+
+
+def test_specdec_needs_the_drafts_outputs():
+    policy = SpecDecPP(network=reads_hidden(2, 1), size=1)
+    view = views.level(np.zeros((1, 1)), 2).replace(hidden=None)
+    with pytest.raises(UserError, match="no outputs of the draft, which SpecDec"):
+        policy.observe_level(policy.init_history(CHAIN), view, CHAIN)
+
+
+SAVED_CYCLE = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 1, 4), context=64)
+HIDDEN = 6
+
+
+@pytest.fixture(scope="module")
+def trained():
+    provenance = {"fingerprint": "f", "quality": {"disco": {"auc": 0.7}}}
+    drawn = classifiers.init(jax.random.key(0), SAVED_CYCLE, HIDDEN, 4, provenance)
+    return dataclasses.replace(drawn, power=np.asarray([1.0, 1.5, 2.0], np.float32))
+
+
+@pytest.fixture(scope="module")
+def path(trained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("trained") / "classifiers.safetensors"
+    classifiers.save(trained, path)
+    return path
+
+
+def test_what_was_saved_comes_back(path, trained):
+    loaded = classifiers.load(path)
+    jax.tree.map(np.testing.assert_array_equal, loaded.networks, trained.networks)
+    assert not any(leaf.committed for leaf in jax.tree.leaves(loaded.networks))
+    np.testing.assert_array_equal(loaded.power, trained.power)
+    assert loaded.provenance["quality"]["disco"]["auc"] == 0.7
+    assert (loaded.cycle, loaded.path) == (SAVED_CYCLE, path)
+
+
+def test_another_pair_or_tree_is_refused(path):
+    loaded = classifiers.load(path)
+    here = Identity(pair="f", cycle=hashable_fields(dataclasses.asdict(SAVED_CYCLE)))
+    other = lambda **change: dataclasses.replace(
+        here, cycle=hashable_fields(dataclasses.asdict(dataclasses.replace(SAVED_CYCLE, **change)))
+    )
+    classifiers.check(loaded, here)
+    classifiers.check(loaded, other(sizes=(0, 2)))
+    with pytest.raises(UserError, match="trained for pair f, not g; train them again"):
+        classifiers.check(loaded, dataclasses.replace(here, pair="g"))
+    with pytest.raises(UserError, match="trained for max_levels 3, not 2; train them again"):
+        classifiers.check(loaded, other(max_levels=2))
+
+
+def test_a_file_that_is_none_gets_one_sentence(path, tmp_path):
+    with pytest.raises(UserError, match=r"no file of classifiers .*nowhere; .* train them again"):
+        classifiers.load(tmp_path / "nowhere")
+    content = path.read_bytes()
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="holds no classifiers or is damaged"):
+        classifiers.load(broken)
+    broken.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError, match="is damaged: its weights are not what was saved"):
+        classifiers.load(broken)

@@ -94,7 +94,7 @@ from pathlib import Path
 import jax, jax.numpy as jnp
 from ltd_jax.models.hf.weights import Loader
 from ltd_jax.models.hf.tensors import TensorFolder
-from experiments.proofs.synthetic import peak_bytes
+from experiments.proofs.bench_loading import peak_bytes
 loader = Loader(TensorFolder(Path(sys.argv[1])), jnp.bfloat16)
 loader.vector("warm", 8)
 before = peak_bytes()

@@ -1,5 +1,8 @@
 """Views that policies decide by, with every field filled in."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -33,3 +36,36 @@ def tree(score_DWW, levels: int, *, length: int = 5, entropy_DW=None, parent_DW=
         root_entropy=jnp.float32(0),
         parent=jnp.asarray(np.zeros(rows) if parent_DW is None else parent_DW, jnp.int32),
     )
+
+
+class Asked:
+    """A policy whose compiled methods are asked one after the other, for one cycle's shapes."""
+
+    def __init__(self, policy, config):
+        policy.check(config)
+        self.policy, self.config = policy.traced(), config
+
+    def init_history(self):
+        return self.policy.init_history(self.config)
+
+    def observe_level(self, history, view):
+        return _ask("observe_level", self.policy, history, view, self.config)
+
+    def keep_drafting(self, history, view):
+        return bool(_ask("keep_drafting", self.policy, history, view, self.config))
+
+    def choose_size(self, history, view):
+        """The number of nodes."""
+        index = _ask("choose_size", self.policy, history, view, self.config)
+        return self.config.sizes[int(index)]
+
+    def priority(self, history, view):
+        return np.asarray(_ask("priority", self.policy, history, view, self.config))
+
+    def update_history(self, history, outcome):
+        return _ask("update_history", self.policy, history, outcome, self.config)
+
+
+@functools.partial(jax.jit, static_argnames=("method", "config"))
+def _ask(method, policy, history, seen, config):
+    return getattr(policy, method)(history, seen, config)

@@ -19,23 +19,23 @@ def made(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_programme_equals_brute_force(seed):
-    trace, table, replay = made(seed)
+def test_the_clairvoyant_equals_brute_force(seed):
+    trace, table, simulator = made(seed)
     expected = oracle.optimum_seconds(trace, table, CONFIG)
-    found = optimum.dynamic_programme(replay)
-    np.testing.assert_allclose(found.seconds[trace.first], expected, rtol=1e-6)
-    assert found.tokens_per_second == pytest.approx(18 / sum(expected), rel=1e-6)
+    best = optimum.clairvoyant(simulator)
+    np.testing.assert_allclose(best.seconds[trace.text_start], expected, rtol=1e-6)
+    assert best.tokens_per_second == pytest.approx(18 / sum(expected), rel=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_following_the_actions_takes_the_promised_time(seed):
-    trace, _, replay = made(seed)
-    best = optimum.dynamic_programme(replay)
-    for first in trace.first:
+    trace, _, simulator = made(seed)
+    best = optimum.clairvoyant(simulator)
+    for first in trace.text_start:
         position, over, seconds = jnp.int32(first), False, 0.0
         while not over:
-            choice = best.levels[position], best.size[position]
-            result = simulate.cycle_outcome(replay, position, *choice, learned=False)
+            choice = best.levels[position], best.size_index[position]
+            result = simulate.cycle_outcome(simulator, position, *choice, charge_decisions=False)
             position, over = result.next_position, bool(result.over)
             seconds += float(result.seconds)
         assert seconds == pytest.approx(best.seconds[first], rel=1e-5)
@@ -43,24 +43,24 @@ def test_following_the_actions_takes_the_promised_time(seed):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_constant_beats_the_optimum_and_the_best_is_the_best(seed):
-    trace, table, replay = made(seed)
+    trace, table, simulator = made(seed)
     rates = {
         (levels, size): 18
         / sum(row[1] for row in oracle.constant(trace, table, CONFIG, levels, index))
         for levels in (1, 2, 3)
         for index, size in enumerate(CONFIG.sizes)
     }
-    best = optimum.best_constant(replay, CONFIG)
+    best = optimum.best_constant(simulator)
     assert rates[best.levels, best.size] == pytest.approx(max(rates.values()), rel=1e-6)
     assert best.tokens_per_second == pytest.approx(max(rates.values()), rel=1e-6)
-    assert optimum.dynamic_programme(replay).tokens_per_second >= max(rates.values()) * (1 - 1e-6)
+    assert optimum.clairvoyant(simulator).tokens_per_second >= max(rates.values()) * (1 - 1e-6)
 
 
 def test_a_single_text_of_one_token_takes_the_fastest_cycle():
     trace = synthetic.trace(CONFIG, text_tokens=(1,))
     table = synthetic.table(CONFIG)
-    best = optimum.dynamic_programme(simulate.build(trace, table, CONFIG))
-    assert (best.levels[0], best.size[0]) == (1, 0)
+    best = optimum.clairvoyant(simulate.build(trace, table, CONFIG))
+    assert (best.levels[0], best.size_index[0]) == (1, 0)
 
 
 def test_share_gained():
@@ -69,9 +69,9 @@ def test_share_gained():
     assert math.isnan(optimum.share_gained(10.0, 10.0, 10.0))
 
 
-def test_optimum_works_on_replays_of_many_contexts():
+def test_optimum_works_with_tables_of_many_contexts():
     trace = synthetic.trace(CONFIG, seed=8, text_tokens=(6,))
     table = synthetic.table(CONFIG, contexts=(7, 9, 12))
-    found = optimum.dynamic_programme(simulate.build(trace, table, CONFIG))
+    best = optimum.clairvoyant(simulate.build(trace, table, CONFIG))
     expected = oracle.optimum_seconds(trace, table, CONFIG)
-    np.testing.assert_allclose(found.seconds[0], expected[0], rtol=1e-6)
+    np.testing.assert_allclose(best.seconds[0], expected[0], rtol=1e-6)

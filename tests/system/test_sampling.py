@@ -9,7 +9,7 @@ from experiments.proofs import distribution
 from ltd_jax.config import CycleConfig, SamplingConfig
 from ltd_jax.decoding import benchmark, generate, lossless
 from ltd_jax.decoding.benchmark import Method
-from ltd_jax.policies import policy as policy_module
+from ltd_jax.policies.policy import Constant
 from ltd_jax.replay import record, simulate
 from ltd_jax.replay.record import Prompt
 from tests.replay import synthetic
@@ -22,11 +22,10 @@ HOT = SamplingConfig(
 )
 METHODS = [
     Method("plain"),
-    *[
-        Method(f"{levels}, {size}", policy_module.constant(), params)
+    *(
+        Method(f"{levels}, {size}", Constant(levels, size))
         for levels, size in ((1, 12), (3, 12), (3, 0))
-        for params in [policy_module.constant_params(levels, size, CYCLE)]
-    ],
+    ),
 ]
 
 
@@ -63,9 +62,9 @@ def test_the_replay_is_exact_for_sampled_texts(decoded):
     pair, runs = decoded
     origin = {"tasks": ["a"], "fingerprint": "f", "prompts": "p", "new_tokens": NEW}
     trace = record.record(pair, PROMPTS, NEW, origin)
-    replay = simulate.build(trace, synthetic.table(CYCLE), CYCLE)
+    simulator = simulate.build(trace, synthetic.table(CYCLE), CYCLE)
     for method in METHODS[1:]:
-        totals = simulate.run(replay, CYCLE, method.controller, method.params, learned=False)
+        totals = simulate.run(simulator, method.policy, charge_decisions=False)
         live = [len(run.committed) for run in runs if run.method == method.name]
         assert totals.cycles.tolist() == live
 
@@ -97,10 +96,8 @@ def test_draws_on_the_edge_are_near_ties():
     hair = SamplingConfig(temperature=10 * lossless.NEAR_TIE["float32"])
     token_T, text_T = PROMPTS[1].token, np.array([2], np.int32)
     assert not lossless.rounding_decides(pair.sampled(HOT), token_T, text_T)
-    flat = pair.params.target.head * 0
-    level = dataclasses.replace(
-        pair, params=pair.params.replace(target=pair.params.target.replace(head=flat))
-    )
+    flat = pair.model.target.replace(head=pair.model.target.head * 0)
+    level = dataclasses.replace(pair, model=pair.model.replace(target=flat))
     turned = {
         lossless.rounding_decides(level.sampled(hair, seed), token_T, text_T) for seed in range(20)
     }
@@ -120,10 +117,8 @@ def test_sequential_texts_are_reproducible():
     method = METHODS[2]
     decode = lambda pair: [
         token
-        for burst in generate.generate(
-            pair, method.controller, method.params, PROMPTS[0].token, NEW
-        )
-        for token in burst.tokens
+        for step in generate.generate(pair, method.policy, PROMPTS[0].token, NEW)
+        for token in step.tokens
     ]
     text = decode(pair)
     assert decode(pair) == text and len(text) == NEW

@@ -1,6 +1,6 @@
 """Makes size.zip, depth.zip and sb3.npz with the real library (which no test needs).
 
-python -m tests.policies.golden.make_sb3
+python -m tests.baselines.golden.make_sb3
 
 Small networks of the published shapes' ends, their logits and values on fixed observations.
 """

@@ -1,4 +1,4 @@
-"""Losslessness on random pairs of every family; `experiments.proofs.check_lossless` does 2,000 tokens."""
+"""Losslessness on random pairs of both kinds of draft; the command checks every family."""
 
 import dataclasses
 import json
@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from experiments.command import PairFlags
-from experiments.proofs import check_lossless, promise, random_pairs
+from experiments.proofs import check_lossless, random_pairs
 from ltd_jax.config import CycleConfig
 from ltd_jax.decoding import generate
 from ltd_jax.decoding.generate import Step
 from ltd_jax.files import UserError
+from ltd_jax.flags import PairFlags
 
 CYCLE = CycleConfig(beam_width=4, max_levels=3, sizes=(4,), context=96, prefill_chunk=8)
 CHECKED = ("qwen3, tied", "llama-3 with griffin")
@@ -20,9 +20,9 @@ CHECKED = ("qwen3, tied", "llama-3 with griffin")
 @pytest.mark.parametrize("family", CHECKED)
 def test_speculative_is_plain(family):
     pair = random_pairs.pair(family, cycle=CYCLE)
-    kept = promise.check(pair, random_pairs.prompts(family, 4), 70, 280)
-    assert kept.tokens == 280 and kept.mismatches == kept.near_ties == 0
-    assert kept.accepting > 0.15 and kept.accepted_mean > 0.15 and kept.distinct > 5
+    row = check_lossless.compare(pair, random_pairs.prompts(family, 4), new_tokens=70, tokens=280)
+    assert row.tokens == 280 and row.mismatches == row.near_ties == 0
+    assert row.accepting > 0.15 and row.accepted_mean > 0.15 and row.distinct > 5
 
 
 def test_a_broken_promise_is_seen(monkeypatch):
@@ -30,14 +30,15 @@ def test_a_broken_promise_is_seen(monkeypatch):
     honest = generate.generate_plain
 
     def changed(pair, prompt_T, new_tokens):
-        for place, burst in enumerate(honest(pair, prompt_T, new_tokens)):
-            wrong = (burst.tokens[0] + 1) % pair.config.target.vocab_size
-            yield Step((wrong,)) if place == 50 else burst
+        for place, step in enumerate(honest(pair, prompt_T, new_tokens)):
+            wrong = (step.tokens[0] + 1) % pair.config.target.vocab_size
+            yield Step((wrong,)) if place == 50 else step
 
     monkeypatch.setattr(generate, "generate_plain", changed)
     pair = random_pairs.pair(CHECKED[0], cycle=CYCLE)
-    kept = promise.check(pair, random_pairs.prompts(CHECKED[0], 1), 70, 70)
-    assert (kept.tokens, kept.mismatches) == (50, 1)
+    prompts = random_pairs.prompts(CHECKED[0], 1)
+    row = check_lossless.compare(pair, prompts, new_tokens=70, tokens=70)
+    assert (row.tokens, row.mismatches) == (50, 1)
 
 
 def test_the_command(tmp_path, monkeypatch):
@@ -54,5 +55,5 @@ def test_the_command(tmp_path, monkeypatch):
 def test_random_pairs_refuse_the_flags_of_folders():
     known = {field.name for field in dataclasses.fields(PairFlags)} - {"dtype"}
     assert set(check_lossless.FLAGS) == known
-    with pytest.raises(UserError, match="leave out --devices"):
-        check_lossless.names(check_lossless.Config(devices=2))
+    with pytest.raises(UserError, match="leave out `devices`"):
+        check_lossless.pair_names(check_lossless.Config(devices=2))
