@@ -1,17 +1,18 @@
 """What the studies of learning stand on: recorded texts under a latency table, and trainings.
 
 One folder feeds all studies: traces and this device's table are recorded once, and every training
-is kept under FOLDER/studies/TABLE/REWARD-SETTINGS/seed-N, so that a study finds what another one
-trained. Settings and checkpoints are chosen on the validation texts, numbers are of the test texts.
+in the paper's order is kept under FOLDER/studies/TABLE/REWARD-SETTINGS/seed-N, so that a study
+finds what another one trained. Settings and checkpoints are chosen on the validation texts, numbers
+are of the test texts.
 """
 
 import dataclasses
 import hashlib
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ltd_jax import learning, presets, workflow
+from ltd_jax import presets, workflow
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
 from ltd_jax.learning import alternate
 from ltd_jax.learning.loop import Splits, TrainResult
@@ -103,12 +104,26 @@ def with_latency(ground: Ground, table: LatencyTable) -> Ground:
     )
 
 
+def under_tables(ground: Ground, names: Sequence[str]) -> dict[str, Ground]:
+    """The same texts under other tables, by their names: shipped ones or files, each once.
+
+    The ground's own table is not among them.
+    """
+    by_table, known = {}, {ground.origin["latency"]}
+    for name in names:
+        under = with_latency(ground, latencies.find(name))
+        if under.origin["latency"] not in known:
+            by_table[name] = under
+            known.add(under.origin["latency"])
+    return by_table
+
+
 def _identity(table: LatencyTable) -> dict[str, Any]:
     device, dtype = table.provenance["device"], table.provenance["dtype"]
     return {"latency": latencies.fingerprint(table), "device": device, "dtype": dtype}
 
 
-def train(
+def learn(
     ground: Ground,
     settings: LearningConfig,
     folder: Path,
@@ -116,31 +131,23 @@ def train(
     last: str | None = None,
     progress: Progress = workflow.silent,
 ) -> TrainResult:
-    """Policies with one seed, or what is left to do of their training.
+    """The paper's order of learning with one seed, or what is left to do of it.
 
     Args:
       folder: of all studies.
-      last: phase of the paper's order to end with; None = the whole training.
+      last: phase to end with; None = all.
     """
-    run = learning.train if last is None else partial(alternate.train, last=last)
+    same = dataclasses.replace(settings, seed=0)
+    subject = repr((same, ground.widths, ground.config))
+    name = f"{settings.reward}-{hashlib.sha256(subject.encode()).hexdigest()[:8]}"
+    kept = folder / "studies" / ground.origin["latency"] / name / f"seed-{settings.seed}"
     title = f"{settings.reward} reward, seed {settings.seed}"
-    return run(
+    return alternate.train(
         ground.splits,
         ground.widths,
         settings,
-        folder=kept_at(ground, settings, folder),
+        folder=kept,
         provenance=ground.origin,
         progress=lambda point, share: progress(title, share),
+        last=last,
     )
-
-
-def kept_at(ground: Ground, settings: LearningConfig, folder: Path, *also: str) -> Path:
-    """Where a training under a ground's table is kept: one folder for all that it depends on.
-
-    Args:
-      also: whatever else it depends on.
-    """
-    same = dataclasses.replace(settings, seed=0)
-    subject = repr((same, ground.widths, ground.config, also))
-    name = f"{settings.reward}-{hashlib.sha256(subject.encode()).hexdigest()[:8]}"
-    return folder / "studies" / ground.origin["latency"] / name / f"seed-{settings.seed}"

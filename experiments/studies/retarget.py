@@ -11,28 +11,26 @@ synthetic tables in the range of all tables but one, and run under that one. Oth
 """
 
 import dataclasses
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
-from rich.console import Console
+from rich.table import Table
 
 from experiments.report import plots, tables
-from experiments.studies import cost_conditioned, domain_randomization, scores, study
+from experiments.studies import cost_conditioned, domain_randomization, scores, seeds, study
 from experiments.studies import ground as grounds
 from experiments.studies.ground import Ground
-from experiments.studies.study import Row, StudyFlags
+from experiments.studies.study import Row, Study, StudyFlags
 from ltd_jax import flags
 from ltd_jax.config import LearningConfig
 from ltd_jax.files import UserError
-from ltd_jax.learning.loop import CurvePoint
 from ltd_jax.policies.policy import Policy
 from ltd_jax.presets import QUICK_LEARNING
 from ltd_jax.replay import latency as latencies
-from ltd_jax.workflow import Progress
 
+NAME = "retarget"
 HERE = "here"  # the name of the study's own table
 SYNTHETIC = 64  # tables that a cost-conditioned policy learns on
 
@@ -46,81 +44,38 @@ class Config(StudyFlags):
     learning: LearningConfig = QUICK_LEARNING
 
 
-def under_tables(ground: Ground, names: Sequence[str]) -> dict[str, Ground]:
-    """The same texts under every table, by name; the ground's own comes first and only once."""
-    by_table = {HERE: ground}
-    for name in names:
-        under = grounds.with_latency(ground, latencies.find(name))
-        if under.origin["latency"] != ground.origin["latency"]:
-            by_table[name] = under
-    return by_table
-
-
-def move_policies(by_table: Mapping[str, Ground], config: Config, progress: Progress) -> list[Row]:
-    """Policies of every table under every table; on the diagonal they are the retrained ones."""
-    cells = []
-    for name, ground in by_table.items():
-        advance = lambda title, share, name=name: progress(f"{name}, {title}", share)
-        results = [
-            grounds.train(
-                ground,
-                dataclasses.replace(config.learning, seed=seed),
-                config.out,
-                progress=advance,
-            )
-            for seed in range(config.seeds)
-        ]
-        seconds = float(np.mean([training_seconds(result.curves) for result in results]))
-        policies = [result.policy for result in results]
-        cells += [
-            cell("policies", name, other, target, policies, seconds)
-            for other, target in by_table.items()
-        ]
-    return cells
-
-
-def move_constants(by_table: Mapping[str, Ground]) -> list[Row]:
-    """The best constant setting of every table under every table."""
+def move_policies(study: Study[Config], by_table: Mapping[str, Ground], made_for: str) -> list[Row]:
+    """Policies of one table under every table; under their own they are the retrained ones."""
+    config, ground = study.config, by_table[made_for]
+    trained = seeds.train(ground, config.learning, config.seeds, study.progress)
     return [
-        cell("constant", name, other, target, [ground.best.policy], None)
-        for name, ground in by_table.items()
-        for other, target in by_table.items()
+        cell("policies", made_for, run_on, target, trained.policies, trained.seconds)
+        for run_on, target in by_table.items()
+    ]
+
+
+def move_constant(by_table: Mapping[str, Ground], made_for: str) -> list[Row]:
+    """The best constant setting of one table under every table."""
+    policies = [by_table[made_for].best.policy]
+    return [
+        cell("constant", made_for, run_on, target, policies, None)
+        for run_on, target in by_table.items()
     ]
 
 
 def condition_on_costs(
-    by_table: Mapping[str, Ground], config: Config, progress: Progress
+    study: Study[Config], by_table: Mapping[str, Ground], unseen: str
 ) -> list[Row]:
-    """For every table a policy that learned from the others' range, and not from it."""
-    cells = []
-    for unseen, target in by_table.items():
-        known = [ground.table for name, ground in by_table.items() if name != unseen]
-        drawn = domain_randomization.draw_tables(known, target.config, SYNTHETIC, seed=0)
-        fingerprints = [latencies.fingerprint(table) for table in known]
-        cost = cost_conditioned.costs_of(target.table)
-        policies, seconds = [], []
-        for seed in range(config.seeds):
-            learning = dataclasses.replace(config.learning, seed=seed)
-            advance = partial(progress, f"not {unseen}, seed {seed}")
-            policy, curve = cost_conditioned.train(
-                target.splits,
-                drawn,
-                target.widths,
-                learning,
-                folder=grounds.kept_at(target, learning, config.out, "observing", *fingerprints),
-                progress=lambda point, share, advance=advance: advance(share),
-            )
-            policies.append(cost_conditioned.fold_costs(policy, cost))
-            seconds.append(training_seconds(curve))
-        took = float(np.mean(seconds))
-        cells.append(cell("observing", unseen, unseen, target, policies, took))
-    return cells
-
-
-def training_seconds(curve: Sequence[CurvePoint]) -> float:
-    """Seconds of all stages together."""
-    last = {point.stage: point.seconds for point in curve}
-    return sum(last.values())
+    """Policies that see costs under one table; they learned from the others' range, not from it."""
+    config, target = study.config, by_table[unseen]
+    known = [ground.table for name, ground in by_table.items() if name != unseen]
+    drawn = domain_randomization.draw_tables(known, target.config, SYNTHETIC, seed=0)
+    trained = cost_conditioned.train(
+        target.splits, drawn, target.widths, config.learning, config.seeds
+    )
+    cost = cost_conditioned.costs_of(target.table)
+    policies = [cost_conditioned.fold_costs(policy, cost) for policy in trained.policies]
+    return [cell("observing", unseen, unseen, target, policies, trained.seconds)]
 
 
 def cell(
@@ -145,31 +100,49 @@ def cell(
     return names | scores.interval("ratio", ratios, "") | {"seconds": seconds}
 
 
-def draw(cells: Sequence[Row], names: Sequence[str]) -> Figure:
+def show(cells: Sequence[Row]) -> Table:
+    """All cells."""
+    return tables.moves(cells, table_names(cells))
+
+
+def table_names(cells: Sequence[Row]) -> list[str]:
+    """The tables that policies ran on, in order."""
+    return list(dict.fromkeys(cell["run_on"] for cell in cells))
+
+
+def draw(cells: Sequence[Row]) -> Figure:
     """The matrix of policies, and below it what cost-conditioned policies reach unseen."""
+    names = table_names(cells)
     ratio = {(cell["made"], cell["made_for"], cell["run_on"]): cell["ratio"] for cell in cells}
-    rows = [[ratio["policies", name, other] for other in names] for name in names]
+    matrix = [[ratio["policies", name, other] for other in names] for name in names]
     labels = list(names)
     if any(cell["made"] == "observing" for cell in cells):
-        rows.append([ratio["observing", name, name] for name in names])
+        matrix.append([ratio["observing", name, name] for name in names])
         labels.append("observing, unseen")
     title = "Throughput over the best constant"
-    return plots.matrix(np.asarray(rows), labels, names, title, "run under", "trained for")
+    return plots.matrix(np.asarray(matrix), labels, names, title, "run under", "trained for")
+
+
+def rows(study: Study[Config]) -> list[Row]:
+    """All cells; those that a stopped command left are not trained again."""
+    by_table = {HERE: study.ground, **grounds.under_tables(study.ground, study.config.tables)}
+    store, cells = study.open_store(NAME), list[Row]()
+    tables = [ground.origin["latency"] for ground in by_table.values()]
+    kinds = [("policies", move_policies)]
+    kinds += [("observing", condition_on_costs)] if study.config.observing else []
+    for place, name in enumerate(by_table, 1):
+        cells += move_constant(by_table, name)
+        for kind, make in kinds:
+            cells += store.value(f"{kind} {name} {tables}", partial(make, study, by_table, name))
+        study.progress("latency tables", place / len(by_table))
+    return cells
 
 
 def main() -> None:
-    config, console, started = study.parse(Config), Console(), time.monotonic()
+    config = study.parse(Config)
     if not config.tables:
         raise UserError("Moving policies needs another table; name one with `tables`.")
-    with flags.progress_bars(console) as progress:
-        ground = study.stand(config, progress)
-        by_table = under_tables(ground, config.tables)
-        cells = move_policies(by_table, config, progress) + move_constants(by_table)
-        if config.observing:
-            cells += condition_on_costs(by_table, config, progress)
-    names = list(by_table)
-    console.print(tables.moves(cells, names))
-    study.write("retarget", config, ground, cells, started=started, picture=draw(cells, names))
+    study.run(NAME, config, rows, show, draw=draw)
 
 
 if __name__ == "__main__":

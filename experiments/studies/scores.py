@@ -34,11 +34,6 @@ def of_policy(ground: Ground, policy: Policy) -> Score:
     return of_totals(ground, simulate.run(simulator, policy))
 
 
-def of_constant(ground: Ground, levels: int, size: int) -> Score:
-    """A fixed setting."""
-    return of_policy(ground, Constant(levels, size))
-
-
 def of_optimum(ground: Ground) -> Score:
     """The clairvoyant choices: no policy can pass them."""
     best = optimum.clairvoyant(ground.test)
@@ -113,7 +108,7 @@ def interval(name: str, values: Sequence[float], prefix: str | None = None) -> d
 def baselines(ground: Ground) -> list[dict[str, Any]]:
     """The rows that every table begins with: EAGLE-3's constants, the best ones, the optimum."""
     return [
-        row(ground, "eagle3", [of_constant(ground, *ground.eagle3)]),
+        row(ground, "eagle3", [of_policy(ground, Constant(*ground.eagle3))]),
         row(ground, "best_constant", [of_policy(ground, ground.best.policy)]),
         row(ground, "optimum", [of_optimum(ground)]),
     ]

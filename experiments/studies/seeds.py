@@ -18,7 +18,7 @@ from experiments.studies.ground import Ground
 from ltd_jax import workflow
 from ltd_jax.config import LearningConfig
 from ltd_jax.learning import alternate, environment, exact, joint, loop
-from ltd_jax.learning.loop import Algorithm
+from ltd_jax.learning.loop import Algorithm, BothPolicies, Splits
 from ltd_jax.policies.networks import Learned
 from ltd_jax.replay import optimum
 from ltd_jax.workflow import Progress
@@ -42,26 +42,35 @@ def train(
     """Trains with as many seeds, 0 and on."""
     if learning.algorithm == "alternate":
         return _one_by_one(ground, learning, seeds, progress)
-    return _side_by_side(ground, learning, seeds)
-
-
-def _side_by_side(ground: Ground, learning: LearningConfig, seeds: int) -> TrainedSeeds:
     make = joint.algorithm if learning.algorithm == "joint" else exact.algorithm
     observe = partial(environment.observe_all, seen=ground.widths.observation)
-    rate = jnp.float32(optimum.best_constant(ground.train).tokens_per_second)
+    best = optimum.best_constant(ground.train)
+    data = Splits(*map(observe, ground.splits))
+    return side_by_side(make(ground.widths, learning), data, best.tokens_per_second, seeds)
+
+
+def side_by_side(
+    algorithm: BothPolicies, data: Splits, throughput: float, seeds: int
+) -> TrainedSeeds:
+    """Trains with as many seeds by an algorithm that teaches both policies.
+
+    Args:
+      data: what it learns on and is validated on, `Observations` of both.
+      throughput: tokens per second to start the running throughput from.
+    """
     keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
-    arguments = (keys, rate, observe(ground.train), observe(ground.validation))
+    arguments = (keys, jnp.float32(throughput), *data)
     began = time.monotonic()
     leaves, structure = jax.tree.flatten(jax.eval_shape(lambda: arguments))
-    program = _compile(make(ground.widths, learning), tuple(leaves), structure)
+    program = _compile(algorithm, tuple(leaves), structure)
     compiled = time.monotonic()
     state, metrics = jax.block_until_ready(program(*arguments))
     seconds = (time.monotonic() - compiled) / seeds
-    every = learning.validate_every
+    every = algorithm.validate_every
     rates = np.asarray(metrics.validation)[:, every - 1 :: every]
     actors = [jax.tree.map(lambda leaf, seed=seed: leaf[seed], state.best) for seed in range(seeds)]
     return TrainedSeeds(
-        policies=[both.policy(ground.widths) for both in actors],
+        policies=[both.policy(algorithm.widths) for both in actors],
         times=seconds * np.arange(1, rates.shape[1] + 1) / rates.shape[1],
         rates=rates,
         decisions=float(metrics.decisions.sum()) / seeds,

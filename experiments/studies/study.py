@@ -68,7 +68,7 @@ class Study(Generic[Flags]):
         reward = reward or learning.reward
         learning = dataclasses.replace(learning, algorithm="alternate", reward=reward)
         return [
-            grounds.train(
+            grounds.learn(
                 self.ground,
                 dataclasses.replace(learning, seed=seed),
                 self.config.out,

@@ -111,19 +111,6 @@ def require_comparable(grounds: Sequence[Ground]) -> None:
                 raise UserError(f"The {split} texts of two beam widths differ; record them again.")
 
 
-def under_tables(config: Config, grounds: Sequence[Ground]) -> dict[str, list[Ground]]:
-    """What every width stands on, by the name of the table, each once."""
-    by_table = {config.latency or HERE: list(grounds)}
-    known = {grounds[0].origin["latency"]}
-    for name in config.tables:
-        table = latencies.find(name)
-        fitted = [studied.with_latency(ground, table) for ground in grounds]
-        if fitted[0].origin["latency"] not in known:
-            by_table[name] = fitted
-            known.add(fitted[0].origin["latency"])
-    return by_table
-
-
 def train_all(
     config: Config, name: str, grounds: Sequence[Ground], progress: Progress
 ) -> list[Row]:
@@ -295,17 +282,21 @@ def main() -> None:
     if config.shapes.beam_width is not None:
         flags.say("--beam-width changes nothing here: --beam-widths names the widths.")
     flags.writable(config.folder)
-    table: list[Row] = []
+    cells: list[Row] = []
     with flags.progress_bars(console) as progress:
         grounds = at_same_speed(stand(config, progress))
         require_comparable(grounds)
         store = Study(config, grounds[0], progress).open_store(NAME)
-        for name, under in under_tables(config, grounds).items():
+        by_table = {config.latency or HERE: grounds}
+        for name in studied.under_tables(grounds[0], config.tables):
+            table = latencies.find(name)
+            by_table[name] = [studied.with_latency(ground, table) for ground in grounds]
+        for name, under in by_table.items():
             tables_of_widths = [ground.origin["latency"] for ground in under]
             make = functools.partial(train_all, config, name, under, progress)
-            table += store.value(f"{name} {config.beam_widths} {tables_of_widths}", make)
-    console.print(show(table))
-    study.write(NAME, config, grounds[0], table, started=started)
+            cells += store.value(f"{name} {config.beam_widths} {tables_of_widths}", make)
+    console.print(show(cells))
+    study.write(NAME, config, grounds[0], cells, started=started)
 
 
 if __name__ == "__main__":

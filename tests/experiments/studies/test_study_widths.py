@@ -84,8 +84,7 @@ def test_the_rule_takes_each_width_where_it_is_better(grounds):
 def test_one_width_is_that_widths_own_learning(grounds, params):
     rows = list(study_widths.rows("here", WIDTHS, grounds, params))
     assert [row["widths"] for row in rows] == [[2], [3], [2, 3]]
-    best = grounds[0].best
-    unit = scores.of_constant(grounds[0], best.levels, best.size).tokens_per_second
+    unit = scores.best_rate(grounds[0])
     for row, here, seeds in zip(rows, grounds, params, strict=False):
         rates = [float(simulate.throughput(simulate.run(here.test, each))) for each in seeds]
         assert row["learned"] * unit == pytest.approx(np.mean(rates), rel=1e-5)
