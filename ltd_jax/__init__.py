@@ -13,10 +13,14 @@
 
 "Learning to Draft" (LTD, ICLR 2026), and where each of its parts is:
 
-    3.2  draft, select, verify, commit    cycle/              A.2  the policies' networks  policies/
-    4    state, action, reward            learning/environment, policies/observe
-    4    the order of learning            learning/alternate  A.3  PPO                     learning/ppo
-    5    the compared methods             baselines/          tables and figures           experiments/paper
+    3.2  draft, select, verify, commit    cycle/
+    4    state and observation            policies/observe
+    4    action, reward                   learning/environment
+    4    the order of learning            learning/alternate
+    5    the compared methods             baselines/
+    A.2  the policies' networks           policies/networks
+    A.3  PPO                              learning/ppo
+    tables and figures                    experiments/paper/
 
 Imports go one way: config, files; models; policies; cycle; replay; learning; baselines, decoding,
 draft_training; workflow, tune; cli.

@@ -10,7 +10,7 @@ from ltd_jax import tune
 from ltd_jax.config import CycleConfig
 from ltd_jax.files import Identity, UserError
 from ltd_jax.replay import latency, simulate
-from ltd_jax.tune import Advice, ContextAdvice, MethodAdvice
+from ltd_jax.tune import Advice, ContextAdvice, LiveRatio, MethodAdvice
 from tests.replay import synthetic
 
 CYCLE = CycleConfig(beam_width=4, max_levels=3, sizes=(0, 2, 5), context=32, prefill_chunk=8)
@@ -22,21 +22,34 @@ IDENTITY = {
 }
 
 
-def method(name, rate, levels=None, size=None, live=(None, None, None)):
+CONSTANT, LEARNED = (1.15, 1.1, 1.2), (1.25, 1.2, 1.3)  # measured live, with 95 % intervals
+UNMEASURED = (None, None, None)
+OVERLAPPING = ((1.226, 1.0, 1.6), (1.222, 0.89, 2.09))
+
+
+def method(name, rate, levels=None, size=None, live=UNMEASURED):
     return MethodAdvice(name, rate, rate / 100, levels, size, *live)
 
 
-def advice(chosen, best=120.0, learned=126.0, contexts=((64, 1.2), (256, 1.1))) -> Advice:
+def advice(
+    chosen="ltd",
+    best=120.0,
+    learned=126.0,
+    contexts=((64, 1.2), (256, 1.1)),
+    live=(CONSTANT, LEARNED),
+    over=None,
+) -> Advice:
     return Advice(
         environment={"date": "today"},
         identity=IDENTITY,
         methods=(
             method("autoregressive", 100.0),
             method("eagle3", 80.0, 5, 16),
-            method("best_constant", best, 1, 3, (1.15, 1.1, 1.2)),
-            method("ltd", learned, live=(1.25, 1.2, 1.3)),
+            method("best_constant", best, 1, 3, live[0]),
+            method("ltd", learned, live=live[1]),
             method("optimum", 150.0),
         ),
+        live_over_constant=over,
         contexts=tuple(ContextAdvice(tokens, 1, 3, ratio) for tokens, ratio in contexts),
         chosen=chosen,
         share_of_gap=0.2,
@@ -53,7 +66,7 @@ def test_a_learned_policy_that_is_worth_it():
         "that way.",
         "Speculation pays at every measured length of context: 1.20x at 64 tokens (1 level and "
         "size 3), 1.10x at 256 tokens (1 level and size 3).",
-        "Use the learned policies: 1.26x plain decoding by replay; measured live 1.25x (95 % "
+        "Use the learned policies: 1.26x plain decoding by replay; measured live 1.25x (95% "
         "interval 1.20 to 1.30).",
     ]
 
@@ -62,7 +75,64 @@ def test_a_learned_policy_that_is_worth_it():
     ("learned", "words"), [(120.1, "add nothing"), (110.0, "worse, so do not use them")]
 )
 def test_a_learned_policy_that_is_not(learned, words):
-    assert words in tune.sentences(advice("best_constant", learned=learned))[1]
+    lacking = advice("best_constant", learned=learned, live=(UNMEASURED, UNMEASURED))
+    assert words in tune.sentences(lacking)[1]
+    assert tune.choose(lacking.methods) == "best_constant"
+
+
+def test_intervals_that_overlap_do_not_recommend_learned_policies():
+    found = advice("best_constant", learned=123.6, live=OVERLAPPING)
+    assert tune.sentences(found)[1] == (
+        "Learned policies are 1.03x the best constant by replay, but not distinguishable live; "
+        "simplest: the constant."
+    )
+    assert tune.choose(found.methods) == "best_constant"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(1.01, 1.05, "faster"), (0.98, 1.05, "unclear"), (0.9, 0.95, "disputed")],
+)
+def test_a_ratio_prompt_by_prompt_decides_before_the_two_intervals(low, high, verdict):
+    over = LiveRatio((low + high) / 2, low, high)
+    found = advice(learned=123.6, live=OVERLAPPING, over=over)
+    assert tune.compare(found.of("ltd"), found.of("best_constant"), over) == verdict
+    said = tune.sentences(found)[1]
+    assert ("worth using" in said) == (verdict == "faster")
+    assert ("simplest: the constant" in said) == (verdict != "faster")
+    chosen = "ltd" if verdict == "faster" else "best_constant"
+    assert tune.choose(found.methods, over) == chosen
+
+
+def test_without_a_live_check_replay_decides_alone():
+    assert tune.choose(advice(live=(UNMEASURED, UNMEASURED)).methods) == "ltd"
+    slow = advice(best=98.0, learned=97.0, live=(UNMEASURED, UNMEASURED))
+    assert tune.choose(slow.methods) == "autoregressive"
+
+
+def test_the_fastest_by_replay_is_chosen_among_three():
+    methods = [
+        method("autoregressive", 100.0),
+        method("eagle3", 500.0, 5, 16),  # no candidate: the best constant is never slower
+        method("best_constant", 120.0, 1, 3),
+        method("ltd", 119.0),
+        method("optimum", 900.0),
+    ]
+    assert tune.choose(methods) == "best_constant"
+
+
+@pytest.mark.parametrize(("high", "chosen"), [(0.98, "autoregressive"), (1.02, "ltd")])
+def test_a_choice_that_is_surely_slower_live_is_not_made(high, chosen):
+    found = advice(learned=130.0, live=((0.8, 0.7, 0.8), (0.95, 0.9, high)))
+    assert tune.choose(found.methods) == chosen
+
+
+def test_a_live_interval_around_one_is_said_to_show_nothing():
+    said = tune.sentences(advice("best_constant", live=OVERLAPPING))[-1]
+    assert said.startswith("Use the best constant setting: 1.20x plain decoding by replay; measur")
+    assert said.endswith(
+        "1.00 to 1.60), which does not show that it is faster than plain decoding."
+    )
 
 
 @pytest.mark.parametrize(("speedup", "says"), [(1.2, "pays"), (0.9, "does not pay")])
@@ -78,26 +148,7 @@ def test_where_speculation_does_not_pay():
     assert some[3].startswith("Speculation pays only at a context of 64 tokens: ")
     none = tune.sentences(advice("autoregressive", contexts=((64, 0.8), (256, 0.9))))
     assert none[3].startswith("Speculation pays at no measured length of context")
-    assert none[4] == "Decode without a draft here: nothing is faster than plain decoding."
-
-
-def test_the_fastest_by_replay_is_chosen():
-    methods = [
-        method("autoregressive", 100.0),
-        method("eagle3", 500.0, 5, 16),  # no candidate: the best constant is never slower
-        method("best_constant", 120.0, 1, 3),
-        method("ltd", 119.0),
-        method("optimum", 900.0),
-    ]
-    assert tune.choose(methods) == "best_constant"
-    assert tune.choose(methods[:2]) == "autoregressive"
-
-
-@pytest.mark.parametrize(("high", "chosen"), [(0.98, "autoregressive"), (1.02, "ltd")])
-def test_unless_it_is_surely_slower_live(high, chosen):
-    live = (0.95, 0.9, high)
-    methods = [method("autoregressive", 100.0), method("ltd", 130.0, live=live)]
-    assert tune.choose(methods) == chosen
+    assert none[4].startswith("Decode without a draft here: nothing is shown to be faster than")
 
 
 def test_the_best_constant_of_one_of_a_tables_contexts():
