@@ -234,7 +234,7 @@ def figures_of(comparison: Comparison) -> Figures:
     constants = simulate.constants(simulator)
     learned = [run for run in comparison.runs if run.method == LEARNED]
     easy, hard = choices(learned, simulator)
-    is_known = validation is not None
+    most = None if validation is None else optimum.clairvoyant(validation).tokens_per_second
     return Figures(
         sizes=table.sizes,
         committed=np.asarray(constants.committed.sum(-1) / constants.cycles.sum(-1)),
@@ -243,8 +243,8 @@ def figures_of(comparison: Comparison) -> Figures:
         verify_seconds=table.verify_seconds.mean(axis=0),
         plain_seconds=float(table.plain_seconds.mean()),
         curves=trained.curves,
-        validation_constant=trained.best.tokens_per_second if is_known else None,
-        validation_optimum=optimum.clairvoyant(validation).tokens_per_second if is_known else None,
+        validation_constant=None if validation is None else trained.best.tokens_per_second,
+        validation_optimum=most,
         choices_easy=easy,
         choices_hard=hard,
     )

@@ -131,5 +131,5 @@ def train(
         reward=learning.reward,
         validate_every=learning.validate_every,
     )
-    data = Splits(*(observe(simulator, tables, widths) for simulator in splits))
-    return side_by_side(algorithm, data, throughput=1.0, seeds=seeds)
+    data, validation = (observe(simulator, tables, widths) for simulator in splits)
+    return side_by_side(algorithm, data, validation, throughput=1.0, seeds=seeds)

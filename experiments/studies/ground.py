@@ -75,7 +75,10 @@ def ground(
         workflow.load_or_record(pair, stages, split, with_hidden=with_hidden, progress=progress)
         for split in SPLITS
     ]
-    table = workflow.load_or_profile(pair, stages, latency, progress=progress)
+    if latency is None:
+        table = workflow.load_or_profile(pair, stages, progress=progress)
+    else:  # beside the folder's own
+        table = latencies.fit(latencies.find(latency), pair.config.cycle)
     train, validation, test = (simulate.build(trace, table, pair.config.cycle) for trace in traces)
     return Ground(
         train=train,
