@@ -41,8 +41,8 @@ LAYER = "midlayer."
 EAGLE3_MARK = f"{LAYER}hidden_norm.weight"  # no other kind of draft has it
 GRIFFIN_MARK = "fc.fc.weight"  # no other kind of draft has it
 QUERY = f"{LAYER}self_attn.q_proj.weight"
-# Read otherwise than by a table, or copies of the target's that some trainers store with a draft.
-KNOWN_OTHERS = frozenset({"t2d", "verifier_norm.weight", "verifier_lm_head.weight"})
+# The verifier's own last norm and head, which some trainers store beside the draft.
+COPIES = frozenset({"verifier_norm.weight", "verifier_lm_head.weight"})
 NOT_STORED: Any = None  # in a table: an array that folders have not, or not by this name
 Dialect = Literal["eagle", "layers.0"]  # how a written EAGLE-3 draft's layer is called
 Tree = TypeVar("Tree")
@@ -212,7 +212,7 @@ def load_target(
         norm=loader.read(table.norm),
         head=loader.read(table.head),
     )
-    loader.finish({"lm_head.weight"} if config.tie_embeddings else set())
+    loader.finish(frozenset({"lm_head.weight"} if config.tie_embeddings else ()))
     if packed and params.head is not None:
         params = params.replace(head=cpu_layout.pack(params.head))
     return config, params
@@ -261,7 +261,7 @@ def load_draft(
         params, token = params.replace(head=head), np.arange(config.vocab_size, dtype=np.int32)
     else:
         token = target_tokens(files, config)
-    loader.finish(KNOWN_OTHERS)
+    loader.finish(COPIES | {"t2d"})
     params = params.replace(target_token=jax.device_put(token, loader.sharding()))
     return LoadedDraft(config, params, settings.feature_layers, settings.remarks)
 
@@ -396,7 +396,7 @@ class Loader:
             return None if self.mesh is None else sharding.sharding(self.mesh)
         return sharding.sharding(self.mesh, tensor.axis, tensor.part_count)
 
-    def finish(self, known_others: frozenset[str] | set[str]) -> None:
+    def finish(self, ignored: frozenset[str]) -> None:
         """Warns of tensors that nothing read; UserError for one that holds no finite numbers."""
         for name, is_finite in self.is_finite.items():
             if not is_finite:
@@ -404,7 +404,7 @@ class Loader:
                     f"Tensor {name} in {self.files.folder} holds NaN or infinity in "
                     f"{self.dtype.name}; the weights are damaged, or need another `dtype`."
                 )
-        unused = [name for name in self.files.unused() if name not in known_others]
+        unused = [name for name in self.files.unused() if name not in ignored]
         if unused:
             warnings.warn(
                 f"{self.files.folder}: {len(unused)} tensors are not used: "

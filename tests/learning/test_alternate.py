@@ -10,9 +10,9 @@ from ltd_jax import checkpoint, learning
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig, PPOConfig
 from ltd_jax.files import UserError
 from ltd_jax.learning import alternate, loop
-from ltd_jax.learning.loop import Point, Splits, TrainResult
+from ltd_jax.learning.loop import CurvePoint, Splits, TrainResult
 from ltd_jax.policies import networks
-from ltd_jax.policies.networks import LearnedParams
+from ltd_jax.policies.networks import Learned
 from ltd_jax.replay import optimum, simulate
 from tests.replay import synthetic
 
@@ -38,64 +38,55 @@ LEARNING = LearningConfig(
 
 
 @pytest.fixture(scope="module")
-def replays() -> Splits:
-    def replay(seed: int) -> simulate.Simulator:
+def splits() -> Splits:
+    def simulator(seed: int) -> simulate.Simulator:
         trace = synthetic.trace(CYCLE, seed=seed, text_tokens=(24, 17, 20, 22))
         return simulate.build(trace, synthetic.table(CYCLE), CYCLE)
 
-    return Splits(train=replay(0), validation=replay(1))
+    return Splits(train=simulator(0), validation=simulator(1))
 
 
 @pytest.fixture(scope="module")
-def learned(replays: Splits) -> TrainResult:
-    return alternate.train(replays, CYCLE, WIDTHS, LEARNING)
+def trained(splits: Splits) -> TrainResult:
+    return alternate.train(splits, WIDTHS, LEARNING)
 
 
-def rate(replays: Splits, params: LearnedParams) -> float:
-    controller = networks.learned(CYCLE, WIDTHS)
-    totals = simulate.run(replays.validation, CYCLE, controller, params, learned=True)
-    return float(simulate.throughput(totals))
+def rate(splits: Splits, policy: Learned) -> float:
+    return float(simulate.throughput(simulate.run(splits.validation, policy)))
 
 
 def same(left: TrainResult, right: TrainResult) -> None:
-    jax.tree.map(np.testing.assert_array_equal, left.policies, right.policies)
+    jax.tree.map(np.testing.assert_array_equal, left.policy, right.policy)
     timeless = [
         [dataclasses.replace(point, seconds=0) for point in each.curves] for each in (left, right)
     ]
     assert timeless[0] == timeless[1]
 
 
-def test_learns_more_than_random_policies(replays: Splits, learned: TrainResult) -> None:
-    random = [
-        rate(replays, networks.init_learned(jax.random.key(seed), CYCLE, WIDTHS))
-        for seed in range(8)
-    ]
-    assert rate(replays, learned.params) >= np.mean(random)
+def test_learns_more_than_random_policies(splits: Splits, trained: TrainResult) -> None:
+    random = [rate(splits, networks.init(jax.random.key(seed), CYCLE, WIDTHS)) for seed in range(8)]
+    assert rate(splits, trained.policy) >= np.mean(random)
 
 
-def test_is_deterministic_and_one_of_the_ways_to_learn(replays, learned: TrainResult) -> None:
-    same(learning.train(replays, CYCLE, WIDTHS, LEARNING), learned)
-    with pytest.raises(UserError, match="one device|several devices"):
-        mesh = jax.make_mesh((1,), (loop.AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
-        learning.train(replays, CYCLE, WIDTHS, LEARNING, mesh=mesh)
+def test_is_deterministic_and_one_of_the_ways_to_learn(splits, trained: TrainResult) -> None:
+    same(learning.train(splits, WIDTHS, LEARNING), trained)
 
 
-def test_stages_in_the_papers_order(learned: TrainResult) -> None:
+def test_stages_in_the_papers_order(trained: TrainResult) -> None:
     names = ["size-alone", "depth-alone", "iter1-size", "iter2-depth"]
-    assert list(learned.stages) == names
-    assert list(dict.fromkeys(point.stage for point in learned.curves)) == names
-    assert [turn.name for turn in alternate.phases(LEARNING)] == names
-    assert learned.stages["size-alone"].depth is None
-    jax.tree.map(np.testing.assert_array_equal, learned.stages["iter2-depth"], learned.params)
+    assert list(trained.stages) == names
+    assert list(dict.fromkeys(point.stage for point in trained.curves)) == names
+    assert [phase.name for phase in alternate.phases(LEARNING)] == names
+    assert trained.stages["size-alone"].depth is None
+    jax.tree.map(np.testing.assert_array_equal, trained.stages["iter2-depth"], trained.policy)
 
 
-def test_the_depth_policy_learns_alone_at_the_size_that_is_said_or_the_best_constants(replays):
-    best = optimum.best_constant(replays.train, CYCLE).size
+def test_the_depth_policy_learns_alone_at_the_size_that_is_said_or_the_best_constants(splits):
+    best = optimum.best_constant(splits.train).size
     other = next(size for size in CYCLE.sizes[1:] if size != best)
     depths = [
         alternate.train(
-            replays,
-            CYCLE,
+            splits,
             WIDTHS,
             dataclasses.replace(LEARNING, depth_stage_size=size),
             last="depth-alone",
@@ -108,35 +99,34 @@ def test_the_depth_policy_learns_alone_at_the_size_that_is_said_or_the_best_cons
 
 
 def test_alternation_never_loses_validation_throughput(
-    replays: Splits, learned: TrainResult
+    splits: Splits, trained: TrainResult
 ) -> None:
-    turns = [point.validation for point in learned.curves if point.stage.startswith("iter")]
-    assert rate(replays, learned.params) == pytest.approx(max(turns), rel=1e-6)
+    turns = [point.validation for point in trained.curves if point.stage.startswith("iter")]
+    assert rate(splits, trained.policy) == pytest.approx(max(turns), rel=1e-6)
 
 
-def test_curves_say_what_was_done(learned: TrainResult) -> None:
-    alone = [point for point in learned.curves if point.stage == "size-alone"]
+def test_curves_say_what_was_done(trained: TrainResult) -> None:
+    alone = [point for point in trained.curves if point.stage == "size-alone"]
     assert [point.update for point in alone] == [0, 3, 6, 8]
     assert [point.decisions for point in alone] == [0, 384, 768, 1024]
     assert alone[0].reward is None and np.isfinite(alone[-1].reward)
     seconds = [point.seconds for point in alone]
     assert seconds == sorted(seconds)
-    assert all(np.isfinite(point.validation) for point in learned.curves)
+    assert all(np.isfinite(point.validation) for point in trained.curves)
 
 
 class Killed(Exception):
     """Stands for a signal."""
 
 
-def test_resumes_bit_for_bit_and_reads_what_is_finished(replays, learned, tmp_path) -> None:
-    def kill(point: Point, share: float) -> None:
+def test_resumes_bit_for_bit_and_reads_what_is_finished(splits, trained, tmp_path) -> None:
+    def kill(point: CurvePoint, share: float) -> None:
         if (point.stage, point.update) == ("iter1-size", 3):
             raise Killed
 
     def run(progress) -> TrainResult:
         return alternate.train(
-            replays,
-            CYCLE,
+            splits,
             WIDTHS,
             LEARNING,
             folder=tmp_path,
@@ -148,7 +138,7 @@ def test_resumes_bit_for_bit_and_reads_what_is_finished(replays, learned, tmp_pa
         run(kill)
     seen = []
     resumed = run(lambda *said: seen.append(said))
-    same(resumed, learned)
+    same(resumed, trained)
     assert [(point.stage, point.update) for point, _ in seen] == [
         ("iter1-size", 6),
         ("iter1-size", 8),
@@ -158,7 +148,7 @@ def test_resumes_bit_for_bit_and_reads_what_is_finished(replays, learned, tmp_pa
     assert shares == sorted(shares) and shares[-1] == 1
     read = run(lambda *said: pytest.fail("nothing was left to do"))
     assert read.curves == resumed.curves
-    same(read, learned)
+    same(read, trained)
     with checkpoint.manager(tmp_path / "size-alone") as checkpoints:
         provenance = checkpoints.restore(
             8, args=ocp.args.Composite(provenance=ocp.args.JsonRestore())
@@ -166,7 +156,7 @@ def test_resumes_bit_for_bit_and_reads_what_is_finished(replays, learned, tmp_pa
     assert provenance["table"] == "abc" and len(provenance["points"]) == 4
 
 
-def test_a_signal_is_obeyed_when_the_updates_under_way_are_saved(replays, tmp_path, monkeypatch):
+def test_a_signal_is_obeyed_when_the_updates_under_way_are_saved(splits, tmp_path, monkeypatch):
     save = loop._save
 
     def interrupted(*args) -> None:
@@ -177,7 +167,7 @@ def test_a_signal_is_obeyed_when_the_updates_under_way_are_saved(replays, tmp_pa
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            alternate.train(replays, CYCLE, WIDTHS, LEARNING, folder=tmp_path)
+            alternate.train(splits, WIDTHS, LEARNING, folder=tmp_path)
     finally:
         signal.signal(signal.SIGINT, before)
     with checkpoint.manager(tmp_path / "size-alone") as checkpoints:
@@ -185,9 +175,9 @@ def test_a_signal_is_obeyed_when_the_updates_under_way_are_saved(replays, tmp_pa
         assert checkpoint.newest_record(checkpoints).digest is not None
 
 
-def test_the_best_step_of_a_stage_is_kept(replays, learned, tmp_path) -> None:
-    alternate.train(replays, CYCLE, WIDTHS, LEARNING, folder=tmp_path)
-    points = [point for point in learned.curves if point.stage == "depth-alone"]
+def test_the_best_step_of_a_stage_is_kept(splits, trained, tmp_path) -> None:
+    alternate.train(splits, WIDTHS, LEARNING, folder=tmp_path)
+    points = [point for point in trained.curves if point.stage == "depth-alone"]
     validation = {point.update: point.validation for point in points if point.update}
     folder = tmp_path / "depth-alone"
     with checkpoint.manager(folder, best_metric=loop.VALIDATION) as checkpoints:
@@ -196,19 +186,19 @@ def test_the_best_step_of_a_stage_is_kept(replays, learned, tmp_path) -> None:
         assert set(checkpoints.all_steps()) == {best, 6, 8}
 
 
-def test_a_folder_of_another_training_is_refused(replays: Splits, tmp_path) -> None:
-    def kill(point: Point, share: float) -> None:
+def test_a_folder_of_another_training_is_refused(splits: Splits, tmp_path) -> None:
+    def kill(point: CurvePoint, share: float) -> None:
         raise Killed
 
     with pytest.raises(Killed):
-        alternate.train(replays, CYCLE, WIDTHS, LEARNING, folder=tmp_path, progress=kill)
+        alternate.train(splits, WIDTHS, LEARNING, folder=tmp_path, progress=kill)
     other = dataclasses.replace(LEARNING, seed=7)
     with pytest.raises(UserError, match=r"learning\.seed = 0, not 7"):
-        alternate.train(replays, CYCLE, WIDTHS, other, folder=tmp_path)
-    swapped = Splits(replays.validation, replays.train)
-    with pytest.raises(UserError, match=r"replay\.train"):
-        alternate.train(swapped, CYCLE, WIDTHS, LEARNING, folder=tmp_path)
+        alternate.train(splits, WIDTHS, other, folder=tmp_path)
+    swapped = Splits(splits.validation, splits.train)
+    with pytest.raises(UserError, match=r"simulator\.train"):
+        alternate.train(swapped, WIDTHS, LEARNING, folder=tmp_path)
 
 
 def test_the_fixed_size_is_the_nearest_compiled_one() -> None:
-    assert [alternate.nearest_size(CYCLE, size) for size in (0, 3, 5, 60)] == [0, 2, 3, 4]
+    assert [alternate.nearest_size(CYCLE, size) for size in (0, 3, 5, 60)] == [0, 2, 4, 8]
