@@ -38,7 +38,7 @@ from ltd_jax.replay import optimum, simulate
 
 @dataclasses.dataclass(frozen=True)
 class Config(StudyFlags):
-    """What is compared."""
+    """Tables, ways of learning and rewards to compare."""
 
     json: Path = Path("compare_learning.json")
     results: tyro.conf.Suppress[Path | None] = None  # --json says where

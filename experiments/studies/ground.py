@@ -1,4 +1,4 @@
-"""What the studies of learning stand on: recorded texts under a latency table, and trainings.
+"""The ground of all studies of learning: recorded texts under a latency table, and trainings.
 
 One folder feeds all studies: traces and this device's table are recorded once, and every training
 in the paper's order is kept under FOLDER/studies/TABLE/REWARD-SETTINGS/seed-N, so that a study
