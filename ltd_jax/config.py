@@ -472,7 +472,7 @@ class PairConfig:
     draft: AnyDraftConfig
     cycle: CycleConfig
     sampling: SamplingConfig = GREEDY
-    devices: int = 1  # that weights and caches are split over (models/split.py)
+    devices: int = 1  # that weights and caches are split over (models/sharding.py)
 
     def __post_init__(self) -> None:
         if len(self.target.feature_layers) != self.draft.feature_count:

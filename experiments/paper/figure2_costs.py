@@ -24,7 +24,7 @@ from ltd_jax.replay.profile import ProfileConfig
 
 @dataclasses.dataclass(frozen=True)
 class Config(ResultFlags):
-    """What to measure."""
+    """Settings of the measurement."""
 
     widths: PolicyConfig = EMBEDDED_POLICY  # of the policies whose decisions are timed
     profiling: ProfileConfig = ProfileConfig()

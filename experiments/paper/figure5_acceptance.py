@@ -23,7 +23,7 @@ from ltd_jax.text import Split
 
 @dataclasses.dataclass(frozen=True)
 class Config(ResultFlags):
-    """What to record."""
+    """Questions to record."""
 
     split: Split = "test"
 

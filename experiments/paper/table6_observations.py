@@ -38,7 +38,7 @@ NAME = "table6_observations"
 
 @dataclasses.dataclass(frozen=True)
 class Config(StudyFlags):
-    """What the policies see, and how they learn."""
+    """Observations to compare, and the way of learning."""
 
     seen: tuple[str, ...] = tuple(SEEN)
     learning: LearningConfig = COMPARED_LEARNING

@@ -38,7 +38,7 @@ from ltd_jax.replay import optimum, simulate
 
 @dataclasses.dataclass(frozen=True)
 class Config(StudyFlags):
-    """What is compared."""
+    """Tables, ways of learning and rewards to compare."""
 
     json: Path = Path("compare_learning.json")
     results: tyro.conf.Suppress[Path | None] = None  # --json says where
@@ -75,7 +75,7 @@ def learn(
 ) -> tuple[Row, Row]:
     """The row of one way of learning under the table of that name, and the plot's line."""
     trained = seeds.train(ground, learning, study.config.seeds, study.progress)
-    validation = plots.best_so_far(trained.rates) / ground.best.tokens_per_second
+    validation = plots.best_so_far(list(trained.rates)) / ground.best.tokens_per_second
     way = {"latency": name, "learning": learning.algorithm, "reward": learning.reward}
     curve = {"seconds": trained.times.tolist(), "validation": validation.tolist()}
     return way | score(ground, trained), way | curve

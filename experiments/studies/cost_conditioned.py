@@ -35,7 +35,7 @@ COPIES = 2  # of every text, each under a table of its own
 
 
 def costs_of(table: LatencyTable) -> np.ndarray:
-    """What the policies see of a table, at the mean of its contexts: f32 [COST_COUNT] in [0, 1).
+    """A table as the policies see it, at the mean of its contexts: f32 [COST_COUNT] in [0, 1).
 
     In plain steps: the smallest cycle, a further level, the lower and the upper half of the sizes,
     a decision of each policy; x is seen as x / (1 + x), so that no network input saturates.
@@ -56,7 +56,7 @@ def costs_of(table: LatencyTable) -> np.ndarray:
 
 
 def with_costs(cost: jax.Array, observation: jax.Array) -> jax.Array:
-    """What the networks read: the costs [..., COST_COUNT], then the observation [..., O]."""
+    """The networks' input: the costs [..., COST_COUNT], then the observation [..., O]."""
     return jnp.concatenate([cost, observation], axis=-1)
 
 
@@ -131,5 +131,5 @@ def train(
         reward=learning.reward,
         validate_every=learning.validate_every,
     )
-    data = Splits(*(observe(simulator, tables, widths) for simulator in splits))
-    return side_by_side(algorithm, data, throughput=1.0, seeds=seeds)
+    data, validation = (observe(simulator, tables, widths) for simulator in splits)
+    return side_by_side(algorithm, data, validation, throughput=1.0, seeds=seeds)

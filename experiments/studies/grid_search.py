@@ -93,7 +93,7 @@ def check_live(
 
 
 def agreement(checked: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """How far replay and live are apart on what was checked.
+    """The difference of replay and live decoding on what was checked.
 
     `lost`: what live decoding loses by taking the replay's best instead of the live best, a share;
     `worst`: the largest relative difference of a setting's tokens per second.

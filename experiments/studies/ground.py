@@ -1,4 +1,4 @@
-"""What the studies of learning stand on: recorded texts under a latency table, and trainings.
+"""The ground of all studies of learning: recorded texts under a latency table, and trainings.
 
 One folder feeds all studies: traces and this device's table are recorded once, and every training
 in the paper's order is kept under FOLDER/studies/TABLE/REWARD-SETTINGS/seed-N, so that a study
@@ -75,7 +75,10 @@ def ground(
         workflow.load_or_record(pair, stages, split, with_hidden=with_hidden, progress=progress)
         for split in SPLITS
     ]
-    table = workflow.load_or_profile(pair, stages, latency, progress=progress)
+    if latency is None:
+        table = workflow.load_or_profile(pair, stages, progress=progress)
+    else:  # beside the folder's own
+        table = latencies.fit(latencies.find(latency), pair.config.cycle)
     train, validation, test = (simulate.build(trace, table, pair.config.cycle) for trace in traces)
     return Ground(
         train=train,

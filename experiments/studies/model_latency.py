@@ -16,8 +16,8 @@ import tyro
 
 from experiments.report import paper
 from ltd_jax import flags, presets
-from ltd_jax.config import CycleConfig, PolicyConfig
-from ltd_jax.files import ASSETS
+from ltd_jax.config import CycleConfig, DraftConfig, PolicyConfig
+from ltd_jax.files import ASSETS, UserError
 from ltd_jax.models.hf import inspect
 from ltd_jax.presets import PAPER_CYCLE
 from ltd_jax.replay import latency as latencies
@@ -91,6 +91,8 @@ class Config:
 def main() -> None:
     config = tyro.cli(Config)
     pair, _ = inspect.read_pair_config(config.target, config.draft, config.cycle, None, None)
+    if not isinstance(pair.draft, DraftConfig):
+        raise UserError("Costs can be modelled for EAGLE-3 drafts only; `draft` is another one.")
     device, name = roofline.ACCELERATORS[config.device], config.target.name
     table = roofline.table(device, pair.target, pair.draft, config.cycle, config.widths, name)
     latencies.save(table, config.out)

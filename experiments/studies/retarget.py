@@ -44,6 +44,28 @@ class Config(StudyFlags):
     learning: LearningConfig = QUICK_LEARNING
 
 
+def cell(
+    made: str,
+    made_for: str,
+    run_on: str,
+    target: Ground,
+    policies: Sequence[Policy],
+    seconds: float | None,
+) -> Row:
+    """All seeds' policies under one table: ratio over its best constant, with low and high.
+
+    Args:
+      made: "policies", "constant" or "observing".
+      made_for: a table's name; of "observing" the table that it did not see.
+      run_on: the name of `target`'s table.
+      seconds: of training, mean over seeds.
+    """
+    best = scores.best_rate(target)
+    ratios = [scores.of_policy(target, policy).tokens_per_second / best for policy in policies]
+    names = {"made": made, "made_for": made_for, "run_on": run_on}
+    return names | scores.interval("ratio", ratios, "") | {"seconds": seconds}
+
+
 def move_policies(study: Study[Config], by_table: Mapping[str, Ground], made_for: str) -> list[Row]:
     """Policies of one table under every table; under their own they are the retrained ones."""
     config, ground = study.config, by_table[made_for]
@@ -54,7 +76,7 @@ def move_policies(study: Study[Config], by_table: Mapping[str, Ground], made_for
     ]
 
 
-def move_constant(by_table: Mapping[str, Ground], made_for: str) -> list[Row]:
+def move_constant(study: Study[Config], by_table: Mapping[str, Ground], made_for: str) -> list[Row]:
     """The best constant setting of one table under every table."""
     policies = [by_table[made_for].best.policy]
     return [
@@ -78,26 +100,22 @@ def condition_on_costs(
     return [cell("observing", unseen, unseen, target, policies, trained.seconds)]
 
 
-def cell(
-    made: str,
-    made_for: str,
-    run_on: str,
-    target: Ground,
-    policies: Sequence[Policy],
-    seconds: float | None,
-) -> Row:
-    """All seeds' policies under one table: ratio over its best constant, with low and high.
+KINDS = {"policies": move_policies, "constant": move_constant, "observing": condition_on_costs}
 
-    Args:
-      made: "policies", "constant" or "observing".
-      made_for: a table's name; of "observing" the table that it did not see.
-      run_on: the name of `target`'s table.
-      seconds: of training, mean over seeds.
-    """
-    best = scores.best_rate(target)
-    ratios = [scores.of_policy(target, policy).tokens_per_second / best for policy in policies]
-    names = {"made": made, "made_for": made_for, "run_on": run_on}
-    return names | scores.interval("ratio", ratios, "") | {"seconds": seconds}
+
+def rows(study: Study[Config]) -> list[Row]:
+    """All cells; those that a stopped command left are not made again."""
+    by_table = {HERE: study.ground, **grounds.under_tables(study.ground, study.config.tables)}
+    store, cells = study.open_store(NAME), list[Row]()
+    fingerprints = [ground.origin["latency"] for ground in by_table.values()]
+    for kind, make in KINDS.items():
+        if kind == "observing" and not study.config.observing:
+            continue
+        for place, name in enumerate(by_table, 1):
+            entry = f"{kind} {name} {fingerprints}"
+            cells += store.value(entry, partial(make, study, by_table, name))
+            study.progress(kind, place / len(by_table))
+    return cells
 
 
 def show(cells: Sequence[Row]) -> Table:
@@ -121,21 +139,6 @@ def draw(cells: Sequence[Row]) -> Figure:
         labels.append("observing, unseen")
     title = "Throughput over the best constant"
     return plots.matrix(np.asarray(matrix), labels, names, title, "run under", "trained for")
-
-
-def rows(study: Study[Config]) -> list[Row]:
-    """All cells; those that a stopped command left are not trained again."""
-    by_table = {HERE: study.ground, **grounds.under_tables(study.ground, study.config.tables)}
-    store, cells = study.open_store(NAME), list[Row]()
-    tables = [ground.origin["latency"] for ground in by_table.values()]
-    kinds = [("policies", move_policies)]
-    kinds += [("observing", condition_on_costs)] if study.config.observing else []
-    for place, name in enumerate(by_table, 1):
-        cells += move_constant(by_table, name)
-        for kind, make in kinds:
-            cells += store.value(f"{kind} {name} {tables}", partial(make, study, by_table, name))
-        study.progress("latency tables", place / len(by_table))
-    return cells
 
 
 def main() -> None:

@@ -18,7 +18,8 @@ from experiments.studies.ground import Ground
 from ltd_jax import workflow
 from ltd_jax.config import LearningConfig
 from ltd_jax.learning import alternate, environment, exact, joint, loop
-from ltd_jax.learning.loop import Algorithm, BothPolicies, Splits
+from ltd_jax.learning.environment import Observations
+from ltd_jax.learning.loop import Algorithm, BothPolicies
 from ltd_jax.policies.networks import Learned
 from ltd_jax.replay import optimum
 from ltd_jax.workflow import Progress
@@ -43,23 +44,27 @@ def train(
     if learning.algorithm == "alternate":
         return _one_by_one(ground, learning, seeds, progress)
     make = joint.algorithm if learning.algorithm == "joint" else exact.algorithm
-    observe = partial(environment.observe_all, seen=ground.widths.observation)
-    best = optimum.best_constant(ground.train)
-    data = Splits(*map(observe, ground.splits))
-    return side_by_side(make(ground.widths, learning), data, best.tokens_per_second, seeds)
+    data, validation = (
+        environment.observe_all(simulator, ground.widths.observation) for simulator in ground.splits
+    )
+    rate = optimum.best_constant(ground.train).tokens_per_second
+    return side_by_side(make(ground.widths, learning), data, validation, rate, seeds)
 
 
 def side_by_side(
-    algorithm: BothPolicies, data: Splits, throughput: float, seeds: int
+    algorithm: BothPolicies,
+    data: Observations,
+    validation: Observations,
+    throughput: float,
+    seeds: int,
 ) -> TrainedSeeds:
     """Trains with as many seeds by an algorithm that teaches both policies.
 
     Args:
-      data: what it learns on and is validated on, `Observations` of both.
       throughput: tokens per second to start the running throughput from.
     """
     keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
-    arguments = (keys, jnp.float32(throughput), *data)
+    arguments = (keys, jnp.float32(throughput), data, validation)
     began = time.monotonic()
     leaves, structure = jax.tree.flatten(jax.eval_shape(lambda: arguments))
     program = _compile(algorithm, tuple(leaves), structure)

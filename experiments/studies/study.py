@@ -1,4 +1,4 @@
-"""What the studies of learning share: their flags, their course, where results go."""
+"""Common to all studies of learning: their flags, their course, where results go."""
 
 import dataclasses
 import time

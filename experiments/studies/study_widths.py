@@ -61,7 +61,7 @@ class Config(StudyFlags):
 
 
 def stand(config: Config, progress: Progress) -> list[Ground]:
-    """What every width stands on."""
+    """The ground of every width, measured in turns."""
     cycles = [
         dataclasses.replace(config.shapes, beam_width=width).of(config.preset.cycle)
         for width in config.beam_widths
@@ -123,7 +123,7 @@ def train_all(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cycles:
-    """What each width's policies do at every position, numpy [P, widths]."""
+    """The cycles that each width's policies choose at every position, numpy [P, widths]."""
 
     committed: np.ndarray
     seconds: np.ndarray

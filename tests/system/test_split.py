@@ -13,18 +13,19 @@ from ltd_jax.config import PairConfig
 from ltd_jax.files import UserError
 from ltd_jax.models import pair as pairs
 from ltd_jax.models import sharding
+from ltd_jax.presets import EMBEDDED_CYCLE
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import collections, logging, math, re, sys
 from pathlib import Path
 import jax, jax.numpy as jnp, numpy as np
-from experiments.proofs import random_pairs
-from ltd_jax.config import GriffinConfig, PolicyConfig, SamplingConfig
 from ltd_jax.cycle import step
-from ltd_jax.decoding import generate
 from ltd_jax.models import pair as pairs
+from ltd_jax.decoding import generate
 from ltd_jax.models.hf import inspect, weights
+from ltd_jax.config import GriffinConfig, PolicyConfig, SamplingConfig
+from experiments.proofs import random_pairs
 from ltd_jax.policies import networks
 from ltd_jax.policies.policy import Constant
 from ltd_jax.replay import record
@@ -37,7 +38,7 @@ cycle, prompts = drawn.config.cycle, random_pairs.prompts(family, 3)
 weights.save_target(folder / "target", drawn.config.target, drawn.model.target, "float32")
 weights.save_draft(folder / "draft", drawn.config.draft, drawn.model.draft, "float32")
 tiny_pair.tokenizer().save(str(folder / "target" / "tokenizer.json"))
-constant = Constant(3, 10)
+policy = Constant(levels=3, size=10)
 
 compiled = collections.Counter()
 class Compilations(logging.Handler):
@@ -47,28 +48,28 @@ class Compilations(logging.Handler):
 logging.getLogger("jax").addHandler(Compilations())
 logging.getLogger("jax").propagate = False
 
-def text(steps):
-    return [token for step in steps for token in step.tokens]
+def tokens_of(steps):
+    return [token for one in steps for token in one.tokens]
 
 def decode(pair):
-    plain = [text(generate.generate_plain(pair, one, 40)) for one in prompts]
-    steps = [list(generate.generate(pair, constant, one, 40)) for one in prompts]
-    return plain, [text(one) for one in steps], [one for of_text in steps for one in of_text]
+    plain = [tokens_of(generate.generate_plain(pair, prompt_T, 40)) for prompt_T in prompts]
+    steps = [list(generate.generate(pair, policy, prompt_T, 40)) for prompt_T in prompts]
+    return plain, [tokens_of(text) for text in steps], steps
 
 def load(devices):
-    layers = drawn.config.target.feature_layers or None  # Griffin's draft says so itself
+    seen = drawn.config.target.feature_layers or None  # Griffin's draft says so itself
     folders = folder / "target", folder / "draft"
-    return pairs.load(*folders, cycle=cycle, feature_layers=layers, devices=devices)
+    return pairs.load(*folders, cycle=cycle, feature_layers=seen, devices=devices)
 
 one, many = load(1), load(devices)
 alone, _, _ = decode(one)
 jax.config.update("jax_log_compiles", True)
 plain, speculative, steps = decode(many)
-timer = CycleTimer(many, constant, 30, cycle.cycles_per_call)
+timer = CycleTimer(many, policy, 30, cycle.cycles_per_call)
 assert timer.plain_seconds() > 0 and timer.cycle_seconds() > 0
 jax.config.update("jax_log_compiles", False)
 assert plain == alone and speculative == plain, (alone, plain, speculative)
-accepted = sum(one.accepted for one in steps)
+accepted = sum(one.accepted for text in steps for one in text)
 assert accepted > 10, accepted
 loops = {name: compiled[name] for name in ("run_plain", "run_cycles", "prefill_chunk")}
 assert set(loops.values()) == {1}, loops
@@ -80,7 +81,7 @@ assert len(cache.sharding.device_set) == devices
 assert part[0] == kv_heads // math.gcd(kv_heads, devices), part
 assert many.device.endswith(f"split over {devices}") and many.device != one.device
 layer = many.model.target.layers[0]
-query, gate = layer.qkv[0], layer.gate_up[0]
+query = layer.qkv[0]
 assert query.addressable_shards[0].data.size * devices == query.size
 
 held = lambda tree: sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
@@ -92,25 +93,23 @@ assert memory.target == held(many.model.target), memory
 assert memory.draft == held(student), memory
 assert memory.caches == held((timer.state.target_cache, timer.state.draft_cache)), memory
 
-policy, stops, left = many.put((constant.traced(), many.stops, jnp.int32(9)))
-lowered = step.run_cycles.lower(many.model, policy, stops, timer.state, left)
+traced, stops, left = many.put((policy.traced(), many.stops, jnp.int32(9)))
+lowered = step.run_cycles.lower(many.model, traced, stops, timer.state, left)
 moved = re.findall(r"= \\w+\\[([\\d,]+)\\]\\S* all-gather", lowered.compile().as_text())
 largest = max(np.prod([int(size) for size in shape.split(",")]) for shape in moved)
-assert largest < min(cache.size, gate.size), (largest, cache.size)  # only rows of a pass
+whole = min(cache.size, layer.gate_up[0].size)
+assert largest < whole, (largest, whole)  # only rows of a pass
 
 widths = PolicyConfig((8,), (8,), (8,), (8,))
 learned = networks.init(jax.random.key(0), cycle, widths)
 drawing = SamplingConfig(temperature=1.0, repetition_penalty=1.2)
-warm, split = one.sampled(drawing, 3), many.sampled(drawing, 3)
-texts = [text(generate.generate_plain(pair, prompts[0], 30)) for pair in (warm, split)]
-texts.append(text(generate.generate(split, learned, prompts[0], 30)))
+texts = []
+for pair in (one.sampled(drawing, 3), many.sampled(drawing, 3)):
+    texts.append(tokens_of(generate.generate_plain(pair, prompts[0], 30)))
+texts.append(tokens_of(generate.generate(many.sampled(drawing, 3), learned, prompts[0], 30)))
 assert texts[0] == texts[1] == texts[2], texts
 
-asked = [record.Prompt(prompt_T, 0) for prompt_T in prompts]
-traces = [
-    record.record(pair, asked, 20, record.provenance_of(pair, asked, 20, tasks=("a",)))
-    for pair in (one, many)
-]
+traces = [record.record(pair, prompts, 20) for pair in (one, many)]
 np.testing.assert_array_equal(traces[0].token, traces[1].token)
 np.testing.assert_allclose(traces[0].log_prob, traces[1].log_prob, atol=1e-4)
 print("same")
@@ -139,7 +138,7 @@ def test_split_pairs_decode_as_whole_ones(family, devices, tmp_path):
 )
 def test_devices_that_there_are_not(devices, words):
     with pytest.raises(UserError, match=f"`devices` {words}"):
-        pairs.load(devices=devices)
+        pairs.load(cycle=EMBEDDED_CYCLE, devices=devices)
 
 
 def test_what_the_devices_do_not_divide_is_said():

@@ -81,7 +81,7 @@ def estimate_memory(pair: PairConfig, dtype: jnp.dtype, devices: int = 1) -> Mem
 
 
 def device_bytes() -> int | None:
-    """Memory of the first device; of a processor the machine's."""
+    """Memory of the first device; of a CPU the machine's."""
     device = jax.devices()[0]
     if device.platform == "cpu":
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -254,8 +254,9 @@ def load_draft(
     loader = Loader(files, dtype, sharding.mesh_of(devices, target.kv_head_count))
     table = draft_table(config, with_embedding=True)
     if "embed_tokens.weight" in files or embedding.shape != table.embedding.shape:
-        own = loader.read(table.embedding)
-        embedding = embedding if _is_equal(own, embedding) else own
+        draft_embedding = loader.read(table.embedding)
+        if not _is_equal(draft_embedding, embedding):
+            embedding = draft_embedding
     params = loader.read(table.replace(embedding=NOT_STORED)).replace(embedding=embedding)
     if isinstance(config, GriffinConfig):
         params, token = params.replace(head=head), np.arange(config.vocab_size, dtype=np.int32)
@@ -310,8 +311,8 @@ def _with_stored_head_dim(settings: DraftSettings, files: TensorFolder) -> Draft
         return settings
     if head_dim * config.head_count != rows:
         raise UserError(
-            f"{files.folder}: {QUERY} has {rows} rows, which are no whole number for each of "
-            f"{config.head_count} heads."
+            f"{files.folder}: {QUERY} has {rows} rows, which {config.head_count} heads cannot "
+            "share evenly."
         )
     remark = f"The draft's head_dim is {head_dim}, from its weights: config.json says another one."
     return dataclasses.replace(
@@ -391,7 +392,7 @@ class Loader:
             )
 
     def sharding(self, tensor: Stored | None = None) -> NamedSharding | None:
-        """Where a tensor lies; without one, where all devices have a copy. None = one device."""
+        """The sharding of a tensor; without one, of a copy on every device. None = one device."""
         if self.mesh is None or tensor is None:
             return None if self.mesh is None else sharding.sharding(self.mesh)
         return sharding.sharding(self.mesh, tensor.axis, tensor.part_count)
