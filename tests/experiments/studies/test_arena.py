@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.paper import figure5_acceptance, figure7_domains, table1_greedy, table5_sampling
+from experiments.paper import table1_greedy, table5_sampling
 from experiments.report import tables
-from experiments.studies import grid_search, leaderboard
+from experiments.studies import leaderboard
 from ltd_jax import files
 from ltd_jax.baselines import classifiers
 from ltd_jax.config import PolicyConfig, SamplingConfig, describe_sampling
@@ -17,10 +17,8 @@ from ltd_jax.files import UserError
 from ltd_jax.models import pair as pairs
 from ltd_jax.policies import networks, saved
 from ltd_jax.replay import latency
-from tests.experiments import study_folder
 from tests.models import folders
 from tests.replay import synthetic
-from tests.system import tiny_pair
 from tests.system.tiny_pair import CYCLE
 
 WIDTHS = PolicyConfig((4,), (4,), (4,), (4,))
@@ -65,36 +63,13 @@ def save_policy(folder, action, origin):
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("asked")
-    (folder / "mine.jsonl").write_text(tiny_pair.QUESTION + "\n")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def out(tmp_path_factory):
     return tmp_path_factory.mktemp("arena")
 
 
-@pytest.fixture
-def run(whole, asked, monkeypatch, capsys):
-    """Runs an experiment; returns what it wrote and said."""
-
-    def call(module, out, *arguments):
-        pair = ("--target", whole / "target", "--draft", whole / "draft")
-        where = ("--out", out, "--questions", asked, "--new-tokens", 12, "--dtype", "float32")
-        study_folder.run(module, monkeypatch, *map(str, (*pair, *where, *arguments)))
-        name = module.__name__.split(".")[-1]
-        found = json.loads((out / "results" / f"{name}.json").read_text())
-        assert found["experiment"] == name and found["schema"] == 1
-        return found, capsys.readouterr().out
-
-    return call
-
-
-def test_the_leaderboard_and_table_1_share_one_decoding(run, trained, out):
+def test_the_leaderboard_and_table_1_share_one_decoding(run_tiny, trained, out):
     arguments = ("--trained", trained, "--splits", "all", "all", "--methods", *METHODS, *QUICK)
-    found, said = run(leaderboard, out, *arguments, "--temperatures", 0)
+    found, said = run_tiny(leaderboard, out, *arguments, "--temperatures", 0)
     assert all(set(row) == ROW for row in found["rows"])
     names = {row["method"] for row in found["rows"]}
     tuned = {f"{name} tuned" for name in METHODS}
@@ -115,7 +90,7 @@ def test_the_leaderboard_and_table_1_share_one_decoding(run, trained, out):
     assert tables.leaderboard("without a paper's table", found["rows"], 0, ())
     runs = out / "temperature-0" / "runs.jsonl"
     decoded = runs.stat().st_mtime_ns
-    again, said = run(table1_greedy, out, *arguments)
+    again, said = run_tiny(table1_greedy, out, *arguments)
     assert runs.stat().st_mtime_ns == decoded
     assert {row["method"] for row in again["rows"]} == names
     paper = [row for row in again["paper"] if row["method"] == "ltd"]
@@ -126,10 +101,10 @@ def test_the_leaderboard_and_table_1_share_one_decoding(run, trained, out):
     assert (out / "results" / "table1_greedy.png").stat().st_size > 1000
 
 
-def test_table_5_measures_and_decodes_at_temperature_1(run, trained, out):
+def test_table_5_measures_and_decodes_at_temperature_1(run_tiny, trained, out):
     arguments = ("--trained", trained, "--splits", "all", "all", "--methods", "ddd")
     arguments += ("--sampled", trained / "sampled")
-    found, _ = run(table5_sampling, out, *arguments, *QUICK)
+    found, _ = run_tiny(table5_sampling, out, *arguments, *QUICK)
     assert {row["temperature"] for row in found["rows"]} == {1.0}
     entries = {entry.pop("method"): entry for entry in found["entries"]["1"]}
     assert entries["ltd of sampled texts"] == entries["ltd"]  # but for what they learned
@@ -142,44 +117,17 @@ def test_table_5_measures_and_decodes_at_temperature_1(run, trained, out):
     assert paper == [3.01, 3.62]
 
 
-def test_policies_of_sampled_texts_must_have_learned_from_such(run, trained, out):
+def test_policies_of_sampled_texts_must_have_learned_from_such(run_tiny, trained, out):
     arguments = ("--trained", trained, "--splits", "all", "all", *QUICK, "--sampled")
     with pytest.raises(UserError, match="`sampled` needs a temperature above 0"):
-        run(leaderboard, out, *arguments, trained / "sampled", "--temperatures", 0)
+        run_tiny(leaderboard, out, *arguments, trained / "sampled", "--temperatures", 0)
     with pytest.raises(UserError, match="did not learn from texts .*`temperature` 1 and"):
-        run(table5_sampling, out, *arguments, trained)
+        run_tiny(table5_sampling, out, *arguments, trained)
 
 
-def test_unknown_methods_and_missing_classifiers_get_one_sentence(run, trained, out):
+def test_unknown_methods_and_missing_classifiers_get_one_sentence(run_tiny, trained, out):
     arguments = ("--trained", trained, "--splits", "all", "all", "--methods")
     with pytest.raises(UserError, match="no compared method 'best'; choose ddd, svip"):
-        run(leaderboard, out, *arguments, "best")
+        run_tiny(leaderboard, out, *arguments, "best")
     with pytest.raises(UserError, match="no classifier for c2t"):
-        run(leaderboard, out, *arguments, "c2t")
-
-
-def test_grid_search_checks_the_best_live(run, trained, tmp_path):
-    (tmp_path / "latency.json").write_bytes((trained / "latency.json").read_bytes())
-    flags = ("--split", "all", "--few", 2, *tiny_pair.FLAGS)
-    found, said = run(grid_search, tmp_path, *flags)
-    rates = [row["predicted_tokens_per_second"] for row in found["rows"]]
-    assert len(rates) == 4 and rates == sorted(rates, reverse=True)
-    assert len(found["checked"]) == 2
-    assert 0 <= found["agreement"]["lost"] < 1
-    assert "the best 2 of 4 constant settings" in said
-    with pytest.raises(UserError, match="`nodes` 5 is not one of"):
-        run(grid_search, tmp_path, *flags, "--nodes", 5)
-
-
-def test_acceptance_and_domains(run, trained, tmp_path):
-    found, _ = run(figure5_acceptance, tmp_path, "--split", "all", *tiny_pair.FLAGS)
-    assert [(row["levels"], row["size"]) for row in found["rows"]] == [
-        (1, 0),
-        (1, 2),
-        (2, 0),
-        (2, 2),
-    ]
-    assert all(row["committed"] >= 1 for row in found["rows"])
-    found, said = run(figure7_domains, trained, "--split", "all")
-    assert [row["domain"] for row in found["rows"]] == ["a"]
-    assert found["rows"][0]["ltd_over_eagle3"] > 0 and "of 1 domains" in said
+        run_tiny(leaderboard, out, *arguments, "c2t")
