@@ -16,8 +16,6 @@ Trained ones are one safetensors file, right for one pair on any device:
 """
 
 import dataclasses
-import hashlib
-import json
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,20 +23,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax import struct, traverse_util
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from flax import struct
 
 from ltd_jax.baselines.rules import FixedSize, require, scale_levels, vary_with_size
 from ltd_jax.config import CycleConfig
-from ltd_jax.files import Identity, UserError, hashable_fields, replacing, require_same
+from ltd_jax.files import Identity, UserError, hashable_fields, require_same
+from ltd_jax.policies import saved
 from ltd_jax.policies.networks import layers_of, output
 from ltd_jax.policies.policy import NO_NODE, LevelView, Policy, TreeView
 from ltd_jax.presets import eagle3_default
 
 LEVEL_SCALE = 10.0  # levels enter as level / 10 (LTD)
-SCHEMA = "1"
-AGAIN = "train them again"
 
 
 class Perceptron(nn.Module):
@@ -290,18 +285,8 @@ def save(classifiers: Classifiers, path: Path | str) -> None:
       UserError: the file cannot be written.
     """
     networks = {name: variables["params"] for name, variables in classifiers.networks.items()}
-    flat = traverse_util.flatten_dict(jax.device_get(networks), sep=".") | {
-        "power": classifiers.power
-    }
-    arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in flat.items()}
-    metadata = {
-        "schema": SCHEMA,
-        "digest": _digest(arrays),
-        "cycle": json.dumps(dataclasses.asdict(classifiers.cycle)),
-        "provenance": json.dumps(classifiers.provenance),
-    }
-    with replacing(Path(path)) as temporary:
-        save_file(arrays, temporary, metadata=metadata)
+    facts = {"cycle": classifiers.cycle, "provenance": classifiers.provenance}
+    saved.write_tensors(Path(path), networks | {"power": classifiers.power}, facts)
 
 
 def load(path: Path | str) -> Classifiers:
@@ -311,26 +296,10 @@ def load(path: Path | str) -> Classifiers:
       UserError: it is missing, damaged, no such file or of another version.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"There is no file of classifiers {path}; check the path, or {AGAIN}.")
-    try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} holds no classifiers or is damaged ({error}); {AGAIN}.") from error
-    if metadata.get("schema") != SCHEMA or "power" not in arrays:
-        raise UserError(f"{path} holds no classifiers that this version reads; {AGAIN}.")
-    if metadata.get("digest") != _digest(arrays):
-        raise UserError(f"{path} is damaged: its weights are not what was saved; {AGAIN}.")
-    power_D = arrays.pop("power")
-    flat = {tuple(name.split(".")): jnp.asarray(array) for name, array in arrays.items()}
-    networks = traverse_util.unflatten_dict(flat)
-    try:
-        cycle = CycleConfig(**json.loads(metadata["cycle"]))
-        provenance = dict(json.loads(metadata["provenance"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is of another version ({error}); {AGAIN}.") from error
+    networks, facts = saved.read_tensors(path, "file of classifiers")
+    with saved.another_version(path):
+        power_D = np.asarray(networks.pop("power"))
+        cycle, provenance = CycleConfig(**facts["cycle"]), dict(facts["provenance"])
     variables = {name: {"params": params} for name, params in networks.items()}
     return Classifiers(variables, power_D, cycle, provenance, path)
 
@@ -345,12 +314,4 @@ def check(classifiers: Classifiers, here: Identity) -> None:
     shapes = {"beam_width": cycle.beam_width, "max_levels": cycle.max_levels}
     there = Identity(pair=classifiers.provenance.get("fingerprint"), cycle=hashable_fields(shapes))
     what = f"The classifiers in {classifiers.path} were trained for"
-    require_same(what, there, here, remedy=AGAIN)
-
-
-def _digest(arrays: dict[str, np.ndarray]) -> str:
-    """12 hex digits over all arrays."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(f"{name}{arrays[name].shape}".encode() + arrays[name].tobytes())
-    return digest.hexdigest()[:12]
+    require_same(what, there, here, remedy=saved.AGAIN)

@@ -269,7 +269,7 @@ def test_a_file_that_is_none_gets_one_sentence(path, tmp_path):
     content = path.read_bytes()
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match="holds no classifiers or is damaged"):
+    with pytest.raises(UserError, match="is no file of classifiers or is damaged"):
         classifiers.load(broken)
     broken.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(UserError, match="is damaged: its weights are not what was saved"):
