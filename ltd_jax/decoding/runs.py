@@ -59,15 +59,12 @@ def load_or_decode(
     head = _head(pair, methods, prompts, new_tokens)
     kept = _load(path, head, [method.name for method in methods])
     done_prompts = frozenset(run.prompt for run in kept)
-
-    def keep(batch: list[Run]) -> None:
-        kept.extend(batch)
+    for batch in benchmark.interleaved(pair, methods, prompts, new_tokens, skip=done_prompts):
+        kept += batch
         rows = [json.dumps(row) for row in (head, *map(dataclasses.asdict, kept))]
         with replacing(path) as temporary:
             temporary.write_text("\n".join(rows) + "\n")
         progress(len({run.prompt for run in kept}) / len(prompts))
-
-    benchmark.interleaved(pair, methods, prompts, new_tokens, skip=done_prompts, done=keep)
     return kept
 
 
