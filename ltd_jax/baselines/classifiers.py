@@ -31,7 +31,6 @@ from ltd_jax.files import Identity, UserError, hashable_fields, require_same
 from ltd_jax.policies import saved
 from ltd_jax.policies.networks import layers_of, output
 from ltd_jax.policies.policy import NO_NODE, LevelView, Policy, TreeView
-from ltd_jax.presets import eagle3_default
 
 LEVEL_SCALE = 10.0  # levels enter as level / 10 (LTD)
 
@@ -100,12 +99,6 @@ class Disco(FixedSize):
     network: Any  # Linen variables of a `Perceptron` over `disco_features`
     threshold: jax.Array | float = 0.5  # least chance to go on
 
-    @classmethod
-    def published(cls, config: CycleConfig, network: Any) -> Self:
-        """Of LTD's comparison."""
-        size = eagle3_default(config).size
-        return cls(network=network, most_levels=config.max_levels, size=size)
-
     def grid(self, config: CycleConfig) -> list[Self]:
         """Thresholds."""
         return vary_with_size(self, "threshold", (0.2, 0.35, 0.5, 0.65, 0.8), config)
@@ -147,14 +140,9 @@ class SpecDecPP(FixedSize):
     any_row: jax.Array | bool = False
 
     @classmethod
-    def published(cls, config: CycleConfig, network: Any) -> Self:
+    def published(cls, config: CycleConfig, **settings: Any) -> Self:
         """The paper's threshold and levels, with LTD's network."""
-        return cls(
-            network=network,
-            least_levels=scale_levels(2, config),
-            most_levels=config.max_levels,
-            size=eagle3_default(config).size,
-        )
+        return super().published(config, least_levels=scale_levels(2, config), **settings)
 
     def grid(self, config: CycleConfig) -> list[Self]:
         """Thresholds."""

@@ -206,7 +206,7 @@ def test_networks_are_what_the_docstrings_say():
 
 @pytest.mark.parametrize("kind", [Disco, SpecDecPP, C2T])
 def test_defaults_are_the_published_settings_for_the_papers_cycle(kind):
-    assert kind(network={}) == kind.published(PAPER_CYCLE, {})
+    assert kind(network={}) == kind.published(PAPER_CYCLE, network={})
 
 
 def test_a_classifier_of_another_cycle_is_refused():
