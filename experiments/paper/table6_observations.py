@@ -18,7 +18,7 @@ from experiments.studies.scores import Row
 from experiments.studies.study import StudyFlags
 from ltd_jax import flags
 from ltd_jax.config import LearningConfig, ObservationConfig
-from ltd_jax.presets import COMPARED_LEARNING, SORTED
+from ltd_jax.presets import QUICK_LEARNING, SORTED
 from ltd_jax.workflow import Progress
 
 SEEN = {
@@ -43,7 +43,7 @@ class Config(StudyFlags):
     """What the policies see, and how they learn."""
 
     seen: tuple[str, ...] = tuple(SEEN)
-    learning: LearningConfig = COMPARED_LEARNING
+    learning: LearningConfig = QUICK_LEARNING
 
 
 def variants(ground: Ground, config: Config) -> dict[str, ObservationConfig]:

@@ -20,8 +20,8 @@ def shipped() -> dict[str, LatencyTable]:
     modelled = {
         f"{name}-llama-3.1-8b-modelled": roofline.table(
             roofline.ACCELERATORS[name],
-            presets.TARGETS[LLAMA],
-            presets.eagle3_draft(presets.TARGETS[LLAMA]),
+            presets.LLAMA_3_1_8B,
+            presets.eagle3_draft(presets.LLAMA_3_1_8B),
             presets.PAPER_CYCLE,
             PolicyConfig(),
             LLAMA,
