@@ -29,7 +29,7 @@ from ltd_jax.baselines.rules import FixedSize, require, scale_levels, vary_with_
 from ltd_jax.config import CycleConfig
 from ltd_jax.files import Identity, UserError, hashable_fields, require_same
 from ltd_jax.policies import saved
-from ltd_jax.policies.networks import layers_of, output
+from ltd_jax.policies.networks import check_inputs, layers_of, output
 from ltd_jax.policies.policy import NO_NODE, LevelView, Policy, TreeView
 
 LEVEL_SCALE = 10.0  # levels enter as level / 10 (LTD)
@@ -71,22 +71,8 @@ def feature_width(name: str, config: CycleConfig, hidden_size: int) -> int:
 
 def chance(name: str, variables: Any, feature: jax.Array) -> jax.Array:
     """What a classifier says of features f32 [..., O]: probabilities f32 [...]."""
-    return jax.nn.sigmoid(output(NETWORKS[name](_shape(variables)[1]), variables, feature))
-
-
-def _shape(variables: Any) -> tuple[int, int]:
-    """Length of what a classifier reads, and its width."""
-    inputs, width = variables["params"][layers_of(variables)[0]]["kernel"].shape
-    return inputs, width
-
-
-def _check_inputs(name: str, variables: Any, width: int) -> None:
-    inputs = _shape(variables)[0]
-    if inputs != width:
-        raise UserError(
-            f"The classifier {name} reads {inputs} numbers, but this cycle gives {width}; use the "
-            "cycle that it was trained with."
-        )
+    width = variables["params"][layers_of(variables)[0]]["bias"].shape[0]
+    return jax.nn.sigmoid(output(NETWORKS[name](width), variables, feature))
 
 
 @struct.dataclass(kw_only=True)
@@ -105,19 +91,20 @@ class Disco(FixedSize):
 
     def check(self, config: CycleConfig) -> None:
         super().check(config)
-        _check_inputs("disco", self.network, feature_width("disco", config, 0))
+        check_inputs("classifier disco", self.network, feature_width("disco", config, 0))
 
     def keep_drafting(self, history: Any, view: LevelView, config: CycleConfig) -> jax.Array:
-        helps = chance("disco", self.network, disco_features(view))
+        feature_O = disco_features(view.log_prob, view.entropy, view.levels)
+        helps = chance("disco", self.network, feature_O)
         return (view.levels < self.most_levels) & (helps >= self.threshold)
 
 
-def disco_features(view: LevelView) -> jax.Array:
+def disco_features(log_prob_WW: jax.Array, entropy_W: jax.Array, levels: jax.Array) -> jax.Array:
     """f32 [W + 2]: the W best path probabilities of the newest level, falling; entropy; level."""
-    width = view.log_prob.shape[0]
-    best_W = jax.lax.top_k(view.log_prob.reshape(-1), width)[0]
-    entropy = view.entropy[jnp.argmax(view.log_prob) // width]
-    scalars_2 = jnp.stack([entropy, view.levels / LEVEL_SCALE]).astype(jnp.float32)
+    width = log_prob_WW.shape[0]
+    best_W = jax.lax.top_k(log_prob_WW.reshape(-1), width)[0]
+    entropy = entropy_W[jnp.argmax(log_prob_WW) // width]
+    scalars_2 = jnp.stack([entropy, levels / LEVEL_SCALE]).astype(jnp.float32)
     return jnp.concatenate([jnp.exp(best_W), scalars_2])
 
 
@@ -201,7 +188,7 @@ class C2T(Policy):
     def check(self, config: CycleConfig) -> None:
         require("most_levels", self.most_levels, least=1, most=config.max_levels, whole=True)
         require("nodes", self.nodes, least=1, whole=True)
-        _check_inputs("c2t", self.network, feature_width("c2t", config, 0))
+        check_inputs("classifier c2t", self.network, feature_width("c2t", config, 0))
 
     def init_history(self, config: CycleConfig) -> jax.Array:
         return jnp.zeros((config.max_levels, config.beam_width, config.beam_width), bool)

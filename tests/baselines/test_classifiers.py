@@ -49,7 +49,7 @@ def reads_hidden(width, features):
 
 def test_disco_sees_the_best_probabilities_the_entropy_and_the_level():
     score_WW = np.log([[0.5, 0.2, 0.1], [0.4, 0.3, 0.05], [0.01, 0.01, 0.01]])
-    found = classifiers.disco_features(views.level(score_WW, 3, entropy_W=(0.7, 0.8, 0.9)))
+    found = classifiers.disco_features(score_WW, jnp.asarray((0.7, 0.8, 0.9)), jnp.int32(3))
     np.testing.assert_allclose(found, (0.5, 0.4, 0.3, 0.7, 0.3), rtol=1e-5)
 
 
