@@ -21,10 +21,10 @@ They see
 import dataclasses
 import json
 import re
-import zipfile
 import zlib
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile, ZipFile
 
 import jax
 import jax.numpy as jnp
@@ -38,15 +38,8 @@ from ltd_jax.policies.policy import LevelView, Policy, TreeView, size_index, sta
 
 Activation = Literal["tanh", "relu"]
 ACTIVATIONS: dict[str, Activation] = {"Tanh": "tanh", "ReLU": "relu"}
-FAILURES = (
-    OSError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+# What a damaged zip, or JSON of another form, may raise.
+FAILURES = (OSError, LookupError, ValueError, TypeError, AttributeError, BadZipFile, zlib.error)
 
 BEAM_WIDTH = 10
 DECISION_ROUNDS = (3, 6, 9)
@@ -228,7 +221,7 @@ def read_zip(path: Path) -> Network:
       UserError: the file is missing, damaged, or holds another kind of policy.
     """
     try:
-        with zipfile.ZipFile(path) as file:
+        with ZipFile(path) as file:
             settings, weights = json.loads(file.read("data")), file.read("policy.pth")
         kwargs = dict(settings.get("policy_kwargs") or {})
     except FAILURES as error:

@@ -205,7 +205,14 @@ def train(
     """
     state = TrainState(start, optimizer(config).init(start))
     with checkpoint.manager(folder / "checkpoints") as checkpoints:
-        step, state = _resume(checkpoint.restore(checkpoints, state), state, provenance, folder)
+        step, restored = 0, checkpoint.restore(checkpoints, state)
+        if restored is not None:
+            if restored.provenance != provenance:
+                raise UserError(
+                    f"{folder} holds a training with other settings or another start; delete it "
+                    "or train elsewhere."
+                )
+            step, state = restored.step, restored.state
         saved, logged, started = step, step, time.monotonic()
         try:
             while step < config.steps:
@@ -226,23 +233,6 @@ def train(
                 checkpoint.save(checkpoints, step, state, provenance)
             raise
     return state.params
-
-
-def _resume(
-    restored: checkpoint.Restored | None,
-    fresh: TrainState,
-    provenance: dict[str, Any],
-    folder: Path,
-) -> tuple[int, TrainState]:
-    """The steps done and the state after them; UserError for a training of another provenance."""
-    if restored is None:
-        return 0, fresh
-    if restored.provenance != provenance:
-        raise UserError(
-            f"{folder} holds a training with other settings or another start; delete it or train "
-            "elsewhere."
-        )
-    return restored.step, restored.state
 
 
 @partial(jax.jit, static_argnames=("loss", "config"))
