@@ -25,6 +25,7 @@ from ltd_jax.decoding import generate
 from ltd_jax.models import cpu_layout, draft, layers, target
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.eagle3 import Eagle3Params
+from ltd_jax.models.griffin import GriffinParams
 from ltd_jax.models.pair import Model, Pair
 
 CYCLE = CycleConfig(beam_width=4, max_levels=4, sizes=(0, 1, 4, 10), context=256, prefill_chunk=16)
@@ -97,8 +98,8 @@ def pair(family: str, seed: int = 0, cycle: CycleConfig | None = None) -> Pair:
     model = Model(teacher, fitted, config)
     if cpu_layout.is_faster(unfitted.dtype):  # as loaded pairs are
         teacher, fitted = cpu_layout.pack_target(teacher), cpu_layout.pack_draft(fitted)
-        if isinstance(config.draft, GriffinConfig):
-            fitted = fitted.replace(head=teacher.head)
+        if isinstance(fitted, GriffinParams):
+            fitted = dataclasses.replace(fitted, head=teacher.head)
         model = Model(teacher, fitted, config)
     return dataclasses.replace(unfitted, model=model)
 
