@@ -11,7 +11,7 @@ quickstart: $(INSTALLED)
 	$(VENV)/bin/python -m experiments.quickstart --out runs/quickstart
 
 tables: $(INSTALLED)
-	$(VENV)/bin/python -m experiments.all_tables --out runs/embedded \
+	$(VENV)/bin/python -m experiments.paper.all_tables --out runs/embedded \
 	  --results experiments/results/embedded-cpu
 
 test: $(INSTALLED)

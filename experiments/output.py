@@ -5,23 +5,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments import command
-from experiments.command import PairFlags
+from ltd_jax import flags
 from ltd_jax.files import replacing
+from ltd_jax.flags import PairFlags
 
 
 def write(
-    folder: Path, name: str, flags: PairFlags, content: Mapping[str, Any], png: bytes | None = None
+    folder: Path,
+    name: str,
+    config: PairFlags,
+    content: Mapping[str, Any],
+    png: bytes | None = None,
 ) -> dict[str, Any]:
     """Writes both and says where; returns what is in the JSON."""
-    command.writable(folder)
-    whole = {"schema": 1, "experiment": name, **content}
-    whole["environment"] = flags.environment
+    flags.writable(folder)
+    document = {"schema": 1, "experiment": name, "environment": config.environment, **content}
     path = folder / f"{name}.json"
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
     if png is not None:
         with replacing(path.with_suffix(".png")) as temporary:
             temporary.write_bytes(png)
-    command.say(f"Results: {path}")
-    return whole
+    flags.say(f"Results: {path}")
+    return document

@@ -11,67 +11,80 @@ import dataclasses
 import json
 from pathlib import Path
 
-import tyro
 from rich.console import Console
 
-from experiments import command, report
-from experiments.command import PairFlags
+from experiments import comparison, report
 from experiments.report import tables
-from experiments.studies import results
-from ltd_jax.config import CycleConfig, ExactConfig, LearningConfig, PolicyConfig
-from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_LEARNING, EMBEDDED_POLICY
+from ltd_jax import flags
+from ltd_jax.cli import StageFlags
+from ltd_jax.config import ExactConfig, LearningConfig, PolicyConfig
+from ltd_jax.presets import EMBEDDED_LEARNING, EMBEDDED_POLICY, Preset
 from ltd_jax.replay.profile import ProfileConfig
-from ltd_jax.workflow import QuestionFlags
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(PairFlags):
+class Config(StageFlags):
     """Settings of all stages."""
 
     out: Path = Path("runs/quickstart")
     smoke: bool = False  # a few prompts, a few decisions: shows that everything runs
-    asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags()
-    cycle: CycleConfig = EMBEDDED_CYCLE
-    policy: PolicyConfig = EMBEDDED_POLICY
+    widths: PolicyConfig = EMBEDDED_POLICY
     learning: LearningConfig = EMBEDDED_LEARNING
-    measure: ProfileConfig = ProfileConfig()
+    profiling: ProfileConfig = ProfileConfig()
     json: bool = False
+
+
+def start(preset: Preset) -> Config:
+    """The settings for a target where no flag changes them."""
+    return Config(widths=preset.policy, learning=preset.learning)
 
 
 def smoke(config: Config) -> Config:
     """The same stages in a size that takes a minute or two."""
     short = {"total_steps": 2048, "environments": 32, "rollout": 1024, "minibatch": 256}
-    learning = dataclasses.replace(
-        config.learning,
-        size=dataclasses.replace(config.learning.size, **short),
-        depth=dataclasses.replace(config.learning.depth, **short),
-        joint=dataclasses.replace(config.learning.joint, **short),
-        exact=ExactConfig(updates=2, environments=16, cycles=4, steps=2, minibatch=32),
-        alternations=1,
-        validate_every=1,
-    )
+    learning = config.learning
     return dataclasses.replace(
         config,
         asked=dataclasses.replace(config.asked, new_tokens=24, prompts=2),
-        cycle=dataclasses.replace(config.cycle, max_levels=2, sizes=(0, 2), short_catch_ups=()),
-        learning=learning,
-        measure=ProfileConfig(cycles=1, visits=3, policy_visits=2),
+        shapes=dataclasses.replace(config.shapes, max_levels=2, sizes=(0, 2), short_catch_ups=()),
+        learning=dataclasses.replace(
+            learning,
+            size=dataclasses.replace(learning.size, **short),
+            depth=dataclasses.replace(learning.depth, **short),
+            joint=dataclasses.replace(learning.joint, **short),
+            exact=ExactConfig(updates=2, environments=16, cycles=4, steps=2, minibatch=32),
+            alternations=1,
+            validate_every=1,
+        ),
+        profiling=ProfileConfig(cycles=1, visits=3, policy_visits=2),
     )
 
 
 def main() -> None:
-    config = command.parse(lambda preset: Config(**command.stage_settings(preset)), smoke)
-    command.writable(config.out)
+    config = flags.parse(start, small=smoke)
+    flags.writable(config.out)
     console = Console(stderr=config.json)
-    pair = command.load_pair(config, config.cycle)
-    found = results.run(pair, config, console)
-    page = report.write(found.report, found.figures, config.out)
-    report.headline_picture(found.report, config.out / "headline.png")
+    pair = flags.load_pair(config, config.cycle)
+    with flags.progress_bars(console) as progress:
+        compared = comparison.compare(pair, config.stages, progress)
+    content, figures = comparison.report_of(compared), comparison.figures_of(compared)
+    page = report.write(
+        content,
+        figures,
+        config.out,
+        sample=f"{len(compared.prompts.prompts)} prompts of {len(compared.prompts.tasks)} tasks, "
+        f"{config.asked.new_tokens} new tokens each",
+        next_commands=(
+            f"ltd generate --policy {config.out} --prompt 'def read_lines(path):'",
+            f"ltd bench --policy {config.out}",
+        ),
+    )
+    report.headline_picture(content, config.out / "headline.png")
     if config.json:
-        print(json.dumps(found.report))
-    console.print(tables.terminal_table(found.report))
+        print(json.dumps(content))
+    console.print(tables.report(content))
     console.print(f"Report: {page}")
 
 
 if __name__ == "__main__":
-    command.run(main)
+    flags.run(main)

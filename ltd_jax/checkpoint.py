@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -159,19 +159,15 @@ def _restore_step(checkpoints: ocp.CheckpointManager, abstract: Any, step: int) 
     return Restored(step, jax.tree.map(_emptied, abstract, state), provenance)
 
 
-def newest_provenance(checkpoints: ocp.CheckpointManager) -> dict[str, Any] | None:
-    """The provenance beside the newest readable step; None where there is none."""
-    record = _newest_record(checkpoints)
-    return None if record is None else record[0]
+class Record(NamedTuple):
+    """What a step says of itself."""
+
+    provenance: dict[str, Any]
+    digest: str | None  # of its state: equal bits, equal text; None = spread over processes
 
 
-def newest_digest(checkpoints: ocp.CheckpointManager) -> str | None:
-    """The digest of the state in the newest step with a readable record: equal bits, equal text."""
-    record = _newest_record(checkpoints)
-    return None if record is None else record[1]
-
-
-def _newest_record(checkpoints: ocp.CheckpointManager) -> tuple[dict[str, Any], str | None] | None:
+def newest_record(checkpoints: ocp.CheckpointManager) -> Record | None:
+    """The record of the newest step that has a readable one; None where there is none."""
     args = ocp.args.Composite(provenance=ocp.args.JsonRestore())
     for step in sorted(checkpoints.all_steps(), reverse=True):
         try:
@@ -181,12 +177,12 @@ def _newest_record(checkpoints: ocp.CheckpointManager) -> tuple[dict[str, Any], 
     return None
 
 
-def _checked_record(record: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """The provenance and the state's digest; Damaged where it is not what was saved."""
+def _checked_record(record: dict[str, Any]) -> Record:
+    """The record; Damaged where it is not what was saved."""
     digests = record.pop(DIGESTS, None)
     if digests is None or digests["provenance"] != _record_digest(record):
         raise Damaged("its provenance is not what was saved")
-    return record, digests["state"]
+    return Record(record, digests["state"])
 
 
 def _record_digest(record: dict[str, Any]) -> str:
@@ -204,15 +200,6 @@ def digest(state: Any) -> str | None:
         array = np.asarray(leaf)
         sha256.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
     return sha256.hexdigest()
-
-
-def unbound(arrays: Any) -> Any:
-    """Restored arrays that are bound to no device, as those of a fresh start are.
-
-    A jitted function is compiled once for bound arguments and once for others, and a cycle whose
-    parameters are bound returns a bound state: it would be compiled twice.
-    """
-    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), arrays)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,13 @@ LEAST_TEMPERATURE = 1e-3  # below it, f32 logits over the temperature overflow o
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
-    """Greedy decoding unless told otherwise; every field names another compiled program."""
+    """How tokens are drawn, greedily by default; every field names another compiled program.
+
+    Example:
+      >>> warm = SamplingConfig(temperature=0.8, top_p=0.95)
+      >>> warm.is_reproducible  # one seed gives one text
+      True
+    """
 
     temperature: float = 0.0  # 0 = greedy, the most probable token
     top_k: int = 0  # only the k most probable tokens; 0 = all
@@ -123,7 +129,7 @@ class TargetConfig:
             if self.layer_count < LEAST_LAYERS:
                 raise ValueError(
                     f"A target of {self.layer_count} layers has no three distinct EAGLE-3 feature "
-                    "layers (2, n//2, n-3); say by --feature-layers which ones the draft reads."
+                    "layers (2, n//2, n-3); say in `feature_layers` which ones the draft reads."
                 )
             default = (2, self.layer_count // 2, self.layer_count - 3)
             object.__setattr__(self, "feature_layers", default)
@@ -251,7 +257,12 @@ class ObservationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PolicyConfig:
-    """What the two policies see, and the widths of their actors and critics (ReLU, paper A.2)."""
+    """What the two policies see, and the widths of their actors and critics (ReLU, paper A.2).
+
+    Example:
+      >>> PolicyConfig(size_actor=(32,), depth_actor=(32,)).depth_actor
+      (32,)
+    """
 
     size_actor: tuple[int, ...] = (1024, 256)
     size_critic: tuple[int, ...] = (1024, 256)
@@ -341,7 +352,12 @@ class ExactConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LearningConfig:
-    """How policies learn: the paper's schedule (Sec. 4), jointly, or with exact gradients."""
+    """How policies learn: the paper's schedule (Sec. 4), jointly, or with exact gradients.
+
+    Example:
+      >>> LearningConfig(algorithm="exact", reward="average").algorithm
+      'exact'
+    """
 
     algorithm: Algorithm = "alternate"
     size: PPOConfig = PPOConfig(total_steps=100_000, gamma=0.9)
@@ -374,7 +390,13 @@ class HeadConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CycleConfig:
-    """Shapes of one draft-and-verify cycle; every field names another compiled program."""
+    """Shapes of one draft-and-verify cycle; every field names another compiled program.
+
+    Example:
+      >>> cycle = CycleConfig(beam_width=4, max_levels=3, sizes=(0, 2, 4, 8))
+      >>> cycle.node_count, cycle.path_length
+      (48, 4)
+    """
 
     beam_width: int = 8
     max_levels: int = 8

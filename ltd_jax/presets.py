@@ -80,6 +80,7 @@ EMBEDDED_LEARNING = LearningConfig(
     reward="average",
     validate_every=5,
 )
+PAPER_WIDTHS = PolicyConfig()
 PAPER_CYCLE = CycleConfig(
     beam_width=10, max_levels=12, sizes=tuple(range(0, 241, 20)), context=2048, prefill_chunk=256
 )  # A.2: V = 20..240, W = 10, D at most 12; 0 added

@@ -32,7 +32,6 @@ from ltd_jax import files
 from ltd_jax.files import UserError
 
 TASKS = ("code", "tests", "docs", "tables")
-SPLITS = ("train", "validation", "test")
 SHARES = (("train", 0.7), ("validation", 0.85), ("test", 1.0))  # of files without splits, summed up
 RESERVED_TASK = "mean"  # what reports call the mean of all tasks
 Split = Literal["train", "validation", "test", "all"]
@@ -118,14 +117,6 @@ def of_choices(row: dict[str, Any], number: int) -> dict[str, Any]:
         "category": row.get("subject", ""),
         "turns": ["\n".join([str(asked).strip(), *lines, "Answer:"])],
     }
-
-
-def load_task(split: str, task: str) -> list[Question]:
-    """The embedded questions of a task; raises UserError for an unknown split or task."""
-    for word, name, possible in (("split", split, SPLITS), ("task", task, TASKS)):
-        if name not in possible:
-            raise UserError(f"There is no {word} {name!r}; choose from {', '.join(possible)}.")
-    return load_questions(files.ASSETS / "prompts" / split / f"{task}.jsonl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,25 +226,6 @@ def load_tokenizer(folder: str | Path) -> tokenizers.Tokenizer:
         return tokenizer
     except Exception as error:  # tokenizers raises nothing narrower
         raise UserError(f"{path} is no tokenizer that this version can read: {error}.") from error
-
-
-def encode_prompt(
-    tokenizer: tokenizers.Tokenizer, question: Question | str, limit: int
-) -> np.ndarray:
-    """The token ids [T] int32 of a question or a text.
-
-    Raises UserError where there is no token, or more than `limit`, the context's length.
-    """
-    text = question if isinstance(question, str) else question.text
-    ids = tokenizer.encode(text).ids
-    if not ids:
-        raise UserError("The prompt has no tokens; give it at least one character.")
-    if len(ids) > limit:
-        raise UserError(
-            f"The prompt has {len(ids)} tokens but the context holds {limit}; "
-            "shorten it or raise the context."
-        )
-    return np.asarray(ids, np.int32)
 
 
 def stop_tokens(folder: str | Path) -> tuple[int, ...]:

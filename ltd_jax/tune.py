@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ltd_jax import presets, workflow
 from ltd_jax.config import CycleConfig
@@ -39,6 +39,8 @@ NAMES = {
     "ltd": "the learned policies",
 }
 AGAIN = "tune again"
+NO_DIFFERENCE = 0.005  # of two rates by replay: too little to matter
+Verdict = Literal["faster", "slower", "same", "unclear", "disputed"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +58,17 @@ class MethodAdvice:
 
 
 @dataclasses.dataclass(frozen=True)
+class LiveRatio:
+    """A measured ratio of two ways to decode, and its 95 % interval."""
+
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
 class ContextAdvice:
-    """The best constant setting behind so many tokens."""
+    """The best constant setting after so many tokens."""
 
     context: int
     levels: int
@@ -72,6 +83,7 @@ class Advice:
     environment: dict[str, Any]
     identity: dict[str, Any]  # fingerprints of pair and latency table, device and dtype
     methods: tuple[MethodAdvice, ...]
+    live_over_constant: LiveRatio | None  # learned policies, prompt by prompt; None = not measured
     contexts: tuple[ContextAdvice, ...]
     chosen: str  # one of CANDIDATES
     share_of_gap: float  # of the way from the best constant to the optimum that is learned
@@ -122,6 +134,7 @@ def tune(
     methods = _compare(policies, test, live)
     rates = {advice.method: advice.tokens_per_second for advice in methods}
     gap = (rates["ltd"], rates["best_constant"], rates["optimum"])
+    live_ratio = _live_ratio(live)
     advice = Advice(
         environment=pair.environment,
         identity={
@@ -131,11 +144,12 @@ def tune(
             "dtype": trained.table.provenance["dtype"],
         },
         methods=methods,
+        live_over_constant=live_ratio,
         contexts=tuple(
             _at_context(trained.validation, trained.table, row)
             for row in range(len(trained.table.contexts))
         ),
-        chosen=choose(methods),
+        chosen=choose(methods, live_ratio),
         share_of_gap=optimum.share_gained(*gap) if gap[2] > gap[1] else 0.0,
         seconds=time.monotonic() - started,
     )
@@ -211,16 +225,67 @@ def _compare(
     return tuple(rows)
 
 
-def choose(methods: Sequence[MethodAdvice]) -> str:
-    """The fastest by replay; plain decoding where it measured live as surely slower than that."""
-    candidates = [advice for advice in methods if advice.method in CANDIDATES]
-    best = max(candidates, key=lambda advice: advice.tokens_per_second)
+def _live_ratio(live: Sequence[Run]) -> LiveRatio | None:
+    """Learned policies over the constant; None where no text has more than its first token."""
+    if not benchmark.ratios(live, "ltd", "best_constant"):
+        return None
+    return LiveRatio(**benchmark.over(live, "ltd", "best_constant"))
+
+
+def choose(methods: Sequence[MethodAdvice], live: LiveRatio | None = None) -> str:
+    """The fastest by replay of `CANDIDATES`, unless live decoding speaks against it.
+
+    Replay compares exactly, but under times of another minute; live decoding is noisy. So learned
+    policies are chosen only where they are distinguishable from the constant (`compare`), and plain
+    decoding also where the choice measured live as surely slower than that.
+
+    Args:
+      live: learned policies over the constant, prompt by prompt, which tells more than the two
+        separate intervals.
+    """
+    by_name = {advice.method: advice for advice in methods}
+    verdict = compare(by_name["ltd"], by_name["best_constant"], live)
+    best = by_name["ltd" if verdict == "faster" else "best_constant"]
     is_slower = best.live_high is not None and best.live_high < 1
-    return PLAIN if is_slower else best.method
+    return PLAIN if is_slower or best.speedup <= 1 else best.method
+
+
+def compare(
+    learned: MethodAdvice, constant: MethodAdvice, live: LiveRatio | None = None
+) -> Verdict:
+    """Learned policies against the constant, arguments as of `choose`.
+
+    Without a live check replay decides alone. With one both must say the same: else it is unclear
+    (the live interval contains 1) or disputed.
+    """
+    gained = learned.tokens_per_second / constant.tokens_per_second
+    if abs(gained - 1) <= NO_DIFFERENCE:
+        return "same"
+    by_replay: Verdict = "faster" if gained > 1 else "slower"
+    ends = _live_interval(learned, constant, live)
+    if ends is None:
+        return by_replay
+    low, high = ends
+    if low < 1 < high:
+        return "unclear"
+    return by_replay if (by_replay == "faster") == (low >= 1) else "disputed"
+
+
+def _live_interval(
+    learned: MethodAdvice, constant: MethodAdvice, live: LiveRatio | None
+) -> tuple[float, float] | None:
+    """Lowest and highest ratio that the live check allows; None where nothing was measured."""
+    if live is not None:
+        return live.low, live.high
+    low, high = learned.live_low, learned.live_high
+    least, most = constant.live_low, constant.live_high
+    if low is None or high is None or least is None or most is None:
+        return None
+    return low / most, high / least
 
 
 def _at_context(simulator: Simulator | None, table: LatencyTable, row: int) -> ContextAdvice:
-    """The best constant setting if all texts stood behind as many tokens as one of the contexts."""
+    """The best constant setting if all texts had as many tokens before them as one context."""
     assert simulator is not None
     names = ("contexts", "cycle_seconds", "draft_seconds", "verify_seconds", "plain_seconds")
     rows = {name: getattr(table, name)[row : row + 1] for name in names}
@@ -232,15 +297,14 @@ def _at_context(simulator: Simulator | None, table: LatencyTable, row: int) -> C
 
 def sentences(advice: Advice) -> list[str]:
     """The answers to what a user asks first, one sentence each."""
-    best, eagle3, learned = (advice.of(name) for name in ("best_constant", "eagle3", "ltd"))
+    best, eagle3 = advice.of("best_constant"), advice.of("eagle3")
     most = advice.of("optimum").tokens_per_second / best.tokens_per_second
-    gained = learned.tokens_per_second / best.tokens_per_second
     over = best.tokens_per_second / eagle3.tokens_per_second
     share = max(advice.share_of_gap, 0.0)
     return [
         f"The best constant setting here is {_setting(best)}: {best.speedup:.2f}x plain decoding, "
         f"and {over:.2f}x EAGLE-3's default of {_setting(eagle3)}.",
-        f"Learned policies are {gained:.2f}x the best constant: {_meaning(gained)}.",
+        _learned_sentence(advice.of("ltd"), best, advice.live_over_constant),
         f"A choice that knows the text would be {most:.2f}x the best constant; the policies go "
         f"{share:.0%} of that way.",
         _context_sentence(advice.contexts),
@@ -253,10 +317,21 @@ def _setting(advice: MethodAdvice | ContextAdvice) -> str:
     return f"{advice.levels} level{plural} and size {advice.size}"
 
 
-def _meaning(gained: float) -> str:
-    if gained > 1.005:
-        return "worth using"
-    return "they add nothing here" if gained > 0.995 else "worse, so do not use them"
+def _learned_sentence(learned: MethodAdvice, constant: MethodAdvice, live: LiveRatio | None) -> str:
+    gained = learned.tokens_per_second / constant.tokens_per_second
+    interval = "" if live is None else f" ({_interval(live.low, live.high)})"
+    meaning = {
+        "faster": ": worth using",
+        "same": ": they add nothing here",
+        "slower": ": worse, so do not use them",
+        "unclear": f" by replay, but not distinguishable live{interval}; simplest: the constant",
+        "disputed": f" by replay, but live says otherwise{interval}; simplest: the constant",
+    }[compare(learned, constant, live)]
+    return f"Learned policies are {gained:.2f}x the best constant{meaning}."
+
+
+def _interval(low: float, high: float) -> str:
+    return f"95% interval {low:.2f} to {high:.2f}"
 
 
 def _context_sentence(contexts: Sequence[ContextAdvice]) -> str:
@@ -277,11 +352,12 @@ def _context_sentence(contexts: Sequence[ContextAdvice]) -> str:
 def _decision(advice: Advice) -> str:
     chosen = advice.of(advice.chosen)
     if advice.chosen == PLAIN:
-        return "Decode without a draft here: nothing is faster than plain decoding."
-    live = ""
-    if chosen.live is not None:
-        interval = f"95 % interval {chosen.live_low:.2f} to {chosen.live_high:.2f}"
-        live = f"; measured live {chosen.live:.2f}x ({interval})"
+        return "Decode without a draft here: nothing is shown to be faster than plain decoding."
+    live, low, high = "", chosen.live_low, chosen.live_high
+    if low is not None and high is not None:
+        live = f"; measured live {chosen.live:.2f}x ({_interval(low, high)})"
+        if low <= 1 <= high:
+            live += ", which does not show that it is faster than plain decoding"
     name = NAMES[advice.chosen]
     return f"Use {name}: {chosen.speedup:.2f}x plain decoding by replay{live}."
 

@@ -406,10 +406,11 @@ def load_policy(path: Path | str) -> Learned:
     Raises:
       UserError: the file is missing, damaged or of another version.
 
-    Example:
-      >>> import ltd_jax as ltd
-      >>> policy = ltd.load_policy("runs/tuned")  # doctest: +SKIP
-      >>> pair = ltd.load(cycle=policy.cycle)  # doctest: +SKIP
+    Example, with the file of `save_policy`'s:
+      >>> policy = ltd.load_policy("policy.safetensors")
+      >>> pair = ltd.load(cycle=policy.cycle)
+      >>> sum(len(step.tokens) for step in ltd.generate(pair, policy, "import os", 8))
+      8
     """
     path = Path(path)
     return saved.load(path / POLICY if path.is_dir() else path).policy
@@ -427,9 +428,10 @@ def save_policy(
     Raises:
       UserError: the file cannot be written, or a weight is not finite.
 
-    Example:
-      >>> import ltd_jax as ltd
-      >>> ltd.save_policy(policy, "policy.safetensors", table)  # doctest: +SKIP
+    Example, with `train`'s:
+      >>> ltd.save_policy(trained.policy, "policy.safetensors", table)
+      >>> ltd.load_policy("policy.safetensors").origin.device == table.provenance["device"]
+      True
     """
     cycle = cycle or CycleConfig(**table.provenance["cycle"])
     saved.save(policy, path, cycle, _provenance_of(table))

@@ -1,6 +1,13 @@
-"""Strictness of all tests: on the CPU, without silent broadcasting between ranks."""
+"""What all tests share: strictness, on the CPU; one cache of programs; a tiny pair on disk.
+
+Nearly all of a test's time is compiling, and many tests compile the same programs of the same tiny
+shapes, also in other processes. So all processes of one run share a cache of compiled programs,
+which is empty when the run begins and deleted when it ends.
+"""
 
 import os
+import shutil
+import tempfile
 
 import hypothesis
 import jax
@@ -8,11 +15,28 @@ import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # for the processes that tests start
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+CACHE = "LTD_JAX_TEST_PROGRAMS"  # names the run's cache to the processes that it starts
+if CACHE not in os.environ:
+    OWNED = os.environ[CACHE] = tempfile.mkdtemp(prefix="ltd-jax-programs-")
+else:
+    OWNED = None
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ[CACHE]
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 hypothesis.settings.register_profile("tests", deadline=None)  # the first example compiles
 hypothesis.settings.load_profile("tests")
+
+
+def pytest_unconfigure(config):
+    """Deletes the run's programs when all workers are done."""
+    if OWNED is not None:
+        shutil.rmtree(OWNED, ignore_errors=True)
 
 
 AS_USERS_RUN = ("models", "test_lossless", "test_check_lossless", "test_sampling")
@@ -29,3 +53,23 @@ def programs(request):
     jax.config.update("jax_disable_most_optimizations", not optimised)
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """The folder of target/ and draft/ of the tiny pair; only to be read."""
+    from tests.system import tiny_pair
+
+    return tiny_pair.write(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture
+def root(whole, tmp_path):
+    """A folder with links to the pair and a question file in asked/."""
+    from tests.system import tiny_pair
+
+    for name in ("target", "draft"):
+        (tmp_path / name).symlink_to(whole / name)
+    (tmp_path / "asked").mkdir()
+    (tmp_path / "asked" / "mine.jsonl").write_text(tiny_pair.QUESTION + "\n")
+    return tmp_path

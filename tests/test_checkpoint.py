@@ -127,7 +127,7 @@ def test_the_step_before_a_damaged_one_is_used(intact, tmp_path, pattern, how):
     same(restored, 3)
     assert len(said) == 1 and "Checkpoint 5" in said[0] and str(folder) in said[0]
     with checkpoint.manager(folder) as checkpoints:
-        assert checkpoint.newest_provenance(checkpoints)["table"] == "abc"
+        assert checkpoint.newest_record(checkpoints).provenance["table"] == "abc"
 
 
 def test_a_flipped_bit_in_a_number_of_the_record_is_noticed(intact, tmp_path):
@@ -138,7 +138,7 @@ def test_a_flipped_bit_in_a_number_of_the_record_is_noticed(intact, tmp_path):
     same(restored, 3)
     assert "provenance" in said[0]
     with checkpoint.manager(folder) as checkpoints:
-        assert checkpoint.newest_provenance(checkpoints)["step"] == 3
+        assert checkpoint.newest_record(checkpoints).provenance["step"] == 3
 
 
 def test_training_goes_on_over_a_damaged_step(intact, tmp_path):

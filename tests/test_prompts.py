@@ -25,12 +25,12 @@ def test_tasks_are_the_kinds_of_the_corpus():
 @pytest.mark.parametrize("task", texts.TASKS)
 def test_shipped_questions(task, tokenizer):
     categories = {}
-    for split in texts.SPLITS:
-        found = texts.load_task(split, task)
+    for split in corpus.SPLITS:
+        found = texts.load_question_set(texts.QuestionConfig(prompts=99), split)[task]
         assert len(found) == questions.COUNTS[split]
         for question in found:
-            length = len(texts.encode_prompt(tokenizer, question, questions.MAX_TOKENS))
-            assert length >= questions.MIN_TOKENS
+            length = len(tokenizer.encode(question.text).ids)
+            assert questions.MIN_TOKENS <= length <= questions.MAX_TOKENS
             assert question.task == task
         categories[split] = {question.category for question in found}
     assert not categories["train"] & categories["validation"]
@@ -110,23 +110,6 @@ def test_missing_empty_and_binary_files_are_named(tmp_path):
     (tmp_path / "binary.jsonl").write_bytes(b"ab\xff")
     with pytest.raises(UserError, match=r"not UTF-8 text \(byte 2\)"):
         texts.load_questions(tmp_path / "binary.jsonl")
-
-
-def test_unknown_task_or_split_names_the_possible_ones():
-    with pytest.raises(UserError, match="no task 'math'; choose from code, tests, docs, tables"):
-        texts.load_task("test", "math")
-    with pytest.raises(UserError, match="no split 'dev'; choose from train, validation, test"):
-        texts.load_task("dev", "code")
-
-
-def test_encode_prompt(tokenizer):
-    ids = texts.encode_prompt(tokenizer, "def f(x):", 8)
-    assert ids.dtype == np.int32
-    assert tokenizer.decode(ids.tolist()) == "def f(x):"
-    with pytest.raises(UserError, match="no tokens"):
-        texts.encode_prompt(tokenizer, "", 8)
-    with pytest.raises(UserError, match=r"has \d+ tokens but the context holds 8; shorten it"):
-        texts.encode_prompt(tokenizer, "x = 1\n" * 9, 8)
 
 
 def test_prompts_are_neither_cut_nor_padded_as_a_training_left_it(tokenizer, tmp_path):

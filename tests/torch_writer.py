@@ -13,7 +13,7 @@ import numpy as np
 
 from ltd_jax.models.hf.torch_file import DTYPES
 
-STORAGES = {dtype: name.removeprefix("torch.") for name, dtype in DTYPES.items()}
+STORAGES = {dtype: name for name, dtype in DTYPES.items()}
 STAMP = (1980, 1, 1, 0, 0, 0)  # equal contents give equal files
 
 

@@ -8,7 +8,6 @@ hour on 2 cores, most of it for table 10's widest networks; stopped, the same co
 
 import sys
 
-from experiments import command
 from experiments.paper import (
     figure3_curves,
     figure6_interaction,
@@ -20,6 +19,7 @@ from experiments.paper import (
     table10_widths,
 )
 from experiments.studies import retarget
+from ltd_jax import flags
 
 EXPERIMENTS = (
     table2_rewards,
@@ -37,7 +37,7 @@ EXPERIMENTS = (
 def main() -> None:
     for number, experiment in enumerate(EXPERIMENTS, 1):
         title = (experiment.__doc__ or "").splitlines()[0]
-        command.say(f"[{number}/{len(EXPERIMENTS)}] {title}")
+        flags.say(f"[{number}/{len(EXPERIMENTS)}] {title}")
         experiment.main()
 
 
@@ -45,4 +45,4 @@ if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv):
         print(__doc__)
         sys.exit(0)
-    command.run(main)
+    flags.run(main)

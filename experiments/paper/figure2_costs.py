@@ -13,26 +13,38 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from experiments import command, output
-from experiments.command import PairFlags
-from experiments.report import curves
+from experiments import output
+from experiments.report import plots
 from experiments.report.paper import FIGURE2
-from ltd_jax import workflow
-from ltd_jax.config import CycleConfig, PolicyConfig
-from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY, Preset
+from ltd_jax import flags, workflow
+from ltd_jax.cli import StageFlags
+from ltd_jax.config import PolicyConfig
+from ltd_jax.presets import EMBEDDED_POLICY
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.profile import ProfileConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(PairFlags):
+class Config(StageFlags):
     """What to measure."""
 
-    out: Path = Path("runs/embedded")
     results: Path | None = None  # None = OUT/results
-    cycle: CycleConfig = EMBEDDED_CYCLE
-    policy: PolicyConfig = EMBEDDED_POLICY
-    measure: ProfileConfig = ProfileConfig()
+    widths: PolicyConfig = EMBEDDED_POLICY  # of the policies whose decisions are timed
+    profiling: ProfileConfig = ProfileConfig()
+
+
+def rows_of(table: LatencyTable) -> list[dict[str, Any]]:
+    """This device's, means over contexts."""
+    levels = range(1, table.max_levels + 1)
+    draft, verify = table.draft_seconds.mean(axis=0), table.verify_seconds.mean(axis=0)
+    return part_rows("draft", levels, 1e3 * draft) + part_rows("verify", table.sizes, 1e3 * verify)
+
+
+def paper_rows() -> list[dict[str, Any]]:
+    """The paper's."""
+    levels = range(1, len(FIGURE2.draft) + 1)
+    draft = part_rows("draft", levels, FIGURE2.draft)
+    return draft + part_rows("verify", FIGURE2.sizes, FIGURE2.verify)
 
 
 def part_rows(part: str, places: Any, milliseconds: Any) -> list[dict[str, Any]]:
@@ -43,37 +55,25 @@ def part_rows(part: str, places: Any, milliseconds: Any) -> list[dict[str, Any]]
     ]
 
 
-def rows_of(table: LatencyTable) -> list[dict[str, Any]]:
-    """This device's, means over contexts."""
-    levels = range(1, table.max_levels + 1)
-    draft, verify = table.draft_seconds.mean(axis=0), table.verify_seconds.mean(axis=0)
-    return part_rows("draft", levels, 1e3 * draft) + part_rows("verify", table.sizes, 1e3 * verify)
-
-
-def start(preset: Preset) -> Config:
-    """The settings for a pair where no flag changes them."""
-    return Config(cycle=preset.cycle, policy=preset.policy)
-
-
 def main() -> None:
-    config = command.parse(start)
-    command.writable(config.out)
+    config = flags.parse(lambda preset: Config(widths=preset.policy))
+    flags.writable(config.out)
     console = Console()
-    table = workflow.load_or_profile(command.load_pair(config, config.cycle), config, console)
-    rows = rows_of(table)
-    paper = part_rows("draft", range(1, len(FIGURE2.draft) + 1), FIGURE2.draft)
-    paper += part_rows("verify", FIGURE2.sizes, FIGURE2.verify)
+    pair = flags.load_pair(config, config.cycle)
+    with flags.progress_bars(console) as progress:
+        table = workflow.load_or_profile(pair, config.stages, progress=progress)
+    rows, papers = rows_of(table), paper_rows()
     shown = Table(title="milliseconds of the parts of a cycle")
     for heading in ("", "part", "levels or size", "milliseconds"):
         shown.add_column(heading, justify="right")
-    for name, lists in (("here", rows), (f"paper, {FIGURE2.model}", paper)):
-        for row in lists:
+    for name, lines in (("here", rows), (f"paper, {FIGURE2.model}", papers)):
+        for row in lines:
             shown.add_row(name, row["part"], str(row["at"]), f"{row['milliseconds']:.2f}")
     console.print(shown)
-    content = {"rows": rows, "paper": paper, "table": table.provenance}
-    png = curves.part_costs(rows, paper, FIGURE2.model)
+    content = {"rows": rows, "paper": papers, "table": table.provenance}
+    png = plots.encode(plots.part_costs(rows, papers, FIGURE2.model))
     output.write(config.results or config.out / "results", "figure2_costs", config, content, png)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    flags.run(main)

@@ -1,6 +1,6 @@
 """Figure 5: committed tokens per cycle by levels and size, of every constant setting, exactly.
 
-    python -m experiments.paper.figure5_acceptance --out runs/embedded     about 1 minute on 2 CPU cores
+    python -m experiments.paper.figure5_acceptance --out runs/embedded  about 1 minute on 2 CPU cores
 
 Replays the split's trace, recorded where OUT/traces lacks it. Writes figure5_acceptance.json and
 .png to OUT/results. The paper's finding: more levels and nodes accept more, with falling gains, and
@@ -12,67 +12,61 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments import command, output
-from experiments.command import PairFlags
-from experiments.report import curves
-from ltd_jax import workflow
-from ltd_jax.config import CycleConfig
-from ltd_jax.presets import EMBEDDED_CYCLE
+from experiments import output
+from experiments.report import plots
+from ltd_jax import flags, workflow
+from ltd_jax.cli import StageFlags
 from ltd_jax.replay import trace as traces
-from ltd_jax.workflow import QuestionFlags, Split
+from ltd_jax.text import Split
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(PairFlags):
+class Config(StageFlags):
     """What to record."""
 
-    out: Path = Path("runs/embedded")
     results: Path | None = None  # None = OUT/results
     split: Split = "test"
-    asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags()
-    cycle: CycleConfig = EMBEDDED_CYCLE
 
 
-def rows_of(committed: np.ndarray, sizes: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Mean and quartiles over all positions of what a cycle there commits, f64 [P, D, V]."""
-    quartiles = np.quantile(committed, (0.25, 0.75), axis=0)
+def rows_of(committed_PDV: np.ndarray, sizes: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Mean and quartiles over all positions of what a cycle there commits."""
+    mean_DV = committed_PDV.mean(axis=0)
+    quartiles_2DV = np.quantile(committed_PDV, (0.25, 0.75), axis=0)
     return [
         {
-            "levels": level + 1,
-            "size": size,
-            "committed": float(committed[:, level, place].mean()),
-            "quartiles": [float(value) for value in quartiles[:, level, place]],
+            "levels": row + 1,
+            "size": sizes[column],
+            "committed": float(mean),
+            "quartiles": quartiles_2DV[:, row, column].tolist(),
         }
-        for level in range(committed.shape[1])
-        for place, size in enumerate(sizes)
+        for (row, column), mean in np.ndenumerate(mean_DV)
     ]
 
 
 def main() -> None:
-    config = command.parse(lambda preset: Config(cycle=preset.cycle))
-    command.writable(config.out)
-    console = Console()
-    pair = command.load_pair(config, config.cycle)
-    trace = workflow.load_or_record(pair, config.split, config, console)
-    accepted_PDV = traces.accepted(trace, config.cycle)
-    committed_PDV = np.minimum(accepted_PDV + 1.0, trace.remaining[:, None, None])
+    config = flags.parse(lambda preset: Config())
+    flags.writable(config.out)
+    console, cycle = Console(), config.cycle
+    pair = flags.load_pair(config, cycle)
+    with flags.progress_bars(console) as progress:
+        trace = workflow.load_or_record(pair, config.stages, config.split, progress=progress)
+    left_P11 = trace.tokens_left[:, None, None]
+    committed_PDV = np.minimum(traces.accepted(trace, cycle) + 1.0, left_P11)
     committed_DV = committed_PDV.mean(axis=0)
     shown = Table(title="committed tokens per cycle, mean over all positions")
-    shown.add_column("levels", justify="right")
-    for size in config.cycle.sizes:
-        shown.add_column(f"size {size}", justify="right")
-    for level, row in enumerate(committed_DV, 1):
-        shown.add_row(str(level), *(f"{value:.2f}" for value in row))
+    for heading in ("levels", *(f"size {size}" for size in cycle.sizes)):
+        shown.add_column(heading, justify="right")
+    for levels, means in enumerate(committed_DV, 1):
+        shown.add_row(str(levels), *(f"{value:.2f}" for value in means))
     console.print(shown)
-    content = {"rows": rows_of(committed_PDV, config.cycle.sizes), "trace": trace.provenance}
-    png = curves.acceptance(committed_DV, config.cycle.sizes)
+    content = {"rows": rows_of(committed_PDV, cycle.sizes), "trace": trace.provenance}
+    png = plots.encode(plots.acceptance(committed_DV, cycle.sizes))
     folder = config.results or config.out / "results"
     output.write(folder, "figure5_acceptance", config, content, png)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    flags.run(main)

@@ -1,72 +1,104 @@
 """Figure 6: what the two policies choose together, at hard places and at easy ones.
 
-    python -m experiments.paper.figure6_interaction --out runs/embedded      about 4 minutes on 2 cores
+    python -m experiments.paper.figure6_interaction --out runs/embedded   about 4 minutes on 2 cores
 
 Shares of cycles with few or many levels and nodes, among the cycles that had few tokens accepted
 and among the others; before the alternation (iter0) and after it (ltd). The borders are the
-paper's, relative to the most that the cycle has: half of the levels, a quarter of the largest size.
-In the paper the alternation moves hard places from "shallow and narrow" to "shallow but wide".
+paper's, relative to the most that the cycle has: half of the levels, a quarter of the largest size
+(6 of 12 levels, 60 of 240 nodes). In the paper the alternation moves hard places from "shallow and
+narrow" to "shallow but wide".
 """
 
-import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from rich.console import Console
+from matplotlib.figure import Figure
 from rich.table import Table
 
-from experiments import command
 from experiments.paper.table7_8_iterations import iterations
-from experiments.report import paper, study_plots
-from experiments.report.study_plots import PLACES
-from experiments.report.texts import percent
+from experiments.report import paper, plots
+from experiments.report.paper import PLACES
+from experiments.report.words import percent
 from experiments.studies import ground as grounds
-from experiments.studies import interaction, study
+from experiments.studies import study
 from experiments.studies.ground import Ground
 from experiments.studies.study import StudyFlags
-from ltd_jax.policies import networks
+from ltd_jax import flags
+from ltd_jax.config import CycleConfig
 from ltd_jax.replay import simulate
 from ltd_jax.replay.simulate import CycleList
+from ltd_jax.workflow import Progress
+
+PAPERS = [choices._asdict() for choices in paper.FIGURE6]
 
 
-def rows(here: Ground, config: StudyFlags, console: Console) -> list[dict[str, Any]]:
+def rows(ground: Ground, config: StudyFlags, progress: Progress) -> list[dict[str, Any]]:
     """Policies and accepted tokens, the shares of PLACES; the cycles of all seeds together."""
-    learned = networks.learned(here.cycle, here.policy)
-    trained = [grounds.learn(here, config, seed, console) for seed in range(config.seeds)]
-    found = []
-    for policies in ("iter0", "ltd"):
-        params = [
-            iterations(each)["iter0"] if policies == "iter0" else each.params for each in trained
-        ]
-        walks = [simulate.list_cycles(here.test, here.cycle, learned, each) for each in params]
-        every = CycleList(*(np.concatenate(parts) for parts in zip(*walks, strict=True)))
-        numbers = {"levels_entropy": simulate.choice_entropy(every.levels)}
-        numbers["sizes_entropy"] = simulate.choice_entropy(every.size)
-        found += [
-            {"policies": policies, **row, **numbers}
-            for row in interaction.shares(here.cycle, every)
-        ]
-    return found
+    results = [
+        grounds.learn(ground, config.stages, seed, progress=progress)
+        for seed in range(config.seeds)
+    ]
+    learned = {
+        "iter0": [iterations(result)["iter0"] for result in results],
+        "ltd": [result.policy for result in results],
+    }
+    lines = []
+    for name, policies in learned.items():
+        lists = [simulate.list_cycles(ground.test, policy) for policy in policies]
+        cycles = CycleList(*(np.concatenate(parts) for parts in zip(*lists, strict=True)))
+        entropies = {
+            "levels_entropy": simulate.choice_entropy(cycles.levels),
+            "sizes_entropy": simulate.choice_entropy(cycles.size_index),
+        }
+        lines += [{"policies": name, **row, **entropies} for row in shares(ground.config, cycles)]
+    return lines
+
+
+def shares(config: CycleConfig, cycles: CycleList) -> list[dict[str, Any]]:
+    """Among the cycles with few and with many accepted tokens; all 0 where there are none."""
+    half = config.max_levels // 2
+    is_deep, is_many = cycles.levels > half, cycles.accepted > half
+    is_wide = np.asarray(config.sizes)[cycles.size_index] > config.sizes[-1] // 4
+    place = 2 * is_wide.astype(int) + is_deep  # in the order of PLACES
+    lines = []
+    for name, mask in (("few", ~is_many), ("many", is_many)):
+        count = np.bincount(place[mask], minlength=len(PLACES))
+        share = (count / max(count.sum(), 1)).tolist()
+        line = {"accepted": name, "cycles": int(mask.sum())}
+        lines.append(line | dict(zip(PLACES, share, strict=True)))
+    return lines
+
+
+def panels(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Our rows and the paper's by their policies."""
+    by_policies: dict[str, list[dict[str, Any]]] = {}
+    for source, lines in (("", rows), ("paper, ", PAPERS)):
+        for line in lines:
+            by_policies.setdefault(source + line["policies"], []).append(line)
+    return by_policies
+
+
+def show(ground: Ground, rows: Sequence[dict[str, Any]]) -> Table:
+    """All shares."""
+    table = Table(title="Shares of cycles")
+    for heading in ("policies", "accepted", *(place.replace("_", " and ") for place in PLACES)):
+        table.add_column(heading, justify="right")
+    for name, lines in panels(rows).items():
+        for line in lines:
+            table.add_row(name, line["accepted"], *(percent(line[place], 0) for place in PLACES))
+    return table
+
+
+def draw(rows: Sequence[dict[str, Any]]) -> Figure:
+    """The four fields, ours and the paper's."""
+    return plots.interaction(panels(rows))
 
 
 def main() -> None:
-    config, console, started = study.parse(StudyFlags), Console(), time.monotonic()
-    here = study.stand(config, console)
-    found = rows(here, config, console)
-    papers = [each._asdict() for each in paper.FIGURE6]
-    shown = Table(title="Shares of cycles")
-    for heading in ("policies", "accepted", *(place.replace("_", " and ") for place in PLACES)):
-        shown.add_column(heading, justify="right")
-    panels: dict[str, list[dict[str, Any]]] = {}
-    for source, rows_of in (("", found), ("paper, ", papers)):
-        for row in rows_of:
-            name = source + row["policies"]
-            panels.setdefault(name, []).append(row)
-            shown.add_row(name, row["accepted"], *(percent(row[place], 0) for place in PLACES))
-    console.print(shown)
-    picture = study_plots.interaction(panels)
-    study.write(config, "figure6_interaction", here, found, papers, started, picture)
+    config = study.parse(StudyFlags)
+    study.run(config, "figure6_interaction", rows, show, papers=PAPERS, draw=draw)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    flags.run(main)

@@ -1,71 +1,87 @@
 """Figure 7: LTD over EAGLE-3's constants by domain, on the test questions, by replay.
 
-    python -m experiments.paper.figure7_domains --out runs/embedded        about 1 minute on 2 CPU cores
+    python -m experiments.paper.figure7_domains --out runs/embedded    about 1 minute on 2 CPU cores
 
-OUT is an output folder of train_policies. A domain is the first part of a question's category: a
+OUT is an output folder of `ltd train`. A domain is the first part of a question's category: a
 package of the standard library on the embedded pair, a subject where MMLU's questions are given as
 question files. Writes OUT/results/figure7_domains.json and .png. The paper: better than EAGLE-3 on
 54 of 57 subjects, 5 % in the mean (80 questions each, live).
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments import command, output
-from experiments.command import PairFlags
-from experiments.report import curves
-from experiments.studies import contest
-from ltd_jax import workflow
+from experiments import output
+from experiments.report import plots
+from ltd_jax import flags, presets, workflow
+from ltd_jax.cli import StageFlags
+from ltd_jax.files import UserError
 from ltd_jax.policies import saved
+from ltd_jax.policies.policy import Constant
 from ltd_jax.replay import simulate
-from ltd_jax.workflow import QuestionFlags, Split
+from ltd_jax.replay.simulate import Totals
+from ltd_jax.replay.trace import Trace
+from ltd_jax.text import Split
+from ltd_jax.workflow import PromptSet
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(PairFlags):
+class Config(StageFlags):
     """Which policies, on which questions."""
 
-    out: Path = Path("runs/embedded")
     results: Path | None = None  # None = OUT/results
     split: Split = "test"
-    asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags()
     least_texts: int = 1  # domains with fewer texts are left out
 
 
-def rows_of(domains: list[str], ours: Any, theirs: Any, least: int) -> list[dict[str, Any]]:
+def domains_of(prompts: PromptSet, trace: Trace) -> list[str]:
+    """Per recorded text the first part of its question's category."""
+    if len(prompts.turns) != len(trace.text_start):
+        raise UserError("Some texts ended with their first token; leave out those questions.")
+    return [turn.question.category.split(".")[0] for turn in prompts.turns]
+
+
+def rows_of(
+    domains: Sequence[str], ltd: Totals, eagle3: Totals, least: int
+) -> list[dict[str, Any]]:
     """A row per domain: tokens per second of both, summed over its texts before dividing."""
     rows = []
     for domain in sorted(set(domains)):
-        mine = np.asarray([each == domain for each in domains])
-        rate = [
+        mine = np.asarray([name == domain for name in domains])
+        if mine.sum() < least:
+            continue
+        ours, theirs = (
             float(np.asarray(totals.committed)[mine].sum() / np.asarray(totals.seconds)[mine].sum())
-            for totals in (ours, theirs)
-        ]
-        row = {"domain": domain, "texts": int(mine.sum()), "ltd": rate[0], "eagle3": rate[1]}
-        rows += [row | {"ltd_over_eagle3": rate[0] / rate[1]}] if mine.sum() >= least else []
+            for totals in (ltd, eagle3)
+        )
+        row = {"domain": domain, "texts": int(mine.sum()), "ltd": ours, "eagle3": theirs}
+        rows.append(row | {"ltd_over_eagle3": ours / theirs})
     return rows
 
 
 def main() -> None:
-    config = command.parse(lambda preset: Config())
-    console = Console()
-    trained = workflow.load_trained(config.out / "policies")
-    pair = command.load_pair(config, trained.policies.cycle)
-    saved.check(trained.policies, pair.fingerprint, pair.device, other_device=True)
-    workflow.must_sample_alike(trained.table, config.out / "policies", pair)
-    trace = workflow.load_or_record(pair, config.split, config, console)
-    replay = simulate.build(trace, trained.table, pair.config.cycle)
-    asking = workflow.load_prompts(pair, config.asked, config.split, config.out / "traces")
-    domains = contest.domains(asking, trace)
-    entries = (contest.learned_entry(pair, trained), contest.fixed_entries(pair, replay)[1])
-    totals = [contest.predicted(pair, replay, entry) for entry in entries]
-    rows = rows_of(domains, *totals, config.least_texts)
+    config, console = flags.parse(lambda preset: Config()), Console()
+    trained = workflow.load_trained(config.out)
+    pair = flags.load_pair(config, trained.saved.cycle)
+    here = dataclasses.replace(pair.identity, sampling=None)  # policies serve every sampling
+    saved.check(trained.saved, here, other_hardware=True)
+    workflow.require_sampling(trained, pair)
+    with flags.progress_bars(console) as progress:
+        trace = workflow.load_or_record(pair, config.stages, config.split, progress=progress)
+    simulator = simulate.build(trace, trained.table, pair.config.cycle)
+    eagle3 = Constant(*presets.eagle3_default(pair.config.cycle))
+    rows = rows_of(
+        domains_of(workflow.load_prompts(pair, config.stages, config.split), trace),
+        simulate.run(simulator, trained.saved.policy),
+        simulate.run(simulator, eagle3, charge_decisions=False),
+        config.least_texts,
+    )
     better = sum(row["ltd_over_eagle3"] > 1 for row in rows)
     mean = float(np.mean([row["ltd_over_eagle3"] for row in rows]))
     shown = Table(title=f"LTD better in {better} of {len(rows)} domains, {mean:.3f} in the mean")
@@ -75,9 +91,9 @@ def main() -> None:
         shown.add_row(row["domain"], str(row["texts"]), f"{row['ltd_over_eagle3']:.3f}")
     console.print(shown)
     content = {"rows": rows, "better": better, "mean": mean, "paper": {"better": 54, "of": 57}}
-    folder = config.results or config.out / "results"
-    output.write(folder, "figure7_domains", config, content, curves.domains(rows))
+    png = plots.encode(plots.domains(rows))
+    output.write(config.results or config.out / "results", "figure7_domains", config, content, png)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    flags.run(main)

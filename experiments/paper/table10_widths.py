@@ -1,92 +1,112 @@
-"""Table 10: widths of the size policy's network; here also of the depth policy's and 0 layers.
+"""Table 10: layers of the size policy's network; here also of the depth policy's, and none.
 
-    python -m experiments.paper.table10_widths --out runs/embedded           about 45 minutes on 2 cores
+    python -m experiments.paper.table10_widths --out runs/embedded       about 45 minutes on 2 cores
 
-The paper's widths and a sixteenth of them; the widest networks take most of the time, and
-`--widths 16 64 256` leaves them out. Where the table is this device's own, every row pays for
+The paper's layers and a sixteenth of them; the widest networks take most of the time, and
+`--layers 16 64 256` leaves them out. Where the table is this device's own, every row pays for
 its policies what they are measured to take inside the compiled cycle; under a shipped table all
 rows pay the same.
 """
 
 import dataclasses
 import functools
-import time
+from collections.abc import Sequence
 
-from rich.console import Console
+import jax
+from rich.console import Group
 
-from experiments import command
-from experiments.report import beside, paper
-from experiments.studies import comparing, scores, study
+from experiments.report import paper, tables
+from experiments.studies import scores, study
 from experiments.studies.ground import Ground
 from experiments.studies.scores import Row
 from experiments.studies.study import StudyFlags
+from ltd_jax import flags
 from ltd_jax.config import LearningConfig
 from ltd_jax.files import UserError
 from ltd_jax.models.pair import Pair
+from ltd_jax.policies import networks
+from ltd_jax.policies.policy import Constant
 from ltd_jax.presets import COMPARED_LEARNING
+from ltd_jax.replay import profile
+from ltd_jax.replay.profile import CycleTimer, ProfileConfig
+from ltd_jax.workflow import Progress
 
 LINEAR = "linear"
-WIDTHS = (LINEAR, "16", "64", "64-16", "256", "1024", "1024-256", "1024-512-256")
+LAYERS = (LINEAR, "16", "64", "64-16", "256", "1024", "1024-256", "1024-512-256")
 NAME = "table10_widths"
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(StudyFlags):
-    """Which widths."""
+    """Which networks."""
 
-    widths: tuple[str, ...] = WIDTHS  # of the size policy; the depth policy has the first
+    layers: tuple[str, ...] = LAYERS  # of the size policy; the depth policy has the first
     learning: LearningConfig = COMPARED_LEARNING
     time_policies: bool = True  # measure what the policies take, where the device is this one
 
 
-def layers(name: str) -> tuple[int, ...]:
+def parse_layers(name: str) -> tuple[int, ...]:
     """Hidden layers as the paper writes them; none for "linear".
 
     Raises:
       UserError: they are not written so.
     """
     try:
-        widths = () if name == LINEAR else tuple(map(int, name.split("-")))
+        return () if name == LINEAR else tuple(map(int, name.split("-")))
     except ValueError as error:
-        raise UserError(f"Widths are written as 64, 1024-256 or {LINEAR}, not {name!r}.") from error
-    return widths
+        raise UserError(f"Layers are written as 64, 1024-256 or {LINEAR}, not {name!r}.") from error
 
 
-def rows(here: Ground, config: Config, console: Console) -> list[Row]:
-    """The baselines, then a row per width."""
-    found, kept = scores.baselines(here), study.kept(config, NAME, here)
-    timed = config.time_policies and config.latency is None
-    pair = command.load_pair(config, config.cycle) if timed else None
+def rows(ground: Ground, config: Config, progress: Progress) -> list[Row]:
+    """The baselines, then a row per network."""
+    table, store = scores.baselines(ground), study.open_store(config, NAME, ground)
+    is_timed = config.time_policies and config.latency is None
+    pair = flags.load_pair(config, config.cycle) if is_timed else None
     paying = "no time" if pair is None else f"time on {pair.device}"
-    for name in config.widths:
-        widths = layers(name)
-        policy = dataclasses.replace(here.policy, size_actor=widths, depth_actor=widths[:1])
-        console.print(name)
-        under = here._replace(policy=policy)
-        make = functools.partial(priced_row, under, name, pair, config, console)
-        found.append(kept.value(f"{name}, {paying}", make))
-    return found
+    for name in config.layers:
+        layers = parse_layers(name)
+        widths = dataclasses.replace(ground.widths, size_actor=layers, depth_actor=layers[:1])
+        under = dataclasses.replace(ground, widths=widths)
+        make = functools.partial(timed_row, under, name, pair, config, progress)
+        table.append(store.value(f"{name}, {paying}", make))
+        progress("networks", (len(table) - 3) / len(config.layers))
+    return table
 
 
-def priced_row(
-    under: Ground, name: str, pair: Pair | None, config: Config, console: Console
+def timed_row(
+    ground: Ground, name: str, pair: Pair | None, config: Config, progress: Progress
 ) -> Row:
-    """One width's row; with a pair its policies' own time is measured first."""
+    """One network's row; with a pair its policies' own time is measured first."""
     if pair is not None:
-        under = comparing.with_policy_times(under, pair, config.measure)
-    return study.learned_row(under, name, config, console)
+        ground = with_decision_times(ground, pair, config.profiling)
+    return study.learned_row(ground, name, config, progress)
+
+
+def with_decision_times(ground: Ground, pair: Pair, config: ProfileConfig) -> Ground:
+    """The same ground, where decisions take what the ground's own policies take on this device."""
+    cycle = pair.config.cycle
+    timer = CycleTimer(pair, Constant(1, cycle.sizes[0]), config.contexts[0], config.cycles)
+    policy = networks.init(jax.random.key(config.seed), cycle, ground.widths)
+    overhead = profile.time_decisions(timer, policy, config.policy_visits)
+    return dataclasses.replace(
+        ground,
+        train=profile.with_overhead(ground.train, overhead),
+        validation=profile.with_overhead(ground.validation, overhead),
+        test=profile.with_overhead(ground.test, overhead),
+    )
+
+
+def show(ground: Ground, rows: Sequence[Row]) -> Group:
+    """Our networks, then the paper's in a line."""
+    theirs = ", ".join(f"{width.hidden} {width.mean:.2f}x" for width in paper.TABLE10)
+    said = f"Table 10 of the paper, Llama-3.1-8B on an A100: {theirs}"
+    return Group(tables.study("Layers of the size policy", rows, []), said)
 
 
 def main() -> None:
-    config, console, started = study.parse(Config), Console(), time.monotonic()
-    here = study.stand(config, console)
-    found = rows(here, config, console)
-    console.print(beside.table("Widths of the size policy", found, []))
-    theirs = ", ".join(f"{width.hidden} {width.mean:.2f}x" for width in paper.TABLE10)
-    console.print(f"Table 10 of the paper, Llama-3.1-8B on an A100: {theirs}")
     papers = [width._asdict() for width in paper.TABLE10]
-    study.write(config, NAME, here, found, papers, started)
+    study.run(study.parse(Config), NAME, rows, show, papers=papers)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    flags.run(main)

@@ -1,7 +1,7 @@
 """Table 11: LTD over another kind of draft, Griffin, beside the paper's numbers.
 
     python -m experiments.paper.table11_griffin --target DIR --draft DIR --questions DIR
-    python -m experiments.paper.table11_griffin --smoke --out runs/griffin-smoke      about 3 minutes
+    python -m experiments.paper.table11_griffin --smoke --out runs/griffin-smoke     about 3 minutes
 
 Records, measures, searches, trains, decodes and compares as the quickstart does, for any draft of
 another structure. Where --draft is left out, a Griffin draft of random weights takes its place: a
@@ -11,48 +11,55 @@ with the best ones, 2.81 with LTD.
 
 import dataclasses
 import json
+from pathlib import Path
 
 from rich.console import Console
 
-from experiments import command, output, quickstart
+from experiments import comparison, output, quickstart
 from experiments.quickstart import Config
-from experiments.report import leaderboard, tables
-from experiments.report.paper_methods import TABLE11
-from experiments.studies import random_draft, results
+from experiments.report import paper, tables
+from experiments.studies import random_draft
+from ltd_jax import flags
 from ltd_jax.presets import Preset
 
 NAMES = {"eagle3": "eagle3", "best_constant": "best constant", "ltd": "ltd"}
+OUT = Path("runs/griffin")
 
 
 def start(preset: Preset) -> Config:
-    """The settings for a pair where no flag changes them."""
-    return Config(out=Config.out.parent / "griffin", **command.stage_settings(preset))
+    """The settings for a target where no flag changes them."""
+    return dataclasses.replace(quickstart.start(preset), out=OUT)
 
 
 def main() -> None:
-    config = command.parse(start, quickstart.smoke)
-    command.writable(config.out)
+    config = flags.parse(start, small=quickstart.smoke)
+    flags.writable(config.out)
     console = Console(stderr=config.json)
     is_random = config.draft == Config.draft
     if is_random:
         config = dataclasses.replace(config, draft=config.out / "random-griffin")
         random_draft.write_griffin(config.draft, config.target)
-        command.say("The draft has random weights: a smoke run, whose numbers say nothing.")
-    pair = command.load_pair(config, config.cycle)
-    found = results.run(pair, config, console)
-    console.print(tables.terminal_table(found.report))
-    (paper,) = TABLE11
-    for row in found.report["methods"]:
+        flags.say("The draft has random weights: a smoke run, whose numbers say nothing.")
+    pair = flags.load_pair(config, config.cycle)
+    with flags.progress_bars(console) as progress:
+        report = comparison.report_of(comparison.compare(pair, config.stages, progress))
+    console.print(tables.report(report))
+    for row in report["methods"]:
         if row["task"] == "mean" and row["method"] in NAMES:
-            theirs = leaderboard.paper_cell(paper, NAMES[row["method"]])
+            theirs = tables.paper_cell(paper.TABLE11[0], NAMES[row["method"]])
             ours = f"{row['speedup']:.2f}x, {row['committed_per_cycle']:.2f}"
-            console.print(f"{row['method']}: {ours}; {paper.model} in the paper {theirs}")
-    rows = [leaderboard.paper_row(paper, row) for row in paper.rows]
-    content = {"rows": found.report["methods"], "paper": rows, "random_weights": is_random}
+            console.print(
+                f"{row['method']}: {ours}; {paper.TABLE11[0].model} in the paper {theirs}"
+            )
+    content = {
+        "rows": report["methods"],
+        "paper": paper.as_json(paper.TABLE11),
+        "random_weights": is_random,
+    }
     document = output.write(config.out / "results", "table11_griffin", config, content)
     if config.json:
         print(json.dumps(document))
 
 
 if __name__ == "__main__":
-    command.run(main)
+    flags.run(main)

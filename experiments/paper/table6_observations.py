@@ -1,6 +1,6 @@
 """Table 6: what the policies see.
 
-    python -m experiments.paper.table6_observations --out runs/embedded      about 4 minutes on 2 cores
+    python -m experiments.paper.table6_observations --out runs/embedded   about 4 minutes on 2 cores
 
 Rows as the paper has them: P = probabilities of the tree, D = levels so far, L = context length,
 E = the draft's entropy; H = the draft's output, where the trace was recorded with it. More rows:
@@ -10,19 +10,16 @@ root. Same widths, same seeds; by default exact learning, which has the least no
 
 import dataclasses
 import functools
-import time
 
-from rich.console import Console
-
-from experiments import command
-from experiments.report import beside, paper
+from experiments.report import paper
 from experiments.studies import scores, study
 from experiments.studies.ground import Ground
 from experiments.studies.scores import Row
 from experiments.studies.study import StudyFlags
+from ltd_jax import flags
 from ltd_jax.config import LearningConfig, ObservationConfig
-from ltd_jax.files import UserError
 from ltd_jax.presets import COMPARED_LEARNING, SORTED
+from ltd_jax.workflow import Progress
 
 SEEN = {
     "P+L": ObservationConfig(levels=False),
@@ -31,11 +28,11 @@ SEEN = {
     "P+D+L+E": ObservationConfig(entropy=True),
     "sorted": SORTED,
     "sorted+L": dataclasses.replace(SORTED, length=True),
-    "sorted+recent": dataclasses.replace(SORTED, recent=True),
+    "sorted+recent": dataclasses.replace(SORTED, acceptance_ema=True),
     "sorted+E": dataclasses.replace(SORTED, entropy=True),
-    "sorted+root": dataclasses.replace(SORTED, certainty=True),
+    "sorted+root": dataclasses.replace(SORTED, root_entropy=True),
     "everything": dataclasses.replace(
-        SORTED, nodes=True, recent=True, entropy=True, certainty=True
+        SORTED, node_probs=True, acceptance_ema=True, entropy=True, root_entropy=True
     ),
 }
 NAME = "table6_observations"
@@ -49,41 +46,31 @@ class Config(StudyFlags):
     learning: LearningConfig = COMPARED_LEARNING
 
 
-def variants(here: Ground, config: Config) -> dict[str, ObservationConfig]:
-    """The rows that were asked for and that the traces allow.
-
-    Raises:
-      UserError: there is no such row.
-    """
-    for name in config.seen:
-        if name not in SEEN:
-            raise UserError(f"There is no observation {name!r}; choose {', '.join(SEEN)}.")
-    found = {name: SEEN[name] for name in config.seen}
-    if here.train.hidden is None:
-        return found
-    channels = here.train.hidden.shape[-1]
-    return found | {"P+D+L+H": ObservationConfig(hidden=channels)}
+def variants(ground: Ground, config: Config) -> dict[str, ObservationConfig]:
+    """The rows that were asked for and that the traces allow; UserError for an unknown name."""
+    study.require_known("observation", config.seen, tuple(SEEN))
+    asked = {name: SEEN[name] for name in config.seen}
+    if ground.train.hidden is None:
+        return asked
+    return asked | {"P+D+L+H": ObservationConfig(hidden=ground.train.hidden.shape[-1])}
 
 
-def rows(here: Ground, config: Config, console: Console) -> list[Row]:
+def rows(ground: Ground, config: Config, progress: Progress) -> list[Row]:
     """The baselines, then a row per observation."""
-    found, kept = scores.baselines(here), study.kept(config, NAME, here)
-    for name, seen in variants(here, config).items():
-        under = here._replace(policy=dataclasses.replace(here.policy, observation=seen))
-        console.print(name)
-        make = functools.partial(study.learned_row, under, name, config, console)
-        found.append(kept.value(f"{name} {dataclasses.asdict(seen)}", make))
-    return found
+    table, store = scores.baselines(ground), study.open_store(config, NAME, ground)
+    for name, seen in variants(ground, config).items():
+        widths = dataclasses.replace(ground.widths, observation=seen)
+        under = dataclasses.replace(ground, widths=widths)
+        make = functools.partial(study.learned_row, under, name, config, progress)
+        table.append(store.value(f"{name} {dataclasses.asdict(seen)}", make))
+        progress("observations", len(table) / (len(config.seen) + 3))
+    return table
 
 
 def main() -> None:
-    config, console, started = study.parse(Config), Console(), time.monotonic()
-    here = study.stand(config, console)
-    found = rows(here, config, console)
-    console.print(beside.table("What the policies see", found, [paper.TABLE6]))
-    papers = beside.paper_rows([paper.TABLE6])
-    study.write(config, NAME, here, found, papers, started)
+    config = study.parse(Config)
+    study.run_methods(config, NAME, "What the policies see", rows, [paper.TABLE6])
 
 
 if __name__ == "__main__":
-    command.run(main)
+    flags.run(main)

@@ -1,58 +1,50 @@
 """Tables 7 and 8: how many turns the two policies need against each other.
 
-    python -m experiments.paper.table7_8_iterations --out runs/embedded      about 4 minutes on 2 cores
+    python -m experiments.paper.table7_8_iterations --out runs/embedded   about 4 minutes on 2 cores
 
 iter0: both as they learned alone. Then turn by turn: iter1 the size policy, iter2 the depth policy,
 iter3 the size policy. In the paper most is gained by the second or third turn.
 """
 
-import time
-
-from rich.console import Console
-
-from experiments import command
-from experiments.report import beside, paper
+from experiments.report import paper
 from experiments.studies import ground as grounds
 from experiments.studies import scores, study
 from experiments.studies.ground import Ground
 from experiments.studies.scores import Row
 from experiments.studies.study import StudyFlags
+from ltd_jax import flags
 from ltd_jax.learning.loop import TrainResult
-from ltd_jax.policies.networks import LearnedParams
+from ltd_jax.policies.networks import Learned
+from ltd_jax.workflow import Progress
 
 
-def iterations(learned: TrainResult) -> dict[str, LearnedParams]:
+def iterations(result: TrainResult) -> dict[str, Learned]:
     """Both policies after every turn, by the paper's names."""
-    alone = LearnedParams(
-        depth=learned.stages["depth-alone"].depth, size=learned.stages["size-alone"].size
-    )
+    depth, size = (result.stages[f"{name}-alone"] for name in ("depth", "size"))
     turns = {
-        name.split("-")[0]: params
-        for name, params in learned.stages.items()
+        name.split("-")[0]: policy
+        for name, policy in result.stages.items()
         if name.startswith("iter")
     }
-    return {"iter0": alone, **turns}
+    return {"iter0": depth.replace(size=size.size), **turns}
 
 
-def rows(here: Ground, config: StudyFlags, console: Console) -> list[Row]:
+def rows(ground: Ground, config: StudyFlags, progress: Progress) -> list[Row]:
     """The baselines, then a row per turn."""
-    trained = [
-        iterations(grounds.learn(here, config, seed, console)) for seed in range(config.seeds)
+    of_seeds = [
+        iterations(grounds.learn(ground, config.stages, seed, progress=progress))
+        for seed in range(config.seeds)
     ]
-    return scores.baselines(here) + [
-        scores.row(here, name, [scores.of_policies(here, found[name]) for found in trained])
-        for name in trained[0]
+    return scores.baselines(ground) + [
+        scores.row(ground, turn, [scores.of_policy(ground, learned[turn]) for learned in of_seeds])
+        for turn in of_seeds[0]
     ]
 
 
 def main() -> None:
-    config, console, started = study.parse(StudyFlags), Console(), time.monotonic()
-    here = study.stand(config, console)
-    found = rows(here, config, console)
-    console.print(beside.table("Iterations", found, [paper.TABLE7, paper.TABLE8]))
-    papers = beside.paper_rows([paper.TABLE7, paper.TABLE8])
-    study.write(config, "table7_8_iterations", here, found, papers, started)
+    config, papers = study.parse(StudyFlags), [paper.TABLE7, paper.TABLE8]
+    study.run_methods(config, "table7_8_iterations", "Iterations", rows, papers)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    flags.run(main)

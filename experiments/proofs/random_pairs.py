@@ -91,13 +91,13 @@ def pair(family: str, seed: int = 0, cycle: CycleConfig | None = None) -> Pair:
         student = student.replace(head=teacher.head)
     shape = (FIT_TEXTS, FIT_PROMPT)
     prompt_BP = random.integers(0, config.target.vocab_size, shape).astype(np.int32)
-    fitted = fit(Model(teacher, student, config), prompt_BP)
-    model, dtype = Model(teacher, fitted, config), jnp.dtype(jnp.float32)
-    if cpu_layout.wanted(dtype):  # as loaded pairs are
-        packed: Any = cpu_layout.block_draft(fitted)
-        if fitted.head is teacher.head and teacher.head is not None:
-            packed = packed.replace(head=cpu_layout.blocked(teacher.head))
-        model = Model(cpu_layout.block_target(teacher), packed, config)
+    fitted: Any = fit(Model(teacher, student, config), prompt_BP)
+    dtype = jnp.dtype(jnp.float32)
+    if cpu_layout.is_faster(dtype):  # as loaded pairs are
+        teacher, fitted = cpu_layout.pack_target(teacher), cpu_layout.pack_draft(fitted)
+        if isinstance(config.draft, GriffinConfig):
+            fitted = fitted.replace(head=teacher.head)
+    model = Model(teacher, fitted, config)
     return Pair(model, dtype, names=(f"random {family}", "random draft"))
 
 
@@ -144,16 +144,15 @@ def _fit_inputs(model: Model, text_S: jax.Array) -> jax.Array:
         model.target, model.config.target, text_S, place_S, causal_SS, None
     )
     kind, token_S = draft.kind_of(config), jnp.roll(text_S, -1)
-    stream_SE = kind.enter(params, config, token_S, draft.fuse(params, config, feature_SE))
-    query, key, value = kind.project(params, config, token_S, stream_SE, place_S)
+    stream_SE = kind.embed_input(params, config, token_S, draft.fuse(params, config, feature_SE))
+    query, key, value = kind.qkv(params, config, token_S, stream_SE, place_S)
     mixed = layers.attention(query, key.transpose(1, 0, 2), value.transpose(1, 0, 2), causal_SS)
     if isinstance(params, Eagle3Params):
-        hidden_SE = kind.finish(params, config, stream_SE, mixed)
+        hidden_SE = kind.output(params, config, stream_SE, mixed)
         return layers.rms_norm(hidden_SE, params.norm, config.rms_norm_eps)
-    stream_SE = stream_SE + mixed @ params.o
-    assert params.up is not None  # gate and up are not joined yet
+    stream_SE = stream_SE + layers.linear(mixed, params.o)
     normed_SE = layers.rms_norm(stream_SE, params.post_attention_norm, config.rms_norm_eps)
-    inner_SF = jax.nn.silu(normed_SE @ params.gate) * (normed_SE @ params.up)
+    inner_SF = layers.gated(normed_SE, params.gate_up, config.intermediate_size)
     return jnp.concatenate([stream_SE, inner_SF], axis=1)
 
 

@@ -154,7 +154,8 @@ def digests(folder: Path) -> dict[str, str | None]:
     by_stage: dict[str, str | None] = {}
     for stage in sorted(path for path in (folder / "learning").iterdir() if path.is_dir()):
         with checkpoint.manager(stage) as checkpoints:
-            by_stage[stage.name] = checkpoint.newest_digest(checkpoints)
+            newest = checkpoint.newest_record(checkpoints)
+            by_stage[stage.name] = None if newest is None else newest.digest
     policy = saved.load(stages(Config(out=folder)).policy).policy
     by_stage["policies"] = checkpoint.digest((policy.depth, policy.size))
     return by_stage

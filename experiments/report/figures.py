@@ -54,7 +54,7 @@ class Figures:
 
     @property
     def choices_by_place(self) -> dict[str, np.ndarray]:
-        """Counted cycles [D, V] at "easy places" and "hard places"; places without any are left out."""
+        """Cycles [D, V] at "easy places" and "hard places"; places without any are left out."""
         places = {"easy places": self.choices_easy, "hard places": self.choices_hard}
         return {
             name: np.asarray(cycles, float)

@@ -68,9 +68,7 @@ def headline_picture(report: Report, path: Path) -> None:
     _write(path, plots.encode(plots.headline(report, HEADLINE_WIDTH), kind))
 
 
-def leaderboard(
-    document: Mapping[str, Any], papers: Mapping[float, Sequence[PaperTable]]
-) -> str:
+def leaderboard(document: Mapping[str, Any], papers: Mapping[float, Sequence[PaperTable]]) -> str:
     """The HTML page of a leaderboard's document; pictures are inside it.
 
     Args:
@@ -147,7 +145,11 @@ def beside_paper(report: Report) -> list[tuple[str, str, str]]:
             speedup(constant),
             between(speedups["best constant"], times),
         ),
-        ("EAGLE-3 default over plain decoding", speedup(eagle3), between(speedups["eagle3"], times)),
+        (
+            "EAGLE-3 default over plain decoding",
+            speedup(eagle3),
+            between(speedups["eagle3"], times),
+        ),
         (
             "LTD over best constant",
             times(report["ltd_over_best_constant"]["ratio"]),

@@ -118,7 +118,9 @@ def _tuples(numbers: dict[str, Any]) -> dict[str, Any]:
 
 
 TABLE1, TABLE5, TABLE11 = (tables(f"Table {number}") for number in (1, 5, 11))
-TABLE2, TABLE4, TABLE6, TABLE7, TABLE8 = (tables(f"Table {number}")[0] for number in (2, 4, 6, 7, 8))
+TABLE2, TABLE4, TABLE6, TABLE7, TABLE8 = (
+    tables(f"Table {number}")[0] for number in (2, 4, 6, 7, 8)
+)
 TABLE9 = tuple(Overhead(**row) for row in _JSON["table9"])
 TABLE10 = tuple(Width(**_tuples(row)) for row in _JSON["table10"])
 FIGURE2 = PartTimes(**_tuples(_JSON["figure2"]))

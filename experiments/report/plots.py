@@ -3,7 +3,7 @@
 Every public function returns a figure; `encode` makes the file. A report's pictures (`PLOTS`) come
 with a caption and with what is to be seen, in words for those who cannot see it.
 
-Long because each of the fifteen pictures is one function, and they share one look.
+Long because each picture is one function, and they share one look.
 """
 
 import io
@@ -23,25 +23,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from experiments.report import advice as advices
+from experiments.report import words
 from experiments.report.figures import Figures
 from experiments.report.paper import PLACES
-from experiments.report.words import (
-    METHOD_NAMES,
-    METHODS,
-    Report,
-    Row,
-    gap_share,
-    latency_name,
-    mean_row,
-    percent,
-    rate,
-    rows_of,
-    setting,
-    task_name,
-    tasks_of,
-    times,
-)
+from experiments.report.words import METHOD_NAMES, METHODS, Report, Row
 
 COLOURS = {
     "autoregressive": "#8a8a8a",
@@ -106,7 +91,9 @@ def _legend(figure: Figure, handles: Sequence[Artist], columns: int = 0) -> None
     )
 
 
-def _label(axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **style: Any) -> None:
+def _label(
+    axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **style: Any
+) -> None:
     """A text that stands `offset` points away from a place."""
     usual = {"fontsize": SMALL, "color": TEXT, "va": "center"}
     axes.annotate(text, at, xytext=offset, textcoords="offset points", **usual | style)
@@ -144,17 +131,19 @@ def pictures(report: Report, figures: Figures) -> list[Picture]:
 
 def headline(report: Report, width: float = WIDTH) -> Figure:
     """Speedup over plain decoding by method and task, with 95% intervals."""
-    tasks = tasks_of(report)
+    tasks = words.tasks_of(report)
     figure = _figure(4.0, max(width, 0.9 * len(tasks)), "Speedup over plain decoding")
     axes = figure.subplots()
-    shown = [name for name in METHODS[1:] if any(row["method"] == name for row in report["methods"])]
+    shown = [
+        name for name in METHODS[1:] if any(row["method"] == name for row in report["methods"])
+    ]
     bar = 0.8 / max(len(shown), 1)
     ticks = []
     for place, task in enumerate(tasks):
-        rows = {row["method"]: row for row in rows_of(report, task)}
+        rows = {row["method"]: row for row in words.rows_of(report, task)}
         plain = rows.get("autoregressive")
-        base = f"\nplain {rate(plain['tokens_per_second'])}/s" if plain else ""
-        ticks.append(task_name(task) + base)
+        base = f"\nplain: {words.rate(plain['tokens_per_second'])}" if plain else ""
+        ticks.append(words.task_name(task) + base)
         for index, method in enumerate(name for name in shown if name in rows):
             row, x = rows[method], place + (index - (len(shown) - 1) / 2) * bar
             axes.bar(x, row["speedup"], 0.92 * bar, color=COLOURS[method])
@@ -162,7 +151,7 @@ def headline(report: Report, width: float = WIDTH) -> Figure:
             if method == "ltd":
                 top = max(row["speedup"], row["speedup_high"])
                 style = {"ha": "center", "va": "bottom", "weight": "bold"}
-                _label(axes, times(row["speedup"]), (x, top), (0, 3), **style)
+                _label(axes, words.times(row["speedup"]), (x, top), (0, 3), **style)
     axes.axhline(1, color=COLOURS["autoregressive"], linewidth=1.5, linestyle="--", zorder=3)
     _tidy(axes, y="times plain decoding")
     axes.set_xticks(range(len(tasks)), ticks)
@@ -170,7 +159,7 @@ def headline(report: Report, width: float = WIDTH) -> Figure:
     names = METHOD_NAMES | _constants(report)
     handles: list[Artist] = [Patch(color=COLOURS[name], label=names[name]) for name in shown]
     line = {"color": COLOURS["autoregressive"], "linestyle": "--"}
-    _legend(figure, [*handles, Line2D([], [], label=METHOD_NAMES["autoregressive"], **line)], 2)
+    _legend(figure, [*handles, Line2D([], [], label="Plain decoding (tokens/s below)", **line)], 2)
     return figure
 
 
@@ -180,16 +169,16 @@ def _constants(report: Report) -> dict[str, str]:
     for method in ("eagle3", "best_constant"):
         row = next((row for row in report["methods"] if row["method"] == method), None)
         if row is not None:
-            chosen = setting(round(row["levels_mean"]), round(row["size_mean"]))
+            chosen = words.setting(round(row["levels_mean"]), round(row["size_mean"]))
             names[method] = f"{METHOD_NAMES[method]} ({chosen})"
     return names
 
 
 def _headline(report: Report, figures: Figures) -> tuple[Figure, str]:
-    task = tasks_of(report)[-1]
-    rows = [row for row in rows_of(report, task) if row["method"] != "autoregressive"]
-    said = ", ".join(f"{METHOD_NAMES[row['method']]} {times(row['speedup'])}" for row in rows)
-    return headline(report), f"Speedup over plain decoding, {task_name(task)}: {said}."
+    task = words.tasks_of(report)[-1]
+    rows = [row for row in words.rows_of(report, task) if row["method"] != "autoregressive"]
+    said = ", ".join(f"{METHOD_NAMES[row['method']]} {words.times(row['speedup'])}" for row in rows)
+    return headline(report), f"Speedup over plain decoding, {words.task_name(task)}: {said}."
 
 
 def _settings(
@@ -207,7 +196,7 @@ def _settings(
         frame = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, linewidth=2.5)
         frame.set_edgecolor(TEXT)
         axes.add_patch(frame)
-        name = setting(best["levels"], best["size"])
+        name = words.setting(best["levels"], best["size"])
         framed = f" The best constant setting ({name}) has {texts[row, column]}."
     low, high = np.nanmin(values_DV), np.nanmax(values_DV)
     return figure, f"{title}: from {low:,.{digits}f} to {high:,.{digits}f}.{framed}"
@@ -257,6 +246,9 @@ def _cycle_time(report: Report, figures: Figures) -> tuple[Figure, str] | None:
     return _settings(report, figures, values_DV, "Milliseconds per cycle", "Purples", digits)
 
 
+PLAIN_STEP = "a step of plain decoding"
+
+
 def _part_times(report: Report, figures: Figures) -> tuple[Figure, str] | None:
     draft, verify = figures.draft_seconds, figures.verify_seconds
     parts: list[tuple[str, str, Sequence[int], np.ndarray]] = []
@@ -277,16 +269,21 @@ def _part_times(report: Report, figures: Figures) -> tuple[Figure, str] | None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         said.append(f"{part} {milliseconds[0]:.2f} to {milliseconds[-1]:.2f}")
         if figures.plain_seconds is not None:
-            plain = 1e3 * figures.plain_seconds
-            axes.axhline(plain, color=COLOURS["autoregressive"], linestyle="--")
+            style = {"color": COLOURS["autoregressive"], "linestyle": "--"}
+            line = axes.axhline(1e3 * figures.plain_seconds, label=PLAIN_STEP, **style)
             if axes is panels[-1]:
-                style = {"ha": "right", "va": "bottom", "color": FAINT}
-                _label(axes, "a step of plain decoding", (places[-1], plain), (0, 2), **style)
+                _legend(figure, [line])
     panels[0].set_ylim(bottom=0)
     return figure, f"Milliseconds, from the least to the most: {'; '.join(said)}."
 
 
-STAGES = {"size-alone": "size policy alone", "depth-alone": "depth policy alone"}
+def _stage_name(stage: str) -> str:
+    """A stage of the paper's order, such as "depth-alone" or "iter1-size", as a person reads it."""
+    order, _, policy = stage.partition("-")
+    if policy == "alone":
+        return f"{order} policy alone"
+    number = order.removeprefix("iter")
+    return f"iteration {number}: {policy} policy" if number.isdigit() else stage
 
 
 def _learning(report: Report, figures: Figures) -> tuple[Figure, str] | None:
@@ -300,7 +297,7 @@ def _learning(report: Report, figures: Figures) -> tuple[Figure, str] | None:
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
     for axes, (name, points) in zip(panels, stages, strict=False):
         _learning_stage(axes, points, figures)
-        _subtitle(axes, f"{STAGES.get(name, name)} ({points[-1].seconds:,.0f} s)")
+        _subtitle(axes, f"{_stage_name(name)} ({points[-1].seconds:,.0f} s)")
     for axes in panels[len(stages) :]:
         axes.set_visible(False)
     for axes in panels[: len(stages) : columns]:
@@ -311,8 +308,11 @@ def _learning(report: Report, figures: Figures) -> tuple[Figure, str] | None:
     first, last = stages[0][1][0], stages[-1][1]
     best = max(point.validation for point in last)
     constant = figures.validation_constant
-    against = "" if constant is None else f", where the best constant has {rate(constant)}"
-    return figure, f"From {rate(first.validation)} to {rate(best)} tokens per second{against}."
+    against = "" if constant is None else f", where the best constant has {words.rate(constant)}"
+    return (
+        figure,
+        f"From {words.rate(first.validation)} to {words.rate(best)} tokens per second{against}.",
+    )
 
 
 def _learning_stage(axes: Axes, points: Sequence[Any], figures: Figures) -> None:
@@ -354,8 +354,8 @@ def _choices(report: Report, figures: Figures) -> tuple[Figure, str] | None:
         if axes is not panels[-1]:
             axes.set_xlabel("")
         row, column = (int(index) for index in np.unravel_index(share_DV.argmax(), share_DV.shape))
-        often = setting(row + 1, figures.sizes[column])
-        said.append(f"most often {often} at {name} ({percent(share_DV.max(), 0)})")
+        often = words.setting(row + 1, figures.sizes[column])
+        said.append(f"most often {often} at {name} ({words.percent(share_DV.max(), 0)})")
     return figure, f"LTD chooses {'; '.join(said)}."
 
 
@@ -374,17 +374,21 @@ def _optimum(report: Report, figures: Figures) -> tuple[Figure, str]:
     for method in ("eagle3", "autoregressive"):
         if method in predicted:
             bars[method] = (METHOD_NAMES[method], predicted[method])
-    gained = "is " + gap_share(share) if share < -0.005 else f"closes {gap_share(share)} of the gap"
+    gained = (
+        "is " + words.gap_share(share)
+        if share < -0.005
+        else f"closes {words.gap_share(share)} of the gap"
+    )
     title = f"LTD {gained}" + ("" if share < -0.005 else " from best constant to optimum")
     figure = _figure(1.3 + 0.42 * len(bars), title=title)
     axes = figure.subplots()
     for place, (method, (_, value)) in enumerate(bars.items()):
         axes.barh(place, value, 0.7, color=COLOURS[method])
-        _label(axes, rate(value), (value, place), (5, 0), fontsize=MEDIUM)
+        _label(axes, words.rate(value), (value, place), (5, 0), fontsize=MEDIUM)
     _tidy(axes, x="tokens per second, by replay", grid="x")
     axes.set_yticks(range(len(bars)), [name for name, _ in bars.values()])
     axes.margins(x=0.12)
-    said = ", ".join(f"{name} {rate(value)}" for name, value in bars.values())
+    said = ", ".join(f"{name} {words.rate(value)}" for name, value in bars.values())
     return figure, f"{title}. Tokens per second by replay: {said}."
 
 
@@ -440,28 +444,6 @@ PLOTS = (
 )
 
 
-def advice(advice: advices.Advice) -> Figure:
-    """Tokens per second of every way to decode by replay; a black mark where it was measured live."""
-    methods = advice["methods"][::-1]
-    plain = next(row for row in methods if row["method"] == "autoregressive")["tokens_per_second"]
-    title = f"What pays on {advice['ground']['device']}"
-    figure = _figure(1.3 + 0.5 * len(methods), title=title)
-    axes = figure.subplots()
-    for place, row in enumerate(methods):
-        value = right = row["tokens_per_second"]
-        axes.barh(place, value, 0.66, color=COLOURS[row["method"]])
-        if row["live"] is not None:
-            low, middle, high = (plain * row[end] for end in ("live_low", "live", "live_high"))
-            axes.plot([low, high], [place, place], color=TEXT, linewidth=1.5)
-            axes.plot(middle, place, "o", color=TEXT, markersize=4)
-            right = max(value, high)
-        _label(axes, f"{rate(value)}/s ({times(row['speedup'])})", (right, place), (6, 0))
-    _tidy(axes, x="tokens per second by replay; black: measured live, 95%", grid="x")
-    axes.set_yticks(range(len(methods)), [advices.NAMES[row["method"]] for row in methods])
-    axes.set_xlim(right=1.3 * axes.get_xlim()[1])
-    return figure
-
-
 # The pictures of the paper's figures and of the studies
 
 
@@ -481,11 +463,11 @@ def part_costs(rows: Sequence[Row], paper: Sequence[Row], model: str) -> Figure:
             mine = [row for row in source if row["part"] == part and row["at"] > 0]
             at = np.asarray([row["at"] for row in mine], float)
             cost = np.asarray([row["milliseconds"] for row in mine])
-            colour = PARTS[part] if marks == "o-" else FAINT
+            ours = source is rows
+            label, colour = (f"{name}, {part}", PARTS[part]) if ours else (name, FAINT)
             at = at / at.max() if part == "verify" else at
-            (line,) = axes.plot(at, cost / cost[0], marks, color=colour, markersize=4, label=name)
-            handles[name if marks == "s--" else f"{name}, {part}"] = line
-            line.set_label(name if marks == "s--" else f"{name}, {part}")
+            style = {"color": colour, "markersize": 4, "label": label}
+            (handles[label],) = axes.plot(at, cost / cost[0], marks, **style)
         _tidy(axes, x=x, y="time, first = 1" if part == "draft" else "")
         _subtitle(axes, part)
     _legend(figure, list(handles.values()))
@@ -571,7 +553,7 @@ def training_curves(rows: Sequence[Row]) -> Figure:
         _tidy(above, y="throughput over\nbest constant" if first else "")
         _tidy(below, x="decisions (thousands)", y="reward" if first else "")
         below.xaxis.set_major_locator(MaxNLocator(4))
-        _subtitle(above, STAGES.get(stage, stage))
+        _subtitle(above, _stage_name(stage))
     return figure
 
 
@@ -592,14 +574,14 @@ def interaction(panels: Mapping[str, Sequence[Row]]) -> Figure:
     title = "What the policies choose together (Figure 6)"
     figure = _figure(1.0 + 2.1 * len(panels), title=title)
     grid = figure.subplots(len(panels), 2, squeeze=False)
-    for line, (name, rows) in zip(grid, panels.items(), strict=True):
-        for axes, row in zip(line, rows, strict=True):
+    for place, (name, rows) in enumerate(panels.items()):
+        for axes, row in zip(grid[place], rows, strict=True):
             share_22 = np.asarray([row[place] for place in PLACES]).reshape(2, 2)
             axes.imshow(share_22, cmap=ORANGES, vmin=0, vmax=1, origin="lower", aspect="auto")
             for (y, x), share in np.ndenumerate(share_22):
                 colour = "white" if _is_dark(ORANGES(share)) else TEXT
-                axes.text(x, y, percent(share, 0), ha="center", va="center", color=colour)
-            last, left = line is grid[-1], axes is line[0]
+                axes.text(x, y, words.percent(share, 0), ha="center", va="center", color=colour)
+            last, left = place == len(panels) - 1, axes is grid[place, 0]
             _tidy(axes, x="levels" if last else "", y="size" if left else "", grid="")
             axes.set_xticks([0, 1], ["shallow", "deep"])
             axes.set_yticks([0, 1], ["narrow", "wide"])
@@ -611,7 +593,7 @@ def matrix(
     values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str, x: str, y: str
 ) -> Figure:
     """Ratios around 1 as a heat map with a scale: below 1 red, above 1 blue."""
-    columns, rows = [_wrapped(name) for name in columns], [_wrapped(name) for name in rows]
+    columns, rows = [_wrapped(name, 13) for name in columns], [_wrapped(name, 18) for name in rows]
     width = max(WIDTH, 2.2 + 1.2 * len(columns))
     figure = _figure(1.6 + 0.55 * len(rows), width, title)
     axes = figure.subplots()
@@ -629,8 +611,8 @@ def matrix(
     return figure
 
 
-def _wrapped(name: str) -> str:
-    return textwrap.fill(latency_name(name), 18)
+def _wrapped(name: str, width: int) -> str:
+    return textwrap.fill(words.latency_name(name), width)
 
 
 WAYS = {"alternate": "paper's order", "joint": "joint PPO", "exact": "exact gradients"}
@@ -666,7 +648,7 @@ def learning_progress(curves: Sequence[Row]) -> Figure:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.tick_params(axis="x", length=4)
         axes.set_ylim(bottom=LOWEST)
-        _subtitle(axes, latency_name(table))
+        _subtitle(axes, words.latency_name(table))
     _legend(figure, list(handles.values()), 2)
     return figure
 
@@ -697,8 +679,10 @@ def leaderboard(rows: Sequence[Row], temperature: float) -> Figure:
         axes.barh(place, row["speedup"], 0.72, color=method_colour(row["method"]))
         axes.hlines(place, row["low"], row["high"], color=TEXT, linewidth=1.2)
         right = max(row["speedup"], row["high"])
-        _label(axes, times(row["speedup"]), (right, place), (4, 0))
-    axes.axvline(1, color=COLOURS["autoregressive"], linestyle="--", linewidth=1.2)
+        background = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+        _label(axes, words.times(row["speedup"]), (right, place), (4, 0), bbox=background)
+    style = {"color": COLOURS["autoregressive"], "linestyle": "--", "linewidth": 1.2}
+    axes.axvline(1, zorder=0, **style)
     axes.set_yticks(range(len(mine)), [row["method"] for row in mine])
     axes.set_ylim(-0.7, len(mine) - 0.3)
     axes.margins(x=0.08)
@@ -726,7 +710,7 @@ def time_shares(split: Sequence[Row]) -> Figure:
     axes.set_yticks(range(len(mine)), [row["method"] for row in mine])
     axes.set_ylim(-0.7, len(mine) - 0.3)
     _tidy(axes, x="share of the measured time (line = all of it)", grid="x")
-    names = PARTS | {}
-    labels = {"rest": "not explained", "decide": "own decisions"}
-    _legend(figure, [Patch(color=names[part], label=labels.get(part, part)) for part in PARTS])
+    names = {"rest": "not explained", "decide": "own decisions"}
+    colours = PARTS.items()
+    _legend(figure, [Patch(color=colour, label=names.get(part, part)) for part, colour in colours])
     return figure

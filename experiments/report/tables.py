@@ -1,5 +1,6 @@
-"""Tables for the terminal, readable at 60 columns: a report's, a leaderboard's, those of studies."""
+"""Tables for the terminal, readable at 60 columns: of a report, a leaderboard, studies."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,14 +22,16 @@ SHORT_NAMES = {
     "without_size_policy": "no size policy",
     "without_iterative_training": "no alternation",
 }
-SPEEDUP, INTERVAL, COMMITTED, OVER = "over\nplain", "95%", "tokens/\ncycle", "over best\nconstant"
+SPEEDUP, INTERVAL, COMMITTED, OVER = "over\nplain", "95%", "per\ncycle", "over\nconst."
 
 
-def _empty(headings: Sequence[str], title: str = "", caption: str = "") -> Table:
-    """A table of methods; whatever is too long is folded, never cut."""
+def _empty(
+    headings: Sequence[str], title: str = "", caption: str = "", first: str = "method"
+) -> Table:
+    """A table with names on the left; whatever is too long is folded, never cut."""
     table = Table(title=title, caption=caption, box=SIMPLE_HEAD, pad_edge=False)
     table.collapse_padding = True
-    table.add_column("method", overflow="fold")
+    table.add_column(first, overflow="fold")
     for heading in headings:
         table.add_column(heading, justify="right", overflow="fold")
     return table
@@ -76,7 +79,10 @@ def leaderboard(
     """
     mine = [row for row in rows if row["temperature"] == temperature]
     tasks = list(dict.fromkeys(row["task"] for row in mine if row["task"] != MEAN))
-    gap = "gap = share of the way from the best constant to the optimum, by replay"
+    gap = (
+        "per cycle = committed tokens; const. = the best constant; gap = share of the way from it "
+        "to the optimum, by replay"
+    )
     headings = (SPEEDUP, INTERVAL, COMMITTED, OVER, "gap")
     whole = _empty(headings, title, gap)
     by_task = _empty(tasks, "speedup by task")
@@ -95,7 +101,7 @@ def leaderboard(
         speedups = {one["task"]: one["speedup"] for one in mine if one["method"] == row["method"]}
         by_task.add_row(row["method"], *(times(speedups[task]) for task in tasks))
     ours = {row["method"]: (row["speedup"], row["committed_per_cycle"]) for row in means}
-    return Group(whole, by_task, *_beside_paper(ours, papers))
+    return Group(whole, by_task, *_beside_paper(ours, papers, {}))
 
 
 def study(title: str, rows: Sequence[Row], papers: Sequence[PaperTable]) -> Group:
@@ -109,7 +115,8 @@ def study(title: str, rows: Sequence[Row], papers: Sequence[PaperTable]) -> Grou
     tasks = list(rows[0]["tasks"])
     by_task = _empty((*tasks, MEAN), f"{title}: speedup over plain decoding, by replay")
     headings = (f"{INTERVAL}\nof mean", COMMITTED, OVER, INTERVAL)
-    means = _empty(headings, "", "95% intervals: over seeds.")
+    explained = "95% = over seeds; per cycle = committed tokens; const. = the best constant"
+    means = _empty(headings, "", explained)
     for row in rows:
         name = SHORT_NAMES.get(row["method"], row["method"])
         speedups = [row["tasks"][task]["speedup"] for task in tasks]
@@ -122,7 +129,7 @@ def study(title: str, rows: Sequence[Row], papers: Sequence[PaperTable]) -> Grou
             seeds_interval(row, "over", 3),
         )
     ours = {row["method"]: (row["speedup"], row["committed"]) for row in rows}
-    return Group(by_task, means, *_beside_paper(ours, papers))
+    return Group(by_task, means, *_beside_paper(ours, papers, SHORT_NAMES))
 
 
 def seeds_interval(row: Row, name: str, digits: int) -> str:
@@ -131,19 +138,20 @@ def seeds_interval(row: Row, name: str, digits: int) -> str:
 
 
 def _beside_paper(
-    ours: Mapping[str, tuple[float, float]], papers: Sequence[PaperTable]
+    ours: Mapping[str, tuple[float, float]], papers: Sequence[PaperTable], names: Mapping[str, str]
 ) -> list[Table]:
-    """A table of the methods that the paper has; none without a table of the paper."""
+    """A table of the methods that the paper has, as `names` calls them; none without the paper."""
     if not papers:
         return []
     numbers = ", ".join(dict.fromkeys(paper.name for paper in papers))
     caption = f"The paper's {numbers}, on an A100."
-    table = _empty(("here", *(paper.model for paper in papers)), "speedup, tokens/cycle", caption)
+    models = [textwrap.fill(paper.model, 16) for paper in papers]
+    table = _empty(("here", *models), "over plain, committed per cycle", caption)
     for method, (speedup, committed) in ours.items():
         theirs = [paper_cell(paper, method) for paper in papers]
         if any(cell != NONE for cell in theirs):
-            name = SHORT_NAMES.get(method, method)
-            table.add_row(name, f"{times(speedup)}, {committed:.2f}", *theirs)
+            here = f"{times(speedup)}, {committed:.2f}"
+            table.add_row(names.get(method, method), here, *theirs)
     return [table]
 
 
@@ -160,16 +168,14 @@ def moves(cells: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
       cells: made, made_for, run_on, ratio, seconds.
       names: of the latency tables.
     """
-    table = Table(title="throughput over the best constant of the table run under")
-    table.add_column("made for", overflow="fold")
-    for name in names:
-        table.add_column(words.latency_name(name), justify="right", overflow="fold")
-    table.add_column("seconds", justify="right")
+    title, explained = "throughput over the best constant", "of the latency table run under"
+    devices = {name: words.latency_name(name).split(",")[0] for name in names}
+    table = _empty((*devices.values(), "seconds"), title, explained, first="made for")
     for made, made_for in dict.fromkeys((cell["made"], cell["made_for"]) for cell in cells):
         mine = [cell for cell in cells if (cell["made"], cell["made_for"]) == (made, made_for)]
         ratio = {cell["run_on"]: f"{cell['ratio']:.3f}" for cell in mine}
         seconds = mine[0]["seconds"]
-        label = f"{made}{', not' if made == 'observing' else ','} {words.latency_name(made_for)}"
+        label = f"{made}{', not' if made == 'observing' else ','} {devices[made_for]}"
         took = "" if seconds is None else f"{seconds:.0f}"
         table.add_row(label, *(ratio.get(name, "") for name in names), took)
     return table

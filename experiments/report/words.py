@@ -210,7 +210,8 @@ def lossless(checked: Row) -> str:
     )
     if wrong:
         mismatches = count(wrong, "mismatch", "mismatches")
-        return f"Not lossless: {mismatches} with plain decoding in {compared}, in {checked['dtype']}.{ties}"
+        where = f"{compared}, in {checked['dtype']}"
+        return f"Not lossless: {mismatches} with plain decoding in {where}.{ties}"
     return (
         f"Lossless: {compared} compared with plain decoding in {checked['dtype']}, "
         f"no mismatch.{ties}"

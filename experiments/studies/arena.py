@@ -1,42 +1,71 @@
-"""What the comparisons of all methods share: flags, one decoding run, how results are kept."""
+"""All compared methods on one pair: tuned alike, decoded in turns, every one's own time counted.
+
+Thresholds are tuned on one split by replay; another split is decoded live, interleaved, and
+replayed for what there was to gain. A method at its published setting is one entry, the best of its
+25 settings another, named "ddd tuned". Policies that learned from sampled texts may take part
+beside those of greedy ones.
+
+    contest     decodes at one temperature, or reads what was decoded before
+    document    what contests gave, as JSON
+    show        one contest as a table beside the paper's, NAME.json and NAME.png
+"""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import jax
+import numpy as np
 import tyro
 from rich.console import Console
 
-from experiments import command, output
-from experiments.command import PairFlags
-from experiments.report import canvas, leaderboard
+from experiments import comparison, output
+from experiments.report import paper as papers
+from experiments.report import plots, tables
 from experiments.report.paper import PaperTable
-from experiments.studies import contest, results, standings
-from experiments.studies.contest import Contest
-from ltd_jax import workflow
-from ltd_jax.baselines import classifiers
-from ltd_jax.config import PolicyConfig, describe_sampling
-from ltd_jax.files import UserError
+from ltd_jax import flags, presets, workflow
+from ltd_jax.baselines import catalogue, classifiers, train
+from ltd_jax.baselines.catalogue import Baseline, Needs
+from ltd_jax.baselines.classifiers import Classifiers
+from ltd_jax.baselines.cost_aware import costs_of
+from ltd_jax.config import CycleConfig, describe_sampling
+from ltd_jax.decoding import benchmark, lossless, runs
+from ltd_jax.decoding.benchmark import LEARNED, PLAIN, Method, Run
+from ltd_jax.files import ResumableStore, UserError
+from ltd_jax.flags import PairFlags
 from ltd_jax.models.pair import Pair
 from ltd_jax.policies import saved
-from ltd_jax.policies.saved import SavedPolicies
-from ltd_jax.replay.profile import ProfileConfig
-from ltd_jax.workflow import QuestionFlags, Split, Trained
+from ltd_jax.policies.policy import Constant, Policy
+from ltd_jax.policies.saved import SavedPolicy
+from ltd_jax.replay import optimum, profile, simulate
+from ltd_jax.replay.latency import LatencyTable
+from ltd_jax.replay.profile import CycleTimer, Overhead, ProfileConfig
+from ltd_jax.replay.simulate import Simulator, Totals
+from ltd_jax.text import QuestionConfig, Split
+from ltd_jax.workflow import Progress, PromptSet, StageConfig, Trained
+
+BEST = "best constant"
+EAGLE3 = "eagle3"
+TUNED = " tuned"
+SAMPLED = f"{LEARNED} of sampled texts"
+MEAN = "mean"  # of all tasks
+MAPS = Path("/proc/self/maps")
+MOST_MAPS = 25_000  # before the next stage, which may need as many again
 
 
 @dataclasses.dataclass(frozen=True)
 class ArenaFlags(PairFlags):
     """Which pair, trained where, on which questions; one --out is one decoding run."""
 
-    trained: Path = Path("runs/embedded")  # output folder of train_policies
-    classifiers: Path | None = None  # of train_classifiers; None = TRAINED/classifiers
+    trained: Path = Path("runs/embedded")  # output folder of `ltd train`
+    classifiers: Path | None = None  # file of trained ones; None = TRAINED/classifiers.safetensors
     out: Path = Path("runs/arena")
     results: Path | None = None  # folder of the numbers and pictures; None = OUT/results
     splits: tuple[Split, Split] = ("validation", "test")  # to tune on, to decode
     methods: tuple[str, ...] = ()  # of the compared ones; none = all that there are classifiers for
-    asked: tyro.conf.OmitArgPrefixes[QuestionFlags] = QuestionFlags(prompts=6)
-    measure: ProfileConfig = ProfileConfig(policy_visits=160)
+    asked: tyro.conf.OmitArgPrefixes[QuestionConfig] = QuestionConfig(prompts=6)
+    profiling: ProfileConfig = ProfileConfig(policy_visits=160)
     """of what decisions cost, and of the device at temperatures above 0"""
     allow_other_hardware: bool = False  # use policies that were trained for another device
 
@@ -51,19 +80,45 @@ class SampledFlags(ArenaFlags):
     """And policies that learned at the temperature of the comparison."""
 
     sampled: Path | None = None
-    """output folder of train_policies --temperature T; decodes beside the greedy-trained ones"""
+    """output folder of `ltd train --temperature T`; decodes beside the greedy-trained ones"""
 
 
-class Clocking(NamedTuple):
-    """What measuring this device at a temperature needs."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Entry:
+    """One way to decode, where its setting comes from and what its decisions cost."""
 
-    out: Path
-    policy: PolicyConfig
-    measure: ProfileConfig
+    method: Method
+    source: str
+    overhead: Overhead | None = None  # None = decides nothing
+
+    @property
+    def name(self) -> str:
+        """The method's."""
+        return self.method.name
 
 
-def hold(
-    config: ArenaFlags, temperature: float, console: Console, sampled: Path | None = None
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contest:
+    """What decoding with all methods in turns gave."""
+
+    pair: Pair
+    table: LatencyTable
+    entries: tuple[Entry, ...]
+    prompts: PromptSet
+    simulator: Simulator  # of the split that was decoded
+    runs: Sequence[Run]
+
+    def runs_of(self, entry: Entry, task: int | None = None) -> list[Run]:
+        """An entry's runs on a task; None = on all."""
+        by_name = [run for run in self.runs if run.method == entry.name]
+        return [run for run in by_name if task in (None, run.task)]
+
+
+# Decoding
+
+
+def contest(
+    config: ArenaFlags, temperature: float, console: Console, *, sampled: Path | None = None
 ) -> Contest:
     """Decodes with all methods in turns; what was decoded before is read.
 
@@ -74,76 +129,386 @@ def hold(
       sampled: output folder of policies that learned from texts of this temperature.
 
     Raises:
-      UserError: something is missing or of another pair, or --temperature says another one.
+      UserError: something is missing or of another pair, or `temperature` says another one.
     """
     if config.sampling.temperature not in (0, temperature):
         raise UserError(
-            f"--temperature {config.sampling.temperature:g} is not this experiment's, which is "
-            f"{temperature:g}; leaderboard takes others by --temperatures."
+            f"`temperature` {config.sampling.temperature:g} is not this experiment's, which is "
+            f"{temperature:g}; leaderboard takes others by `temperatures`."
         )
-    out = command.writable(config.out / f"temperature-{temperature:g}")
+    out = flags.writable(config.out / f"temperature-{temperature:g}")
     sampling = dataclasses.replace(config.sampling, temperature=temperature)
-    here = dataclasses.replace(config, out=out, sampling=sampling)
-    trained = workflow.load_trained(config.trained / "policies")
-    pair = command.load_pair(here, trained.policies.cycle)
-    results.must_be_comparable(pair)
-    if temperature > 0:
-        clocking = Clocking(out, trained.policies.widths, config.measure)
-        trained = trained._replace(table=workflow.named_table(pair, clocking, None, console))
-    workflow.must_sample_alike(trained.table, trained.policies.folder, pair)
-    device = pair.device
-    other, dtype = config.allow_other_hardware, config.dtype
-    saved.check(trained.policies, pair.fingerprint, device, other, dtype)
-    heads = classifiers.load_heads(config.classifiers or config.trained / "classifiers")
-    classifiers.check_heads(heads, pair.fingerprint, pair.config.cycle)
-    field = contest.Field(trained, heads, contest.families_of(config.methods, heads))
+    trained = workflow.load_trained(config.trained)
+    _require_trained_shapes(config, trained)
+    heated = dataclasses.replace(config, sampling=sampling)
+    pair = flags.load_pair(heated, trained.saved.cycle)
+    comparison.require_comparable(pair)
+    stages = StageConfig(
+        folder=out,
+        questions=config.asked,
+        widths=trained.saved.policy.widths,
+        profiling=config.profiling,
+    )
+    with flags.progress_bars(console) as progress:
+        if temperature > 0:
+            table = workflow.load_or_profile(pair, stages, progress=progress)
+            trained = dataclasses.replace(trained, table=table)
+        entrants = _load_entrants(config, pair, trained, sampled)
+        return _decode(pair, entrants, stages, config.splits, progress)
+
+
+def _require_trained_shapes(config: ArenaFlags, trained: Trained) -> None:
+    for name, asked in config.shapes.changes.items():
+        known = getattr(trained.saved.cycle, name)
+        if asked != known:
+            raise UserError(
+                f"The policies in {trained.saved.path} were trained with {name} {known}, not "
+                f"{asked}; leave out `{name}` or train them again."
+            )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Entrants:
+    """Who takes part beside plain decoding and constants."""
+
+    trained: Trained
+    classifiers: Classifiers
+    baselines: tuple[Baseline, ...]
+    sampled: SavedPolicy | None  # of the same shapes, from sampled texts
+
+
+def _load_entrants(
+    config: ArenaFlags, pair: Pair, trained: Trained, sampled: Path | None
+) -> _Entrants:
+    workflow.require_sampling(trained, pair)
+    here = dataclasses.replace(pair.identity, sampling=None)  # all policies decide on all texts
+    saved.check(trained.saved, here, other_hardware=config.allow_other_hardware)
+    path = config.classifiers or config.trained / "classifiers.safetensors"
+    judges = classifiers.load(path)
+    classifiers.check(judges, here)
+    of_sampled_texts = None
     if sampled is not None:
-        field = field._replace(sampled=_of_sampled_texts(sampled / "policies", trained, pair))
-        saved.check(field.sampled, pair.fingerprint, device, other, dtype)
-    return contest.run(pair, field, here, config.splits, console)
+        of_sampled_texts = _load_sampled(sampled, trained, pair)
+        saved.check(of_sampled_texts, here, other_hardware=config.allow_other_hardware)
+    return _Entrants(trained, judges, choose_baselines(config.methods, judges), of_sampled_texts)
 
 
-def _of_sampled_texts(folder: Path, trained: Trained, pair: Pair) -> SavedPolicies:
+def _load_sampled(folder: Path, trained: Trained, pair: Pair) -> SavedPolicy:
     """Policies that learned from texts as this pair draws them, and fit into the others' cycle."""
-    theirs, ours = saved.load(folder), trained.policies
-    heat = pair.config.sampling.temperature
-    if theirs.provenance.get("sampling") != describe_sampling(pair.config.sampling):
+    theirs, ours = saved.load(folder / "policy.safetensors"), trained.saved
+    sampling = pair.config.sampling
+    if theirs.provenance.get("sampling") != describe_sampling(sampling):
         raise UserError(
             f"The policies in {folder} did not learn from texts of these sampling flags; train "
-            f"them with --temperature {heat:g} and what else differs from the default."
+            f"them with `temperature` {sampling.temperature:g} and what else differs from the "
+            "default."
         )
-    if (theirs.cycle, theirs.widths) != (ours.cycle, ours.widths):
+    if (theirs.cycle, theirs.policy.widths) != (ours.cycle, ours.policy.widths):
         raise UserError(
             f"The policies in {folder} are of another cycle or other widths than those in "
-            f"{ours.folder}; train both with the same flags."
+            f"{ours.path}; train both with the same flags."
         )
     return theirs
 
 
-def document(found: Mapping[float, Contest]) -> dict[str, Any]:
-    """Everything that contests at some temperatures gave, as JSON."""
-    return {
-        "rows": [row for heat, one in found.items() for row in standings.rows(one, heat)],
-        "time": {f"{heat:g}": standings.time_rows(one) for heat, one in found.items()},
-        "replay": {f"{heat:g}": standings.replay_rows(one) for heat, one in found.items()},
-        "entries": {f"{heat:g}": standings.entry_rows(one.entries) for heat, one in found.items()},
-        "lossless": {f"{heat:g}": standings.lossless_row(one) for heat, one in found.items()},
+def choose_baselines(names: Sequence[str], judges: Classifiers) -> tuple[Baseline, ...]:
+    """The compared methods of these names; without names all that there are classifiers for.
+
+    Raises:
+      UserError: a name is unknown, or its classifier was not trained.
+    """
+    ready = (None, *judges.networks)
+    for name in names:
+        baseline = catalogue.find(name)
+        if baseline is None:
+            known = ", ".join(catalogue.NAMES)
+            raise UserError(f"There is no compared method {name!r}; choose {known}.")
+        if baseline.classifier not in ready:
+            raise UserError(f"{judges.path} holds no classifier for {name}; train it first.")
+    return tuple(
+        baseline
+        for baseline in catalogue.BASELINES
+        if (baseline.name in names if names else baseline.classifier in ready)
+    )
+
+
+def _decode(
+    pair: Pair,
+    entrants: _Entrants,
+    stages: StageConfig,
+    splits: tuple[Split, Split],
+    progress: Progress,
+) -> Contest:
+    """Tunes on the first split, decodes and replays the second."""
+    with_hidden = any(baseline.classifier == "specdec" for baseline in entrants.baselines)
+    table = entrants.trained.table
+    tuning, test = (
+        simulate.build(
+            workflow.load_or_record(
+                pair, stages, split, with_hidden=with_hidden, progress=progress
+            ),
+            table,
+            pair.config.cycle,
+        )
+        for split in splits
+    )
+    overhead_of = time_once(pair, entrants.classifiers, stages)
+    entries = list_entries(pair.config.cycle, entrants, tuning, overhead_of, progress)
+    forget_programs_if_many()  # each kind's cycle was compiled once to time its decisions
+    prompts = workflow.load_prompts(pair, stages, splits[1])
+    decoded = runs.load_or_decode(
+        pair,
+        [entry.method for entry in entries],
+        prompts.prompts,
+        stages.questions.new_tokens,
+        stages.folder / "runs.jsonl",
+        progress=lambda share: progress("decode and compare", share),
+    )
+    forget_programs_if_many()
+    return Contest(pair, table, tuple(entries), prompts, test, decoded)
+
+
+def time_once(
+    pair: Pair, judges: Classifiers, stages: StageConfig
+) -> Callable[[str, Policy], Overhead]:
+    """What decisions cost on this device, by a method's name and policy.
+
+    Measured when asked and kept in the folder's decisions.json. Methods of one kind and shape, such
+    as GammaTune and GammaTune+, share a program and are measured once.
+    """
+    profiling, constant = stages.profiling, Constant(1, pair.config.cycle.sizes[0])
+    timer = CycleTimer(pair, constant, profiling.contexts[0], profiling.cycles)
+    shapes = {
+        name: [list(leaf.shape) for leaf in jax.tree.leaves(variables)]
+        for name, variables in judges.networks.items()
     }
+    identity = profile.profile_identity(pair, profiling) | {"classifiers": shapes}
+    store = ResumableStore(stages.folder / "decisions.json", identity)
+    names: dict[Any, str] = {}
+
+    def overhead_of(name: str, policy: Policy) -> Overhead:
+        first_name = names.setdefault(jax.tree.structure(policy), name)
+        measure = lambda: profile.time_decisions(timer, policy, profiling.policy_visits)
+        return Overhead(*store.entry(first_name, measure).tolist())
+
+    return overhead_of
+
+
+def list_entries(
+    config: CycleConfig,
+    entrants: _Entrants,
+    tuning: Simulator,
+    overhead_of: Callable[[str, Policy], Overhead],
+    progress: Progress,
+) -> list[Entry]:
+    """Plain decoding, the constants, every method published and tuned, LTD of either texts."""
+    table, trained = entrants.trained.table, entrants.trained
+    best = optimum.best_constant(tuning)
+    eagle3 = Constant(*presets.eagle3_default(config))
+    entries = [
+        Entry(Method(PLAIN), "the target alone"),
+        Entry(Method(EAGLE3, eagle3), "EAGLE-3's constants, scaled"),
+        Entry(Method(BEST, best.policy), "grid search over all constants by replay"),
+    ]
+    needs = Needs(entrants.classifiers, costs_of(table))
+    for done, baseline in enumerate(entrants.baselines, 1):
+        published = train.at_published(tuning, baseline, needs, overhead_of)
+        tuned = train.tune(tuning, published)
+        named = {baseline.name: published} | (
+            {} if tuned is published else {baseline.name + TUNED: tuned}
+        )
+        for name, one in named.items():
+            entries.append(Entry(Method(name, one.policy), baseline.source, one.overhead))
+        progress("time and tune", done / len(entrants.baselines))
+    learned = {LEARNED: trained.saved.policy}
+    if entrants.sampled is not None:  # one program and one cost with those before
+        learned[SAMPLED] = entrants.sampled.policy
+    overhead = Overhead(table.depth_seconds, table.size_seconds)
+    for name, policy in learned.items():
+        entries.append(Entry(Method(name, policy), "this library", overhead))
+    return entries
+
+
+def forget_programs_if_many() -> bool:
+    """Between two stages: drops all compiled programs where they hold many memory maps.
+
+    JAX keeps programs for as long as a process lives. Linux allows a process 65,530 memory maps
+    (vm.max_map_count); a comparison of all methods compiles some twenty cycles, and beyond the
+    limit the next compilation ends the process. What is still needed is compiled again.
+
+    Returns:
+      whether programs were dropped; never where the system tells of no maps.
+    """
+    try:
+        are_many = MAPS.read_bytes().count(b"\n") > MOST_MAPS
+    except OSError:
+        return False
+    if are_many:
+        jax.clear_caches()
+    return are_many
+
+
+# From contests to rows
+
+
+def document(contests: Mapping[float, Contest]) -> dict[str, Any]:
+    """Everything that contests at some temperatures gave, as JSON."""
+    by_temperature = lambda rows_of: {f"{heat:g}": rows_of(one) for heat, one in contests.items()}
+    return {
+        "rows": [row for heat, one in contests.items() for row in leaderboard_rows(one, heat)],
+        "time": by_temperature(time_rows),
+        "replay": by_temperature(replay_rows),
+        "entries": by_temperature(entry_rows),
+        "lossless": by_temperature(lossless_row),
+    }
+
+
+def leaderboard_rows(contest: Contest, temperature: float) -> list[dict[str, Any]]:
+    """One row per method and task, and one for the mean of the tasks.
+
+    Speedups are medians of ratios per prompt with 95 % intervals; `share_of_optimum` is a share, by
+    replay, of the way from the best constant to the clairvoyant optimum, null where there is none.
+    """
+    predictions = {entry.name: predict(contest.simulator, entry) for entry in contest.entries}
+    first_P = np.asarray(contest.simulator.text_start)
+    least_seconds = optimum.clairvoyant(contest.simulator).seconds[first_P]
+    decoded = {run.task for run in contest.runs if len(run.tokens) > 1}
+    tasks: dict[str, int | None] = {
+        name: index for index, name in enumerate(contest.prompts.tasks) if index in decoded
+    }
+    return [
+        {"method": entry.name, "task": task, "temperature": temperature}
+        | _measured(contest, entry, index)
+        | {
+            "share_of_optimum": _share_of_optimum(
+                contest.simulator, predictions[entry.name], predictions[BEST], least_seconds, index
+            )
+        }
+        for entry in contest.entries
+        for task, index in (tasks | {MEAN: None}).items()
+    ]
+
+
+def predict(simulator: Simulator, entry: Entry) -> Totals | None:
+    """What the simulator says of an entry, its own time counted; None for plain decoding."""
+    policy = entry.method.policy
+    if policy is None:
+        return None
+    charged = profile.with_overhead(simulator, entry.overhead or profile.FREE)
+    return simulate.run(charged, policy, charge_decisions=True)
+
+
+def _measured(contest: Contest, entry: Entry, task: int | None) -> dict[str, float]:
+    """What was measured of a method on a task, or on all of them."""
+
+    def interval_over(base: str) -> tuple[float, float, float]:
+        by_task = benchmark.ratios(contest.runs, entry.name, base)
+        return benchmark.interval({key: by_task[key] for key in by_task if task in (None, key)})
+
+    own_runs = contest.runs_of(entry, task)
+    speedup, low, high = interval_over(PLAIN)
+    return {
+        "tokens_per_second": benchmark.tokens_per_second(own_runs),
+        "speedup": speedup,
+        "low": low,
+        "high": high,
+        "over_best_constant": interval_over(BEST)[0],
+        "committed_per_cycle": float(benchmark.per_cycle(own_runs, "committed").mean()),
+    }
+
+
+def _share_of_optimum(
+    simulator: Simulator,
+    totals: Totals | None,
+    best: Totals | None,
+    least_seconds: np.ndarray,
+    task: int | None,
+) -> float | None:
+    if totals is None or best is None:
+        return None
+    texts = np.ones(len(least_seconds), bool) if task is None else simulator.task == task
+    summed = lambda values: float(np.asarray(values)[np.asarray(texts)].sum())
+    rate = lambda one: summed(one.committed) / summed(one.seconds)
+    highest = summed(best.committed) / summed(least_seconds)
+    share = optimum.share_gained(rate(totals), rate(best), highest)
+    return None if np.isnan(share) else float(share)
+
+
+def time_rows(contest: Contest) -> list[dict[str, Any]]:
+    """How each method's measured time splits: drafting, verifying, its own decisions, the rest."""
+    table, rows = contest.table, []
+    for entry in contest.entries:
+        if entry.method.policy is None:
+            continue
+        own_runs = contest.runs_of(entry)
+        levels = benchmark.per_cycle(own_runs, "levels")
+        size_index = np.searchsorted(table.sizes, benchmark.per_cycle(own_runs, "sizes"))
+        total = sum(run.seconds for run in own_runs)
+        cost = entry.overhead or profile.FREE
+        parts = {
+            "draft": table.draft_seconds.mean(axis=0)[levels - 1].sum(),
+            "verify": table.verify_seconds.mean(axis=0)[size_index].sum(),
+            "decide": levels.sum() * cost.depth_seconds + len(levels) * cost.size_seconds,
+        }
+        shares = {part: float(seconds / total) for part, seconds in parts.items()}
+        rows.append({"method": entry.name} | shares | {"rest": 1 - sum(shares.values())})
+    return rows
+
+
+def replay_rows(contest: Contest) -> list[dict[str, Any]]:
+    """Per method: the replay's tokens per second beside the measured ones, and mean choices."""
+    rows = []
+    for entry in contest.entries:
+        totals, own_runs = predict(contest.simulator, entry), contest.runs_of(entry)
+        if totals is not None:
+            row = {
+                "method": entry.name,
+                "predicted_tokens_per_second": float(simulate.throughput(totals)),
+                "measured_tokens_per_second": benchmark.tokens_per_second(own_runs),
+                "levels_mean": float(benchmark.per_cycle(own_runs, "levels").mean()),
+                "size_mean": float(benchmark.per_cycle(own_runs, "sizes").mean()),
+            }
+            rows.append(row)
+    return rows
+
+
+def entry_rows(contest: Contest) -> list[dict[str, Any]]:
+    """What each method was set to, where that comes from, and what a decision costs."""
+    rows = []
+    for entry in contest.entries:
+        policy, cost = entry.method.policy, entry.overhead or profile.FREE
+        settings = {} if policy is None else catalogue.settings(policy)
+        row = {
+            "method": entry.name,
+            "setting": {key: np.ravel(value).tolist() for key, value in settings.items()},
+            "source": entry.source,
+            "microseconds_per_pass": 1e6 * cost.depth_seconds,
+            "microseconds_per_cycle": 1e6 * cost.size_seconds,
+        }
+        rows.append(row)
+    return rows
+
+
+def lossless_row(contest: Contest) -> dict[str, Any]:
+    """Every method's texts beside plain decoding's, token by token."""
+    prompts = contest.prompts.prompts
+    return dict(lossless.compare(contest.pair, contest.runs, prompts, PLAIN))
 
 
 def show(
     config: ArenaFlags,
     name: str,
     temperature: float,
-    papers: Sequence[PaperTable],
-    console: Console,
+    paper_tables: Sequence[PaperTable],
+    *,
     sampled: Path | None = None,
 ) -> None:
-    """A contest as a table beside the paper's, NAME.json and NAME.png."""
-    content = document({temperature: hold(config, temperature, console, sampled)})
+    """Decodes at one temperature; prints a table beside the paper's, writes NAME.json and .png."""
+    console = Console()
+    content = document({temperature: contest(config, temperature, console, sampled=sampled)})
     rows = content["rows"]
-    title = f"{papers[0].name}'s methods on this pair, temperature {temperature:g}"
-    console.print(leaderboard.terminal_table(title, rows, temperature, papers))
-    png = canvas.encode(leaderboard.bars(rows, temperature), "png")
-    theirs = [leaderboard.paper_row(paper, row) for paper in papers for row in paper.rows]
-    output.write(config.folder, name, config, content | {"paper": theirs}, png)
+    title = f"{paper_tables[0].name}'s methods on this pair, temperature {temperature:g}"
+    console.print(tables.leaderboard(title, rows, temperature, paper_tables))
+    picture = plots.encode(plots.leaderboard(rows, temperature))
+    content["paper"] = papers.as_json(paper_tables)
+    output.write(config.folder, name, config, content, picture)

@@ -1,144 +1,169 @@
-"""What the experiments on learning share: recorded texts under a table, and trainings.
+"""What the studies of learning stand on: recorded texts under a latency table, and trainings.
 
-One output folder feeds all experiments: traces and this device's table are recorded once, and every
-training is kept under OUT/studies/TABLE/REWARD-SETTINGS/seed-N, so that an experiment finds what
-another one trained. Settings and checkpoints are chosen on the validation texts, numbers are of the
-test texts.
+One folder feeds all studies: traces and this device's table are recorded once, and every training
+is kept under FOLDER/studies/TABLE/REWARD-SETTINGS/seed-N, so that a study finds what another one
+trained. Settings and checkpoints are chosen on the validation texts, numbers are of the test texts.
 """
 
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from rich.console import Console
+from typing import Any
 
 from ltd_jax import learning, presets, workflow
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig, Reward
 from ltd_jax.learning import alternate
 from ltd_jax.learning.loop import Splits, TrainResult
 from ltd_jax.models.pair import Pair
-from ltd_jax.replay import latency, optimum, simulate
+from ltd_jax.presets import ConstantSetting
+from ltd_jax.replay import latency as latencies
+from ltd_jax.replay import optimum, simulate
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.optimum import BestConstant
 from ltd_jax.replay.simulate import Simulator
-from ltd_jax.workflow import Settings, Split
+from ltd_jax.text import Split
+from ltd_jax.workflow import Progress, StageConfig
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
-class Ground(NamedTuple):
-    """What a study stands on."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ground:
+    """Texts of all splits under one latency table."""
 
-    cycle: CycleConfig
-    policy: PolicyConfig
-    table: LatencyTable
     train: Simulator
     validation: Simulator
     test: Simulator
+    table: LatencyTable
+    widths: PolicyConfig
     tasks: tuple[str, ...]
     best: BestConstant  # of the validation texts
-    eagle3: tuple[int, int]  # EAGLE-3's fixed levels and size, as near as the cycle has them
-    origin: dict[str, Any]  # fingerprints of pair and table, device
+    origin: dict[str, Any]  # fingerprints of pair and table, device, dtype
 
     @property
-    def lessons(self) -> Splits:
+    def config(self) -> CycleConfig:
+        """The cycle that was recorded."""
+        return self.train.config
+
+    @property
+    def splits(self) -> Splits:
         """What is learned from."""
         return Splits(self.train, self.validation)
 
+    @property
+    def eagle3(self) -> ConstantSetting:
+        """EAGLE-3's fixed levels and size, as near as the cycle has them."""
+        return presets.eagle3_default(self.config)
 
-def ground(pair: Pair, settings: Settings, latencies: str | None, console: Console) -> Ground:
+
+def ground(
+    pair: Pair,
+    stages: StageConfig,
+    latency: str | None = None,
+    *,
+    progress: Progress = workflow.silent,
+) -> Ground:
     """Records and measures, or reads what was recorded and measured before.
 
     Args:
-      latencies: a shipped table's name or a file; None = this device.
+      latency: a shipped table's name or a file; None = this device.
     """
-    hidden = settings.policy.observation.hidden > 0
+    with_hidden = stages.widths.observation.hidden > 0
     traces = [
-        workflow.load_or_record(pair, split, settings, console, with_hidden=hidden)
+        workflow.load_or_record(pair, stages, split, with_hidden=with_hidden, progress=progress)
         for split in SPLITS
     ]
-    table = workflow.named_table(pair, settings, latencies, console)
-    cycle = pair.config.cycle
-    origin = {
-        "fingerprint": pair.fingerprint,
-        "pair": list(pair.names),
-        "latency": latency.fingerprint(table),
-        "device": table.provenance["device"],
-        "dtype": table.provenance["dtype"],
-    }
-    replays = [simulate.build(trace, table, cycle) for trace in traces]
+    table = workflow.load_or_profile(pair, stages, latency, progress=progress)
+    train, validation, test = (simulate.build(trace, table, pair.config.cycle) for trace in traces)
     return Ground(
-        cycle=cycle,
-        policy=settings.policy,
+        train=train,
+        validation=validation,
+        test=test,
         table=table,
-        train=replays[0],
-        validation=replays[1],
-        test=replays[2],
+        widths=stages.widths,
         tasks=tuple(traces[2].provenance["tasks"]),
-        best=optimum.best_constant(replays[1], cycle),
-        eagle3=nearest(cycle, *presets.of(pair.folder).eagle3),
-        origin=origin,
+        best=optimum.best_constant(validation),
+        origin={"fingerprint": pair.fingerprint, "pair": list(pair.names), **_identity(table)},
     )
 
 
+def with_latency(ground: Ground, table: LatencyTable) -> Ground:
+    """The same texts under another table."""
+    train, validation, test = (
+        simulate.with_latency(simulator, table)
+        for simulator in (ground.train, ground.validation, ground.test)
+    )
+    return dataclasses.replace(
+        ground,
+        train=train,
+        validation=validation,
+        test=test,
+        table=table,
+        best=optimum.best_constant(validation),
+        origin=ground.origin | _identity(table),
+    )
+
+
+def _identity(table: LatencyTable) -> dict[str, Any]:
+    return {
+        "latency": latencies.fingerprint(table),
+        "device": table.provenance["device"],
+        "dtype": table.provenance["dtype"],
+    }
+
+
 def learn(
-    here: Ground,
-    settings: Settings,
+    ground: Ground,
+    stages: StageConfig,
     seed: int,
-    console: Console,
     *,
     reward: Reward | None = None,
     last: str | None = None,
+    progress: Progress = workflow.silent,
 ) -> TrainResult:
-    """The paper's schedule with one seed, or as much of it as was not done before.
+    """The paper's order of learning with one seed, or what is left to do of it.
 
     Args:
       reward: None = the settings' own.
-      last: stage to end with; None = the whole schedule.
+      last: phase to end with; None = all.
     """
-    reward = reward or settings.learning.reward
-    taught = dataclasses.replace(settings.learning, algorithm="alternate", reward=reward, seed=seed)
-    with workflow.bar(console, f"{taught.reward} reward, seed {seed}") as advance:
-        return alternate.train(
-            here.lessons,
-            here.cycle,
-            here.policy,
-            taught,
-            folder=kept_at(here, settings, taught),
-            provenance=here.origin,
-            progress=lambda point, share: advance(share),
-            last=last,
-        )
+    reward = reward or stages.learning.reward
+    settings = dataclasses.replace(stages.learning, algorithm="alternate", reward=reward, seed=seed)
+    return alternate.train(
+        ground.splits,
+        ground.widths,
+        settings,
+        folder=kept_at(ground, stages, settings),
+        provenance=ground.origin,
+        progress=lambda point, share: progress(f"{reward} reward, seed {seed}", share),
+        last=last,
+    )
 
 
-def train(here: Ground, settings: Settings, seed: int, console: Console) -> TrainResult:
-    """Policies with one seed, in the way that the settings name, or what is found of it."""
-    taught = dataclasses.replace(settings.learning, seed=seed)
-    with workflow.bar(console, f"{here.origin['device']}, seed {seed}"[:30]) as advance:
-        return learning.train(
-            here.lessons,
-            here.cycle,
-            here.policy,
-            taught,
-            folder=kept_at(here, settings, taught),
-            provenance=here.origin,
-            progress=lambda point, share: advance(share),
-        )
+def train(
+    ground: Ground, stages: StageConfig, seed: int, *, progress: Progress = workflow.silent
+) -> TrainResult:
+    """Policies with one seed, in the way that the settings name, or what is left to do of it."""
+    settings = dataclasses.replace(stages.learning, seed=seed)
+    title = f"{ground.origin['device']}, seed {seed}"[:30]
+    return learning.train(
+        ground.splits,
+        ground.widths,
+        settings,
+        folder=kept_at(ground, stages, settings),
+        provenance=ground.origin,
+        progress=lambda point, share: progress(title, share),
+    )
 
 
-def kept_at(here: Ground, settings: Settings, taught: LearningConfig, *also: str) -> Path:
+def kept_at(ground: Ground, stages: StageConfig, settings: LearningConfig, *also: str) -> Path:
     """Where a training under a ground's table is kept: one folder for all that it depends on.
 
     Args:
       also: whatever else it depends on.
     """
-    same = dataclasses.replace(taught, seed=0)
-    name = hashlib.sha256(repr((same, here.policy, here.cycle, also)).encode()).hexdigest()[:8]
-    folder = settings.out / "studies" / here.origin["latency"] / f"{taught.reward}-{name}"
-    return folder / f"seed-{taught.seed}"
-
-
-def nearest(cycle: CycleConfig, levels: int, size: int) -> tuple[int, int]:
-    """The nearest that a cycle has to some levels and size."""
-    return min(levels, cycle.max_levels), min(cycle.sizes, key=lambda each: abs(each - size))
+    same = dataclasses.replace(settings, seed=0)
+    subject = repr((same, ground.widths, ground.config, also))
+    name = hashlib.sha256(subject.encode()).hexdigest()[:8]
+    folder = stages.folder / "studies" / ground.origin["latency"] / f"{settings.reward}-{name}"
+    return folder / f"seed-{settings.seed}"

@@ -1,71 +1,76 @@
-"""The replay environments for gymnasium's interface, in numpy: what Stable-Baselines3 learns on.
+"""The environments of learning for gymnasium's interface, in numpy, for Stable-Baselines3.
 
-The same observations (the paper's), rewards and episodes as `replay.environment`, for one sequence
-on the host. `bench_learning` trains on them side by side; nothing else uses them.
+The same observations (the paper's), rewards and episodes as `learning.environment`, for one
+sequence on the host. `bench_learning` trains on them side by side.
 """
 
-import functools
 import importlib.util
 from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 
-from experiments.studies.learning_speed import PAPER_LEARNING, PAPER_WIDTHS
-from ltd_jax.config import CycleConfig, PPOConfig, Reward
-from ltd_jax.replay import optimum
+from ltd_jax.config import PolicyConfig, PPOConfig, Reward
+from ltd_jax.learning.environment import EnvData
 from ltd_jax.replay.simulate import Simulator
+
+_READ = ("accepted", "tokens_left", "length", "seconds")
 
 
 class Walk:
-    """One sequence: a position in the replay and the levels drafted there.
+    """One sequence: a position in the simulator and the levels drafted there.
 
     Args:
       policy: "size" chooses a size at random levels; "depth" goes on (1) or stops (0) after every
         level, at a fixed size.
-      size: index of that size.
+      size_index: of that size.
     """
 
     def __init__(
         self,
-        replay: Simulator,
-        config: CycleConfig,
+        simulator: Simulator,
         policy: Literal["size", "depth"],
         reward: Reward,
-        size: int = 0,
+        size_index: int = 0,
         seed: int = 0,
     ) -> None:
-        self.config, self.policy, self.reward, self.size = config, policy, reward, size
+        self.config, self.policy = simulator.config, policy
+        self.reward, self.size_index = reward, size_index
         self.random = np.random.default_rng(seed)
-        names = ("accepted", "remaining", "length", "context", "share", "seconds")
-        self.replay = {name: np.asarray(getattr(replay, name)) for name in names}
-        self.probability = np.exp(np.asarray(replay.score))
-        self.plain = float(replay.plain_seconds)
-        self.decision = float(replay.depth_seconds), float(replay.size_seconds)
+        self.recorded = {name: np.asarray(getattr(simulator, name)) for name in _READ}
+        self.probability = np.exp(np.asarray(simulator.log_prob))
+        self.plain_seconds = float(simulator.plain_seconds)
+        self.depth_seconds = float(simulator.depth_seconds)
+        self.size_seconds = float(simulator.size_seconds)
         self.position = self.levels = 0
         self.restart()
 
+    @property
+    def action_count(self) -> int:
+        """Sizes, or going on and stopping."""
+        return len(self.config.sizes) if self.policy == "size" else 2
+
     def restart(self) -> None:
-        """Any position."""
-        self.position = int(self.random.integers(len(self.replay["remaining"])))
+        """Moves to any position."""
+        self.position = int(self.random.integers(len(self.recorded["tokens_left"])))
         self.draft()
 
     def draft(self) -> None:
-        """A new tree."""
+        """Begins a new tree."""
         at_random = int(self.random.integers(1, self.config.max_levels + 1))
         self.levels = at_random if self.policy == "size" else 1
 
     def observe(self) -> np.ndarray:
-        """f32 [O], as `cycle.observe` builds the paper's observations."""
+        """f32 [O], the paper's observations as `policies.observe` builds them."""
         probability_DWW = self.probability[self.position]
         if self.policy == "depth":
-            seen = probability_DWW[self.levels - 1]
+            shown = probability_DWW[self.levels - 1]
         else:
             drafted = np.arange(self.config.max_levels)[:, None, None] < self.levels
-            seen = np.where(drafted, probability_DWW, 0)
-        length = self.replay["length"][self.position] / self.config.context
+            shown = np.where(drafted, probability_DWW, 0)
+        length = self.recorded["length"][self.position] / self.config.context
         scalars = [self.levels / self.config.max_levels, length]
-        return np.append(seen.reshape(-1), scalars).astype(np.float32)
+        return np.append(shown.reshape(-1), scalars).astype(np.float32)
 
     def act(self, action: int) -> tuple[float, bool]:
         """Reward, and whether the episode is over."""
@@ -74,45 +79,81 @@ class Walk:
         self.levels = min(self.levels + action, self.config.max_levels)
         if action == 1 and self.levels < self.config.max_levels:
             return 0.0, False
-        return self.verify(self.size)[0], True
+        return self.verify(self.size_index)[0], True
 
-    def verify(self, size: int) -> tuple[float, bool]:
+    def verify(self, size_index: int) -> tuple[float, bool]:
         """The rest of the cycle: its reward, and whether the text is over."""
-        place, level = self.position, self.levels - 1
-        row, share = self.replay["context"][place], self.replay["share"][place]
-        table = self.replay["seconds"]
-        after = min(row + 1, len(table) - 1)
-        seconds = (1 - share) * table[row, level, size] + share * table[after, level, size]
-        seconds += self.decision[1] + self.decision[0] * self.levels
-        accepted, left = int(self.replay["accepted"][place, level, size]), self.replay["remaining"]
-        committed = min(accepted + 1, int(left[place]))
-        over = committed == left[place]
+        chosen = (self.position, self.levels - 1, size_index)
+        seconds = float(self.recorded["seconds"][chosen])
+        seconds += self.size_seconds + self.depth_seconds * self.levels
+        accepted = int(self.recorded["accepted"][chosen])
+        left = int(self.recorded["tokens_left"][self.position])
+        committed = min(accepted + 1, left)
+        over = committed == left
         self.position += committed
         self.restart() if over else self.draft()
-        return self.reward_of(accepted, committed, float(seconds)), bool(over)
+        return self.reward_of(accepted, committed, seconds), over
 
     def reward_of(self, accepted: int, committed: int, seconds: float) -> float:
-        """As `replay.environment`, without a running throughput."""
+        """As `learning.environment`, but for the average reward."""
         rewards: dict[str, float] = {
-            "paper": committed / seconds * self.plain,
+            "paper": committed / seconds * self.plain_seconds,
             "accepted": accepted,
-            "time": -seconds / self.plain,
+            "time": -seconds / self.plain_seconds,
         }
         return rewards[self.reward]
 
 
-def vector(walk: Walk, actions: int) -> Any:
+def has_sb3() -> bool:
+    """Whether Stable-Baselines3 is installed."""
+    return importlib.util.find_spec("stable_baselines3") is not None
+
+
+def sb3_update(
+    name: Literal["size", "depth"],
+    data: EnvData,
+    reward: Reward,
+    widths: PolicyConfig,
+    settings: PPOConfig,
+) -> Callable[[], Any]:
+    """One update of the other library with the same settings, on the CPU."""
+    import stable_baselines3
+    import torch
+
+    sizes = data.simulator.config.sizes
+    size_index = 0 if data.other is None else sizes.index(int(data.other.size))
+    networks = {
+        "pi": list(getattr(widths, f"{name}_actor")),
+        "vf": list(getattr(widths, f"{name}_critic")),
+    }
+    model = stable_baselines3.PPO(
+        "MlpPolicy",
+        as_vector(Walk(data.simulator, name, reward, size_index)),
+        learning_rate=settings.learning_rate,
+        n_steps=settings.rollout,
+        batch_size=settings.minibatch,
+        n_epochs=settings.epochs,
+        gamma=settings.gamma,
+        ent_coef=settings.entropy,
+        policy_kwargs={"net_arch": networks, "activation_fn": torch.nn.ReLU},
+        device="cpu",
+        seed=0,
+    )
+    return lambda: model.learn(settings.rollout, reset_num_timesteps=False) and None
+
+
+def as_vector(walk: Walk) -> Any:
     """A walk as Stable-Baselines3 takes it: one environment in a row of one."""
     import gymnasium
     from stable_baselines3.common.vec_env import DummyVecEnv
 
-    class Environment(gymnasium.Env):
+    class GymEnvironment(gymnasium.Env):
         """The walk behind gymnasium's methods."""
 
         def __init__(self) -> None:
             width = len(walk.observe())
             self.observation_space = gymnasium.spaces.Box(0, 1, (width,), np.float32)
-            self.action_space = gymnasium.spaces.Discrete(actions)
+            self.action_space = gymnasium.spaces.Discrete(walk.action_count)
 
         def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
             return walk.observe(), {}
@@ -121,39 +162,4 @@ def vector(walk: Walk, actions: int) -> Any:
             reward, over = walk.act(int(action))
             return walk.observe(), reward, over, False, {}
 
-    return DummyVecEnv([functools.partial(Environment)])
-
-
-def has_sb3() -> bool:
-    """Whether Stable-Baselines3 is installed."""
-    return importlib.util.find_spec("stable_baselines3") is not None
-
-
-def training(
-    name: Literal["size", "depth"], config: CycleConfig, settings: PPOConfig, replay: Simulator
-) -> Callable[[], Any]:
-    """One update of the other library with the same settings, on the processor."""
-    import stable_baselines3
-    import torch
-
-    widths = {
-        kind: list(getattr(PAPER_WIDTHS, f"{name}_{part}"))
-        for kind, part in (("pi", "actor"), ("vf", "critic"))
-    }
-    size = config.sizes.index(optimum.best_constant(replay, config).size)
-    walk = Walk(replay, config, name, PAPER_LEARNING.reward, size)
-    actions = len(config.sizes) if name == "size" else 2
-    model = stable_baselines3.PPO(
-        "MlpPolicy",
-        vector(walk, actions),
-        learning_rate=settings.learning_rate,
-        n_steps=settings.rollout,
-        batch_size=settings.minibatch,
-        n_epochs=settings.epochs,
-        gamma=settings.gamma,
-        ent_coef=settings.entropy,
-        policy_kwargs={"net_arch": widths, "activation_fn": torch.nn.ReLU},
-        device="cpu",
-        seed=0,
-    )
-    return lambda: model.learn(settings.rollout, reset_num_timesteps=False) and None
+    return DummyVecEnv([GymEnvironment])

@@ -1,8 +1,8 @@
 """One table that decides: all methods, tasks and temperatures on one pair, decoded in turns.
 
-    python -m experiments.train_policies --out runs/embedded         about 5 minutes on 2 CPU cores
-    python -m experiments.train_classifiers --out runs/embedded      about 2 minutes
-    python -m experiments.train_policies --out runs/sampled --temperature 1
+    ltd train --out runs/embedded                     about 5 minutes on 2 CPU cores
+    ltd train --out runs/embedded --classifiers       about 2 minutes
+    ltd train --out runs/sampled --temperature 1
     python -m experiments.studies.leaderboard --out runs/arena --sampled runs/sampled
 
 The last one takes about an hour; without --sampled only greedy-trained policies decode. Writes
@@ -16,11 +16,12 @@ import dataclasses
 
 from rich.console import Console
 
-from experiments import command, output
-from experiments.report import leaderboard
-from experiments.report.paper_methods import TABLE1, TABLE5
+from experiments import output
+from experiments.report import page, tables
+from experiments.report.paper import TABLE1, TABLE5
 from experiments.studies import arena
 from experiments.studies.arena import SampledFlags
+from ltd_jax import flags
 from ltd_jax.files import UserError, replacing
 
 PAPERS = {0.0: TABLE1[:2], 1.0: TABLE5[:2]}
@@ -34,25 +35,23 @@ class Config(SampledFlags):
 
 
 def main() -> None:
-    config = command.parse(lambda preset: Config())
+    config = flags.parse(lambda preset: Config(), description=__doc__)
     if config.sampled is not None and not any(config.temperatures):
-        raise UserError("--sampled needs a temperature above 0 among --temperatures.")
+        raise UserError("`sampled` needs a temperature above 0 among `temperatures`.")
     console = Console()
-    found = {
-        heat: arena.hold(config, heat, console, config.sampled if heat > 0 else None)
+    contests = {
+        heat: arena.contest(config, heat, console, sampled=config.sampled if heat > 0 else None)
         for heat in config.temperatures
     }
-    document = output.write(config.folder, "leaderboard", config, arena.document(found))
-    for temperature in found:
-        papers = PAPERS.get(temperature, ())
-        title = f"all methods, temperature {temperature:g}"
-        rows = document["rows"]
-        console.print(leaderboard.terminal_table(title, rows, temperature, papers))
-    page = config.folder / "leaderboard.html"
-    with replacing(page) as temporary:
-        temporary.write_text(leaderboard.html(document, PAPERS))
-    console.print(f"Leaderboard: {page}")
+    document = output.write(config.folder, "leaderboard", config, arena.document(contests))
+    for heat in contests:
+        title = f"all methods, temperature {heat:g}"
+        console.print(tables.leaderboard(title, document["rows"], heat, PAPERS.get(heat, ())))
+    path = config.folder / "leaderboard.html"
+    with replacing(path) as temporary:
+        temporary.write_text(page.leaderboard(document, PAPERS), encoding="utf-8")
+    console.print(f"Leaderboard: {path}")
 
 
 if __name__ == "__main__":
-    command.run(main)
+    flags.run(main)

@@ -1,23 +1,21 @@
-"""Controllers on a study's test texts: by task, over seeds, beside the best constant setting."""
+"""Policies on a study's test texts: by task, over seeds, beside the best constant setting."""
 
-import functools
+import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from scipy import stats
 
 from experiments.studies.ground import Ground
-from ltd_jax.policies import networks
-from ltd_jax.policies import policy as policy_module
-from ltd_jax.policies.networks import LearnedParams
-from ltd_jax.policies.policy import Controller
+from ltd_jax.policies.policy import Constant, Mixed, Policy
 from ltd_jax.replay import latency, optimum, simulate
 from ltd_jax.replay.simulate import Totals
 
 
-class Score(NamedTuple):
-    """One controller on the test texts."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Score:
+    """One policy on the test texts."""
 
     speedup: np.ndarray  # [tasks] over plain decoding
     committed: np.ndarray  # [tasks] tokens per cycle
@@ -43,72 +41,73 @@ class Row(TypedDict):
     size: float
 
 
-def of_constant(here: Ground, levels: int, size: int) -> Score:
+def of_constant(ground: Ground, levels: int, size: int) -> Score:
     """A fixed setting."""
-    params = policy_module.constant_params(levels, size, here.cycle)
-    return score(here, simulate.run(here.test, here.cycle, policy_module.constant(), params, False))
+    return of_policy(ground, Constant(levels, size))
 
 
-def of_plain(here: Ground) -> Score:
+def of_plain(ground: Ground) -> Score:
     """Plain decoding: one token a step."""
-    tokens = float(np.asarray(here.test.remaining)[np.asarray(here.test.first)].sum())
-    ones = np.ones(len(here.tasks))
-    return Score(ones, ones, tokens / float(plain_seconds(here).sum()), 0.0, 0.0)
+    tokens = float(np.asarray(ground.test.tokens_left)[np.asarray(ground.test.text_start)].sum())
+    ones = np.ones(len(ground.tasks))
+    return Score(ones, ones, tokens / float(plain_seconds(ground).sum()), 0.0, 0.0)
 
 
-def of_policies(here: Ground, params: LearnedParams) -> Score:
-    """Both learned policies."""
-    return of_learned(
-        here, networks.learned(here.cycle, here.policy), params, depth=True, size=True
+def of_policy(ground: Ground, policy: Policy) -> Score:
+    """A policy, whose decisions take time; those of a constant, or constant part, take none."""
+    depth, size = (policy.depth, policy.size) if isinstance(policy, Mixed) else (policy, policy)
+    simulator = ground.test.replace(
+        depth_seconds=ground.test.depth_seconds * (not depth.is_constant),
+        size_seconds=ground.test.size_seconds * (not size.is_constant),
     )
+    return of_totals(ground, simulate.run(simulator, policy))
 
 
-def of_learned(
-    here: Ground, chosen: Controller, params: LearnedParams, *, depth: bool, size: bool
-) -> Score:
-    """A controller of which only the policies that it asks cost time."""
-    replay = here.test.replace(
-        depth_seconds=here.test.depth_seconds * depth, size_seconds=here.test.size_seconds * size
-    )
-    return score(here, simulate.run(replay, here.cycle, chosen, params, True))
+def of_optimum(ground: Ground) -> Score:
+    """The clairvoyant choices: no policy can pass them."""
+    best = optimum.clairvoyant(ground.test)
+    return of_totals(ground, simulate.follow(ground.test, best.levels, best.size_index))
 
 
-def score(here: Ground, totals: Totals) -> Score:
+def of_totals(ground: Ground, totals: Totals) -> Score:
     """Totals [texts] of the test texts, by task."""
-    task = np.asarray(here.test.task)
-    by_task = functools.partial(np.bincount, task, minlength=len(here.tasks))
-    seconds, committed, count = (
-        by_task(np.asarray(value, np.float64))
-        for value in (totals.seconds, totals.committed, totals.cycles)
+    task = np.asarray(ground.test.task)
+    by_task = lambda values: np.bincount(
+        task, np.asarray(values, np.float64), minlength=len(ground.tasks)
     )
-    every = float(totals.cycles.sum())
+    cycles = float(totals.cycles.sum())
     return Score(
-        speedup=by_task(plain_seconds(here)) / seconds,
-        committed=committed / count,
+        speedup=by_task(plain_seconds(ground)) / by_task(totals.seconds),
+        committed=by_task(totals.committed) / by_task(totals.cycles),
         tokens_per_second=float(simulate.throughput(totals)),
-        levels=float(totals.levels.sum()) / every,
-        size=float(totals.size.sum()) / every,
+        levels=float(totals.levels.sum()) / cycles,
+        size=float(totals.size.sum()) / cycles,
     )
 
 
-def plain_seconds(here: Ground) -> np.ndarray:
+def plain_seconds(ground: Ground) -> np.ndarray:
     """What plain decoding takes for each test text: f64 [texts]."""
-    length_P = np.asarray(here.test.length)
-    seconds_P = latency.interpolate(here.table, here.table.plain_seconds, length_P)
-    return np.add.reduceat(seconds_P, np.asarray(here.test.first))
+    length_P = np.asarray(ground.test.length)
+    seconds_P = latency.interpolate(ground.table, ground.table.plain_seconds, length_P)
+    return np.add.reduceat(seconds_P, np.asarray(ground.test.text_start))
 
 
-def row(here: Ground, method: str, scores: Sequence[Score]) -> Row:
+def best_rate(ground: Ground) -> float:
+    """Tokens per second of the best constant setting."""
+    return of_constant(ground, ground.best.levels, ground.best.size).tokens_per_second
+
+
+def row(ground: Ground, method: str, scores: Sequence[Score]) -> Row:
     """One method's row from the scores of all its seeds."""
-    best = of_constant(here, here.best.levels, here.best.size).tokens_per_second
-    speedup = over_seeds([float(each.speedup.mean()) for each in scores])
-    ratio = over_seeds([each.tokens_per_second / best for each in scores])
+    best = best_rate(ground)
+    speedup = over_seeds([float(score.speedup.mean()) for score in scores])
+    ratio = over_seeds([score.tokens_per_second / best for score in scores])
     by_task = {
         task: {
-            "speedup": float(np.mean([each.speedup[index] for each in scores])),
-            "committed": float(np.mean([each.committed[index] for each in scores])),
+            "speedup": float(np.mean([score.speedup[index] for score in scores])),
+            "committed": float(np.mean([score.committed[index] for score in scores])),
         }
-        for index, task in enumerate(here.tasks)
+        for index, task in enumerate(ground.tasks)
     }
     return Row(
         method=method,
@@ -117,12 +116,12 @@ def row(here: Ground, method: str, scores: Sequence[Score]) -> Row:
         speedup=speedup[0],
         speedup_low=speedup[1],
         speedup_high=speedup[2],
-        committed=float(np.mean([each.committed.mean() for each in scores])),
+        committed=float(np.mean([score.committed.mean() for score in scores])),
         over_best_constant=ratio[0],
         over_low=ratio[1],
         over_high=ratio[2],
-        levels=float(np.mean([each.levels for each in scores])),
-        size=float(np.mean([each.size for each in scores])),
+        levels=float(np.mean([score.levels for score in scores])),
+        size=float(np.mean([score.size for score in scores])),
     )
 
 
@@ -136,17 +135,11 @@ def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - reach, mean + reach
 
 
-def baselines(here: Ground) -> list[Row]:
+def baselines(ground: Ground) -> list[Row]:
     """The rows that every table begins with: EAGLE-3's constants, the best ones, the optimum."""
+    best = ground.best
     return [
-        row(here, "eagle3", [of_constant(here, *here.eagle3)]),
-        row(here, "best_constant", [of_constant(here, here.best.levels, here.best.size)]),
-        row(here, "optimum", [of_optimum(here)]),
+        row(ground, "eagle3", [of_constant(ground, *ground.eagle3)]),
+        row(ground, "best_constant", [of_constant(ground, best.levels, best.size)]),
+        row(ground, "optimum", [of_optimum(ground)]),
     ]
-
-
-def of_optimum(here: Ground) -> Score:
-    """The clairvoyant choices: no policy can pass them."""
-    best = optimum.dynamic_programme(here.test)
-    found = simulate.follow(here.test, best.levels, best.size)
-    return score(here, simulate.totals_of(here.test, here.cycle, found))

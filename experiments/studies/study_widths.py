@@ -1,6 +1,6 @@
 """The beam width as a third choice per cycle, by replay: what it adds to the optimum and to LTD.
 
-    python -m experiments.studies.study_widths --out runs/widths          about half an hour on 2 CPU cores
+    python -m experiments.studies.study_widths --out runs/widths   about half an hour on 2 CPU cores
 
 Records every width, measures all of them in turns, trains each one's policies (exact learning), and
 learns which width to draft from the entropy of the target's last token; then the same under the

@@ -25,7 +25,12 @@ Prompt = str | Sequence[int] | Sequence[Message] | np.ndarray
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """Tokens that became known together: one cycle's, one plain step's, or prefill's one."""
+    """Tokens that became known together: one cycle's, one plain step's, or prefill's one.
+
+    Example:
+      >>> Step(tokens=(11, 7, 42), levels=4, size=8, accepted=2).size
+      8
+    """
 
     tokens: tuple[int, ...]
     levels: int = 0  # 0 = no cycle (prefill or plain step)

@@ -38,16 +38,6 @@ OTHERS = ("plain", "constant:levels=6,size=24", "eagle3", "ltd", "sb3:size=FILE,
 NAMES = ", ".join((*OTHERS, *catalogue.NAMES))
 
 
-def reads(name: str) -> set[str]:
-    """The arguments of `parse_method` that name a method's files."""
-    if name == "ltd":
-        return {"policy"}
-    baseline = catalogue.find(name.partition(":")[0])
-    if baseline is None:
-        return set()
-    return {"classifiers", "latency"} if baseline.needs_costs else {"classifiers"}
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class MethodSpec:
     """A method before its pair is loaded."""
@@ -141,6 +131,16 @@ def smallest_cycle(name: str, policy: Policy | None, base: CycleConfig) -> Cycle
         return dataclasses.replace(base, max_levels=levels, sizes=tuple(sorted({0, *sizes})))
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error
+
+
+def _require_read(name: str, given: dict[str, object]) -> None:
+    """Raises UserError for a file that is meant for another method."""
+    word = name.partition(":")[0]
+    for argument, value in given.items():
+        if value is not None and argument not in reads(name):
+            raise UserError(
+                f"The method {word} does not read `{argument}`; leave it out or choose another one."
+            )
 
 
 def _unnamed(name: str, base: CycleConfig) -> Policy | None:

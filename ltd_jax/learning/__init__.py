@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from ltd_jax.config import LearningConfig, PolicyConfig
 from ltd_jax.learning import alternate, environment, exact, joint, loop
 from ltd_jax.learning.loop import CurvePoint, Progress, Splits, Stage, TrainResult, split
+from ltd_jax.presets import PAPER_WIDTHS, QUICK_LEARNING
 from ltd_jax.replay import optimum
 from ltd_jax.replay.simulate import Simulator
 
@@ -23,8 +24,8 @@ __all__ = ["CurvePoint", "Progress", "Splits", "TrainResult", "split", "train"]
 
 def train(
     data: Splits | Simulator,
-    widths: PolicyConfig,
-    learning: LearningConfig,
+    widths: PolicyConfig = PAPER_WIDTHS,
+    learning: LearningConfig = QUICK_LEARNING,
     *,
     folder: Path | None = None,
     provenance: dict[str, Any] | None = None,
@@ -45,6 +46,21 @@ def train(
 
     Raises:
       UserError: the folder holds a training with other settings or simulators, or cannot be used.
+
+    Example:
+      >>> import dataclasses
+      >>> import ltd_jax as ltd
+      >>> from ltd_jax import presets
+      >>> from ltd_jax.config import ExactConfig
+      >>> pair = ltd.load()
+      >>> trace = ltd.record(pair, ["import os", "def f(x):"], new_tokens=8)
+      >>> table = ltd.LatencyTable.find("epyc-2-cores-embedded", pair.config.cycle)
+      >>> few = ExactConfig(updates=1, environments=4, cycles=2, steps=1, minibatch=4)
+      >>> quick = dataclasses.replace(presets.QUICK_LEARNING, exact=few)
+      >>> simulator = ltd.Simulator.of(trace, table, pair.config.cycle)
+      >>> trained = ltd.train(simulator, presets.EMBEDDED_POLICY, quick)
+      >>> isinstance(trained.policy, ltd.Learned)
+      True
     """
     splits = data if isinstance(data, Splits) else split(data)
     if learning.algorithm == "alternate":

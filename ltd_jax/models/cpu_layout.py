@@ -1,4 +1,4 @@
-"""Weights in blocks of columns: the layout that CPU kernels read in order, without a copy.
+"""Weights in panels of columns: the layout that CPU kernels read in order, without a copy.
 
 For a few rows, XLA's CPU kernels first copy a weight [E, F] into panels of columns, in every call:
 a pass over 4 rows then costs 1.5 to 2 passes over one, though both read the same weights once. A
@@ -14,7 +14,7 @@ product for queries, keys and values, one for gate and up. GPUs and TPUs keep [E
 """
 
 import functools
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +22,14 @@ import jax.numpy as jnp
 from ltd_jax import files
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.eagle3 import Eagle3Params
-from ltd_jax.models.layers import WIDE_PANEL
-from ltd_jax.models.target import TargetParams
+from ltd_jax.models.griffin import GriffinParams
+from ltd_jax.models.layers import WIDE_PANEL, Maps
+from ltd_jax.models.target import LayerParams, TargetParams
+
+Layer = TypeVar("Layer", LayerParams, Eagle3Params, GriffinParams)
 
 
-def wanted(dtype: jnp.dtype) -> bool:
+def is_faster(dtype: jnp.dtype) -> bool:
     """Whether this layout is the fast one here: f32 on one CPU."""
     return jax.default_backend() == "cpu" and jax.device_count() == 1 and dtype == jnp.float32
 
@@ -36,46 +39,45 @@ def panel_width() -> int:
     return WIDE_PANEL if files.vector_instructions() == "AVX-512" else 16
 
 
-def blocked(*weights_EF: jax.Array) -> jax.Array:
-    """Maps of one input, side by side, in panels for this processor; see `in_panels`."""
-    return in_panels(weights_EF, panel_width())
-
-
 @functools.partial(jax.jit, static_argnames="width")
-def in_panels(weights_EF: tuple[jax.Array, ...], width: int) -> jax.Array:
+def in_panels(maps_EF: Maps, width: int) -> jax.Array:
     """Maps of one input, side by side, as [F / P, E, P]; [E, F] if F is no multiple of P."""
-    joined_EF = jnp.concatenate(weights_EF, axis=1)
+    joined_EF = jnp.concatenate(maps_EF, axis=1)
     E, F = joined_EF.shape
     if F % width:
         return joined_EF
     return jnp.transpose(joined_EF.reshape(E, F // width, width), (1, 0, 2))
 
 
-def block_target(params: TargetParams) -> TargetParams:
-    """All linear maps of a target, joined and in blocks; a tied head stays the embedding."""
-    return params.replace(
-        layers=tuple(block_layer(layer) for layer in params.layers),
-        head=None if params.head is None else blocked(params.head),
+def pack(*maps_EF: jax.Array) -> jax.Array:
+    """Maps of one input, side by side, in panels for this processor; see `in_panels`."""
+    return in_panels(maps_EF, panel_width())
+
+
+def pack_layer(layer: Layer) -> Layer:
+    """The weights with the maps of their decoder layer joined and in panels."""
+    return layer.replace(
+        qkv=(pack(*layer.qkv),),
+        o=pack(layer.o),
+        gate_up=(pack(*layer.gate_up),),
+        down=pack(layer.down),
     )
 
 
-def block_draft(params: DraftParams) -> DraftParams:
-    """All linear maps of a draft, joined and in blocks; a Griffin draft's head is the target's."""
-    layer, fuse = block_layer(params), blocked(params.fuse)
+def pack_target(params: TargetParams) -> TargetParams:
+    """All linear maps of a target, joined and in panels; a tied head stays the embedding."""
+    return params.replace(
+        layers=tuple(pack_layer(layer) for layer in params.layers),
+        head=None if params.head is None else pack(params.head),
+    )
+
+
+def pack_draft(params: DraftParams) -> DraftParams:
+    """All linear maps of a draft, joined and in panels; a Griffin draft's head is the target's."""
     if isinstance(params, Eagle3Params):
-        return layer.replace(fuse=fuse, head=blocked(params.head))
-    guides = {"guide_up": blocked(params.guide_up), "guide_down": blocked(params.guide_down)}
-    return layer.replace(fuse=fuse, **guides)
-
-
-def block_layer(layer: Any) -> Any:
-    """The maps of one decoder layer (`LayerParams` or `DraftParams`), joined and in blocks."""
-    return layer.replace(
-        q=blocked(layer.q, layer.k, layer.v),
-        k=None,
-        v=None,
-        o=blocked(layer.o),
-        gate=blocked(layer.gate, layer.up),
-        up=None,
-        down=blocked(layer.down),
+        return pack_layer(params).replace(fuse=pack(params.fuse), head=pack(params.head))
+    return pack_layer(params).replace(
+        fuse=pack(params.fuse),
+        guide_up=pack(params.guide_up),
+        guide_down=pack(params.guide_down),
     )

@@ -1,7 +1,7 @@
 """The draft as the cycle sees it: EAGLE-3 or Griffin, chosen by the type of its config.
 
 Row i of a draft is token t_{i+1} with the target's feature of position i, at rotary position i.
-A kind of draft is a module with `fuse`, `enter`, `project`, `finish` and `logits`; attention over
+A kind of draft is a module with `fuse`, `embed_input`, `qkv`, `output` and `logits`; attention over
 the committed rows and a block of uncommitted ones is the same for all.
 """
 
@@ -46,10 +46,10 @@ def empty_cache(
     config: AnyDraftConfig,
     slots: int,
     dtype: jnp.dtype,
-    where: jax.sharding.Sharding | None = None,
+    sharding: jax.sharding.Sharding | None = None,
 ) -> KVCache:
-    """A cache of `slots` slots; `where` as in `kv_cache.empty`."""
-    return kv_cache.empty(1, config.kv_head_count, slots, config.head_dim, dtype, where)
+    """A cache of `slots` slots; `sharding` as in `kv_cache.empty`."""
+    return kv_cache.empty(1, config.kv_head_count, slots, config.head_dim, dtype, sharding)
 
 
 def empty_block(config: AnyDraftConfig, rows: int, dtype: jnp.dtype) -> Rows:
@@ -58,11 +58,13 @@ def empty_block(config: AnyDraftConfig, rows: int, dtype: jnp.dtype) -> Rows:
     return Rows((blank,), (blank,))
 
 
+@jax.named_scope("draft")
 def fuse(params: DraftParams, config: AnyDraftConfig, features_TE: jax.Array) -> jax.Array:
     """The target's features as draft features [T, E]."""
     return kind_of(config).fuse(params, config, features_TE)
 
 
+@jax.named_scope("draft")
 def forward(
     params: DraftParams,
     config: AnyDraftConfig,
@@ -72,7 +74,7 @@ def forward(
     cache: KVCache,
     block: Rows,
     start: jax.Array | int,
-    visible_TB: jax.Array,
+    mask_TB: jax.Array,
 ) -> tuple[jax.Array, Rows]:
     """One draft pass over T rows of one sequence.
 
@@ -82,24 +84,27 @@ def forward(
       positions_T: i32 rotary positions, one less than the tokens' own positions.
       cache: committed rows, all of them visible; only read.
       block: rows [K, B, C] that are not committed; this pass writes rows [start, start + T).
-      visible_TB: bool, which rows of the block each row sees.
+      mask_TB: bool, which rows of the block each row sees.
 
     Returns:
       The output that the next level and `log_probs` read ([T, E], Griffin's [T, 2E]), and the
       written block.
     """
     kind = kind_of(config)
-    stream_TE = kind.enter(params, config, tokens_T, features_TE)
-    query_THC, key_TKC, value_TKC = kind.project(params, config, tokens_T, stream_TE, positions_T)
-    put = lambda block_KBC, rows_TKC: jax.lax.dynamic_update_slice(
-        block_KBC, rows_TKC.transpose(1, 0, 2).astype(block_KBC.dtype), (0, start, 0)
-    )
-    key, value = put(block.keys[0], key_TKC), put(block.values[0], value_TKC)
-    past = (cache.keys[0], cache.values[0], cache.length)
-    mixed_TE = layers.attention(query_THC, key, value, visible_TB, past)
-    return kind.finish(params, config, stream_TE, mixed_TE), Rows((key,), (value,))
+    stream_TE = kind.embed_input(params, config, tokens_T, features_TE)
+    query_THC, key_TKC, value_TKC = kind.qkv(params, config, tokens_T, stream_TE, positions_T)
+    key, value = _put(block.keys[0], key_TKC, start), _put(block.values[0], value_TKC, start)
+    mixed_TE = layers.attention(query_THC, key, value, mask_TB, cache.layer(0))
+    return kind.output(params, config, stream_TE, mixed_TE), Rows((key,), (value,))
 
 
+def _put(block_KBC: jax.Array, rows_TKC: jax.Array, start: jax.Array | int) -> jax.Array:
+    """The block with new rows at [start, start + T)."""
+    rows_KTC = rows_TKC.transpose(1, 0, 2).astype(block_KBC.dtype)
+    return jax.lax.dynamic_update_slice(block_KBC, rows_KTC, (0, start, 0))
+
+
+@jax.named_scope("head")
 def logits(params: DraftParams, config: AnyDraftConfig, hidden_TE: jax.Array) -> jax.Array:
     """Logits [T, Y] in f32 over the draft's vocabulary."""
     return kind_of(config).logits(params, config, hidden_TE)

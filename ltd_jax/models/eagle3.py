@@ -18,84 +18,71 @@ from flax import struct
 
 from ltd_jax.config import DraftConfig
 from ltd_jax.models import layers
+from ltd_jax.models.layers import Maps
 
 
 @struct.dataclass
 class Eagle3Params:
-    """Weights of the draft; linear maps are [in, out]; E is the draft's width.
-
-    In blocks (models.blocks) as in `target.LayerParams`.
-    """
+    """Weights of the draft, E wide; linear maps are [in, out] (models/layers.py)."""
 
     embedding: jax.Array  # [X, E], usually the target's
     fuse: jax.Array  # [3 * target E, E], "fc"
     input_norm: jax.Array  # [E], of the embedding
     hidden_norm: jax.Array  # [E], of the feature
-    q: jax.Array  # [2E, H * C]
-    k: jax.Array | None  # [2E, K * C]
-    v: jax.Array | None  # [2E, K * C]
+    qkv: Maps  # [2E, H * C], [2E, K * C], [2E, K * C]
     o: jax.Array  # [H * C, E]
     post_attention_norm: jax.Array  # [E]
-    gate: jax.Array  # [E, F]
-    up: jax.Array | None  # [E, F]
+    gate_up: Maps  # [E, F], [E, F]
     down: jax.Array  # [F, E]
     norm: jax.Array  # [E]
     head: jax.Array  # [E, Y]
     target_token: jax.Array  # i32 [Y], target id of every draft id (d2t + its own index)
-    fuse_norm: jax.Array | None = None  # [3 * target E], before `fuse`; None = not in this draft
+    # Before `fuse`: one norm [3 * target E] of all features, one [target E] of each, or none.
+    fuse_norms: tuple[jax.Array, ...] = ()
 
 
 def init(
     key: jax.Array, config: DraftConfig, embedding: jax.Array, target_token: jax.Array
 ) -> Eagle3Params:
     """Random weights around a given embedding and vocabulary map."""
-    E, F, dtype = config.hidden_size, config.intermediate_size, embedding.dtype
-    query, kv = config.head_count * config.head_dim, config.kv_head_count * config.head_dim
-    names = ("fuse", "q", "k", "v", "o", "gate", "up", "down", "head")
-    keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
-
-    def normal(name: str, rows: int, columns: int) -> jax.Array:
-        return (rows**-0.5 * jax.random.normal(keys[name], (rows, columns))).astype(dtype)
-
+    E, dtype, norms = config.hidden_size, embedding.dtype, config.fuse_norms
+    shapes = {
+        "fuse": (3 * config.target_hidden_size, E),
+        **layers.map_shapes(config, inputs=2),
+        "head": (E, config.draft_vocab_size),
+    }
     ones = jnp.ones((E,), dtype)
+    fuse_norm = jnp.ones((3 * config.target_hidden_size // max(norms, 1),), dtype)
     return Eagle3Params(
         embedding=embedding,
-        fuse=normal("fuse", 3 * config.target_hidden_size, E),
         input_norm=ones,
         hidden_norm=ones,
-        q=normal("q", 2 * E, query),
-        k=normal("k", 2 * E, kv),
-        v=normal("v", 2 * E, kv),
-        o=normal("o", query, E),
         post_attention_norm=ones,
-        gate=normal("gate", E, F),
-        up=normal("up", E, F),
-        down=normal("down", F, E),
         norm=ones,
-        head=normal("head", E, config.draft_vocab_size),
         target_token=target_token.astype(jnp.int32),
-        fuse_norm=jnp.ones((3 * config.target_hidden_size,), dtype) if config.fuse_norms else None,
+        fuse_norms=(fuse_norm,) * norms,
+        **layers.layer_fields(layers.random_maps(key, shapes, dtype)),
     )
 
 
 def fuse(params: Eagle3Params, config: DraftConfig, features_TE: jax.Array) -> jax.Array:
     """The target's features [T, 3 * target E] as draft features [T, E]."""
     if config.fuse_norms:
-        assert params.fuse_norm is not None  # read where the config has norms
         T, norms = features_TE.shape[0], config.fuse_norms
-        parts, weights = features_TE.reshape(T, norms, -1), params.fuse_norm.reshape(norms, -1)
+        parts = features_TE.reshape(T, norms, -1)
+        weights = jnp.concatenate(params.fuse_norms).reshape(norms, -1)
         features_TE = layers.rms_norm(parts, weights, config.rms_norm_eps).reshape(T, -1)
     return layers.linear(features_TE, params.fuse)
 
 
-def enter(
+def embed_input(
     params: Eagle3Params, config: DraftConfig, tokens_T: jax.Array, features_TE: jax.Array
 ) -> jax.Array:
     """The stream [T, E] that the layer adds to: the feature; the token comes in beside it."""
     return features_TE
 
 
-def project(
+def qkv(
     params: Eagle3Params,
     config: DraftConfig,
     tokens_T: jax.Array,
@@ -103,7 +90,7 @@ def project(
     positions_T: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Rotated queries [T, H, C], rotated keys and values [T, K, C]; the embedding half is first."""
-    T, eps = tokens_T.shape[0], config.rms_norm_eps
+    eps = config.rms_norm_eps
     embedded_TE = jnp.take(params.embedding, tokens_T, axis=0)
     x = jnp.concatenate(
         [
@@ -112,13 +99,12 @@ def project(
         ],
         axis=-1,
     )
-    maps = layers.three_maps(x, params.q, params.k, params.v, config.head_count * config.head_dim)
-    q, k, v = (found.reshape(T, -1, config.head_dim) for found in maps)
+    query, key, value = layers.qkv_heads(x, params.qkv, (), config)
     rope = layers.rope_tables(positions_T, config.head_dim, config.rope_theta, config.rope_scaling)
-    return layers.rotate(q, *rope), layers.rotate(k, *rope), v
+    return layers.rotate(query, *rope), layers.rotate(key, *rope), value
 
 
-def finish(
+def output(
     params: Eagle3Params, config: DraftConfig, features_TE: jax.Array, mixed_TE: jax.Array
 ) -> jax.Array:
     """Output projection, residual and feed-forward: the rest of the layer after attention."""
@@ -127,7 +113,7 @@ def finish(
         features_TE = layers.rms_norm(features_TE, params.hidden_norm, eps)
     hidden_TE = features_TE + layers.linear(mixed_TE, params.o)
     x_TE = layers.rms_norm(hidden_TE, params.post_attention_norm, eps)
-    hidden_TE = hidden_TE + layers.feed_forward(x_TE, params.gate, params.up, params.down)
+    hidden_TE = hidden_TE + layers.feed_forward(x_TE, params.gate_up, params.down)
     return layers.rms_norm(hidden_TE, params.norm, eps) if config.norm_output else hidden_TE
 
 

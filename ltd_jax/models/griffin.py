@@ -19,14 +19,12 @@ from flax import struct
 
 from ltd_jax.config import GriffinConfig
 from ltd_jax.models import layers
+from ltd_jax.models.layers import Maps
 
 
 @struct.dataclass
 class GriffinParams:
-    """Weights of the draft; linear maps are [in, out]; E is the target's width.
-
-    In blocks (models.blocks) as in `target.LayerParams`.
-    """
+    """Weights of the draft, as wide as the target; linear maps are [in, out] (models/layers.py)."""
 
     embedding: jax.Array  # [X, E], the target's
     fuse: jax.Array  # [2E, E]
@@ -35,19 +33,14 @@ class GriffinParams:
     guide_norm: jax.Array  # [E], of the fused stream once more, and of the embedding
     guide_up: jax.Array  # [2E, F]
     guide_down: jax.Array  # [F, E]
-    q: jax.Array  # [E, H * C]
-    k: jax.Array | None  # [E, K * C]
-    v: jax.Array | None  # [E, K * C]
+    qkv: Maps  # [E, H * C], [E, K * C], [E, K * C]
     o: jax.Array  # [H * C, E]
     post_attention_norm: jax.Array  # [E]
-    gate: jax.Array  # [E, F]
-    up: jax.Array | None  # [E, F]
+    gate_up: Maps  # [E, F], [E, F]
     down: jax.Array  # [F, 2E]
     head: jax.Array | None  # [E, X], the target's; None = tied to the embedding
     target_token: jax.Array  # i32 [X], every token is its own
-    q_bias: jax.Array | None = None  # [H * C]
-    k_bias: jax.Array | None = None  # [K * C]
-    v_bias: jax.Array | None = None  # [K * C]
+    qkv_bias: tuple[jax.Array, ...] = ()  # [H * C], [K * C], [K * C]; () = not in this draft
 
 
 def init(
@@ -55,30 +48,20 @@ def init(
 ) -> GriffinParams:
     """Random weights around the target's embedding and head."""
     E, F, dtype = config.hidden_size, config.intermediate_size, embedding.dtype
-    query, kv = config.head_count * config.head_dim, config.kv_head_count * config.head_dim
-    shapes = {
-        "fuse": (2 * E, E),
-        "guide_up": (2 * E, F),
-        "guide_down": (F, E),
-        "q": (E, query),
-        "k": (E, kv),
-        "v": (E, kv),
-        "o": (query, E),
-        "gate": (E, F),
-        "up": (E, F),
-        "down": (F, 2 * E),
-    }
-    keys = jax.random.split(key, len(shapes))
-    maps = {
-        name: (shape[0] ** -0.5 * jax.random.normal(one, shape)).astype(dtype)
-        for one, (name, shape) in zip(keys, shapes.items(), strict=True)
-    }
-    norms = dict.fromkeys(("fuse_norm", "guide_norm", "post_attention_norm"), jnp.ones((E,), dtype))
-    sizes = {"q_bias": query, "k_bias": kv, "v_bias": kv} if config.attention_bias else {}
-    biases = {name: jnp.zeros((size,), dtype) for name, size in ({"fuse_bias": E} | sizes).items()}
-    own = jnp.arange(config.vocab_size, dtype=jnp.int32)
+    layer = layers.map_shapes(config, outputs=2)
+    shapes = {"fuse": (2 * E, E), "guide_up": (2 * E, F), "guide_down": (F, E), **layer}
+    ones = jnp.ones((E,), dtype)
+    biases = tuple(jnp.zeros((layer[name][1],), dtype) for name in "qkv")
     return GriffinParams(
-        embedding=embedding, head=head, target_token=own, **maps, **norms, **biases
+        embedding=embedding,
+        fuse_bias=jnp.zeros((E,), dtype),
+        fuse_norm=ones,
+        guide_norm=ones,
+        post_attention_norm=ones,
+        head=head,
+        target_token=jnp.arange(config.vocab_size, dtype=jnp.int32),
+        qkv_bias=biases if config.attention_bias else (),
+        **layers.layer_fields(layers.random_maps(key, shapes, dtype)),
     )
 
 
@@ -87,7 +70,7 @@ def fuse(params: GriffinParams, config: GriffinConfig, features_TE: jax.Array) -
     return features_TE
 
 
-def enter(
+def embed_input(
     params: GriffinParams, config: GriffinConfig, tokens_T: jax.Array, features_TE: jax.Array
 ) -> jax.Array:
     """Token-guided fusion: the stream [T, E].
@@ -105,7 +88,7 @@ def enter(
     return stream_TE + layers.linear(guided, params.guide_down)
 
 
-def project(
+def qkv(
     params: GriffinParams,
     config: GriffinConfig,
     tokens_T: jax.Array,
@@ -113,25 +96,19 @@ def project(
     positions_T: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Rotated queries [T, H, C], rotated keys and values [T, K, C] of the stream itself."""
-    width = config.head_count * config.head_dim
-    q, k, v = layers.three_maps(stream_TE, params.q, params.k, params.v, width)
-    biases = (params.q_bias, params.k_bias, params.v_bias)
-    rows = (
-        x if bias is None else x + bias[None] for x, bias in zip((q, k, v), biases, strict=True)
-    )
-    q, k, v = (x.reshape(tokens_T.shape[0], -1, config.head_dim) for x in rows)
+    query, key, value = layers.qkv_heads(stream_TE, params.qkv, params.qkv_bias, config)
     rope = layers.rope_tables(positions_T, config.head_dim, config.rope_theta, config.rope_scaling)
-    return layers.rotate(q, *rope), layers.rotate(k, *rope), v
+    return layers.rotate(query, *rope), layers.rotate(key, *rope), value
 
 
-def finish(
+def output(
     params: GriffinParams, config: GriffinConfig, stream_TE: jax.Array, mixed_TE: jax.Array
 ) -> jax.Array:
     """Output projection, residual, feed-forward: both outputs side by side, [T, 2E]."""
     hidden_TE = stream_TE + layers.linear(mixed_TE, params.o)
     x_TE = layers.rms_norm(hidden_TE, params.post_attention_norm, config.rms_norm_eps)
     twice = jnp.concatenate([hidden_TE, hidden_TE], axis=-1)
-    return twice + layers.feed_forward(x_TE, params.gate, params.up, params.down)
+    return twice + layers.feed_forward(x_TE, params.gate_up, params.down)
 
 
 def logits(params: GriffinParams, config: GriffinConfig, hidden: jax.Array) -> jax.Array:

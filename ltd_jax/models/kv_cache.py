@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+Past = tuple[jax.Array, jax.Array, jax.Array]  # a layer's keys, values [K, S, C], length i32 []
+
 
 @struct.dataclass
 class Rows:
@@ -35,6 +37,10 @@ class KVCache:
         """Number of slots S."""
         return self.keys[0].shape[-2]
 
+    def layer(self, index: int) -> Past:
+        """What one layer reads: its keys and values, of which the first `length` count."""
+        return self.keys[index], self.values[index], self.length
+
 
 def empty(
     layers: int,
@@ -42,14 +48,14 @@ def empty(
     slots: int,
     head_dim: int,
     dtype: jnp.dtype,
-    where: jax.sharding.Sharding | None = None,
+    sharding: jax.sharding.Sharding | None = None,
 ) -> KVCache:
     """A cache without tokens.
 
     Args:
-      where: of keys and values; None = the default device.
+      sharding: of keys and values; None = the default device.
     """
-    blank = lambda: jnp.zeros((kv_heads, slots, head_dim), dtype, device=where)
+    blank = lambda: jnp.zeros((kv_heads, slots, head_dim), dtype, device=sharding)
     return KVCache(
         keys=tuple(blank() for _ in range(layers)),
         values=tuple(blank() for _ in range(layers)),

@@ -3,19 +3,69 @@
 Every function works on one sequence. Weights of linear maps are [in, out]: with the input as rows,
 XLA's CPU and GPU kernels read them in order (measured 1.3-1.6x faster than [out, in] for 1-33 rows
 on CPU). Attention keeps kv heads in front ([K, S, C]), so that the cache is never transposed.
+
+Maps of one input stand side by side in one field (`qkv`, `gate_up`): an array for each, or one
+array that holds the columns of all (models/cpu_layout.py). Only this file knows which.
 """
 
 import functools
+import itertools
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ltd_jax.config import RopeScaling
+from ltd_jax.config import AnyDraftConfig, RopeScaling, TargetConfig
+from ltd_jax.models.kv_cache import Past
+
+Maps = tuple[jax.Array, ...]  # of one input, side by side: one [in, out] each, or all in one array
 
 MASKED = -1e30  # finite, so that a row without any visible key gives no NaN
-WIDE_PANEL = 64  # columns of a block with AVX-512, see models.blocks
-MOST_BLOCKED_ROWS = 32  # more rows are worth a copy into [E, F]
+WIDE_PANEL = 64  # columns of a panel with AVX-512, see models/cpu_layout.py
+MOST_PACKED_ROWS = 32  # more rows are worth a copy into [E, F]
+
+
+def map_shapes(
+    config: TargetConfig | AnyDraftConfig, inputs: int = 1, outputs: int = 1
+) -> dict[str, tuple[int, int]]:
+    """[in, out] of the linear maps of a decoder layer.
+
+    Args:
+      inputs: vectors of width E that queries, keys and values are made of.
+      outputs: vectors of width E that the feed-forward gives.
+    """
+    E, F = config.hidden_size, config.intermediate_size
+    query, kv = config.head_count * config.head_dim, config.kv_head_count * config.head_dim
+    return {
+        "q": (inputs * E, query),
+        "k": (inputs * E, kv),
+        "v": (inputs * E, kv),
+        "o": (query, E),
+        "gate": (E, F),
+        "up": (E, F),
+        "down": (F, outputs * E),
+    }
+
+
+def layer_fields(maps: Mapping[str, Any]) -> dict[str, Any]:
+    """The maps of `map_shapes` as the fields of a layer's weights, others as they are."""
+    grouped = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
+    members = set(itertools.chain(*grouped.values()))
+    fields = {name: weight for name, weight in maps.items() if name not in members}
+    return fields | {name: tuple(maps[one] for one in names) for name, names in grouped.items()}
+
+
+def random_maps(
+    key: jax.Array, shapes: Mapping[str, tuple[int, int]], dtype: jnp.dtype
+) -> dict[str, jax.Array]:
+    """Random linear maps [in, out] that keep the size of a row: deviation in ** -0.5."""
+    keys = jax.random.split(key, len(shapes))
+    return {
+        name: (shape[0] ** -0.5 * jax.random.normal(map_key, shape)).astype(dtype)
+        for map_key, (name, shape) in zip(keys, shapes.items(), strict=True)
+    }
 
 
 def precision(dtype: jnp.dtype) -> jax.lax.Precision | None:
@@ -29,12 +79,12 @@ def precision(dtype: jnp.dtype) -> jax.lax.Precision | None:
 
 
 def linear(x_TE: jax.Array, weight: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
-    """x @ weight [T, F]; the weight is [E, F] or blocked, [F / P, E, P] (models.blocks).
+    """x @ weight [T, F]; the weight is [E, F] or in panels [F / P, E, P] (models/cpu_layout.py).
 
     Args:
       dtype: of the sum and the result; None = the input's.
     """
-    if weight.ndim == 3 and x_TE.shape[0] > MOST_BLOCKED_ROWS:
+    if weight.ndim == 3 and x_TE.shape[0] > MOST_PACKED_ROWS:
         weight = jnp.transpose(weight, (1, 0, 2)).reshape(weight.shape[1], -1)
     if weight.ndim == 2:
         return jnp.dot(x_TE, weight, preferred_element_type=dtype, precision=precision(x_TE.dtype))
@@ -45,6 +95,17 @@ def linear(x_TE: jax.Array, weight: jax.Array, dtype: jnp.dtype | None = None) -
     x_BTE = jnp.broadcast_to(x_TE[None], (weight.shape[0], *x_TE.shape))
     panel_BTF = jnp.einsum("bte,bef->btf", x_BTE, weight, preferred_element_type=dtype)
     return jnp.transpose(panel_BTF, (1, 0, 2)).reshape(x_TE.shape[0], -1)[:T]
+
+
+def linear_side_by_side(
+    x_TE: jax.Array, maps: Maps, widths: Sequence[int]
+) -> tuple[jax.Array, ...]:
+    """x @ map [T, F] for every one of some maps side by side, which have these widths F."""
+    if len(maps) == len(widths):
+        return tuple(linear(x_TE, weight) for weight in maps)
+    (joined,) = maps
+    ends = list(itertools.accumulate(widths))
+    return tuple(jnp.split(linear(x_TE, joined), ends[:-1], axis=1))
 
 
 def rms_norm(x_TE: jax.Array, weight_E: jax.Array, eps: float) -> jax.Array:
@@ -86,12 +147,33 @@ def rotate(x_THC: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     return turned.astype(x_THC.dtype)
 
 
+def qkv_heads(
+    x_TE: jax.Array,
+    qkv: Maps,
+    qkv_bias: tuple[jax.Array, ...],
+    config: TargetConfig | AnyDraftConfig,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Queries [T, H, C], keys and values [T, K, C] of one input, not rotated.
+
+    Args:
+      qkv_bias: [H * C], [K * C], [K * C]; () = there are none.
+    """
+    T, C = x_TE.shape[0], config.head_dim
+    heads = (config.head_count, config.kv_head_count, config.kv_head_count)
+    rows = linear_side_by_side(x_TE, qkv, [count * C for count in heads])
+    if qkv_bias:
+        rows = tuple(row + bias[None] for row, bias in zip(rows, qkv_bias, strict=True))
+    query, key, value = (row.reshape(T, -1, C) for row in rows)
+    return query, key, value
+
+
+@jax.named_scope("attention")
 def attention(
     query_THC: jax.Array,
     key_KBC: jax.Array,
     value_KBC: jax.Array,
-    visible_TB: jax.Array,
-    past: tuple[jax.Array, jax.Array, jax.Array] | None = None,
+    mask_TB: jax.Array,
+    past: Past | None = None,
 ) -> jax.Array:
     """Grouped-query attention [T, H * C] over a block of B new rows and the committed past.
 
@@ -99,14 +181,14 @@ def attention(
     in the softmax, whose division comes last: on T * C instead of T * (S + B) numbers.
 
     Args:
-      visible_TB: bool, which rows of the block each query sees.
-      past: keys and values [K, S, C] and i32 length; all queries see slots [0, length).
+      mask_TB: bool, which rows of the block each query sees.
+      past: all queries see its slots [0, length); None = there is none.
     """
     T, H, C = query_THC.shape
     K, B, _ = key_KBC.shape
     G = H // K
     query = (query_THC * C**-0.5).reshape(T, K, G, C).transpose(1, 2, 0, 3).reshape(K, G * T, C)
-    bias_TB = jnp.where(visible_TB, 0.0, MASKED)
+    bias_TB = jnp.where(mask_TB, 0.0, MASKED)
     score = _scores(query, key_KBC).reshape(K, G, T, B) + bias_TB[None, None]
     parts = [(score.reshape(K, G * T, B), value_KBC)]
     if past is not None:
@@ -138,30 +220,16 @@ def _product(axes: str, one: jax.Array, two: jax.Array) -> jax.Array:
     return jnp.einsum(axes, one, two, preferred_element_type=jnp.float32, precision=exact)
 
 
-def three_maps(
-    x_TE: jax.Array, first: jax.Array, second: jax.Array | None, third: jax.Array | None, width: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Queries, keys and values of one input; where `second` is None, `first` holds all three.
-
-    Args:
-      width: columns of the first map.
-    """
-    if second is not None and third is not None:
-        return linear(x_TE, first), linear(x_TE, second), linear(x_TE, third)
-    joined_TF = linear(x_TE, first)
-    end = (width + joined_TF.shape[1]) // 2
-    return joined_TF[:, :width], joined_TF[:, width:end], joined_TF[:, end:]
+def gated(x_TE: jax.Array, gate_up: Maps, width: int) -> jax.Array:
+    """silu(gate(x)) * up(x), [T, F]; `width` is F."""
+    gate_TF, up_TF = linear_side_by_side(x_TE, gate_up, (width, width))
+    return jax.nn.silu(gate_TF) * up_TF
 
 
-def feed_forward(
-    x_TE: jax.Array, gate: jax.Array, up: jax.Array | None, down: jax.Array
-) -> jax.Array:
-    """Gated SiLU feed-forward: down(silu(gate(x)) * up(x)); `up` None = `gate` holds both."""
-    if up is None:
-        gate_TF, up_TF = jnp.split(linear(x_TE, gate), 2, axis=1)
-    else:
-        gate_TF, up_TF = linear(x_TE, gate), linear(x_TE, up)
-    return linear(jax.nn.silu(gate_TF) * up_TF, down)
+@jax.named_scope("feed_forward")
+def feed_forward(x_TE: jax.Array, gate_up: Maps, down: jax.Array) -> jax.Array:
+    """Gated SiLU feed-forward: down(silu(gate(x)) * up(x))."""
+    return linear(gated(x_TE, gate_up, width=down.shape[-2]), down)
 
 
 def entropy(log_prob_X: jax.Array) -> jax.Array:

@@ -47,7 +47,14 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A loaded model and what is known of it on the host."""
+    """A loaded model and what is known of it on the host.
+
+    Example:
+      >>> import ltd_jax as ltd
+      >>> pair = ltd.load()
+      >>> pair.names
+      ('embedded target', 'embedded draft')
+    """
 
     model: Model
     dtype: jnp.dtype
@@ -156,7 +163,7 @@ def load(
     """
     target_folder, draft_folder = hub.folder_of(target, "target"), hub.folder_of(draft, "draft")
     dtype = jnp.dtype(dtype or default_dtype(target_folder))
-    packed = cpu_layout.wanted(dtype) if packed is None else packed
+    packed = cpu_layout.is_faster(dtype) if packed is None else packed
     target_config, target_params = hf_weights.load_target(target_folder, dtype, devices, packed)
     loaded = hf_weights.load_draft(
         draft_folder,
@@ -177,7 +184,7 @@ def load(
         )
     except ValueError as error:
         raise UserError(f"{target_folder} and {draft_folder}: {error}") from error
-    draft_params = cpu_layout.block_draft(loaded.params) if packed else loaded.params
+    draft_params = cpu_layout.pack_draft(loaded.params) if packed else loaded.params
     return Pair(
         model=Model(target_params, draft_params, config),
         dtype=dtype,

@@ -1,4 +1,4 @@
-"""One pair over several devices of a host: what is split, what every device has.
+"""Tensor-parallel sharding: one pair over several devices of a host.
 
     linear maps        by outputs (q, k, v, gate, up, fuse, heads) or by inputs (o, down)
     caches             by key-value heads, so that a device attends with the heads it has made
@@ -26,7 +26,7 @@ Tree = TypeVar("Tree")
 
 
 def parts(devices: int, kv_heads: int, count: int) -> int:
-    """Over how many of the devices `count` things are split: all, one of each group, or none.
+    """The number of devices that `count` things are split over: all, one of each group, or one.
 
     Args:
       kv_heads: of the target; as many groups as these and the devices have in common.
@@ -39,10 +39,10 @@ def uneven(pair: PairConfig) -> tuple[str, ...]:
     """A sentence where a target is not split over all devices, else none."""
     counts = {"heads": pair.target.head_count, "rows of `down`": pair.target.intermediate_size}
     shared = (pair.devices, pair.target.kv_head_count)
-    left = [f"{n} {name}" for name, n in counts.items() if parts(*shared, n) < pair.devices]
-    if not left:
+    copied = [f"{n} {name}" for name, n in counts.items() if parts(*shared, n) < pair.devices]
+    if not copied:
         return ()
-    return (f"{pair.devices} devices do not divide {' and '.join(left)}: these maps are copied.",)
+    return (f"{pair.devices} devices do not divide {' and '.join(copied)}: these maps are copied.",)
 
 
 @functools.cache
@@ -53,20 +53,20 @@ def mesh_of(devices: int, kv_heads: int) -> Mesh | None:
       UserError: there are no such devices.
     """
     if devices < 1:
-        raise UserError(f"--devices is {devices} but must be at least 1.")
+        raise UserError(f"`devices` is {devices} but must be at least 1.")
     if devices == 1:
         return None
-    here = jax.local_devices()
-    if devices > len(here):
-        kinds = f"{len(here)} ({here[0].device_kind})"
-        raise UserError(f"--devices is {devices}, but this host has {kinds}; split over fewer.")
+    local = jax.local_devices()
+    if devices > len(local):
+        kinds = f"{len(local)} ({local[0].device_kind})"
+        raise UserError(f"`devices` is {devices}, but this host has {kinds}; split over fewer.")
     groups = math.gcd(kv_heads, devices)
     shape, auto = (groups, devices // groups), (AxisType.Auto,) * 2  # XLA decides what is between
-    return jax.make_mesh(shape, AXES, axis_types=auto, devices=here[:devices])
+    return jax.make_mesh(shape, AXES, axis_types=auto, devices=local[:devices])
 
 
 def sharding(mesh: Mesh, axis: int | None = None, count: int = 1) -> NamedSharding:
-    """Where an array lies that is split along an axis, which has `count` things; None = copied."""
+    """The sharding of an array that is split along an axis of `count` things; None = copied."""
     number = parts(mesh.size, mesh.shape[AXES[0]], count)
     if axis is None or number == 1:
         return NamedSharding(mesh, PartitionSpec())
@@ -75,7 +75,7 @@ def sharding(mesh: Mesh, axis: int | None = None, count: int = 1) -> NamedShardi
 
 
 def cache_sharding(pair: PairConfig, kv_heads: int) -> NamedSharding | None:
-    """Where keys and values of one of a pair's models lie; None = one device."""
+    """The sharding of keys and values of one of a pair's models; None = one device."""
     mesh = mesh_of(pair.devices, pair.target.kv_head_count)
     return None if mesh is None else sharding(mesh, 0, kv_heads)
 
@@ -95,7 +95,7 @@ def shard(tree: Tree, pair: PairConfig) -> Tree:
         if not isinstance(part, KVCache):
             return jax.lax.with_sharding_constraint(part, copied)
         heads = sharding(mesh, 0, part.keys[0].shape[0])
-        where = KVCache((heads,) * len(part.keys), (heads,) * len(part.values), copied)
-        return jax.lax.with_sharding_constraint(part, where)
+        layers = (heads,) * len(part.keys)
+        return jax.lax.with_sharding_constraint(part, KVCache(layers, layers, copied))
 
     return jax.tree.map(put, tree, is_leaf=lambda part: isinstance(part, KVCache))

@@ -11,30 +11,24 @@ from flax import struct
 
 from ltd_jax.config import TargetConfig
 from ltd_jax.models import kv_cache, layers
-from ltd_jax.models.kv_cache import KVCache, Rows
+from ltd_jax.models.kv_cache import KVCache, Past, Rows
+from ltd_jax.models.layers import Maps
+
+DEVIATION = 0.02  # of random weights
 
 
 @struct.dataclass
 class LayerParams:
-    """Weights of one decoder layer; linear maps are [in, out]; None = not in this family.
-
-    In blocks (models.blocks) every linear map is [out / P, in, P], `q` holds q, k and v, and
-    `gate` holds gate and up.
-    """
+    """Weights of one decoder layer; linear maps are [in, out] (models/layers.py)."""
 
     input_norm: jax.Array  # [E]
-    q: jax.Array  # [E, H * C]
-    k: jax.Array | None  # [E, K * C]
-    v: jax.Array | None  # [E, K * C]
+    qkv: Maps  # [E, H * C], [E, K * C], [E, K * C]
     o: jax.Array  # [H * C, E]
     post_attention_norm: jax.Array  # [E]
-    gate: jax.Array  # [E, F]
-    up: jax.Array | None  # [E, F]
+    gate_up: Maps  # [E, F], [E, F]
     down: jax.Array  # [F, E]
-    q_bias: jax.Array | None = None  # [H * C]
-    k_bias: jax.Array | None = None  # [K * C]
-    v_bias: jax.Array | None = None  # [K * C]
-    q_norm: jax.Array | None = None  # [C]
+    qkv_bias: tuple[jax.Array, ...] = ()  # [H * C], [K * C], [K * C]; () = not in this family
+    q_norm: jax.Array | None = None  # [C]; None = not in this family
     k_norm: jax.Array | None = None  # [C]
 
 
@@ -52,53 +46,51 @@ def init(key: jax.Array, config: TargetConfig, dtype: jnp.dtype = jnp.float32) -
     """Random weights: normal with deviation 0.02, output maps scaled down by depth."""
     embedding_key, head_key, *layer_keys = jax.random.split(key, config.layer_count + 2)
     E, X = config.hidden_size, config.vocab_size
-    head = None if config.tie_embeddings else _normal(head_key, (E, X), 0.02, dtype)
+    head = None if config.tie_embeddings else _normal(head_key, (E, X), DEVIATION, dtype)
     return TargetParams(
-        embedding=_normal(embedding_key, (X, E), 0.02, dtype),
+        embedding=_normal(embedding_key, (X, E), DEVIATION, dtype),
         layers=tuple(_init_layer(layer_key, config, dtype) for layer_key in layer_keys),
         norm=jnp.ones((E,), dtype),
         head=head,
     )
 
 
-def _normal(key: jax.Array, shape: tuple[int, ...], deviation: float, dtype) -> jax.Array:
-    return (deviation * jax.random.normal(key, shape, jnp.float32)).astype(dtype)
-
-
 def _init_layer(key: jax.Array, config: TargetConfig, dtype: jnp.dtype) -> LayerParams:
-    E, F = config.hidden_size, config.intermediate_size
-    query, kv = config.head_count * config.head_dim, config.kv_head_count * config.head_dim
-    out = 0.02 / (2 * config.layer_count) ** 0.5
-    q, k, v, o, gate, up, down = jax.random.split(key, 7)
-    ones, zeros = lambda n: jnp.ones((n,), dtype), lambda n: jnp.zeros((n,), dtype)
-    biased, normed = config.attention_bias, config.qk_norm
+    shapes = layers.map_shapes(config)
+    output_deviation = DEVIATION / (2 * config.layer_count) ** 0.5
+    maps = {}
+    for map_key, (name, shape) in zip(
+        jax.random.split(key, len(shapes)), shapes.items(), strict=True
+    ):
+        deviation = output_deviation if name in ("o", "down") else DEVIATION
+        maps[name] = _normal(map_key, shape, deviation, dtype)
+    ones = lambda size: jnp.ones((size,), dtype)
+    biases = tuple(jnp.zeros((shapes[name][1],), dtype) for name in "qkv")
     return LayerParams(
-        input_norm=ones(E),
-        q=_normal(q, (E, query), 0.02, dtype),
-        k=_normal(k, (E, kv), 0.02, dtype),
-        v=_normal(v, (E, kv), 0.02, dtype),
-        o=_normal(o, (query, E), out, dtype),
-        post_attention_norm=ones(E),
-        gate=_normal(gate, (E, F), 0.02, dtype),
-        up=_normal(up, (E, F), 0.02, dtype),
-        down=_normal(down, (F, E), out, dtype),
-        q_bias=zeros(query) if biased else None,
-        k_bias=zeros(kv) if biased else None,
-        v_bias=zeros(kv) if biased else None,
-        q_norm=ones(config.head_dim) if normed else None,
-        k_norm=ones(config.head_dim) if normed else None,
+        input_norm=ones(config.hidden_size),
+        post_attention_norm=ones(config.hidden_size),
+        qkv_bias=biases if config.attention_bias else (),
+        q_norm=ones(config.head_dim) if config.qk_norm else None,
+        k_norm=ones(config.head_dim) if config.qk_norm else None,
+        **layers.layer_fields(maps),
     )
+
+
+def _normal(
+    key: jax.Array, shape: tuple[int, ...], deviation: float, dtype: jnp.dtype
+) -> jax.Array:
+    return (deviation * jax.random.normal(key, shape, jnp.float32)).astype(dtype)
 
 
 def empty_cache(
     config: TargetConfig,
     slots: int,
     dtype: jnp.dtype,
-    where: jax.sharding.Sharding | None = None,
+    sharding: jax.sharding.Sharding | None = None,
 ) -> KVCache:
-    """A cache of `slots` slots for every layer; `where` as in `kv_cache.empty`."""
+    """A cache of `slots` slots for every layer; `sharding` as in `kv_cache.empty`."""
     shape = (config.layer_count, config.kv_head_count, slots, config.head_dim)
-    return kv_cache.empty(*shape, dtype, where)
+    return kv_cache.empty(*shape, dtype, sharding)
 
 
 def forward(
@@ -106,7 +98,7 @@ def forward(
     config: TargetConfig,
     tokens_T: jax.Array,
     positions_T: jax.Array,
-    visible_TT: jax.Array,
+    mask_TT: jax.Array,
     cache: KVCache | None,
 ) -> tuple[jax.Array, jax.Array, Rows]:
     """One pass over T tokens of one sequence.
@@ -114,7 +106,7 @@ def forward(
     Args:
       tokens_T: i32 token ids.
       positions_T: i32 rotary positions.
-      visible_TT: bool, which tokens of this pass each token sees (itself included).
+      mask_TT: bool, which tokens of this pass each token sees (itself included).
       cache: what was committed before; every token sees all of it. None = nothing.
 
     Returns:
@@ -127,8 +119,8 @@ def forward(
     for index, layer in enumerate(params.layers):
         if index in config.feature_layers:
             features.append(hidden_TE)
-        past = None if cache is None else (cache.keys[index], cache.values[index], cache.length)
-        hidden_TE, key, value = _layer(layer, config, hidden_TE, rope, visible_TT, past)
+        past = None if cache is None else cache.layer(index)
+        hidden_TE, key, value = _layer(layer, config, hidden_TE, rope, mask_TT, past)
         keys.append(key)
         values.append(value)
     if len(params.layers) in config.feature_layers:
@@ -136,29 +128,36 @@ def forward(
     hidden_TE = layers.rms_norm(hidden_TE, params.norm, config.rms_norm_eps)
     features = features or [hidden_TE]
     head = params.embedding.T if params.head is None else params.head
-    logits_TX = layers.linear(hidden_TE, head, jnp.float32)
+    with jax.named_scope("head"):
+        logits_TX = layers.linear(hidden_TE, head, jnp.float32)
     return logits_TX, jnp.concatenate(features, axis=-1), Rows(tuple(keys), tuple(values))
 
 
-def _layer(layer, config, hidden_TE, rope, visible_TT, past):
-    """One decoder layer; returns the new residual stream and this pass's keys and values."""
-    x_TE = layers.rms_norm(hidden_TE, layer.input_norm, config.rms_norm_eps)
-    query_THC, key_TKC, value_TKC = _project(layer, config, x_TE, rope)
+@jax.named_scope("target_layer")
+def _layer(
+    params: LayerParams,
+    config: TargetConfig,
+    hidden_TE: jax.Array,
+    rope: tuple[jax.Array, jax.Array],
+    mask_TT: jax.Array,
+    past: Past | None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """One decoder layer: the residual stream [T, E], this pass's keys and values [K, T, C]."""
+    x_TE = layers.rms_norm(hidden_TE, params.input_norm, config.rms_norm_eps)
+    query_THC, key_TKC, value_TKC = _qkv(params, config, x_TE, rope)
     key, value = key_TKC.transpose(1, 0, 2), value_TKC.transpose(1, 0, 2)
-    mixed_TE = layers.attention(query_THC, key, value, visible_TT, past)
-    hidden_TE = hidden_TE + layers.linear(mixed_TE, layer.o)
-    x_TE = layers.rms_norm(hidden_TE, layer.post_attention_norm, config.rms_norm_eps)
-    return hidden_TE + layers.feed_forward(x_TE, layer.gate, layer.up, layer.down), key, value
+    mixed_TE = layers.attention(query_THC, key, value, mask_TT, past)
+    hidden_TE = hidden_TE + layers.linear(mixed_TE, params.o)
+    x_TE = layers.rms_norm(hidden_TE, params.post_attention_norm, config.rms_norm_eps)
+    return hidden_TE + layers.feed_forward(x_TE, params.gate_up, params.down), key, value
 
 
-def _project(layer, config, x_TE, rope):
+def _qkv(
+    params: LayerParams, config: TargetConfig, x_TE: jax.Array, rope: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Rotated queries [T, H, C], rotated keys [T, K, C], values [T, K, C]."""
-    T, C = x_TE.shape[0], config.head_dim
-    q, k, v = layers.three_maps(x_TE, layer.q, layer.k, layer.v, config.head_count * C)
-    if layer.q_bias is not None:
-        q, k, v = q + layer.q_bias[None], k + layer.k_bias[None], v + layer.v_bias[None]
-    q, k, v = (x.reshape(T, -1, C) for x in (q, k, v))
-    if layer.q_norm is not None:
-        q = layers.rms_norm(q, layer.q_norm, config.rms_norm_eps)
-        k = layers.rms_norm(k, layer.k_norm, config.rms_norm_eps)
-    return layers.rotate(q, *rope), layers.rotate(k, *rope), v
+    query, key, value = layers.qkv_heads(x_TE, params.qkv, params.qkv_bias, config)
+    if params.q_norm is not None and params.k_norm is not None:
+        query = layers.rms_norm(query, params.q_norm, config.rms_norm_eps)
+        key = layers.rms_norm(key, params.k_norm, config.rms_norm_eps)
+    return layers.rotate(query, *rope), layers.rotate(key, *rope), value

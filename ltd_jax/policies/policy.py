@@ -73,7 +73,21 @@ class Outcome:
 
 @struct.dataclass
 class Policy:
-    """The base of all policies: drafts one level, chooses the smallest size, remembers nothing."""
+    """The base of all policies: drafts one level, chooses the smallest size, remembers nothing.
+
+    Example, a policy of one's own that drafts while the best new node is likely:
+      >>> import ltd_jax as ltd
+      >>> from flax import struct
+      >>> @struct.dataclass
+      ... class WhileLikely(ltd.Policy):
+      ...     threshold: float
+      ...     def keep_drafting(self, history, view, config):
+      ...         return view.log_prob.max() > self.threshold
+      >>> pair = ltd.load()
+      >>> steps = ltd.generate(pair, WhileLikely(threshold=-1.0), "import os", 8)
+      >>> sum(len(step.tokens) for step in steps)
+      8
+    """
 
     @property
     def needs_root_entropy(self) -> bool:
@@ -131,7 +145,8 @@ class Constant(Policy):
     """The same levels and size in every cycle (EAGLE-3's way).
 
     Example:
-      >>> policy = Constant(levels=4, size=8)
+      >>> Constant(levels=4, size=8).is_constant
+      True
     """
 
     levels: jax.Array | int

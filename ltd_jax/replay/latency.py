@@ -41,9 +41,9 @@ class LatencyTable:
     """Seconds at L context lengths, for levels 1..D and V sizes.
 
     Example:
-      >>> table = LatencyTable.find("a100-llama-3.1-8b")
+      >>> table = LatencyTable.find("a100-vicuna-13b-paper")
       >>> table.max_levels, table.sizes[-1]
-      (12, 240)
+      (10, 200)
 
     Raises:
       ValueError: shapes disagree, contexts or sizes do not rise, or a time is not positive.

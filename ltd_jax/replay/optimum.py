@@ -40,7 +40,14 @@ class Optimum:
 
 
 def best_constant(simulator: Simulator) -> BestConstant:
-    """The best of all D * V constant settings; of equal ones the one with fewest levels."""
+    """The best of all D * V constant settings; of equal ones the one with fewest levels.
+
+    Example, with `Simulator`'s:
+      >>> best = ltd.best_constant(simulator)
+      >>> steps = list(ltd.generate(pair, best.policy, "def f(x):", new_tokens=8))
+      >>> all(step.levels == best.levels for step in steps[1:])
+      True
+    """
     rate_DV = np.asarray(simulate.throughput(simulate.constants(simulator)))
     row, size_index = np.unravel_index(np.argmax(rate_DV), rate_DV.shape)
     size = simulator.config.sizes[size_index]
@@ -54,6 +61,11 @@ def clairvoyant(simulator: Simulator) -> Optimum:
         and no time is left where the text is over.
 
     All texts go backward together: a position depends only on those with fewer tokens left.
+
+    Example, with `Simulator`'s:
+      >>> most = ltd.optimum(simulator).tokens_per_second
+      >>> most >= ltd.best_constant(simulator).tokens_per_second
+      True
     """
     left_P, accepted_PDV = np.asarray(simulator.tokens_left), np.asarray(simulator.accepted)
     seconds_PDV = np.asarray(simulator.seconds, np.float64)

@@ -41,7 +41,7 @@ class Simulator:
       >>> import ltd_jax as ltd
       >>> pair = ltd.load()
       >>> trace = ltd.record(pair, ["import os"], new_tokens=8)
-      >>> table = ltd.LatencyTable.find("a100-llama-3.1-8b", pair.config.cycle)
+      >>> table = ltd.LatencyTable.find("epyc-2-cores-embedded", pair.config.cycle)
       >>> simulator = ltd.Simulator.of(trace, table, pair.config.cycle)
       >>> simulator.accepted.shape  # positions, levels, sizes
       (7, 6, 10)

@@ -28,7 +28,7 @@ def path_by_hand(position):
             for child in range(W)
             if wanted >= 0
             and TRACE.token[position, level, row, child] == wanted
-            and TRACE.score[position, level, row, child] > -np.inf
+            and TRACE.log_prob[position, level, row, child] > -np.inf
             and (not level or divmod(int(TRACE.parent[position, level, row]), W) == found[-1])
         ]
         if not matches:
@@ -44,14 +44,14 @@ def known(position, level):
 def test_disco_asks_whether_one_more_level_helps():
     found = train.disco_examples(TRACE)
     expected, features = [], []
-    for position in range(len(TRACE.remaining)):
+    for position in range(len(TRACE.length)):
         depth = len(path_by_hand(position))
         for levels in range(1, D):
             if known(position, levels):
                 expected.append(depth > levels)
-                score_WW = TRACE.score[position, levels - 1]
-                best = np.sort(np.exp(score_WW[score_WW > -np.inf]))[::-1][:W]
-                row = np.argmax(score_WW) // W
+                log_prob_WW = TRACE.log_prob[position, levels - 1]
+                best = np.sort(np.exp(log_prob_WW[log_prob_WW > -np.inf]))[::-1][:W]
+                row = np.argmax(log_prob_WW) // W
                 entropy = TRACE.entropy[position, levels - 1, row]
                 features.append([*best, entropy, levels / 10])
     assert found.label.tolist() == expected
@@ -63,7 +63,7 @@ def test_specdec_asks_of_nodes_whose_parent_was_accepted():
     hidden = np.random.default_rng(0).normal(size=(*TRACE.parent.shape, 2)).astype(np.float16)
     found = train.specdec_examples(dataclasses.replace(TRACE, hidden=hidden))
     expected, features = [], []
-    for position in range(len(TRACE.remaining)):
+    for position in range(len(TRACE.length)):
         path = path_by_hand(position)
         for level in range(1, D):
             for row in range(W):
@@ -87,18 +87,18 @@ def test_specdec_needs_the_drafts_outputs():
 def test_c2t_asks_of_every_node():
     found = train.c2t_examples(TRACE)
     labels = []
-    for position in range(len(TRACE.remaining)):
+    for position in range(len(TRACE.length)):
         path = path_by_hand(position)
         for level in range(D):
             for row in range(W):
                 for child in range(W):
                     if (
                         known(position, level)
-                        and TRACE.score[position, level, row, child] > -np.inf
+                        and TRACE.log_prob[position, level, row, child] > -np.inf
                     ):
                         labels.append(level < len(path) and path[level] == (row, child))
     assert found.label.tolist() == labels
-    first = TRACE.score[0, 0, 0, 0]
+    first = TRACE.log_prob[0, 0, 0, 0]
     np.testing.assert_allclose(
         found.feature[0], [np.exp(first), TRACE.entropy[0, 0, 0], 0.1], rtol=1e-5
     )

@@ -1,11 +1,17 @@
+"""Classifiers, their quality and the draft's calibration, from examples and from traces."""
+
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
-from ltd_jax.baselines import train
+from ltd_jax import presets, workflow
+from ltd_jax.baselines import classifiers, train
 from ltd_jax.baselines.classifiers import Perceptron, Residual
 from ltd_jax.baselines.train import Examples
 from ltd_jax.config import CycleConfig, HeadConfig
+from tests.cycle import varieties
 from tests.replay import synthetic
 
 QUICK = HeadConfig(width=16, epochs=25, learning_rate=1e-2, batch=64)
@@ -77,21 +83,68 @@ def shifted(seed):
 def test_calibration_lowers_the_error_on_other_texts():
     power_D = train.fit_calibration(shifted(0))
     assert power_D.shape == (3,) and np.any(power_D != 1)
-    before = train.expected_error(shifted(1), np.ones(3))
-    assert train.expected_error(shifted(1), power_D) < before
+    before = train.calibration_error(shifted(1), np.ones(3))
+    assert train.calibration_error(shifted(1), power_D) < before
 
 
 def test_the_best_power_is_the_one_that_made_the_labels():
     random = np.random.default_rng(0)
     score = -random.exponential(1.0, 20_000)
     label = random.random(20_000) < np.exp(1.7 * score)
-    assert train._best_power(score, label) == pytest.approx(1.7, rel=0.06)
+    assert train.best_power(score, label) == pytest.approx(1.7, rel=0.06)
 
 
 def test_the_error_of_a_draft_that_is_right_is_small():
     one = shifted(2)
-    known, label = train.nodes(one)
+    known, label = train.node_labels(one)
     assert label[known].mean() > 0
-    assert train.expected_error(one, np.full(3, 1e3)) == pytest.approx(
+    assert train.calibration_error(one, np.full(3, 1e3)) == pytest.approx(
         label[known].mean(), abs=0.02
     )
+
+
+WIDTH = 6  # of the draft's output
+SMALL = HeadConfig(width=4, epochs=1, learning_rate=1e-3)
+
+
+def with_outputs(seed):
+    trace = dataclasses.replace(shifted(seed), provenance={"fingerprint": "f", "new_tokens": 60})
+    hidden = np.random.default_rng(seed).normal(size=(*trace.parent.shape, WIDTH))
+    return dataclasses.replace(trace, hidden=hidden.astype(np.float16))
+
+
+def test_what_was_trained_is_read_back(tmp_path, monkeypatch):
+    for name in ("DISCO", "C2T"):
+        monkeypatch.setattr(presets, name, SMALL)
+    shares = []
+    trained = train.train_classifiers(
+        with_outputs(0), with_outputs(1), CONFIG, progress=shares.append
+    )
+    assert list(trained.networks) == ["disco", "specdec", "c2t"]
+    assert shares == pytest.approx([1 / 3, 2 / 3, 1])
+    widths = {leaf.shape[0] for leaf in jax.tree.leaves(trained.networks["specdec"])}
+    assert WIDTH in widths
+    record = trained.provenance
+    assert record["fingerprint"] == "f" and record["recorded"]["new_tokens"] == 60
+    assert {"auc", "balanced_accuracy", "examples", "positives"} == set(record["quality"]["c2t"])
+    assert record["calibration_error"]["after"] <= record["calibration_error"]["before"]
+    classifiers.save(trained, tmp_path / "classifiers.safetensors")
+    loaded = classifiers.load(tmp_path / "classifiers.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, loaded.networks, trained.networks)
+    assert loaded.provenance == record
+
+
+def test_a_griffin_drafts_wider_output_is_read(tmp_path, monkeypatch):
+    pair = varieties.pair("griffin")
+    width = 2 * pair.config.draft.hidden_size
+    trace = synthetic.trace(pair.config.cycle, text_tokens=(30, 30))
+    hidden = np.random.default_rng(0).normal(size=(*trace.parent.shape, width))
+    trace = dataclasses.replace(trace, hidden=hidden.astype(np.float16))
+    monkeypatch.setattr(workflow, "load_or_record", lambda *_, **__: trace)
+    for name in ("DISCO", "C2T"):
+        monkeypatch.setattr(presets, name, SMALL)
+    path = tmp_path / "classifiers.safetensors"
+    trained = workflow.train_classifiers(pair, None, path)
+    assert set(trained.networks) == {"disco", "specdec", "c2t"} and trained.path == path
+    widths = {leaf.shape[0] for leaf in jax.tree.leaves(trained.networks["specdec"])}
+    assert width in widths

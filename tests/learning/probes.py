@@ -1,5 +1,6 @@
 """Probe environments: each fails in one way when one part of PPO is wrong (after rejax's tests)."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -8,7 +9,7 @@ from flax import struct
 
 from ltd_jax.config import PPOConfig
 from ltd_jax.learning.environment import Environment, Step
-from ltd_jax.learning.ppo import Learner
+from ltd_jax.learning.ppo import PPO
 
 CONFIG = PPOConfig(
     total_steps=60 * 256,
@@ -29,47 +30,52 @@ class Probe:
     step: jax.Array  # i32 [] in the episode
 
 
-def environment(
-    reward: Callable[[Probe, jax.Array], jax.Array],
-    *,
-    steps: int = 1,
-    actions: int = 2,
-    truncated: bool = False,
-) -> Environment:
+@dataclasses.dataclass(frozen=True)
+class ProbeEnvironment:
     """Episodes of `steps` steps; observation [sign, step]; every step takes 2 s for 1 token."""
 
-    def reset(data: None, key: jax.Array) -> Probe:
+    reward: Callable[[Probe, jax.Array], jax.Array | float]
+    steps: int = 1
+    action_count: int = 2
+    observation_width: int = 2
+
+    def reset(self, data: None, key: jax.Array) -> Probe:
         return Probe(sign=jax.random.rademacher(key, (), jnp.float32), step=jnp.int32(0))
 
-    def observe(data: None, state: Probe) -> jax.Array:
+    def observe(self, data: None, state: Probe) -> jax.Array:
         return jnp.stack([state.sign, state.step.astype(jnp.float32)])
 
-    def step(data: None, state: Probe, action: jax.Array, key: jax.Array) -> Step:
+    def step(
+        self, data: None, state: Probe, action: jax.Array, throughput: jax.Array, key: jax.Array
+    ) -> Step:
         later = state.replace(step=state.step + 1)
-        ended = later.step == steps
+        ended = later.step == self.steps
+        fresh = self.reset(data, key)
         return Step(
-            state=jax.tree.map(
-                lambda new, old: jnp.where(ended, new, old), reset(data, key), later
-            ),
-            reward=jnp.float32(reward(state, action)),
-            terminated=ended & (not truncated),
-            truncated=ended & truncated,
-            next_observation=observe(data, later),
+            state=jax.tree.map(lambda new, old: jnp.where(ended, new, old), fresh, later),
+            reward=jnp.float32(self.reward(state, action)),
+            terminated=ended,
             committed=jnp.float32(1),
             seconds=jnp.float32(2),
         )
 
-    return Environment(reset, observe, step, 2, actions)
+
+class ProbePPO(PPO):
+    """Validated by its logit of the last action for the validation pytree, an observation."""
+
+    def validate(self, params, validation: jax.Array) -> jax.Array:
+        return self.actor.apply(params.actor, validation)[-1]
 
 
-def learner(probe: Environment, config: PPOConfig = CONFIG, **settings) -> Learner:
-    """A small learner, validated by its logit of the last action for the validation pytree."""
-
-    def validate(actor, validation: jax.Array) -> jax.Array:
-        return made.actor.apply(actor, validation)[-1]
-
-    made = Learner(probe, config, (16,), (16,), validate, **settings)
-    return made
+def algorithm(probe: Environment, config: PPOConfig = CONFIG, validate_every: int = 10) -> ProbePPO:
+    """PPO with small networks."""
+    return ProbePPO(
+        environment=probe,
+        settings=config,
+        actor_widths=(16,),
+        critic_widths=(16,),
+        validate_every=validate_every,
+    )
 
 
 VALIDATION = jnp.array([1.0, 0.0])

@@ -27,7 +27,7 @@ def test_chains_of_one_decision_are_plain_advantages() -> None:
     key_reward, key_value = jax.random.split(jax.random.key(0))
     reward_T, value_T = jax.random.normal(key_reward, (6,)), jax.random.normal(key_value, (6,))
     over_T = jnp.array([False, True, False, False, True, False])
-    next_T = ppo.next_values(value_T, value_T, jnp.float32(2), over_T, jnp.zeros(6, bool))
+    next_T = ppo.next_values(value_T, jnp.float32(2), over_T)
     plain = ppo.advantages(reward_T, value_T, next_T, over_T, 0.9, 0.8)
     chained = ppo.chained_advantages(
         reward_T, value_T[:, None], jnp.ones((6, 1), bool), over_T, jnp.float32(2), 0.9, 0.8

@@ -1,28 +1,27 @@
-"""Commands in this process: what they print, and the one sentence that they refuse with."""
+"""`ltd` in this process: what a subcommand prints, and the one sentence that it refuses with."""
 
 import sys
 
 import pytest
 
-from experiments import command
+from ltd_jax import cli
 
 
-def run(module, monkeypatch, capsys, *arguments):
-    """What a command prints on stdout and on stderr."""
-    monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
-    command.run(module.main)
+def run(command, monkeypatch, capsys, *arguments):
+    """What a subcommand prints on stdout and on stderr."""
+    monkeypatch.setattr(sys, "argv", ["ltd", command, *map(str, arguments)])
+    cli.main()
     return capsys.readouterr()
 
 
-def refusal(module, monkeypatch, capsys, *arguments):
-    """The sentence of a command that ends with exit code 2, without the leading "error: "."""
-    monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+def refusal(command, monkeypatch, capsys, *arguments):
+    """The sentence of a subcommand that ends with exit code 2, without the leading "error: "."""
     with pytest.raises(SystemExit) as end:
-        command.run(module.main)
+        run(command, monkeypatch, capsys, *arguments)
     printed = capsys.readouterr()
     lines = printed.err.rstrip().splitlines()
-    found = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
     assert end.value.code == 2 and "Traceback" not in printed.err and printed.out == ""
-    assert found == [len(lines) - 1], printed.err
-    assert lines[-1].endswith("."), lines[-1]
+    assert errors == [len(lines) - 1], printed.err
+    assert lines[-1].endswith(".") and "`" not in lines[-1], lines[-1]
     return lines[-1].removeprefix("error: ")

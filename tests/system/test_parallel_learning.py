@@ -1,4 +1,7 @@
-"""Learning spread over eight devices gives what one device gives, up to the order of sums."""
+"""Learning spread over eight devices gives what one device gives, up to the order of sums.
+
+A training over a mesh that was killed goes on over the mesh, bit for bit.
+"""
 
 import os
 import subprocess
@@ -7,28 +10,73 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
+import pathlib, tempfile
 import jax, jax.numpy as jnp, numpy as np
-from ltd_jax.learning import environment as lessons, exact, joint, loop as both
+from ltd_jax.config import PPOConfig
+from ltd_jax.learning import alternate, environment, exact, joint, loop
+from ltd_jax.learning.environment import EnvData, SizeEnvironment
+from ltd_jax.policies.policy import Constant
 from tests.learning import small
 
 assert len(jax.devices()) == 8
-mesh = jax.make_mesh((8,), (both.AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
-lesson = lessons.observe_all(small.replay(0), small.CYCLE, small.POLICY)
-for way, settings in ((exact, small.EXACT), (joint, small.JOINT)):
-    found = []
+mesh = jax.make_mesh((8,), (loop.AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+simulator, widths = small.simulator(0), small.POLICY
+observations = environment.observe_all(simulator, widths.observation)
+constant = Constant(2, 2).traced()
+
+def phase(widths, learning, mesh):
+    return alternate.PhasePPO(
+        policy="size",
+        widths=widths,
+        environment=SizeEnvironment(small.CYCLE, "average", widths.observation),
+        settings=learning.joint,
+        actor_widths=widths.size_actor,
+        critic_widths=widths.size_critic,
+        validate_every=3,
+        mesh=mesh,
+    )
+
+def stage_of(make, learning, where):
+    alone = make is phase
+    data = EnvData(simulator, None) if alone else observations
+    validation = EnvData(simulator, constant) if alone else observations
+    algorithm = make(widths, learning, where)
+    return loop.Stage("one", algorithm, jax.random.key(0), jnp.float32(300), data, validation)
+
+ways = ((exact.algorithm, small.EXACT), (joint.algorithm, small.JOINT), (phase, small.JOINT))
+for make, learning in ways:
+    results = []
     for where in (None, mesh):
-        method = way.method(small.CYCLE, small.POLICY, settings, where)
-        state = both.init(method, jax.random.key(0), jnp.float32(300), lesson, lesson)
-        spread = state.starts.position.sharding.device_set
-        assert len(spread) == (1 if where is None else 8), spread
-        found.append(both.advance(method, state, lesson, lesson))
-    (alone, one), (together, many) = found
+        stage = stage_of(make, learning, where)
+        state = stage.init()
+        devices = jax.tree.leaves(state.environments)[0].sharding.device_set
+        assert len(devices) == (1 if where is None else 8), devices
+        results.append(stage.advance(state))
+    (alone, one), (together, many) = results
     compare = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
     jax.tree.map(compare, alone.params, together.params)
     jax.tree.map(compare, one, many)
     assert int(together.update) == 3
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.params, together.params)
     assert max(jax.tree.leaves(moved)) > 1e-2
+
+class Killed(Exception):
+    pass
+
+def kill(point):
+    if point.update == 3:
+        raise Killed
+
+stage = stage_of(exact.algorithm, small.EXACT, mesh)
+whole, points = loop.run_stage(stage)
+with tempfile.TemporaryDirectory() as folder:
+    try:
+        loop.run_stage(stage, folder=pathlib.Path(folder), report=kill)
+    except Killed:
+        pass
+    resumed, again = loop.run_stage(stage, folder=pathlib.Path(folder))
+jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
+assert [point.validation for point in again] == [point.validation for point in points]
 print("same")
 """
 

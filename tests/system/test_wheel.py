@@ -11,17 +11,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 USE_THE_INSTALLED = """
-import ltd_jax
-from ltd_jax import text as prompts
-from ltd_jax.presets import EMBEDDED_CYCLE
-from ltd_jax.files import ASSETS
-from ltd_jax.models import pair
+import ltd_jax as ltd
+from ltd_jax import text
 
-print(ltd_jax.__file__)
-tokenizer = prompts.load_tokenizer(ASSETS / "target")
-for question in prompts.load_task("test", "code"):
-    prompts.encode_prompt(tokenizer, question, EMBEDDED_CYCLE.context)
-print(pair.load(EMBEDDED_CYCLE).fingerprint)
+print(ltd.__file__)
+pair = ltd.load()
+for questions in text.load_question_set(text.QuestionConfig(prompts=2), "test").values():
+    for question in questions:
+        pair.encode(question.text)
+print(pair.fingerprint)
 """
 
 
@@ -63,5 +61,7 @@ def test_installed_wheel_finds_its_assets(wheel, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(target)}
     output = run(sys.executable, "-c", USE_THE_INSTALLED, cwd=elsewhere, env=environment)
     path, fingerprint = output.split()
+    (command,) = (target / "bin").glob("ltd*")
+    assert "ltd generate" in run(command, "--help", cwd=elsewhere, env=environment)
     assert Path(path).is_relative_to(target)
     assert len(fingerprint) == 12

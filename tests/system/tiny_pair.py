@@ -27,9 +27,9 @@ SHARD_BYTES = 16_000
 QUESTION = '{"question_id": 1, "category": "a", "turns": ["one"]}'
 CYCLE = CycleConfig(beam_width=2, max_levels=2, sizes=(0, 2), context=64, prefill_chunk=16)
 FLAGS = (
-    *("--cycle.beam-width", 2, "--cycle.max-levels", 2, "--cycle.sizes", 0, 2),
-    *("--cycle.context", 64, "--cycle.prefill-chunk", 16),
-)
+    *("--beam-width", 2, "--max-levels", 2, "--sizes", 0, 2),
+    *("--context", 64, "--prefill-chunk", 16),
+)  # of CYCLE
 
 
 def tokenizer(*more: str) -> tokenizers.Tokenizer:

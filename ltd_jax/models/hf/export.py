@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ltd_jax.config import GriffinConfig, PairConfig, TargetConfig
+from ltd_jax.config import GriffinConfig, PairConfig
 from ltd_jax.files import UserError
-from ltd_jax.models.hf import config as hf_config
-from ltd_jax.models.hf import weights as hf_weights
+from ltd_jax.models.hf import weights
+from ltd_jax.models.hf.config import LAYER_IDS, NORM_NAMES
 from ltd_jax.models.hf.tensors import read_json
 from ltd_jax.models.hf.weights import Dialect
 from ltd_jax.models.pair import Pair
@@ -46,17 +46,15 @@ def refuse_own_sources(written: Sequence[Path], read: Sequence[Path]) -> None:
     """UserError where a folder to be written is one to be read."""
     same = {path.resolve() for path in written} & {path.resolve() for path in read}
     if same:
-        raise UserError(
-            f"{sorted(same)[0]} is a folder of the pair itself; give another one with --out."
-        )
+        raise UserError(f"{sorted(same)[0]} is a folder of the pair itself; give another `out`.")
 
 
 def export_target(folder: Path, pair: Pair, source: Path, shard_bytes: int) -> None:
     """Writes the target, in the pair's dtype, beside its tokenizer's files."""
-    hf_weights.save_target(
+    weights.save_target(
         folder,
         pair.config.target,
-        pair.params.target,
+        pair.model.target,
         pair.dtype,
         kept_fields(source),
         shard_bytes,
@@ -68,54 +66,57 @@ def export_target(folder: Path, pair: Pair, source: Path, shard_bytes: int) -> N
 
 
 def export_draft(folder: Path, pair: Pair, source: Path, dialect: Dialect) -> tuple[str, ...]:
-    """Writes the draft, in the pair's dtype; returns what other stacks may not understand."""
-    fields = kept_fields(source) | layer_fields(pair.config.target, pair.config)
-    params = pair.params.draft
-    is_own = not np.array_equal(params.embedding, pair.params.target.embedding)
-    hf_weights.save_draft(
+    """Writes the draft, in the pair's dtype; returns what other stacks may not understand.
+
+    Raises:
+      UserError: the feature layers or the dialect cannot say what this draft needs.
+    """
+    fields = kept_fields(source) | layer_fields(pair.config)
+    params = pair.model.draft
+    is_own = not np.array_equal(params.embedding, pair.model.target.embedding)
+    weights.save_draft(
         folder, pair.config.draft, params, pair.dtype, dialect, fields, own_embedding=is_own
     )
-    return tuple(export_doubts(pair.config))
+    return tuple(_doubts(pair.config))
 
 
 def kept_fields(source: Path) -> dict[str, Any]:
     """The fields of a folder's config.json that are only passed on."""
     fields = read_json(source / "config.json")
     inner = fields.get("transformer_layer_config")
-    found = (inner if isinstance(inner, dict) else {}) | fields
-    return {name: found[name] for name in KEPT_FIELDS if found.get(name) is not None}
+    fields = (inner if isinstance(inner, dict) else {}) | fields
+    return {name: fields[name] for name in KEPT_FIELDS if fields.get(name) is not None}
 
 
-def layer_fields(target: TargetConfig, pair: PairConfig) -> dict[str, Any]:
-    """Names the target's feature layers where they are not EAGLE-3's default.
+def layer_fields(pair: PairConfig) -> dict[str, Any]:
+    """The target's feature layers by name, where they are not EAGLE-3's default.
 
     Raises:
       UserError: readers would take these layers for the default, counted from their outputs.
     """
-    N, chosen = target.layer_count, list(target.feature_layers)
+    N, chosen = pair.target.layer_count, list(pair.target.feature_layers)
     if isinstance(pair.draft, GriffinConfig) or chosen == [2, N // 2, N - 3]:
         return {}
     if chosen == [1, N // 2 - 1, N - 4]:
         raise UserError(
-            f"Feature layers {chosen} cannot be written: in {hf_config.LAYER_IDS} they mean "
+            f"Feature layers {chosen} cannot be written: in {LAYER_IDS} they mean "
             f"{[2, N // 2, N - 3]}."
         )
-    return {hf_config.LAYER_IDS: chosen}
+    return {LAYER_IDS: chosen}
 
 
-def export_doubts(pair: PairConfig) -> Iterator[str]:
+def _doubts(pair: PairConfig) -> Iterator[str]:
     """What EAGLE's own code would ignore or refuse."""
     draft = pair.draft
     if isinstance(draft, GriffinConfig):
         return
-    flags = ("norm_before_residual", "norm_before_fc", "norm_each_feature", "norm_output")
-    for flag in flags:
-        if getattr(draft, flag):
-            yield f"EAGLE's own code does not know {flag}; SpecForge and vLLM read such drafts."
+    for norm in NORM_NAMES:
+        if getattr(draft, norm):
+            yield f"EAGLE's own code does not know {norm}; SpecForge and vLLM read such drafts."
     if draft.head_count * draft.head_dim != draft.hidden_size:
         yield (
             f"EAGLE's own code wants heads * head_dim = {draft.hidden_size}; this draft has "
             f"{draft.head_count} * {draft.head_dim}."
         )
-    if layer_fields(pair.target, pair):
-        yield f"EAGLE's own code ignores {hf_config.LAYER_IDS} and reads its default layers."
+    if layer_fields(pair):
+        yield f"EAGLE's own code ignores {LAYER_IDS} and reads its default layers."

@@ -1,27 +1,24 @@
-"""What two folders hold, what they need, and every doubt about them as a pair.
+"""Inspection of a pair's folders: their settings, the memory they need, every doubt about them.
 
-Sizes come from abstract shapes, so a pair can be looked at that does not fit this machine.
+Sizes come from the tables of weights.py, so a pair can be looked at that does not fit this machine.
 """
 
 import dataclasses
-import functools
-import math
 import os
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ltd_jax import text as texts
-from ltd_jax.config import CycleConfig, GriffinConfig, PairConfig
+from ltd_jax.config import AnyDraftConfig, CycleConfig, PairConfig, TargetConfig
 from ltd_jax.files import UserError
-from ltd_jax.models import draft, sharding, target
+from ltd_jax.models import sharding
 from ltd_jax.models.hf import config as hf_config
-from ltd_jax.models.hf import weights as hf_weights
-from ltd_jax.models.hf.weights import BY_INPUTS, heads_of
+from ltd_jax.models.hf import weights
 from ltd_jax.models.pair import with_features
 
+INT_BYTES = 4
 LOW_ACCEPTANCE = 0.2  # accepted tokens per cycle on the probe; trained drafts have 1 to 4
 
 
@@ -47,67 +44,40 @@ def read_pair_config(
     feature_layers: tuple[int, int, int] | None,
     rope_theta: float | None,
 ) -> tuple[PairConfig, tuple[str, ...]]:
-    """The pair's settings and how they were read, from the two config.json and tensors' names.
+    """The pair's settings and remarks on them, from the two config.json and tensors' names.
 
     Raises:
       UserError: a field is missing or wrong, or the two are not a pair.
     """
     config = hf_config.target_config(target_folder)
-    found = hf_weights.read_draft_settings(draft_folder, config, rope_theta)
+    settings = weights.read_draft_settings(draft_folder, config, rope_theta)
     try:
-        config = with_features(config, found.feature_layers, feature_layers)
-        return PairConfig(config, found.config, cycle), found.remarks
+        config = with_features(config, settings.feature_layers, feature_layers)
+        return PairConfig(config, settings.config, cycle), settings.remarks
     except ValueError as error:
         raise UserError(f"{target_folder} and {draft_folder}: {error}") from error
 
 
 def estimate_memory(pair: PairConfig, dtype: jnp.dtype, devices: int = 1) -> Memory:
-    """What weights and caches of one sequence need, by shape (split as in models/split.py)."""
-    key = jax.random.key(0)
-    weights = jax.eval_shape(lambda: target.init(key, pair.target, dtype))
-    tokens = jax.ShapeDtypeStruct((pair.draft.draft_vocab_size,), jnp.int32)
-    shape = (pair.draft.vocab_size, pair.draft.hidden_size)
-    shares = weights.embedding.shape == shape  # the draft's embedding is the target's
-    own = jax.eval_shape(
-        lambda *given: draft.init(key, pair.draft, *given),
-        jax.ShapeDtypeStruct(shape, dtype),
-        tokens,
-        weights.head,
-    )
-    if isinstance(pair.draft, GriffinConfig):
-        own = own.replace(head=None)  # the target's
-    slots = pair.cycle.target_slots, pair.cycle.draft_slots
-    caches = jax.eval_shape(
-        lambda: (
-            target.empty_cache(pair.target, slots[0], dtype),
-            draft.empty_cache(pair.draft, slots[1], dtype),
-        )
-    )
-    held = functools.partial(_bytes, devices=devices, kv_heads=pair.target.kv_head_count)
+    """The memory of weights and caches of one sequence, by their shapes."""
+    target, draft, cycle = pair.target, pair.draft, pair.cycle
+    itemsize, kv_heads = jnp.dtype(dtype).itemsize, target.kv_head_count
+    has_embedding = draft.hidden_size != target.hidden_size  # else the draft takes the target's
+    draft_table = weights.draft_table(draft, has_embedding)
+
+    def cache_bytes(config: TargetConfig | AnyDraftConfig, layers: int, slots: int) -> int:
+        parts = sharding.parts(devices, kv_heads, config.kv_head_count)
+        row = config.kv_head_count * config.head_dim * itemsize // parts
+        return 2 * layers * slots * row + INT_BYTES  # keys and values; the length
+
     return Memory(
-        target=held(weights, heads=heads_of(pair.target)),
-        draft=held(own.replace(embedding=None) if shares else own, heads=heads_of(pair.draft)),
-        caches=held(caches, heads={}),
+        target=weights.bytes_per_device(weights.target_table(target), itemsize, devices, kv_heads),
+        draft=weights.bytes_per_device(draft_table, itemsize, devices, kv_heads)
+        + draft.draft_vocab_size * INT_BYTES,  # `target_token`
+        caches=cache_bytes(target, target.layer_count, cycle.target_slots)
+        + cache_bytes(draft, 1, cycle.draft_slots),
         device=device_bytes(),
     )
-
-
-def _bytes(tree: Any, devices: int, kv_heads: int, heads: dict[str, int]) -> int:
-    """Of arrays: embeddings and vectors are copied, maps split by an axis, caches by heads.
-
-    Args:
-      kv_heads: of the target.
-      heads: of maps, which are not cut.
-    """
-    total = 0
-    for path, leaf in jax.tree.leaves_with_path(tree):
-        name, rank = getattr(path[-1], "name", ""), len(leaf.shape)
-        is_whole = rank < 2 or name == "embedding"
-        axis = {2: 0 if name in BY_INPUTS else 1, 3: 0}.get(rank, 0)
-        count = 1 if is_whole else heads.get(name, leaf.shape[axis])
-        parts = sharding.parts(devices, kv_heads, count)
-        total += math.prod(leaf.shape) * leaf.dtype.itemsize // parts
-    return total
 
 
 def device_bytes() -> int | None:
@@ -120,7 +90,7 @@ def device_bytes() -> int | None:
 
 
 def tokenizer_doubts(target_folder: Path, draft_folder: Path, vocab_size: int) -> list[str]:
-    """What is wrong with the tokenizer, and whether the draft's folder has another one."""
+    """Sentences where the tokenizer has too many tokens, or the draft's folder another one."""
     tokenizer = texts.load_tokenizer(target_folder)
     count = tokenizer.get_vocab_size(with_added_tokens=True)
     doubts = []
@@ -140,10 +110,10 @@ def tokenizer_doubts(target_folder: Path, draft_folder: Path, vocab_size: int) -
 
 
 def acceptance_doubts(accepted: float) -> list[str]:
-    """What a low acceptance on the probe may come from."""
+    """A sentence where the acceptance on a probe text is low, with the likely causes."""
     if accepted >= LOW_ACCEPTANCE:
         return []
     return [
         f"Only {accepted:.2f} drafted tokens per cycle were accepted on a probe text; check "
-        "--feature-layers and --draft-rope-theta, and that the draft belongs to this target."
+        "`feature_layers` and `draft_rope_theta`, and that the draft belongs to this target."
     ]

@@ -1,12 +1,13 @@
-"""A torch checkpoint (`pytorch_model.bin`, `policy.pth`) read without running its pickle.
+"""Torch checkpoints (`pytorch_model.bin`, `policy.pth`), read without calling what they name.
 
-The file is a zip: `data.pkl` says which tensor lies where, `data/KEY` holds the bytes. The pickle's
-instructions are read one by one and followed only as far as a state dict needs: containers,
-strings, numbers, and the names of storages. Whatever else it asks for is refused, not called.
+The file is a zip: `data.pkl` says which tensor lies where, `data/KEY` holds the bytes. A pickle may
+name any function and have it called. Here it is given stand-ins for the few names that a state dict
+needs (`STAND_INS`), which are ours and cannot be changed by it; any other name is refused before it
+is looked up. So nothing is imported, and nothing is called that is not on the list.
 """
 
 import io
-import pickletools
+import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,49 +19,107 @@ import numpy as np
 from ltd_jax.files import UserError
 
 DTYPES = {
-    "torch.DoubleStorage": np.dtype(np.float64),
-    "torch.FloatStorage": np.dtype(np.float32),
-    "torch.HalfStorage": np.dtype(np.float16),
-    "torch.BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "torch.LongStorage": np.dtype(np.int64),
-    "torch.IntStorage": np.dtype(np.int32),
-    "torch.ShortStorage": np.dtype(np.int16),
-    "torch.CharStorage": np.dtype(np.int8),
-    "torch.ByteStorage": np.dtype(np.uint8),
-    "torch.BoolStorage": np.dtype(np.bool_),
-}
-PUSHES = frozenset(
-    "BINUNICODE SHORT_BINUNICODE BINUNICODE8 BININT BININT1 BININT2 LONG1 BINFLOAT".split()
-)
-CONSTANTS: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_DICT": dict,
-    "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple,
-}
-TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+    "DoubleStorage": np.dtype(np.float64),
+    "FloatStorage": np.dtype(np.float32),
+    "HalfStorage": np.dtype(np.float16),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype(np.int64),
+    "IntStorage": np.dtype(np.int32),
+    "ShortStorage": np.dtype(np.int16),
+    "CharStorage": np.dtype(np.int8),
+    "ByteStorage": np.dtype(np.uint8),
+    "BoolStorage": np.dtype(np.bool_),
+}  # by class of the module torch
 
 
-class Name(NamedTuple):
-    """The name of a function or class; never looked up."""
-
-    full: str
+class Refused(Exception):
+    """What a pickle asked for that no state dict needs."""
 
 
-class Place(NamedTuple):
-    """Where a tensor lies in the zip; offset and strides count elements."""
+class Storage(NamedTuple):
+    """The bytes that tensors are views of, by the name of their file in the zip."""
 
     dtype: np.dtype
     key: str
+
+
+class Place(NamedTuple):
+    """A tensor as a view of a storage; offset and strides count elements."""
+
+    storage: Storage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
 
-class Refused(Exception):
-    """What a pickle asked for that no state dict needs."""
+class StateDict(dict):
+    """The stand-in for an OrderedDict; what torch hangs on one (`_metadata`) is left away."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class StandIn:
+    """What a pickle gets for a name on the list: it may be called, but not be changed."""
+
+    def __init__(self, call: Callable[..., Any], dtype: np.dtype | None = None) -> None:
+        self.call, self.dtype = call, dtype
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.call(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise Refused("a change of a function")
+
+
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *unused: Any) -> Place:
+    """The view of a storage that arguments of torch's function of this name describe."""
+    counts = (offset, *shape, *strides)
+    is_view = isinstance(storage, Storage) and len(shape) == len(strides)
+    if not is_view or not all(type(count) is int and count >= 0 for count in counts):
+        raise Refused("a tensor that is no view of a storage")
+    return Place(storage, offset, tuple(shape), tuple(strides))
+
+
+def _refuse_call(*arguments: Any) -> None:
+    raise Refused("a call of a storage")
+
+
+STAND_INS = {
+    ("collections", "OrderedDict"): StandIn(StateDict),
+    ("torch._utils", "_rebuild_tensor_v2"): StandIn(_rebuild_tensor),
+    ("torch._utils", "_rebuild_parameter"): StandIn(lambda tensor, *unused: tensor),
+    **{("torch", name): StandIn(_refuse_call, dtype) for name, dtype in DTYPES.items()},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """The restricted unpickler of Python's documentation: an allow-list of names."""
+
+    def find_class(self, module: str, name: str) -> StandIn:
+        if (module, name) not in STAND_INS:
+            raise Refused(f"a call of {f'{module}.{name}'!r}")
+        return STAND_INS[module, name]
+
+    def persistent_load(self, identity: Any) -> Storage:
+        kind, storage, key, *_ = identity
+        if kind != "storage" or not isinstance(storage, StandIn) or storage.dtype is None:
+            raise Refused("an object that is no storage")
+        return Storage(storage.dtype, str(key))
+
+
+def places(data: bytes) -> dict[str, Place]:
+    """The tensors that a pickled state dict names; Refused for anything else."""
+    try:
+        state = _Unpickler(io.BytesIO(data)).load()
+    except Refused:
+        raise
+    except Exception as error:  # damaged pickles raise whatever their instructions lead to
+        raise Refused(f"something unreadable ({error})") from error
+    if not isinstance(state, dict):
+        raise Refused(f"a {type(state).__name__} where a dict of tensors is needed")
+    is_tensor = lambda name, value: isinstance(name, str) and isinstance(value, Place)
+    return {name: value for name, value in state.items() if is_tensor(name, value)}
 
 
 class TorchFile:
@@ -104,128 +163,19 @@ class TorchFile:
 
     def read(self, name: str) -> np.ndarray:
         """A tensor."""
-        place = self.places[name]
-        size = place.dtype.itemsize
-        steps = zip(place.shape, place.strides, strict=True)
-        span = 1 + sum((count - 1) * stride for count, stride in steps)
-        span = 0 if 0 in place.shape else span
+        (dtype, key), offset, shape, strides = self.places[name]
+        size = dtype.itemsize
+        last = sum((count - 1) * stride for count, stride in zip(shape, strides, strict=True))
+        span = 0 if 0 in shape else last + 1
         try:
-            with (
-                self.open() as file,
-                file.open(f"{self.root}data/{place.key}") as at,
-            ):
-                at.seek(place.offset * size)
-                found = at.read(span * size)
+            with self.open() as file, file.open(f"{self.root}data/{key}") as storage:
+                storage.seek(offset * size)
+                content = storage.read(span * size)
         except (OSError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(
                 f"{self.path} has no bytes for {name} ({error}); copy it again."
             ) from error
-        if len(found) != span * size:
+        if len(content) != span * size:
             raise UserError(f"{self.path} ends within {name}; the file is damaged, copy it again.")
-        strides = tuple(size * stride for stride in place.strides)
-        flat = np.frombuffer(found, place.dtype)
-        return np.lib.stride_tricks.as_strided(flat, place.shape, strides, writeable=False)
-
-
-def places(data: bytes) -> dict[str, Place]:
-    """The tensors that a pickled state dict names; Refused for anything else."""
-    try:
-        found = _Reader().run(data)
-    except (ValueError, IndexError, KeyError, TypeError) as error:
-        raise Refused(f"something unreadable ({error})") from error
-    if not isinstance(found, dict):
-        raise Refused(f"a {type(found).__name__} where a dict of tensors is needed")
-    return {name: place for name, place in found.items() if isinstance(place, Place)}
-
-
-class _Reader:
-    """A stack machine for the few instructions that a state dict is made of."""
-
-    def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
-
-    def run(self, data: bytes) -> Any:
-        for instruction, argument, _ in pickletools.genops(data):
-            name = instruction.name
-            if name == "STOP":
-                return self.stack.pop()
-            self.follow(name, argument)
-        raise Refused("an end that never comes")
-
-    def follow(self, name: str, argument: Any) -> None:
-        if name in PUSHES:
-            self.stack.append(argument)
-        elif name in CONSTANTS:
-            self.stack.append(CONSTANTS[name]())
-        elif name in TUPLES:
-            items = [self.stack.pop() for _ in range(TUPLES[name])]
-            self.stack.append(tuple(reversed(items)))
-        elif name in ("BINPUT", "LONG_BINPUT"):
-            self.memo[argument] = self.stack[-1]
-        elif name in ("BINGET", "LONG_BINGET"):
-            self.stack.append(self.memo[argument])
-        elif name not in ("PROTO", "FRAME"):
-            method = getattr(self, f"on_{name.lower()}", None)
-            if method is None:
-                raise Refused(f"the pickle instruction {name}")
-            method(argument)
-
-    def since_mark(self) -> list[Any]:
-        start = self.marks.pop()
-        items, self.stack[start:] = self.stack[start:], []
-        return items
-
-    def on_mark(self, _: Any) -> None:
-        self.marks.append(len(self.stack))
-
-    def on_memoize(self, _: Any) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
-
-    def on_tuple(self, _: Any) -> None:
-        self.stack.append(tuple(self.since_mark()))
-
-    def on_global(self, argument: str) -> None:
-        self.stack.append(Name(argument.replace(" ", ".")))
-
-    def on_stack_global(self, _: Any) -> None:
-        name, module = self.stack.pop(), self.stack.pop()
-        self.stack.append(Name(f"{module}.{name}"))
-
-    def on_binpersid(self, _: Any) -> None:
-        kind, storage, key, *_ = self.stack.pop()
-        if kind != "storage" or storage.full not in DTYPES:
-            raise Refused(f"a {storage.full}")
-        self.stack.append((DTYPES[storage.full], key))
-
-    def on_reduce(self, _: Any) -> None:
-        arguments, called = self.stack.pop(), self.stack.pop()
-        if called.full == "collections.OrderedDict":
-            self.stack.append(dict(*arguments))
-        elif called.full == "torch._utils._rebuild_tensor_v2":
-            (dtype, key), offset, shape, strides, *_ = arguments
-            self.stack.append(Place(dtype, key, offset, shape, strides))
-        elif called.full == "torch._utils._rebuild_parameter":
-            self.stack.append(arguments[0])
-        else:
-            raise Refused(f"a call of {called.full}")
-
-    def on_setitem(self, _: Any) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self.stack[-1][key] = value
-
-    def on_setitems(self, _: Any) -> None:
-        items = self.since_mark()
-        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
-
-    def on_append(self, _: Any) -> None:
-        item = self.stack.pop()
-        self.stack[-1].append(item)
-
-    def on_appends(self, _: Any) -> None:
-        items = self.since_mark()
-        self.stack[-1].extend(items)
-
-    def on_build(self, _: Any) -> None:
-        self.stack.pop()  # a state dict's `_metadata`
+        flat, steps = np.frombuffer(content, dtype), [size * stride for stride in strides]
+        return np.lib.stride_tricks.as_strided(flat, shape, steps, writeable=False)

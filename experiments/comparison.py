@@ -1,0 +1,269 @@
+"""A trained policy beside constants and plain decoding: decoded live in turns, and by replay.
+
+What the quickstart reports; `experiments.report` lists the report's fields.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.pretrain import repetition
+from experiments.report import Figures
+from ltd_jax import presets, workflow
+from ltd_jax.decoding import benchmark, lossless, runs
+from ltd_jax.decoding.benchmark import LEARNED, MEAN, PLAIN, Method, Run
+from ltd_jax.files import UserError
+from ltd_jax.models.pair import Pair
+from ltd_jax.policies.policy import Constant
+from ltd_jax.replay import latency, optimum, simulate
+from ltd_jax.replay.latency import LatencyTable
+from ltd_jax.replay.simulate import Simulator
+from ltd_jax.workflow import Progress, PromptSet, StageConfig, Trained
+
+REPORTED = (PLAIN, "eagle3", "best_constant", LEARNED)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
+    """All methods on the same prompts."""
+
+    pair: Pair
+    trained: Trained
+    simulator: Simulator  # of the texts that are compared
+    methods: list[Method]
+    prompts: PromptSet
+    runs: list[Run]
+
+
+def compare(pair: Pair, stages: StageConfig, progress: Progress = workflow.silent) -> Comparison:
+    """All stages in order, then the test questions decoded with every method in turns."""
+    require_comparable(pair)
+    trained = workflow.train_policies(pair, stages, progress=progress)
+    trace = workflow.load_or_record(pair, stages, "test", progress=progress)
+    prompts = workflow.load_prompts(pair, stages, "test")
+    methods = methods_of(pair, trained)
+    done = runs.load_or_decode(
+        pair,
+        methods,
+        prompts.prompts,
+        stages.questions.new_tokens,
+        stages.folder / "runs.jsonl",
+        progress=lambda share: progress("decode and compare", share),
+    )
+    simulator = simulate.build(trace, trained.table, pair.config.cycle)
+    return Comparison(pair, trained, simulator, methods, prompts, done)
+
+
+def require_comparable(pair: Pair) -> None:
+    """Raises UserError unless one seed gives one text: the report compares token by token."""
+    if not pair.config.sampling.is_reproducible:
+        raise UserError(
+            "Texts of the sequential rule differ between methods, so they cannot be compared token "
+            "by token, nor replayed; leave out `rule`: the coupled rule has the same distribution."
+        )
+
+
+def methods_of(pair: Pair, trained: Trained) -> list[Method]:
+    """The four methods of the report, and a constant that tests the replay."""
+    cycle = pair.config.cycle
+    middle = Constant((cycle.max_levels + 1) // 2, cycle.sizes[len(cycle.sizes) // 2])
+    return [
+        Method(PLAIN),
+        Method("eagle3", Constant(*presets.eagle3_default(cycle))),
+        Method("best_constant", trained.best.policy),
+        Method("constant:middle", middle),
+        Method(LEARNED, trained.saved.policy),
+    ]
+
+
+def report_of(comparison: Comparison) -> dict[str, Any]:
+    """The report, schema 1."""
+    pair, done, prompts = comparison.pair, comparison.runs, comparison.prompts
+    table, model = comparison.trained.table, pair.model
+    methods = [
+        row | time_shares(row["method"], _of_row(done, prompts.tasks, row), table)
+        for row in benchmark.method_rows(done, prompts.tasks)
+    ]
+    clean = without_repetition(done, prompts.tasks, comparison.simulator, table)
+    predictions = replay_rows(comparison)
+    return {
+        "schema": 1,
+        "environment": pair.environment,
+        "pair": {
+            "target": pair.names[0],
+            "draft": pair.names[1],
+            "fingerprint": pair.fingerprint,
+            "parameters": [_parameter_count(model.target), _parameter_count(model.draft)],
+        },
+        "lossless": lossless.compare(pair, done, prompts.prompts, PLAIN),
+        "methods": [row for row in methods if row["method"] in REPORTED],
+        "without_repetition": [row for row in clean if row["method"] in REPORTED],
+        "ltd_over_best_constant": benchmark.over(done, LEARNED, "best_constant"),
+        "replay_vs_live": predictions,
+        "optimum": optimum_row(comparison, predictions),
+        "learning": comparison.trained.learning,
+    }
+
+
+def _parameter_count(params: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _of_row(done: Sequence[Run], tasks: Sequence[str], row: Mapping[str, Any]) -> list[Run]:
+    """The runs behind a row of `benchmark.method_rows`."""
+    mine = [run for run in done if run.method == row["method"]]
+    return [run for run in mine if row["task"] in (MEAN, tasks[run.task])]
+
+
+def time_shares(method: str, done: Sequence[Run], table: LatencyTable) -> dict[str, float]:
+    """Shares of a method's measured time by the parts' own times; what they leave is the rest."""
+    names = ("draft_share", "verify_share", "policy_share")
+    if method == PLAIN:
+        return dict.fromkeys(names, 0.0)
+    levels, sizes = benchmark.per_cycle(done, "levels"), benchmark.per_cycle(done, "sizes")
+    draft = table.draft_seconds.mean(axis=0)[levels - 1].sum()
+    verify = table.verify_seconds.mean(axis=0)[np.searchsorted(table.sizes, sizes)].sum()
+    decisions = levels.sum() * table.depth_seconds + len(levels) * table.size_seconds
+    parts = np.asarray([draft, verify, decisions if method == LEARNED else 0.0])
+    total = max(sum(run.seconds for run in done), float(parts.sum()))
+    return {name: float(part / total) for name, part in zip(names, parts, strict=True)}
+
+
+def replay_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Per method: the replay's tokens per second on the same prompts beside the measured ones."""
+    rows = []
+    for method in comparison.methods:
+        if method.policy is None:
+            predicted = 1 / float(comparison.simulator.plain_seconds)
+        else:
+            decides = method.name == LEARNED
+            totals = simulate.run(comparison.simulator, method.policy, charge_decisions=decides)
+            predicted = float(simulate.throughput(totals))
+        mine = [run for run in comparison.runs if run.method == method.name]
+        rows.append(
+            {
+                "controller": method.name,
+                "predicted_tokens_per_second": predicted,
+                "measured_tokens_per_second": benchmark.tokens_per_second(mine),
+            }
+        )
+    return rows
+
+
+def optimum_row(comparison: Comparison, predictions: list[dict[str, Any]]) -> dict[str, Any]:
+    """What there was to gain on these prompts, all by replay, and the share that LTD gained."""
+    rate = {row["controller"]: row["predicted_tokens_per_second"] for row in predictions}
+    most = optimum.clairvoyant(comparison.simulator).tokens_per_second
+    gained = optimum.share_gained(rate[LEARNED], rate["best_constant"], most)
+    best = comparison.trained.best
+    return {
+        "best_constant": {
+            "levels": best.levels,
+            "size": best.size,
+            "tokens_per_second": rate["best_constant"],
+        },
+        "dynamic_programme_tokens_per_second": most,
+        "share_gained_by_ltd": 0.0 if np.isnan(gained) else float(gained),
+    }
+
+
+def without_repetition(
+    done: Sequence[Run], tasks: Sequence[str], simulator: Simulator, table: LatencyTable
+) -> list[dict[str, Any]]:
+    """What the speculative methods gain in cycles that start outside of repeated stretches.
+
+    Cycles are the measured ones, their time is the table's: single cycles are too short to be timed
+    alone. A task without such a cycle has no row; the mean is over the tasks that have one.
+    """
+    text_of, rows = _text_by_prompt(done), []
+    for method in dict.fromkeys(run.method for run in done if run.method != PLAIN):
+        by_task: list[dict[str, Any]] = []
+        for index, task in enumerate(tasks):
+            mine = [run for run in done if (run.method, run.task) == (method, index)]
+            mine = [run for run in mine if run.prompt in text_of]
+            cycles = [_clean_cycles(run, simulator, text_of[run.prompt], table) for run in mine]
+            committed, plain, seconds = np.concatenate(cycles, axis=1) if mine else np.zeros((3, 0))
+            if len(committed):
+                by_task.append(
+                    {
+                        "task": task,
+                        "repetition_share": repetition.share([np.asarray(r.tokens) for r in mine]),
+                        "committed_per_cycle": float(committed.mean()),
+                        "speedup": float(plain.sum() / seconds.sum()),
+                    }
+                )
+        if by_task:
+            names = ("repetition_share", "committed_per_cycle", "speedup")
+            means = {name: float(np.mean([row[name] for row in by_task])) for name in names}
+            rows += [{"method": method, **row} for row in (*by_task, {"task": MEAN, **means})]
+    return rows
+
+
+def _text_by_prompt(done: Sequence[Run]) -> dict[int, int]:
+    """Which text of a trace of the same prompts each prompt's is.
+
+    The trace has no text of a prompt whose text ended with its first token.
+    """
+    longer = sorted({run.prompt for run in done if len(run.tokens) > 1})
+    return {prompt: text for text, prompt in enumerate(longer)}
+
+
+def _clean_cycles(run: Run, simulator: Simulator, text: int, table: LatencyTable) -> np.ndarray:
+    """Of each cycle outside of repetitions [3, cycles]: tokens, plain seconds of them, seconds."""
+    committed, levels = np.asarray(run.committed), np.asarray(run.levels)
+    start = np.cumsum(committed) - committed
+    is_clean = ~repetition.repeated(np.asarray(run.tokens))[start]
+    length = int(simulator.length[simulator.text_start[text]]) + start
+    plain = committed * latency.interpolate(table, table.plain_seconds, length)
+    size_index = np.searchsorted(table.sizes, run.sizes)
+    by_setting = latency.interpolate(table, table.cycle_seconds, length)
+    seconds = by_setting[np.arange(len(levels)), levels - 1, size_index]
+    if run.method == LEARNED:
+        seconds = seconds + levels * table.depth_seconds + table.size_seconds
+    return np.stack([committed, plain, seconds])[:, is_clean]
+
+
+def figures_of(comparison: Comparison) -> Figures:
+    """The arrays that the plots show."""
+    trained, simulator = comparison.trained, comparison.simulator
+    table, validation = trained.table, trained.validation
+    constants = simulate.constants(simulator)
+    learned = [run for run in comparison.runs if run.method == LEARNED]
+    easy, hard = choices(learned, simulator)
+    is_known = validation is not None
+    return Figures(
+        sizes=table.sizes,
+        committed=np.asarray(constants.committed.sum(-1) / constants.cycles.sum(-1)),
+        cycle_seconds=table.cycle_seconds.mean(axis=0),
+        draft_seconds=table.draft_seconds.mean(axis=0),
+        verify_seconds=table.verify_seconds.mean(axis=0),
+        plain_seconds=float(table.plain_seconds.mean()),
+        curves=trained.curves,
+        validation_constant=trained.best.tokens_per_second if is_known else None,
+        validation_optimum=optimum.clairvoyant(validation).tokens_per_second if is_known else None,
+        choices_easy=easy,
+        choices_hard=hard,
+    )
+
+
+def choices(done: Sequence[Run], simulator: Simulator) -> tuple[np.ndarray, np.ndarray]:
+    """Counts [D, V] of the cycles of some runs by levels and size, at easy and at hard places.
+
+    Easy = the most that any setting gets accepted there is above the median. Texts must be the
+    simulator's own, all of them.
+    """
+    text_of, config = _text_by_prompt(done), simulator.config
+    most_P = np.asarray(jnp.max(simulator.accepted, axis=(1, 2)))
+    is_easy_P = most_P > np.median(most_P)
+    easy, hard = np.zeros((2, config.max_levels, len(config.sizes)))
+    for run in (run for run in done if run.prompt in text_of):
+        position = int(simulator.text_start[text_of[run.prompt]])
+        for levels, size, committed in zip(run.levels, run.sizes, run.committed, strict=True):
+            counts = easy if is_easy_P[position] else hard
+            counts[levels - 1, config.sizes.index(size)] += 1
+            position = min(position + committed, len(is_easy_P) - 1)
+    return easy, hard

@@ -1,0 +1,204 @@
+import dataclasses
+import signal
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from ltd_jax import checkpoint, learning
+from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig, PPOConfig
+from ltd_jax.files import UserError
+from ltd_jax.learning import alternate, loop
+from ltd_jax.learning.loop import CurvePoint, Splits, TrainResult
+from ltd_jax.policies import networks
+from ltd_jax.policies.networks import Learned
+from ltd_jax.replay import optimum, simulate
+from tests.replay import synthetic
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+CYCLE = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 1, 2, 4, 8), context=64)
+WIDTHS = PolicyConfig(size_actor=(8,), size_critic=(8,), depth_actor=(8,), depth_critic=(8,))
+PPO = PPOConfig(
+    total_steps=8 * 128,
+    environments=32,
+    rollout=128,
+    minibatch=64,
+    epochs=4,
+    learning_rate=1e-2,
+)
+LEARNING = LearningConfig(
+    size=PPO,
+    depth=dataclasses.replace(PPO, gamma=0.999),
+    alternations=2,
+    depth_stage_size=3,
+    validate_every=3,
+)
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    def simulator(seed: int) -> simulate.Simulator:
+        trace = synthetic.trace(CYCLE, seed=seed, text_tokens=(24, 17, 20, 22))
+        return simulate.build(trace, synthetic.table(CYCLE), CYCLE)
+
+    return Splits(train=simulator(0), validation=simulator(1))
+
+
+@pytest.fixture(scope="module")
+def trained(splits: Splits) -> TrainResult:
+    return alternate.train(splits, WIDTHS, LEARNING)
+
+
+def rate(splits: Splits, policy: Learned) -> float:
+    return float(simulate.throughput(simulate.run(splits.validation, policy)))
+
+
+def same(left: TrainResult, right: TrainResult) -> None:
+    jax.tree.map(np.testing.assert_array_equal, left.policy, right.policy)
+    timeless = [
+        [dataclasses.replace(point, seconds=0) for point in each.curves] for each in (left, right)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_learns_more_than_random_policies(splits: Splits, trained: TrainResult) -> None:
+    random = [rate(splits, networks.init(jax.random.key(seed), CYCLE, WIDTHS)) for seed in range(8)]
+    assert rate(splits, trained.policy) >= np.mean(random)
+
+
+def test_is_deterministic_and_one_of_the_ways_to_learn(splits, trained: TrainResult) -> None:
+    same(learning.train(splits, WIDTHS, LEARNING), trained)
+
+
+def test_stages_in_the_papers_order(trained: TrainResult) -> None:
+    names = ["size-alone", "depth-alone", "iter1-size", "iter2-depth"]
+    assert list(trained.stages) == names
+    assert list(dict.fromkeys(point.stage for point in trained.curves)) == names
+    assert [phase.name for phase in alternate.phases(LEARNING)] == names
+    assert trained.stages["size-alone"].depth is None
+    jax.tree.map(np.testing.assert_array_equal, trained.stages["iter2-depth"], trained.policy)
+
+
+def test_the_depth_policy_learns_alone_at_the_size_that_is_said_or_the_best_constants(splits):
+    best = optimum.best_constant(splits.train).size
+    other = next(size for size in CYCLE.sizes[1:] if size != best)
+    depths = [
+        alternate.train(
+            splits,
+            WIDTHS,
+            dataclasses.replace(LEARNING, depth_stage_size=size),
+            last="depth-alone",
+        ).stages["depth-alone"]
+        for size in (None, best, other)
+    ]
+    leaves = [np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(each)]) for each in depths]
+    np.testing.assert_array_equal(leaves[0], leaves[1])
+    assert np.abs(leaves[0] - leaves[2]).max() > 0
+
+
+def test_alternation_never_loses_validation_throughput(
+    splits: Splits, trained: TrainResult
+) -> None:
+    turns = [point.validation for point in trained.curves if point.stage.startswith("iter")]
+    assert rate(splits, trained.policy) == pytest.approx(max(turns), rel=1e-6)
+
+
+def test_curves_say_what_was_done(trained: TrainResult) -> None:
+    alone = [point for point in trained.curves if point.stage == "size-alone"]
+    assert [point.update for point in alone] == [0, 3, 6, 8]
+    assert [point.decisions for point in alone] == [0, 384, 768, 1024]
+    assert alone[0].reward is None and np.isfinite(alone[-1].reward)
+    seconds = [point.seconds for point in alone]
+    assert seconds == sorted(seconds)
+    assert all(np.isfinite(point.validation) for point in trained.curves)
+
+
+class Killed(Exception):
+    """Stands for a signal."""
+
+
+def test_resumes_bit_for_bit_and_reads_what_is_finished(splits, trained, tmp_path) -> None:
+    def kill(point: CurvePoint, share: float) -> None:
+        if (point.stage, point.update) == ("iter1-size", 3):
+            raise Killed
+
+    def run(progress) -> TrainResult:
+        return alternate.train(
+            splits,
+            WIDTHS,
+            LEARNING,
+            folder=tmp_path,
+            provenance={"table": "abc"},
+            progress=progress,
+        )
+
+    with pytest.raises(Killed):
+        run(kill)
+    seen = []
+    resumed = run(lambda *said: seen.append(said))
+    same(resumed, trained)
+    assert [(point.stage, point.update) for point, _ in seen] == [
+        ("iter1-size", 6),
+        ("iter1-size", 8),
+        *(("iter2-depth", update) for update in (0, 3, 6, 8)),
+    ]
+    shares = [share for _, share in seen]
+    assert shares == sorted(shares) and shares[-1] == 1
+    read = run(lambda *said: pytest.fail("nothing was left to do"))
+    assert read.curves == resumed.curves
+    same(read, trained)
+    with checkpoint.manager(tmp_path / "size-alone") as checkpoints:
+        provenance = checkpoints.restore(
+            8, args=ocp.args.Composite(provenance=ocp.args.JsonRestore())
+        )["provenance"]
+    assert provenance["table"] == "abc" and len(provenance["points"]) == 4
+
+
+def test_a_signal_is_obeyed_when_the_updates_under_way_are_saved(splits, tmp_path, monkeypatch):
+    save = loop._save
+
+    def interrupted(*args) -> None:
+        signal.raise_signal(signal.SIGINT)
+        save(*args)
+
+    monkeypatch.setattr(loop, "_save", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            alternate.train(splits, WIDTHS, LEARNING, folder=tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with checkpoint.manager(tmp_path / "size-alone") as checkpoints:
+        assert checkpoints.all_steps() == [3]
+        assert checkpoint.newest_record(checkpoints).digest is not None
+
+
+def test_the_best_step_of_a_stage_is_kept(splits, trained, tmp_path) -> None:
+    alternate.train(splits, WIDTHS, LEARNING, folder=tmp_path)
+    points = [point for point in trained.curves if point.stage == "depth-alone"]
+    validation = {point.update: point.validation for point in points if point.update}
+    folder = tmp_path / "depth-alone"
+    with checkpoint.manager(folder, best_metric=loop.VALIDATION) as checkpoints:
+        best = checkpoints.best_step()
+        assert validation[best] == max(validation.values())
+        assert set(checkpoints.all_steps()) == {best, 6, 8}
+
+
+def test_a_folder_of_another_training_is_refused(splits: Splits, tmp_path) -> None:
+    def kill(point: CurvePoint, share: float) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        alternate.train(splits, WIDTHS, LEARNING, folder=tmp_path, progress=kill)
+    other = dataclasses.replace(LEARNING, seed=7)
+    with pytest.raises(UserError, match=r"learning\.seed = 0, not 7"):
+        alternate.train(splits, WIDTHS, other, folder=tmp_path)
+    swapped = Splits(splits.validation, splits.train)
+    with pytest.raises(UserError, match=r"simulator\.train"):
+        alternate.train(swapped, WIDTHS, LEARNING, folder=tmp_path)
+
+
+def test_the_fixed_size_is_the_nearest_compiled_one() -> None:
+    assert [alternate.nearest_size(CYCLE, size) for size in (0, 3, 5, 60)] == [0, 2, 4, 8]

@@ -1,0 +1,199 @@
+"""`ltd` as a user starts it: help, streams, JSON, chat, a look at a pair, and refusals."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import tokenizers
+
+from ltd_jax import cli, flags
+from ltd_jax import text as texts
+from ltd_jax.files import ASSETS
+from ltd_jax.models.hf import tensors as hf_tensors
+from tests.models.hf.test_weights import rewrite
+from tests.system import refusing
+
+TINY = ("--context", 96, "--new-tokens", 12)
+PROMPT = ("--prompt", "def read(path):")
+PLAIN = ("--policy", "autoregressive")
+
+
+def generate(monkeypatch, capsys, *arguments):
+    """What `ltd generate` prints on stdout and stderr."""
+    printed = refusing.run("generate", monkeypatch, capsys, *arguments)
+    return printed.out, printed.err
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_subcommand_explains_itself(name, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        refusing.run(name, monkeypatch, capsys, "--help")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 0 and "--" in printed and f"usage: ltd {name} " in printed
+
+
+def test_without_a_subcommand_all_are_listed(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["ltd"])
+    cli.main()
+    printed = capsys.readouterr().out
+    assert all(f"ltd {name}" in printed for name in cli.COMMANDS) and "Long because" not in printed
+    assert "no subcommand 'decode'; choose generate" in refusing.refusal(
+        "decode", monkeypatch, capsys
+    )
+
+
+@pytest.mark.parametrize("name", ["autoregressive", "constant:levels=2,size=4"])
+def test_json_and_stream_say_the_same(monkeypatch, capsys, name):
+    policy = ("--policy", name)
+    out, err = generate(monkeypatch, capsys, *PROMPT, *policy, *TINY, "--json")
+    answer = json.loads(out)
+    assert set(answer) == {"tokens", "text", "committed_per_cycle", "cycles", "tokens_per_second"}
+    assert len(answer["tokens"]) == 12 and answer["tokens_per_second"] > 0
+    assert (answer["cycles"] == 11) == (name == "autoregressive")
+    assert answer["committed_per_cycle"] == pytest.approx(11 / answer["cycles"])
+    tokenizer = texts.load_tokenizer(ASSETS / "target")
+    assert answer["text"] == tokenizer.decode(answer["tokens"])
+    assert "fingerprint" in err and name in err
+    out, _ = generate(monkeypatch, capsys, *PROMPT, *policy, *TINY)
+    assert out.startswith(answer["text"]) and "[12 tokens, " in out
+    ids = ",".join(map(str, tokenizer.encode("def read(path):").ids))
+    out, _ = generate(monkeypatch, capsys, "--prompt-ids", ids, *policy, *TINY, "--json")
+    assert json.loads(out)["tokens"] == answer["tokens"] and json.loads(out)["text"] is None
+
+
+def test_a_seed_names_a_sampled_text(monkeypatch, capsys):
+    warm = ("--temperature", 1.2, "--top-p", 0.95, "--repetition-penalty", 1.1)
+    tokens = []
+    for seed in (3, 4, 3):
+        arguments = (*PROMPT, *TINY, "--json", *PLAIN, *warm, "--seed", seed)
+        out, err = generate(monkeypatch, capsys, *arguments)
+        tokens.append(tuple(json.loads(out)["tokens"]))
+        assert "temperature 1.2" in err and f"seed {seed}" in err
+    assert tokens[0] == tokens[2] and tokens[0] != tokens[1]
+
+
+def test_chat_answers_until_an_empty_line(monkeypatch, capsys):
+    lines = iter(["import os", "import sys", ""])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    out, _ = generate(monkeypatch, capsys, "--chat", *PLAIN, *TINY)
+    assert out.count("[12 tokens, ") == 2
+
+
+def type_lines(monkeypatch, *lines):
+    """What the keyboard gives, line by line; exceptions are raised, and then nothing more comes."""
+    left = iter([*lines, EOFError()])
+
+    def keyboard(prompt):
+        line = next(left)
+        if isinstance(line, BaseException):
+            raise line
+        return line
+
+    monkeypatch.setattr("builtins.input", keyboard)
+
+
+def test_a_stopped_answer_is_forgotten_and_the_chat_goes_on(monkeypatch, capsys):
+    whole, seen = cli.decode, []
+    tokenizer = texts.load_tokenizer(ASSETS / "target")
+
+    def decode(pair, method, prompt_T, *rest):
+        seen.append(tokenizer.decode(prompt_T.tolist()))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return whole(pair, method, prompt_T, *rest)
+
+    monkeypatch.setattr(cli, "decode", decode)
+    type_lines(monkeypatch, "import os", "import sys", "import os", KeyboardInterrupt())
+    out, _ = generate(monkeypatch, capsys, "--chat", *PLAIN, *TINY)
+    assert out.count("[12 tokens, ") == 2
+    assert out.count("[stopped; the question is forgotten]") == 1
+    assert seen[0] == "import os" and seen[1].endswith("\n\nimport sys")
+    assert seen[2] == seen[1].removesuffix("import sys") + "import os"
+
+
+def test_a_chat_forgets_its_oldest_turns_before_its_context_is_full(monkeypatch, capsys):
+    type_lines(monkeypatch, "x = 1", "y = 2\n" * 12, "z = 3\n" * 40, "w = 4")
+    out, _ = generate(monkeypatch, capsys, "--chat", *PLAIN, *TINY)
+    too_long, forgets = "the context holds 96; shorten the prompt", "[the oldest turn is forgotten"
+    assert out.count(too_long) == 1 and out.count(forgets) == 1 and "`" not in out
+    assert out.index(too_long) < out.index(forgets)  # the third alone is too long, and costs none
+    assert out.count("[12 tokens, ") == 3
+
+
+def test_termination_ends_a_chat(monkeypatch, capsys):
+    type_lines(monkeypatch, flags.Terminated())
+    with pytest.raises(SystemExit) as end:
+        generate(monkeypatch, capsys, "--chat", *PLAIN, *TINY)
+    assert end.value.code == 130 and "Interrupted." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "Give one of --prompt, --prompt-ids and --chat"),
+        (("--prompt", "a", "--chat"), "Give one of"),
+        (("--prompt", "a", "--new-tokens", "0"), "must be at least 1"),
+        (("--prompt-ids", "1,two"), "is not a list like 1,2,3"),
+        (("--prompt-ids", "1,2048"), "0..2047"),
+        (("--prompt", "a", "--policy", "ltd"), "--policy"),
+        (("--prompt", "a", "--context", "20", "--new-tokens", "30"), "the context holds 20"),
+    ],
+)
+def test_what_generate_refuses(monkeypatch, capsys, arguments, words):
+    assert words in refusing.refusal("generate", monkeypatch, capsys, *arguments)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for name in ("target", "draft"):
+        shutil.copytree(ASSETS / name, tmp_path / name)
+    return tmp_path
+
+
+def inspect(monkeypatch, capsys, folders, *arguments):
+    where = ("--target", folders / "target", "--draft", folders / "draft", "--context", 256)
+    return refusing.run("inspect", monkeypatch, capsys, *where, *arguments).out
+
+
+def test_a_good_pair_is_inspected(folders, monkeypatch, capsys):
+    found = json.loads(inspect(monkeypatch, capsys, folders, "--json"))
+    assert found["doubts"] == [] and found["accepted_per_cycle"] > 0.5
+    files = {"target": 0, "draft": 0}
+    for name in files:
+        folder = hf_tensors.TensorFolder(folders / name)
+        shapes = [folder.shape(tensor) for tensor in folder.stored if "2" not in tensor[:3]]
+        files[name] = sum(4 * int(np.prod(shape)) for shape in shapes)
+    assert found["bytes"]["target"] == files["target"]
+    ids = 4 * found["draft"]["draft_vocab_size"]
+    assert (
+        abs(found["bytes"]["draft"] - files["draft"]) <= 2 * ids
+    )  # d2t and t2d are kept otherwise
+    slots, layers = 256 + 64, found["target"]["layer_count"] + 1
+    assert found["bytes"]["caches"] == pytest.approx(2 * layers * 2 * slots * 32 * 4, abs=100)
+
+
+def test_a_config_alone_is_inspected(folders, monkeypatch, capsys):
+    for path in (folders / "target").glob("*.safetensors"):
+        path.unlink()
+    out = inspect(monkeypatch, capsys, folders, "--no-weights")
+    assert "Features enter layers (2, 6, 9) of 12" in out and "no doubts" in out
+    assert "memory: target 34 MiB" in out
+    out = inspect(monkeypatch, capsys, folders, "--no-weights", "--devices", "2")
+    assert "memory on each of 2 devices: target 18 MiB" in out
+
+
+def test_what_is_doubtful_is_said(folders, monkeypatch, capsys):
+    path = folders / "target" / "tokenizer.json"
+    tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    tokenizer.add_tokens(["self.x", "of the"])
+    tokenizer.save(str(folders / "draft" / "tokenizer.json"))
+    random = np.random.default_rng(0)
+    draw = lambda tensors: tensors.update(
+        {"lm_head.weight": random.normal(size=(1280, 256)).astype(np.float32)}
+    )
+    rewrite(folders / "draft", draw)
+    out = " ".join(inspect(monkeypatch, capsys, folders).split())
+    assert "another tokenizer" in out
+    assert "were accepted on a probe text; check --feature-layers" in out
