@@ -156,7 +156,9 @@ def draft_start(config: Config, mixture: Mixture, params: TargetParams) -> Eagle
     """Random weights with the corpus's most frequent tokens, or those of `config.draft_start`."""
     if config.draft_start is not None:
         folder = config.draft_start
-        return hf_weights.load_draft(folder, EMBEDDED_TARGET, params.embedding, jnp.float32).params
+        draft = hf_weights.load_draft(folder, EMBEDDED_TARGET, params.embedding, jnp.float32)
+        assert isinstance(draft.params, Eagle3Params)  # as the embedded draft is
+        return draft.params
     vocabulary = pack.frequent_tokens(mixture.streams, EMBEDDED_DRAFT)
     key = jax.random.key(config.draft.seed)
     return eagle3.init(key, EMBEDDED_DRAFT, params.embedding, vocabulary)
