@@ -9,6 +9,7 @@ prints the report.
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -68,6 +69,7 @@ def main() -> None:
     with flags.progress_bars(console) as progress:
         compared = comparison.compare(pair, config.stages, progress)
     content, figures = comparison.report_of(compared), comparison.figures_of(compared)
+    folder = shlex.quote(str(config.out))
     page = report.write(
         content,
         figures,
@@ -75,8 +77,8 @@ def main() -> None:
         sample=f"{len(compared.prompts.prompts)} prompts of {len(compared.prompts.tasks)} tasks, "
         f"{config.asked.new_tokens} new tokens each",
         next_commands=(
-            f"ltd generate --policy {config.out} --prompt 'def read_lines(path):'",
-            f"ltd bench --policy {config.out}",
+            f"ltd generate --policy {folder} --prompt 'def read_lines(path):'",
+            f"ltd bench --policy {folder}",
         ),
     )
     report.headline_picture(content, config.out / "headline.png")

@@ -12,7 +12,6 @@ a ratio over the best constant settings.
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,14 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.studies.domain_randomization import under_tables
+from experiments.studies.seeds import TrainedSeeds, side_by_side
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
-from ltd_jax.learning import environment, loop
+from ltd_jax.learning import environment
 from ltd_jax.learning.environment import Observations
 from ltd_jax.learning.exact import Exact
-from ltd_jax.learning.loop import CurvePoint, Progress, Splits, Stage
+from ltd_jax.learning.loop import Splits
 from ltd_jax.policies import networks
 from ltd_jax.policies.networks import ActorCritic, ActorCritics, Learned
-from ltd_jax.replay import latency
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.simulate import Simulator
 
@@ -74,7 +73,7 @@ def init(key: jax.Array, config: CycleConfig, widths: PolicyConfig) -> Learned:
 
 
 def fold_costs(policy: Learned, cost: np.ndarray) -> Learned:
-    """The ordinary policies that choose as cost-conditioned ones do under a table of these costs."""
+    """Ordinary policies that choose as cost-conditioned ones do under a table of such costs."""
     return policy.replace(depth=_fold(policy.depth, cost), size=_fold(policy.size, cost))
 
 
@@ -123,42 +122,14 @@ def train(
     tables: Sequence[LatencyTable],
     widths: PolicyConfig,
     learning: LearningConfig,
-    *,
-    folder: Path | None = None,
-    progress: Progress = lambda point, share: None,
-) -> tuple[Learned, list[CurvePoint]]:
-    """Trains both policies, or goes on where the folder's checkpoints end; also gives the curve.
-
-    Args:
-      tables: that the texts stand under.
-      folder: for checkpoints; None = leave none.
-      progress: called with every new point and the share that is done.
-
-    Raises:
-      UserError: the folder holds a training with other settings or tables.
-    """
-    if folder is not None:
-        fingerprints = {"tables": [latency.fingerprint(table) for table in tables]}
-        loop.claim(folder, loop.resume_settings(splits, widths, learning) | fingerprints)
+    seeds: int,
+) -> TrainedSeeds:
+    """Trains both policies with as many seeds on texts that stand under the tables."""
     algorithm = CostConditioned(
         widths=widths,
         settings=learning.exact,
         reward=learning.reward,
         validate_every=learning.validate_every,
     )
-    data, validation = (observe(simulator, tables, widths) for simulator in splits)
-    stage = Stage(
-        name="observing",
-        algorithm=algorithm,
-        key=jax.random.key(learning.seed),
-        throughput=jnp.float32(1.0),
-        data=data,
-        validation=validation,
-    )
-    state, curve = loop.run_stage(
-        stage,
-        folder=folder,
-        provenance={},
-        report=lambda point: progress(point, point.update / algorithm.updates),
-    )
-    return state.best.policy(widths), curve
+    data = Splits(*(observe(simulator, tables, widths) for simulator in splits))
+    return side_by_side(algorithm, data, throughput=1.0, seeds=seeds)
