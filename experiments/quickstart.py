@@ -11,6 +11,7 @@ import dataclasses
 import json
 import shlex
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 
@@ -40,7 +41,10 @@ def start(preset: Preset) -> Config:
     return Config(widths=preset.policy, learning=preset.learning)
 
 
-def smoke(config: Config) -> Config:
+Flags = TypeVar("Flags", bound=Config)
+
+
+def smoke(config: Flags) -> Flags:
     """The same stages in a size that takes a minute or two."""
     short = {"total_steps": 2048, "environments": 32, "rollout": 1024, "minibatch": 256}
     learning = config.learning

@@ -25,7 +25,7 @@ from ltd_jax.files import UserError
 from ltd_jax.models.pair import Pair
 from ltd_jax.policies import networks
 from ltd_jax.policies.policy import Constant
-from ltd_jax.presets import COMPARED_LEARNING
+from ltd_jax.presets import QUICK_LEARNING
 from ltd_jax.replay import profile
 from ltd_jax.replay.profile import CycleTimer, ProfileConfig
 
@@ -39,7 +39,7 @@ class Config(StudyFlags):
     """Which networks."""
 
     layers: tuple[str, ...] = LAYERS  # of the size policy; the depth policy has the first
-    learning: LearningConfig = COMPARED_LEARNING
+    learning: LearningConfig = QUICK_LEARNING
     time_policies: bool = True  # measure what the policies take, where the device is this one
 
 

@@ -17,7 +17,7 @@ from experiments.studies.study import Row, Study, StudyFlags
 from ltd_jax import flags
 from ltd_jax.config import LearningConfig, ObservationConfig
 from ltd_jax.files import UserError
-from ltd_jax.presets import COMPARED_LEARNING, SORTED
+from ltd_jax.presets import QUICK_LEARNING, SORTED
 
 SEEN = {
     "P+L": ObservationConfig(levels=False),
@@ -41,7 +41,7 @@ class Config(StudyFlags):
     """Observations to compare, and the way of learning."""
 
     seen: tuple[str, ...] = tuple(SEEN)
-    learning: LearningConfig = COMPARED_LEARNING
+    learning: LearningConfig = QUICK_LEARNING
 
 
 def rows(study: Study[Config]) -> list[Row]:

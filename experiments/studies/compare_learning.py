@@ -31,7 +31,7 @@ from experiments.studies.study import Row, Study, StudyFlags
 from ltd_jax import flags
 from ltd_jax.config import Algorithm, LearningConfig, Reward
 from ltd_jax.files import UserError
-from ltd_jax.presets import COMPARED_LEARNING
+from ltd_jax.presets import QUICK_LEARNING
 from ltd_jax.replay import latency as latencies
 from ltd_jax.replay import optimum, simulate
 
@@ -46,7 +46,7 @@ class Config(StudyFlags):
     tables: tuple[str, ...] = latencies.shipped_names()  # shipped latency tables or files
     ways: tuple[Algorithm, ...] = ("alternate", "joint", "exact")
     rewards: tuple[Reward, ...] = ("paper", "average")
-    learning: LearningConfig = COMPARED_LEARNING
+    learning: LearningConfig = QUICK_LEARNING
 
     @property
     def folder(self) -> Path:

@@ -30,7 +30,7 @@ LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 
 def shipped() -> dict[str, LatencyTable]:
     """The tables that are made and not measured, by name."""
-    target = presets.TARGETS[LLAMA]
+    target = presets.LLAMA_3_1_8B
     draft = presets.eagle3_draft(target)
     modelled = {
         f"{name}-llama-3.1-8b-modelled": roofline.table(

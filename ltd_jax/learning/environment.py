@@ -366,6 +366,7 @@ class DepthEnvironment:
         levels = jnp.minimum(state.levels + action, self.config.max_levels)
         stop = (action == 0) | (levels == self.config.max_levels)
         view = simulate.tree_view(simulator, start.position, levels)
+        assert data.other is not None  # only levels are drawn at random
         size_index = data.other.choose_size(start.history, view, self.config)
         after, outcome = step(simulator, start, levels, size_index, self.seen)
         fresh = TreeState(restart(simulator, after, outcome.over, self.seen, key), jnp.int32(1))
