@@ -461,9 +461,10 @@ def train(argv: list[str]) -> None:
 def quality(trained: Classifiers) -> Table:
     """A row per classifier: how well it tells yes from no, where 0.5 is chance."""
     before, after = (trained.provenance["calibration_error"][key] for key in ("before", "after"))
+    powers = ", ".join(f"{power:.2f}" for power in trained.power)
     shown = Table(
         title="classifiers on the validation split",
-        caption=f"calibration error of the draft {before:.3f}, calibrated {after:.3f}",
+        caption=f"calibration error of the draft {before:.3f}, with powers {powers} {after:.3f}",
     )
     for heading in ("classifier", "AUC", "balanced accuracy", "examples", "share of yes"):
         shown.add_column(heading, justify="left" if heading == "classifier" else "right")

@@ -129,12 +129,15 @@ def make_methods(hidden_size: int) -> list[Method]:
         ),
         costs=cost_aware.costs_of(latency.fit(latency.find(TABLE), CYCLE)),
     )
-    compared = []
-    for baseline in catalogue.BASELINES:
-        policy: Any = baseline.published(CYCLE, needs)
-        compared.append(Method(baseline.name, policy.replace(**WAVERING.get(baseline.name, {}))))
-    varying = [method for method in compared if method.policy and not method.policy.is_constant]
-    return [*constants, Method(benchmark.LEARNED, learned), *varying]
+    policies: dict[str, Any] = {
+        baseline.name: baseline.published(CYCLE, needs) for baseline in catalogue.BASELINES
+    }
+    compared = [
+        Method(name, policy.replace(**WAVERING.get(name, {})))
+        for name, policy in policies.items()
+        if not policy.is_constant
+    ]
+    return [*constants, Method(benchmark.LEARNED, learned), *compared]
 
 
 def count_choices(pair: Pair) -> dict[str, dict[str, int]]:

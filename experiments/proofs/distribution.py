@@ -6,6 +6,7 @@ Small vocabularies only: all beginnings are listed.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -134,31 +135,33 @@ def _cycle_text(model: Model, policy: Policy, state: CycleState) -> jax.Array:
 
 def exact(pair: Pair, prompt_T: np.ndarray) -> np.ndarray:
     """The joint law of the first LENGTH tokens, f64 [X, ..., X]."""
-    X = pair.config.target.vocab_size
+    X, later = pair.config.target.vocab_size, LENGTH - 1
+    beginning_BT = np.indices((X,) * later).reshape(later, X**later).T
+    text_BT = np.concatenate([np.tile(prompt_T, (X**later, 1)), beginning_BT], axis=1)
+    p_BTX = np.asarray(_next_token_probs(pair.model, jnp.asarray(text_BT, jnp.int32)), np.float64)
+    p_BTX = p_BTX[:, -LENGTH:] / p_BTX[:, -LENGTH:].sum(axis=-1, keepdims=True)
+    p = p_BTX.reshape((X,) * later + (LENGTH, X))
     law = np.ones((), np.float64)
-    for depth in range(LENGTH):
-        beginnings = np.indices((X,) * depth).reshape(depth, X**depth).T
-        texts = np.concatenate([np.tile(prompt_T, (len(beginnings), 1)), beginnings], axis=1)
-        p_BX = np.asarray(_next_token_probs(pair.model, jnp.asarray(texts, jnp.int32)), np.float64)
-        p_BX /= p_BX.sum(axis=-1, keepdims=True)
-        law = law[..., None] * p_BX.reshape((X,) * (depth + 1))
+    for place in range(LENGTH):  # tokens from `place` on have no say in the one at `place`
+        law = law[..., None] * p[(slice(None),) * place + (0,) * (later - place) + (place,)]
     return law
 
 
 @jax.jit
 def _next_token_probs(model: Model, token_BT: jax.Array) -> jax.Array:
-    """Processed probabilities [B, X] f32 of the token after each text."""
+    """Processed probabilities [B, T, X] f32 of the token after every beginning of each text."""
     config, T = model.config, token_BT.shape[1]
     causal_TT = jnp.tril(jnp.ones((T, T), bool))
+    probs = partial(sample.target_probs, config=config.sampling)
 
-    def probs_after(token_T: jax.Array) -> jax.Array:
+    def text_probs(token_T: jax.Array) -> jax.Array:
         logits_TX, _, _ = target.forward(
             model.target, config.target, token_T, jnp.arange(T), causal_TT, None
         )
-        seen_X = jnp.zeros((config.target.vocab_size,), bool).at[token_T].set(True)
-        return sample.target_probs(logits_TX[-1], seen_X, config.sampling)
+        seen_TX = jnp.cumsum(jax.nn.one_hot(token_T, config.target.vocab_size), axis=0) > 0
+        return jax.vmap(probs)(logits_TX, seen_TX)
 
-    return jax.vmap(probs_after)(token_BT)
+    return jax.vmap(text_probs)(token_BT)
 
 
 class Fit(NamedTuple):

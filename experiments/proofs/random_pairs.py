@@ -6,7 +6,7 @@ everything, and every part of the cycle decides what is said.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,11 +21,10 @@ from ltd_jax.config import (
     RopeScaling,
     TargetConfig,
 )
-from ltd_jax.decoding import generate
+from ltd_jax.draft_training import texts as own_texts
 from ltd_jax.models import cpu_layout, draft, layers, target
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.eagle3 import Eagle3Params
-from ltd_jax.models.griffin import GriffinParams
 from ltd_jax.models.pair import Model, Pair
 
 CYCLE = CycleConfig(beam_width=4, max_levels=4, sizes=(0, 1, 4, 10), context=256, prefill_chunk=16)
@@ -90,18 +89,16 @@ def pair(family: str, seed: int = 0, cycle: CycleConfig | None = None) -> Pair:
     student = _fill(random, student).replace(embedding=teacher.embedding, target_token=token_Y)
     if isinstance(config.draft, GriffinConfig):
         student = student.replace(head=teacher.head)
-    names = (f"random {family}", "random draft")
-    unfitted = Pair(Model(teacher, student, config), jnp.dtype(jnp.float32), names=names)
     shape = (FIT_TEXTS, FIT_PROMPT)
-    prompts_BP = random.integers(0, config.target.vocab_size, shape).astype(np.int32)
-    fitted = fit(unfitted, list(prompts_BP))
-    model = Model(teacher, fitted, config)
-    if cpu_layout.is_faster(unfitted.dtype):  # as loaded pairs are
+    prompt_BP = random.integers(0, config.target.vocab_size, shape).astype(np.int32)
+    fitted: Any = fit(Model(teacher, student, config), prompt_BP)
+    dtype = jnp.dtype(jnp.float32)
+    if cpu_layout.is_faster(dtype):  # as loaded pairs are
         teacher, fitted = cpu_layout.pack_target(teacher), cpu_layout.pack_draft(fitted)
-        if isinstance(fitted, GriffinParams):
-            fitted = dataclasses.replace(fitted, head=teacher.head)
-        model = Model(teacher, fitted, config)
-    return dataclasses.replace(unfitted, model=model)
+        if isinstance(config.draft, GriffinConfig):
+            fitted = fitted.replace(head=teacher.head)
+    model = Model(teacher, fitted, config)
+    return Pair(model, dtype, names=(f"random {family}", "random draft"))
 
 
 def prompts(family: str, count: int, seed: int = 0) -> list[np.ndarray]:
@@ -111,21 +108,21 @@ def prompts(family: str, count: int, seed: int = 0) -> list[np.ndarray]:
     return [draw().astype(np.int32) for _ in range(count)]
 
 
-def fit(unfitted: Pair, prompts: Sequence[np.ndarray]) -> DraftParams:
-    """The draft with one map fitted to the target's plain texts after some prompts."""
-    inputs, following, config = [], [], unfitted.config
-    for prompt_T in prompts:
-        steps = generate.generate_plain(unfitted, prompt_T, FIT_TOKENS)
-        text = np.concatenate([prompt_T, *(step.tokens for step in steps)]).astype(np.int32)
-        inputs.append(np.asarray(_fit_inputs(unfitted.model, text[:-1]))[:-1])
-        following.append(text[2:])
-    input_P, following_P = np.concatenate(inputs), np.concatenate(following)
-    student: Any = unfitted.model.draft
+def fit(unfitted: Model, prompt_BP: np.ndarray) -> DraftParams:
+    """The draft with one map fitted to the target's greedy texts after some prompts."""
+    config = unfitted.config
+    text_BT = own_texts.continue_greedily(
+        unfitted.target, config.target, jnp.asarray(prompt_BP), FIT_TOKENS
+    )
+    input_BTE = jax.vmap(partial(_fit_inputs, unfitted))(text_BT[:, :-1])
+    input_P = np.asarray(input_BTE[:, :-1]).reshape(-1, input_BTE.shape[-1])
+    following_P = np.asarray(text_BT[:, 2:]).reshape(-1)
+    student: Any = unfitted.draft
     student = student.replace(target_token=commonest(following_P, config.draft))
     wanted = SHARPNESS * (following_P[:, None] == np.asarray(student.target_token)).astype(float)
     if isinstance(student, Eagle3Params):
         return student.replace(head=jnp.asarray(_ridge(input_P, wanted), jnp.float32))
-    E, head = config.draft.hidden_size, np.asarray(unfitted.model.target.head)
+    E, head = config.draft.hidden_size, np.asarray(unfitted.target.head)
     stream, inner = input_P[:, :E], input_P[:, E:]
     down = _ridge(inner, wanted @ np.linalg.pinv(head) - stream)
     return student.replace(down=student.down.at[:, :E].set(jnp.asarray(down, jnp.float32)))

@@ -95,7 +95,7 @@ def _label(
     axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **style: Any
 ) -> None:
     """A text that stands `offset` points away from a place."""
-    usual = {"fontsize": SMALL, "color": TEXT, "va": "center"}
+    usual: dict[str, Any] = {"fontsize": SMALL, "color": TEXT, "va": "center"}
     axes.annotate(text, at, xytext=offset, textcoords="offset points", **usual | style)
 
 
@@ -214,7 +214,7 @@ def _heat(
     fontsize = SMALL - 1 if len(sizes) <= 14 else 6.5
     for (row, column), value in np.ma.ndenumerate(values_DV):
         colour = "white" if _is_dark(image.cmap(image.norm(value))) else TEXT
-        style = {"ha": "center", "va": "center", "fontsize": fontsize, "color": colour}
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": fontsize, "color": colour}
         axes.text(column, row, texts_DV[row, column], **style)
 
 

@@ -152,7 +152,7 @@ def _choices(figures: Figures) -> str:
     places, sizes = figures.choices_by_place, figures.sizes
     if not places:
         return ""
-    cycles_DV = sum(places.values())
+    cycles_DV = np.sum(list(places.values()), axis=0)
     share_DV = cycles_DV / cycles_DV.sum()
     row, column = (int(index) for index in np.unravel_index(share_DV.argmax(), share_DV.shape))
     if share_DV[row, column] >= CONSTANT_SHARE:

@@ -24,8 +24,9 @@ from experiments import comparison, output
 from experiments.report import paper as papers
 from experiments.report import plots, tables
 from experiments.report.paper import PaperTable
+from experiments.studies import tuning
 from ltd_jax import flags, workflow
-from ltd_jax.baselines import catalogue, classifiers, train
+from ltd_jax.baselines import catalogue, classifiers
 from ltd_jax.baselines.catalogue import Baseline, Needs
 from ltd_jax.baselines.classifiers import Classifiers
 from ltd_jax.baselines.cost_aware import costs_of
@@ -242,7 +243,7 @@ def _decode(
     """Tunes on the first split, decodes and replays the second."""
     with_hidden = any(baseline.classifier == "specdec" for baseline in entrants.baselines)
     table = entrants.trained.table
-    tuning, test = (
+    tuned_on, test = (
         simulate.build(
             workflow.load_or_record(
                 pair, stages, split, with_hidden=with_hidden, progress=progress
@@ -253,7 +254,7 @@ def _decode(
         for split in splits
     )
     overhead_of = time_once(pair, entrants.classifiers, stages)
-    entries = list_entries(pair.config.cycle, entrants, tuning, overhead_of, progress)
+    entries = list_entries(pair.config.cycle, entrants, tuned_on, overhead_of, progress)
     forget_programs_if_many()  # each kind's cycle was compiled once to time its decisions
     prompts = workflow.load_prompts(pair, stages, splits[1])
     decoded = runs.load_or_decode(
@@ -297,13 +298,13 @@ def time_once(
 def list_entries(
     config: CycleConfig,
     entrants: _Entrants,
-    tuning: Simulator,
+    simulator: Simulator,
     overhead_of: Callable[[str, Policy], Overhead],
     progress: Progress,
 ) -> list[Entry]:
     """Plain decoding, the constants, every method published and tuned, LTD of either texts."""
     table, trained = entrants.trained.table, entrants.trained
-    best = optimum.best_constant(tuning)
+    best = optimum.best_constant(simulator)
     eagle3 = eagle3_default(config)
     entries = [
         Entry(Method(PLAIN), "the target alone"),
@@ -312,8 +313,8 @@ def list_entries(
     ]
     needs = Needs(entrants.classifiers, costs_of(table))
     for done, baseline in enumerate(entrants.baselines, 1):
-        published = train.at_published(tuning, baseline, needs, overhead_of)
-        tuned = train.tune(tuning, published)
+        published = tuning.at_published(simulator, baseline, needs, overhead_of)
+        tuned = tuning.tune(simulator, published)
         named = {baseline.name: published} | (
             {} if tuned is published else {baseline.name + TUNED: tuned}
         )

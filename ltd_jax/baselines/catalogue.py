@@ -20,8 +20,6 @@ from ltd_jax.config import CycleConfig
 from ltd_jax.files import UserError
 from ltd_jax.policies.policy import Policy, eagle3_default
 
-BUDGET = 25  # settings that tuning tries of a method, at most
-
 Settings = dict[str, int | float | tuple[int | float, ...]]
 
 
@@ -71,10 +69,6 @@ class Baseline:
         if self.classifier is not None:
             return self.make(config, network=needs.networks[self.classifier])
         return self.make(config)
-
-    def grid(self, policy: Any, config: CycleConfig) -> list[Any]:
-        """Settings that tuning tries, of the published policy; none of a constant."""
-        return [] if policy.is_constant else policy.grid(config)
 
 
 BASELINES = (

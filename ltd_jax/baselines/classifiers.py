@@ -25,7 +25,7 @@ import numpy as np
 from flax import linen as nn
 from flax import struct
 
-from ltd_jax.baselines.rules import FixedSize, require, scale_levels, vary_with_size
+from ltd_jax.baselines.rules import FixedSize, require, scale_levels
 from ltd_jax.config import CycleConfig
 from ltd_jax.files import Identity, UserError, hashable_fields, require_same
 from ltd_jax.policies import saved
@@ -85,10 +85,6 @@ class Disco(FixedSize):
     network: Any  # Linen variables of a `Perceptron` over `disco_features`
     threshold: jax.Array | float = 0.5  # least chance to go on
 
-    def grid(self, config: CycleConfig) -> list[Self]:
-        """Thresholds."""
-        return vary_with_size(self, "threshold", (0.2, 0.35, 0.5, 0.65, 0.8), config)
-
     def check(self, config: CycleConfig) -> None:
         super().check(config)
         check_inputs("classifier disco", self.network, feature_width("disco", config, 0))
@@ -131,10 +127,6 @@ class SpecDecPP(FixedSize):
         """The paper's threshold and levels, with LTD's network."""
         return super().published(config, least_levels=scale_levels(2, config), **settings)
 
-    def grid(self, config: CycleConfig) -> list[Self]:
-        """Thresholds."""
-        return vary_with_size(self, "threshold", (0.3, 0.5, 0.7, 0.85, 0.95), config)
-
     def check(self, config: CycleConfig) -> None:
         super().check(config)
         require("least_levels", self.least_levels, least=0, most=config.max_levels, whole=True)
@@ -176,14 +168,6 @@ class C2T(Policy):
     def published(cls, config: CycleConfig, network: Any) -> Self:
         """Of its paper."""
         return cls(network=network, most_levels=scale_levels(10, config))
-
-    def grid(self, config: CycleConfig) -> list[Self]:
-        """Thresholds, and how many levels."""
-        return [
-            self.replace(threshold=threshold, most_levels=scale_levels(levels, config))
-            for threshold in (0.1, 0.2, 0.3, 0.4, 0.5)
-            for levels in (4, 6, 8, 10, 12)
-        ]
 
     def check(self, config: CycleConfig) -> None:
         require("most_levels", self.most_levels, least=1, most=config.max_levels, whole=True)

@@ -13,7 +13,6 @@ engines that pick tree sizes by measured cost. Probabilities are calibrated per 
 a node at level l is accepted with probability path_probability ** power[l].
 """
 
-import itertools
 from typing import Any, Self
 
 import jax
@@ -76,15 +75,6 @@ class CostAware(Policy):
         """Untuned; without a calibration the draft is trusted."""
         trusted_D = np.ones(config.max_levels, np.float32)
         return cls(costs=costs, power=trusted_D if power is None else power)
-
-    def grid(self, config: CycleConfig) -> list[Self]:
-        """What time is worth, and first ratios."""
-        return [
-            self.replace(speedup=speedup, ratio=ratio)
-            for speedup, ratio in itertools.product(
-                (0.6, 0.9, 1.2, 1.6, 2.2), (0.3, 0.45, 0.6, 0.8, 1.0)
-            )
-        ]
 
     def check(self, config: CycleConfig) -> None:
         require("speedup", self.speedup, least=0)

@@ -3,9 +3,7 @@
 A method's fields are its settings, its defaults the published ones for the paper's cycle of at most
 12 levels; all settings of a method share one compiled cycle. `published` scales them to a cycle: of
 D levels one of L takes ceil(L * D / 12), and sizes are EAGLE-3's. Thresholds are not scaled: they
-are probabilities or nats. `grid` gives the settings that tuning tries, at most 25; five sizes are
-among them wherever a method leaves the size fixed, so that none loses for the size that the paper's
-comparison gave it. Sources are in `catalogue`.
+are probabilities or nats. Sources are in `catalogue`.
 
     DDD          stop after some levels when the newest frontier's probability mass is low
     SVIP         stop when the draft's distribution behind the best new node is too flat
@@ -13,9 +11,8 @@ comparison gave it. Sources are in `catalogue`.
     Tiers        one of a few settings, up and down by a running mean with hysteresis
 """
 
-import itertools
 import math
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -39,8 +36,6 @@ PAPER_LEVELS = 12  # most levels of the compared methods (Sec. 5)
 ROUNDING = 1e-6  # 0.8 * 7 + 0.2 * 2 lies a hair above 6 in floating point; a ceil must not see it
 CHECKS = 16  # DDD's checks are filled up to a multiple of it
 
-AnyPolicy = TypeVar("AnyPolicy", bound=Policy)
-
 
 def scale_levels(levels: int, config: CycleConfig) -> int:
     """A source's number of levels for a cycle of fewer levels."""
@@ -51,22 +46,6 @@ def scale_levels(levels: int, config: CycleConfig) -> int:
 def size_for(nodes: float, config: CycleConfig) -> int:
     """The smallest size of at least so many nodes, or the largest there is."""
     return next((size for size in config.sizes if size >= nodes), config.sizes[-1])
-
-
-def five_sizes(config: CycleConfig) -> list[int]:
-    """Sizes from the smallest tree to the largest, evenly among a cycle's."""
-    sizes = [size for size in config.sizes if size > 0] or [0]
-    return [sizes[round(place)] for place in np.linspace(0, len(sizes) - 1, 5)]
-
-
-def vary_with_size(
-    policy: AnyPolicy, name: str, values: tuple[float, ...], config: CycleConfig
-) -> list[AnyPolicy]:
-    """A policy with every value of one field, each with five sizes."""
-    return [
-        policy.replace(**{name: value, "size": size})
-        for value, size in itertools.product(values, five_sizes(config))
-    ]
 
 
 def require(
@@ -117,11 +96,6 @@ class DDD(FixedSize):
         checks = tuple(dict.fromkeys(scale_levels(levels, config) for levels in (5, 7, 9)))
         return super().published(config, checks=checks, **settings)
 
-    def grid(self, config: CycleConfig) -> list[Self]:
-        """Thresholds, checked after every level."""
-        always = self.replace(checks=tuple(range(1, config.max_levels + 1)))
-        return vary_with_size(always, "threshold", (-0.3, -0.6, -1.0, -1.5, -2.5), config)
-
     def check(self, config: CycleConfig) -> None:
         super().check(config)
         for levels in self.checks:
@@ -156,10 +130,6 @@ class SVIP(FixedSize):
 
     threshold: jax.Array | float = 0.3
     scale: jax.Array | float = 0.15  # per nat
-
-    def grid(self, config: CycleConfig) -> list[Self]:
-        """Thresholds."""
-        return vary_with_size(self, "threshold", (0.2, 0.3, 0.4, 0.55, 0.75), config)
 
     def check(self, config: CycleConfig) -> None:
         super().check(config)
@@ -210,13 +180,6 @@ class GammaTune(FixedSize):
             most_levels=min(start + start // 2, config.max_levels),
             **settings,
         )
-
-    def grid(self, config: CycleConfig) -> list[Self]:
-        """Shares, or GammaTune+'s confidences, with any number of levels."""
-        wide = self.replace(least_levels=1, step=1.0, most_levels=config.max_levels)
-        if self.confidence > 0:
-            return vary_with_size(wide, "confidence", (0.2, 0.3, 0.4, 0.55, 0.7), config)
-        return vary_with_size(wide, "share", (0.1, 0.2, 0.3, 0.5, 0.8), config)
 
     def check(self, config: CycleConfig) -> None:
         super().check(config)
@@ -289,15 +252,6 @@ class Tiers(Policy):
         levels = tuple(dict.fromkeys(scale_levels(count, config) for count in (1, 3, 7)))
         sizes = tuple(size_for(count, config) for count in levels)
         return cls(levels=levels, sizes=sizes, start=len(levels) // 2)
-
-    def grid(self, config: CycleConfig) -> list[Self]:
-        """Trees up to four times as wide as a chain, and how readily levels grow."""
-        return [
-            self.replace(
-                sizes=tuple(size_for(wide * count, config) for count in self.levels), up=up
-            )
-            for wide, up in itertools.product((1, 1.5, 2, 3, 4), (-0.5, -0.25, 0.0, 0.25, 0.5))
-        ]
 
     def check(self, config: CycleConfig) -> None:
         for count in self.levels:

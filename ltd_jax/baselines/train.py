@@ -1,7 +1,6 @@
-"""Training and tuning the compared methods: examples, classifiers, calibration, settings.
+"""Training what the compared methods need: examples, classifiers, the calibration of the draft.
 
-In go traces and simulators; out come `Classifiers` and policies at their best settings, all tuned
-with the same budget.
+In go traces; out come `Classifiers`.
 
 A trace holds the full tree of most levels at every position, so no label is cut short by a setting
 that was decoded with. A label is left out where the text ends before it is known. Classifiers learn
@@ -23,17 +22,13 @@ import optax
 from flax import linen as nn
 from flax import struct
 
-from ltd_jax.baselines import catalogue, classifiers
-from ltd_jax.baselines.catalogue import Baseline, Needs
+from ltd_jax.baselines import classifiers
 from ltd_jax.baselines.classifiers import Classifiers
 from ltd_jax.config import CycleConfig
 from ltd_jax.files import UserError
 from ltd_jax.policies.networks import layers_of, output
-from ltd_jax.policies.policy import NO_NODE, Policy
-from ltd_jax.replay import profile, simulate
+from ltd_jax.policies.policy import NO_NODE
 from ltd_jax.replay import trace as traces
-from ltd_jax.replay.profile import Overhead
-from ltd_jax.replay.simulate import Simulator
 from ltd_jax.replay.trace import Trace
 
 POWERS = np.geomspace(0.25, 4.0, 81)  # of the calibration
@@ -321,51 +316,3 @@ def _nodes_by_level(trace: Trace, seed: int) -> list[tuple[np.ndarray, np.ndarra
         (log_prob[:, level][known[:, level]].astype(np.float64), label[:, level][known[:, level]])
         for level in range(log_prob.shape[1])
     ]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Tuned:
-    """A method at one setting, and what the simulator that it was tried on predicts."""
-
-    baseline: Baseline
-    policy: Policy
-    overhead: Overhead  # of its decisions
-    tokens_per_second: float
-
-
-def at_published(
-    simulator: Simulator,
-    baseline: Baseline,
-    needs: Needs,
-    overhead_of: Callable[[str, Policy], Overhead],
-) -> Tuned:
-    """A method at its published settings.
-
-    Args:
-      overhead_of: what the decisions of a method cost, by its name and policy.
-    """
-    policy = baseline.published(simulator.config, needs)
-    overhead = overhead_of(baseline.name, policy)
-    rate = _tokens_per_second(profile.with_overhead(simulator, overhead), policy)
-    return Tuned(baseline, policy, overhead, rate)
-
-
-def tune(simulator: Simulator, first: Tuned) -> Tuned:
-    """The best of a method's grid by throughput; of equal ones the first.
-
-    Args:
-      first: the method at its published settings, whose overhead all settings share.
-    """
-    grid = first.baseline.grid(first.policy, simulator.config)
-    if len(grid) > catalogue.BUDGET:
-        raise ValueError(f"{first.baseline.name} has a grid of {len(grid)} settings.")
-    if not grid:
-        return first
-    charged = profile.with_overhead(simulator, first.overhead)
-    rates = [_tokens_per_second(charged, policy) for policy in grid]
-    chosen = int(np.argmax(rates))
-    return dataclasses.replace(first, policy=grid[chosen], tokens_per_second=rates[chosen])
-
-
-def _tokens_per_second(simulator: Simulator, policy: Policy) -> float:
-    return float(simulate.throughput(simulate.run(simulator, policy, charge_decisions=True)))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.studies import tuning
 from ltd_jax.baselines import catalogue, rules
 from ltd_jax.baselines.catalogue import Needs
 from ltd_jax.baselines.rules import DDD, SVIP, GammaTune, Tiers
@@ -160,7 +161,8 @@ def test_tiers_wait_for_the_warm_up_and_between_changes():
 def test_settings_share_one_compiled_method(name):
     baseline = catalogue.find(name)
     published = baseline.published(CYCLE, Needs())
-    one, *others = [policy.traced() for policy in (published, *baseline.grid(published, CYCLE))]
+    grid = tuning.list_settings(name, published, CYCLE)
+    one, *others = [policy.traced() for policy in (published, *grid)]
     for two in others:
         assert jax.tree.structure(one) == jax.tree.structure(two)
         shapes = [

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import quickstart
-from ltd_jax import cli, flags
+from ltd_jax import cli
 
 ROOT = Path(__file__).parents[2]
 METHODS = {"autoregressive", "eagle3", "best_constant", "ltd"}
@@ -78,14 +77,3 @@ def test_an_output_that_cannot_be_written():
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: Cannot write to /proc/nowhere")
     assert "Traceback" not in done.stderr
-
-
-def test_other_flags_change_what_smoke_starts_from(monkeypatch):
-    parse = lambda *argv: flags.parse(quickstart.start, list(argv), small=quickstart.smoke)
-    changed = ("--smoke", "--max-levels", "1", "--new-tokens", "9", "--profiling.visits", "4")
-    config = parse(*changed)
-    assert (config.cycle.max_levels, config.asked.new_tokens) == (1, 9)
-    assert config.profiling.visits == 4
-    tiny = quickstart.smoke(quickstart.Config())
-    assert config.learning == tiny.learning and config.cycle.sizes == tiny.cycle.sizes
-    assert parse().cycle == quickstart.Config().cycle
