@@ -13,12 +13,12 @@ import numpy as np
 
 from experiments.pretrain import repetition
 from experiments.report import Figures
-from ltd_jax import presets, workflow
+from ltd_jax import workflow
 from ltd_jax.decoding import benchmark, lossless, runs
 from ltd_jax.decoding.benchmark import LEARNED, MEAN, PLAIN, Method, Run
 from ltd_jax.files import UserError
 from ltd_jax.models.pair import Pair
-from ltd_jax.policies.policy import Constant
+from ltd_jax.policies.policy import Constant, eagle3_default
 from ltd_jax.replay import latency, optimum, simulate
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.simulate import Simulator
@@ -73,7 +73,7 @@ def methods_of(pair: Pair, trained: Trained) -> list[Method]:
     middle = Constant((cycle.max_levels + 1) // 2, cycle.sizes[len(cycle.sizes) // 2])
     return [
         Method(PLAIN),
-        Method("eagle3", Constant(*presets.eagle3_default(cycle))),
+        Method("eagle3", eagle3_default(cycle)),
         Method("best_constant", trained.best.policy),
         Method("constant:middle", middle),
         Method(LEARNED, trained.saved.policy),

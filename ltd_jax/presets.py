@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
 
 from ltd_jax.config import (
     CycleConfig,
@@ -84,33 +83,6 @@ PAPER_WIDTHS = PolicyConfig()
 PAPER_CYCLE = CycleConfig(
     beam_width=10, max_levels=12, sizes=tuple(range(0, 241, 20)), context=2048, prefill_chunk=256
 )  # A.2: V = 20..240, W = 10, D at most 12; 0 added
-
-
-class ConstantSetting(NamedTuple):
-    """The same levels and size in every cycle."""
-
-    levels: int
-    size: int  # drafted nodes that are verified
-
-
-PAPER_EAGLE3 = ConstantSetting(levels=8, size=60)  # Sec. 5
-EMBEDDED_EAGLE3 = ConstantSetting(levels=5, size=16)  # scaled to the embedded pair, not tuned
-
-
-def eagle3_default(cycle: CycleConfig) -> ConstantSetting:
-    """EAGLE-3's fixed levels and size, the nearest ones that a cycle has.
-
-    The paper's where the cycle has as many levels, else the embedded pair's; of two sizes that are
-    equally near the smaller.
-
-    Example:
-      >>> eagle3_default(PAPER_CYCLE)
-      ConstantSetting(levels=8, size=60)
-    """
-    is_full = cycle.max_levels >= PAPER_EAGLE3.levels
-    levels, size = PAPER_EAGLE3 if is_full else EMBEDDED_EAGLE3
-    nearest = min(cycle.sizes, key=lambda known: (abs(known - size), known))
-    return ConstantSetting(min(levels, cycle.max_levels), nearest)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,13 +17,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ltd_jax import presets, workflow
+from ltd_jax import workflow
 from ltd_jax.config import CycleConfig
 from ltd_jax.decoding import benchmark
 from ltd_jax.decoding.benchmark import PLAIN, Method, Run
 from ltd_jax.files import Identity, UserError, identity_of, replacing, require_same
 from ltd_jax.models.pair import Pair
-from ltd_jax.policies.policy import Constant
+from ltd_jax.policies.policy import Constant, eagle3_default
 from ltd_jax.replay import latency as latencies
 from ltd_jax.replay import optimum, simulate
 from ltd_jax.replay.latency import LatencyTable
@@ -161,9 +161,8 @@ def tune(
 
 def _policies(pair: Pair, trained: Trained) -> dict[str, Any]:
     """The policies that are compared."""
-    levels, size = presets.eagle3_default(pair.config.cycle)
     return {
-        "eagle3": Constant(levels, size),
+        "eagle3": eagle3_default(pair.config.cycle),
         "best_constant": Constant(trained.best.levels, trained.best.size),
         "ltd": trained.saved.policy,
     }

@@ -12,7 +12,12 @@ from ltd_jax.config import AnyDraftConfig, CycleConfig, GriffinConfig, PairConfi
 from ltd_jax.cycle import prefill, step
 from ltd_jax.models import draft, target
 from ltd_jax.models.pair import Model
-from ltd_jax.policies.policy import Constant
+from ltd_jax.policies.policy import (
+    EMBEDDED_EAGLE3,
+    PAPER_EAGLE3,
+    Constant,
+    eagle3_default,
+)
 
 # The paper's targets, as their config.json files have them (Sec. 5 and Table 11).
 LLAMA_3_8B = dataclasses.replace(presets.LLAMA_3_1_8B, rope_scaling=None)
@@ -148,9 +153,9 @@ def test_a_prompt_and_a_call_trace_at_full_size(name):
 )
 def test_eagle3s_default_as_far_as_a_cycle_has_it(levels, sizes, expected):
     cycle = CycleConfig(beam_width=10, max_levels=levels, sizes=sizes, context=512)
-    assert presets.eagle3_default(cycle) == expected
+    assert eagle3_default(cycle) == Constant(*expected)
 
 
 def test_eagle3s_default_of_the_presets():
-    assert presets.eagle3_default(presets.PAPER_CYCLE) == presets.PAPER_EAGLE3
-    assert presets.eagle3_default(presets.EMBEDDED_CYCLE) == presets.EMBEDDED_EAGLE3
+    assert eagle3_default(presets.PAPER_CYCLE) == PAPER_EAGLE3
+    assert eagle3_default(presets.EMBEDDED_CYCLE) == EMBEDDED_EAGLE3

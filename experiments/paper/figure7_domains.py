@@ -18,10 +18,10 @@ from rich.console import Console
 from experiments import output
 from experiments.output import ResultFlags
 from experiments.report import plots
-from ltd_jax import flags, presets, workflow
+from ltd_jax import flags, workflow
 from ltd_jax.files import UserError
 from ltd_jax.policies import saved
-from ltd_jax.policies.policy import Constant
+from ltd_jax.policies.policy import eagle3_default
 from ltd_jax.replay import simulate
 from ltd_jax.replay.simulate import Totals
 from ltd_jax.replay.trace import Trace
@@ -72,7 +72,7 @@ def main() -> None:
     with flags.progress_bars(console) as progress:
         trace = workflow.load_or_record(pair, config.stages, config.split, progress=progress)
     simulator = simulate.build(trace, trained.table, pair.config.cycle)
-    eagle3 = Constant(*presets.eagle3_default(pair.config.cycle))
+    eagle3 = eagle3_default(pair.config.cycle)
     rows = rows_of(
         domains_of(workflow.load_prompts(pair, config.stages, config.split), trace),
         simulate.run(simulator, trained.saved.policy),

@@ -25,7 +25,7 @@ from experiments.report import paper as papers
 from experiments.report import plots, tables
 from experiments.report.paper import PaperTable
 from experiments.studies import tuning
-from ltd_jax import flags, presets, workflow
+from ltd_jax import flags, workflow
 from ltd_jax.baselines import catalogue, classifiers
 from ltd_jax.baselines.catalogue import Baseline, Needs
 from ltd_jax.baselines.classifiers import Classifiers
@@ -37,7 +37,7 @@ from ltd_jax.files import ResumableStore, UserError
 from ltd_jax.flags import PairFlags
 from ltd_jax.models.pair import Pair
 from ltd_jax.policies import saved
-from ltd_jax.policies.policy import Constant, Policy
+from ltd_jax.policies.policy import Constant, Policy, eagle3_default
 from ltd_jax.policies.saved import SavedPolicy
 from ltd_jax.replay import optimum, profile, simulate
 from ltd_jax.replay.latency import LatencyTable
@@ -305,7 +305,7 @@ def list_entries(
     """Plain decoding, the constants, every method published and tuned, LTD of either texts."""
     table, trained = entrants.trained.table, entrants.trained
     best = optimum.best_constant(simulator)
-    eagle3 = Constant(*presets.eagle3_default(config))
+    eagle3 = eagle3_default(config)
     entries = [
         Entry(Method(PLAIN), "the target alone"),
         Entry(Method(EAGLE3, eagle3), "EAGLE-3's constants, scaled"),

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ltd_jax import presets, workflow
+from ltd_jax import workflow
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
 from ltd_jax.learning import alternate
 from ltd_jax.learning.loop import Splits, TrainResult
 from ltd_jax.models.pair import Pair
-from ltd_jax.presets import ConstantSetting
+from ltd_jax.policies.policy import Constant, eagle3_default
 from ltd_jax.replay import latency as latencies
 from ltd_jax.replay import optimum, simulate
 from ltd_jax.replay.latency import LatencyTable
@@ -53,9 +53,9 @@ class Ground:
         return Splits(self.train, self.validation)
 
     @property
-    def eagle3(self) -> ConstantSetting:
+    def eagle3(self) -> Constant:
         """EAGLE-3's fixed levels and size, as near as the cycle has them."""
-        return presets.eagle3_default(self.config)
+        return eagle3_default(self.config)
 
 
 def ground(

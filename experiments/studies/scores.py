@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from experiments.studies.ground import Ground
-from ltd_jax.policies.policy import Constant, Mixed, Policy
+from ltd_jax.policies.policy import Mixed, Policy
 from ltd_jax.replay import latency, optimum, simulate
 from ltd_jax.replay.simulate import Totals
 
@@ -108,7 +108,7 @@ def interval(name: str, values: Sequence[float], prefix: str | None = None) -> d
 def baselines(ground: Ground) -> list[dict[str, Any]]:
     """The rows that every table begins with: EAGLE-3's constants, the best ones, the optimum."""
     return [
-        row(ground, "eagle3", [of_policy(ground, Constant(*ground.eagle3))]),
+        row(ground, "eagle3", [of_policy(ground, ground.eagle3)]),
         row(ground, "best_constant", [of_policy(ground, ground.best.policy)]),
         row(ground, "optimum", [of_optimum(ground)]),
     ]

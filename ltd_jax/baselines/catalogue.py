@@ -18,8 +18,7 @@ from ltd_jax.baselines.cost_aware import CostAware, Costs
 from ltd_jax.baselines.rules import DDD, SVIP, GammaTune, Tiers
 from ltd_jax.config import CycleConfig
 from ltd_jax.files import UserError
-from ltd_jax.policies.policy import Constant, Policy
-from ltd_jax.presets import eagle3_default
+from ltd_jax.policies.policy import Policy, eagle3_default
 
 Settings = dict[str, int | float | tuple[int | float, ...]]
 
@@ -100,7 +99,7 @@ BASELINES = (
     ),
     Baseline(
         "c2t-as-run",
-        lambda config: Constant(*eagle3_default(config)),
+        eagle3_default,
         "LTD's comparison: the classifier removes no node, so the tree is EAGLE-3's",
     ),
     Baseline(

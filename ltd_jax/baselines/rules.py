@@ -21,8 +21,16 @@ from flax import struct
 
 from ltd_jax.config import CycleConfig
 from ltd_jax.files import UserError
-from ltd_jax.policies.policy import LevelView, Outcome, Policy, TreeView, check_size, size_index
-from ltd_jax.presets import PAPER_EAGLE3, eagle3_default
+from ltd_jax.policies.policy import (
+    PAPER_EAGLE3,
+    LevelView,
+    Outcome,
+    Policy,
+    TreeView,
+    check_size,
+    eagle3_default,
+    size_index,
+)
 
 PAPER_LEVELS = 12  # most levels of the compared methods (Sec. 5)
 ROUNDING = 1e-6  # 0.8 * 7 + 0.2 * 2 lies a hair above 6 in floating point; a ceil must not see it

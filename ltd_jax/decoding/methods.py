@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ltd_jax import files, presets
+from ltd_jax import files
 from ltd_jax.baselines import catalogue, published
 from ltd_jax.baselines.catalogue import Baseline, Needs
 from ltd_jax.baselines.classifiers import Classifiers
@@ -29,7 +29,7 @@ from ltd_jax.decoding.benchmark import Method
 from ltd_jax.files import Identity, UserError
 from ltd_jax.models.pair import Pair
 from ltd_jax.policies import saved
-from ltd_jax.policies.policy import Constant, Policy
+from ltd_jax.policies.policy import Constant, Policy, eagle3_default
 from ltd_jax.policies.saved import SavedPolicy
 from ltd_jax.replay import latency as latencies
 from ltd_jax.replay.latency import LatencyTable
@@ -157,7 +157,7 @@ def _unnamed(name: str, base: CycleConfig) -> Policy | None:
     if name in PLAIN:
         return None
     if name == "eagle3":
-        return Constant(*presets.eagle3_default(base))
+        return eagle3_default(base)
     if name.startswith("sb3:"):
         return _published(name)
     constant = CONSTANT.fullmatch(name)

@@ -168,6 +168,26 @@ class Constant(Policy):
         return size_index(self.size, config)
 
 
+PAPER_EAGLE3 = Constant(levels=8, size=60)  # Sec. 5
+EMBEDDED_EAGLE3 = Constant(levels=5, size=16)  # scaled to the embedded pair, not tuned
+
+
+def eagle3_default(config: CycleConfig) -> Constant:
+    """EAGLE-3's fixed levels and size, the nearest ones that a cycle has.
+
+    The paper's where the cycle has as many levels, else the embedded pair's; of two sizes that are
+    equally near the smaller.
+
+    Example:
+      >>> eagle3_default(CycleConfig(max_levels=12, sizes=tuple(range(0, 241, 20))))
+      Constant(levels=8, size=60)
+    """
+    is_full = config.max_levels >= PAPER_EAGLE3.levels
+    wanted = PAPER_EAGLE3 if is_full else EMBEDDED_EAGLE3
+    nearest = min(config.sizes, key=lambda size: (abs(size - wanted.size), size))
+    return Constant(min(wanted.levels, config.max_levels), nearest)
+
+
 @struct.dataclass
 class Mixed(Policy):
     """One policy's levels with another policy's sizes."""
