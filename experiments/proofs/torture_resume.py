@@ -108,15 +108,17 @@ def torture(config: Config, whole: Path, seconds: float) -> dict[str, Any]:
     moments, expected = random.Random(config.seed), digests(whole)
     kills: list[dict[str, Any]] = []
     identical, different = 0, list[str]()
+
+    def next_limit() -> float | None:
+        """Seconds to the next kill; None = no more kills."""
+        return moments.uniform(0, seconds) if len(kills) < config.kills else None
+
     while len(kills) < config.kills:
         folder = whole.parent / f"run-{identical + len(different)}"
         folder.mkdir()
         shutil.copy(whole / "latency.json", folder)
         began, before = time.monotonic(), len(kills)
-        # no limit = no more kills
-        while not run(
-            config, folder, moments.uniform(0, seconds) if len(kills) < config.kills else None
-        ):
+        while not run(config, folder, next_limit()):
             kills.append({"run": folder.name, "at": describe_progress(folder)})
             flags.say(f"kill {len(kills)}: {folder.name}, {kills[-1]['at']}")
         if len(kills) == before:  # ended before its kill: later ones shall come sooner
