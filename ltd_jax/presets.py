@@ -79,7 +79,6 @@ QUICK_LEARNING = dataclasses.replace(
     _learning(size=80_000, depth=160_000, joint=200_000),
     exact=ExactConfig(updates=100, steps=16, minibatch=512),
 )  # all ways of learning in a size that five seeds under every table take minutes on two cores
-PAPER_WIDTHS = PolicyConfig()
 PAPER_CYCLE = CycleConfig(
     beam_width=10, max_levels=12, sizes=tuple(range(0, 241, 20)), context=2048, prefill_chunk=256
 )  # A.2: V = 20..240, W = 10, D at most 12; 0 added

@@ -214,7 +214,12 @@ def _heat(
     fontsize = SMALL - 1 if len(sizes) <= 14 else 6.5
     for (row, column), value in np.ma.ndenumerate(values_DV):
         colour = "white" if _is_dark(image.cmap(image.norm(value))) else TEXT
-        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": fontsize, "color": colour}
+        style: dict[str, Any] = {
+            "ha": "center",
+            "va": "center",
+            "fontsize": fontsize,
+            "color": colour,
+        }
         axes.text(column, row, texts_DV[row, column], **style)
 
 

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from ltd_jax.config import LearningConfig, PolicyConfig
 from ltd_jax.learning import alternate, environment, exact, joint, loop
 from ltd_jax.learning.loop import CurvePoint, Progress, Splits, Stage, TrainResult, split
-from ltd_jax.presets import PAPER_WIDTHS, QUICK_LEARNING
+from ltd_jax.presets import EMBEDDED_POLICY, QUICK_LEARNING
 from ltd_jax.replay import optimum
 from ltd_jax.replay.simulate import Simulator
 
@@ -24,7 +24,7 @@ __all__ = ["CurvePoint", "Progress", "Splits", "TrainResult", "split", "train"]
 
 def train(
     data: Splits | Simulator,
-    widths: PolicyConfig = PAPER_WIDTHS,
+    widths: PolicyConfig = EMBEDDED_POLICY,
     learning: LearningConfig = QUICK_LEARNING,
     *,
     folder: Path | None = None,

@@ -40,7 +40,7 @@ from ltd_jax.files import ResumableStore, UserError
 from ltd_jax.models.pair import Model, Pair
 from ltd_jax.policies import networks
 from ltd_jax.policies.policy import Constant, Forced, Policy
-from ltd_jax.presets import PAPER_WIDTHS
+from ltd_jax.presets import EMBEDDED_POLICY
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.simulate import Simulator
 
@@ -147,7 +147,7 @@ class CycleTimer:
 
 def profile(
     pair: Pair,
-    widths: PolicyConfig = PAPER_WIDTHS,
+    widths: PolicyConfig = EMBEDDED_POLICY,
     config: ProfileConfig = ProfileConfig(),
     store: Path | None = None,
     progress: Callable[[float], None] = lambda share: None,
@@ -180,7 +180,7 @@ def profile(
 
 def profile_in_turns(
     pairs: Sequence[Pair],
-    widths: PolicyConfig = PAPER_WIDTHS,
+    widths: PolicyConfig = EMBEDDED_POLICY,
     config: ProfileConfig = ProfileConfig(),
     stores: Sequence[Path | None] | None = None,
     progress: Callable[[float], None] = lambda share: None,
