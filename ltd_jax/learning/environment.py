@@ -26,7 +26,7 @@ from flax import struct
 from ltd_jax.config import CycleConfig, ObservationConfig, Reward
 from ltd_jax.policies import networks, observe
 from ltd_jax.policies.networks import DEPTH_ACTIONS, Learned
-from ltd_jax.policies.policy import Outcome, Policy
+from ltd_jax.policies.policy import Outcome
 from ltd_jax.replay import simulate
 from ltd_jax.replay.simulate import Cycle, CycleOutcome, Simulator, Totals
 
@@ -261,7 +261,7 @@ class EnvData:
     """What the two environments below read; traced, so that a new policy does not compile again."""
 
     simulator: Simulator
-    other: Policy | None  # decides what is not learned; it sees the history of these environments
+    other: Any  # policy that decides what is not learned, by these environments' history
 
 
 @struct.dataclass
