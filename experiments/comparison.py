@@ -155,7 +155,7 @@ def replay_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def optimum_row(comparison: Comparison, predictions: list[dict[str, Any]]) -> dict[str, Any]:
-    """What there was to gain on these prompts, all by replay, and the share that LTD gained."""
+    """The clairvoyant optimum on these prompts, by replay, and the share of it that LTD gained."""
     rate = {row["controller"]: row["predicted_tokens_per_second"] for row in predictions}
     most = optimum.clairvoyant(comparison.simulator).tokens_per_second
     gained = optimum.share_gained(rate[LEARNED], rate["best_constant"], most)
@@ -174,7 +174,7 @@ def optimum_row(comparison: Comparison, predictions: list[dict[str, Any]]) -> di
 def without_repetition(
     done: Sequence[Run], tasks: Sequence[str], simulator: Simulator, table: LatencyTable
 ) -> list[dict[str, Any]]:
-    """What the speculative methods gain in cycles that start outside of repeated stretches.
+    """Gains of the speculative methods in cycles that start outside of repeated stretches.
 
     Cycles are the measured ones, their time is the table's: single cycles are too short to be timed
     alone. A task without such a cycle has no row; the mean is over the tasks that have one.
@@ -213,7 +213,7 @@ def _text_by_prompt(done: Sequence[Run]) -> dict[int, int]:
 
 
 def _clean_cycles(run: Run, simulator: Simulator, text: int, table: LatencyTable) -> np.ndarray:
-    """Of each cycle outside of repetitions [3, cycles]: tokens, plain seconds of them, seconds."""
+    """Tokens, their plain seconds and seconds of the cycles outside of repetitions: [3, cycles]."""
     committed, levels = np.asarray(run.committed), np.asarray(run.levels)
     start = np.cumsum(committed) - committed
     is_clean = ~repetition.repeated(np.asarray(run.tokens))[start]
@@ -234,7 +234,7 @@ def figures_of(comparison: Comparison) -> Figures:
     constants = simulate.constants(simulator)
     learned = [run for run in comparison.runs if run.method == LEARNED]
     easy, hard = choices(learned, simulator)
-    is_known = validation is not None
+    most = None if validation is None else optimum.clairvoyant(validation).tokens_per_second
     return Figures(
         sizes=table.sizes,
         committed=np.asarray(constants.committed.sum(-1) / constants.cycles.sum(-1)),
@@ -243,8 +243,8 @@ def figures_of(comparison: Comparison) -> Figures:
         verify_seconds=table.verify_seconds.mean(axis=0),
         plain_seconds=float(table.plain_seconds.mean()),
         curves=trained.curves,
-        validation_constant=trained.best.tokens_per_second if is_known else None,
-        validation_optimum=optimum.clairvoyant(validation).tokens_per_second if is_known else None,
+        validation_constant=None if validation is None else trained.best.tokens_per_second,
+        validation_optimum=most,
         choices_easy=easy,
         choices_hard=hard,
     )

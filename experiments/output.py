@@ -1,13 +1,44 @@
-"""Results of an experiment as files: NAME.json with where its numbers come from, and NAME.png."""
+"""Results of an experiment: a table in the terminal, NAME.json and NAME.png.
 
+The JSON says where its numbers come from.
+"""
+
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from ltd_jax import flags
+from ltd_jax.cli import StageFlags
 from ltd_jax.files import replacing
 from ltd_jax.flags import PairFlags
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultFlags(StageFlags):
+    """The stages' flags, and where results go."""
+
+    results: Path | None = None  # folder of the numbers and pictures; None = OUT/results
+
+    @property
+    def folder(self) -> Path:
+        """Where results go."""
+        return self.out / "results" if self.results is None else self.results
+
+
+def table(
+    title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], caption: str = ""
+) -> Table:
+    """A table of texts for the terminal."""
+    shown = Table(title=title, caption=caption)
+    for heading in headings:
+        shown.add_column(heading, justify="right")
+    for row in rows:
+        shown.add_row(*row)
+    return shown
 
 
 def write(
@@ -17,7 +48,7 @@ def write(
     content: Mapping[str, Any],
     png: bytes | None = None,
 ) -> dict[str, Any]:
-    """Writes both and says where; returns what is in the JSON."""
+    """Writes both files and says where; returns what is in the JSON."""
     flags.writable(folder)
     document = {"schema": 1, "experiment": name, "environment": config.environment, **content}
     path = folder / f"{name}.json"

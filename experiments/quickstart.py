@@ -9,7 +9,9 @@ prints the report.
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 
@@ -39,7 +41,10 @@ def start(preset: Preset) -> Config:
     return Config(widths=preset.policy, learning=preset.learning)
 
 
-def smoke(config: Config) -> Config:
+Flags = TypeVar("Flags", bound=Config)
+
+
+def smoke(config: Flags) -> Flags:
     """The same stages in a size that takes a minute or two."""
     short = {"total_steps": 2048, "environments": 32, "rollout": 1024, "minibatch": 256}
     learning = config.learning
@@ -68,6 +73,7 @@ def main() -> None:
     with flags.progress_bars(console) as progress:
         compared = comparison.compare(pair, config.stages, progress)
     content, figures = comparison.report_of(compared), comparison.figures_of(compared)
+    folder = shlex.quote(str(config.out))
     page = report.write(
         content,
         figures,
@@ -75,8 +81,8 @@ def main() -> None:
         sample=f"{len(compared.prompts.prompts)} prompts of {len(compared.prompts.tasks)} tasks, "
         f"{config.asked.new_tokens} new tokens each",
         next_commands=(
-            f"ltd generate --policy {config.out} --prompt 'def read_lines(path):'",
-            f"ltd bench --policy {config.out}",
+            f"ltd generate --policy {folder} --prompt 'def read_lines(path):'",
+            f"ltd bench --policy {folder}",
         ),
     )
     report.headline_picture(content, config.out / "headline.png")

@@ -50,7 +50,7 @@ from ltd_jax.replay import latency as latencies
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.profile import ProfileConfig
 from ltd_jax.text import Chat, Message, QuestionConfig, Split, Style, TextStream, open_chat
-from ltd_jax.workflow import StageConfig
+from ltd_jax.workflow import StageConfig, Trained
 
 WARM_UP_TOKENS = 2
 
@@ -541,11 +541,13 @@ def bench(argv: list[str]) -> None:
     config = _parse(BenchConfig(), argv, "bench", bench)
     flags.writable(config.out)
     console = Console(stderr=config.json)
-    cycle, specs = compared(config)
-    pair = flags.load_pair(config, cycle)
+    compared = choose_compared(config)
+    pair = flags.load_pair(config, compared.cycle)
+    for trained in compared.trained:
+        workflow.require_sampling(trained, pair)
     other = config.allow_other_hardware
     compared_methods = [Method(benchmark.PLAIN)] + [
-        methods.build_method(spec, pair, other_hardware=other) for spec in specs
+        methods.build_method(spec, pair, other_hardware=other) for spec in compared.specs
     ]
     stages = config.stages
     prompt_set = workflow.load_prompts(pair, stages, config.split)
@@ -576,19 +578,29 @@ def bench(argv: list[str]) -> None:
     console.print(f"Report: {config.out / 'bench.json'}")
 
 
-def compared(config: BenchConfig) -> tuple[CycleConfig, list[MethodSpec]]:
-    """The methods of the flags, and a cycle in which all of them decode.
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """What is compared, before the pair is loaded."""
+
+    cycle: CycleConfig  # in which all of them decode
+    specs: list[MethodSpec]
+    trained: list[Trained]  # that some of them were read from
+
+
+def choose_compared(config: BenchConfig) -> Compared:
+    """The methods of the flags.
 
     Raises:
       UserError: no cycle serves them all.
     """
     paths = {name: policy_path(name) for name in config.policy}
     files_of = {name: path for name, path in paths.items() if path is not None}
-    cycle, specs = config.cycle, list[MethodSpec]()
+    cycle, specs, trainings = config.cycle, list[MethodSpec](), list[Trained]()
     for name, path in files_of.items():
         settings = tune.load_settings(path) if path.suffix == ".json" else None
         learned = path if settings is None else path.parent / workflow.POLICY
         trained = workflow.load_trained(learned)
+        trainings.append(trained)
         if len(files_of) > 1 and specs and trained.saved.cycle != cycle:
             raise UserError(f"The policies of {name} have another cycle; compare them apart.")
         cycle = config.shapes.of(trained.saved.cycle)
@@ -611,7 +623,7 @@ def compared(config: BenchConfig) -> tuple[CycleConfig, list[MethodSpec]]:
     for spec in specs:
         if spec.policy is not None:
             spec.policy.check(cycle)
-    return cycle, specs
+    return Compared(cycle, specs, trainings)
 
 
 def comparison_table(report: dict[str, Any]) -> Table:

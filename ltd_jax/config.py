@@ -27,7 +27,7 @@ class SamplingConfig:
     top_p: float = 1.0  # only the most probable tokens that together reach this probability
     repetition_penalty: float = 1.0  # on logits of tokens that the text has already; 1 = none
     draft_temperature: float = 1.0  # of the draft's scores; it moves the tree, never the output
-    rule: Rule = "coupled"  # how a tree is tested, see cycle/walk.py; no rule moves the output
+    rule: Rule = "coupled"  # how a tree is tested, see cycle/accept.py; no rule moves the output
 
     def __post_init__(self) -> None:
         least = LEAST_TEMPERATURE
@@ -224,7 +224,8 @@ Reward = Literal["paper", "average", "accepted", "time"]
 Algorithm = Literal["alternate", "joint", "exact"]
 
 
-def _must_be_positive(config: Any, *names: str) -> None:
+def require_positive(config: Any, *names: str) -> None:
+    """Raises ValueError for a field below 1."""
     for name in names:
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)} but must be at least 1.")
@@ -234,9 +235,7 @@ def _must_be_positive(config: Any, *names: str) -> None:
 class ObservationConfig:
     """What the two policies see; the defaults are the paper's (Eq. 3: P + D + L of Table 6)."""
 
-    node_probs: bool = (
-        True  # P: every probability, of the newest level (depth) or of the tree (size)
-    )
+    node_probs: bool = True  # P, every probability: of the newest level (depth), of the tree (size)
     top_k_probs: int = 0  # so many of the highest of these probabilities, sorted; 0 = none
     expected_tokens: bool = False  # their sum over the best nodes of every size
     entropy: bool = False  # E, of the draft at every row of the newest level or of the tree
@@ -313,7 +312,7 @@ class PPOConfig:
     adam_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        _must_be_positive(self, "total_steps", "environments", "rollout", "epochs")
+        require_positive(self, "total_steps", "environments", "rollout", "epochs")
         if self.minibatch < 2:
             raise ValueError("minibatch must be >= 2: advantages are normalised within it.")
         if self.rollout % self.environments or self.rollout % self.minibatch:
@@ -342,7 +341,7 @@ class ExactConfig:
     entropy: float = 0.6  # tokens per nat, falls to 0
 
     def __post_init__(self) -> None:
-        _must_be_positive(self, "updates", "environments", "cycles", "steps", "minibatch")
+        require_positive(self, "updates", "environments", "cycles", "steps", "minibatch")
         if self.minibatch > self.environments * self.cycles:
             raise ValueError(
                 f"minibatch {self.minibatch} is larger than the {self.environments} environments "
@@ -372,20 +371,9 @@ class LearningConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _must_be_positive(self, "validate_every")
+        require_positive(self, "validate_every")
         if self.alternations < 0:
             raise ValueError(f"alternations is {self.alternations} but must not be negative.")
-
-
-@dataclasses.dataclass(frozen=True)
-class HeadConfig:
-    """One of the compared classifiers: binary cross-entropy, AdamW, as many yes as no (Sec. 5)."""
-
-    width: int
-    epochs: int
-    learning_rate: float
-    batch: int = 256
-    examples: int = 200_000  # at most, after balancing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -409,9 +397,7 @@ class CycleConfig:
     def __post_init__(self) -> None:
         for name in ("sizes", "short_catch_ups"):  # lists where read from JSON
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name in ("beam_width", "max_levels", "prefill_chunk", "cycles_per_call"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)} but must be at least 1.")
+        require_positive(self, "beam_width", "max_levels", "prefill_chunk", "cycles_per_call")
         if self.context < 2:
             raise ValueError(f"context is {self.context} but must be at least 2.")
         if self.max_levels >= self.context:
@@ -446,13 +432,8 @@ class CycleConfig:
         return (*short, self.path_length)
 
     @property
-    def target_slots(self) -> int:
-        """Cache slots of the target: the context and room for what is appended behind its end."""
-        return self.context + max(self.path_length, self.prefill_chunk)
-
-    @property
-    def draft_slots(self) -> int:
-        """Cache slots of the draft: the context and room for a padded catch-up or prefill pass."""
+    def cache_slots(self) -> int:
+        """Slots of both caches: the context and room for a padded path or prefill chunk."""
         return self.context + max(self.path_length, self.prefill_chunk)
 
     @property
@@ -472,7 +453,7 @@ class PairConfig:
     draft: AnyDraftConfig
     cycle: CycleConfig
     sampling: SamplingConfig = GREEDY
-    devices: int = 1  # that weights and caches are split over (models/split.py)
+    devices: int = 1  # that weights and caches are split over (models/sharding.py)
 
     def __post_init__(self) -> None:
         if len(self.target.feature_layers) != self.draft.feature_count:

@@ -158,21 +158,16 @@ def require_same(
     Raises:
       UserError: they differ.
     """
+    their_cycle, our_cycle = dict(there.cycle or ()), dict(here.cycle or ())
     for word, theirs, ours in (
         ("pair", there.pair, here.pair),
-        *_cycle_fields(there, here),
+        *((name, their_cycle[name], our_cycle.get(name)) for name in their_cycle),
         ("sampling", there.sampling, here.sampling),
         ("latency table", there.latency, here.latency),
     ):
         if None not in (theirs, ours) and theirs != ours:
             raise UserError(f"{what} {word} {theirs}, not {ours}; {remedy}.")
     _require_hardware(what, there, here, remedy, other_hardware)
-
-
-def _cycle_fields(there: Identity, here: Identity) -> list[tuple[str, Any, Any]]:
-    """The fields of a cycle that both name."""
-    theirs, ours = dict(there.cycle or ()), dict(here.cycle or ())
-    return [(name, theirs[name], ours[name]) for name in theirs if name in ours]
 
 
 def _require_hardware(

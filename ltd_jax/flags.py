@@ -202,17 +202,23 @@ def say(line: str) -> None:
 
 @contextlib.contextmanager
 def progress_bars(console: Console) -> Iterator[ProgressCallback]:
-    """A bar for every stage that reports its share, as `workflow` takes it."""
+    """A bar for every stage that reports its share, as `workflow` takes it; else nothing."""
     columns = (TextColumn("{task.description:<30}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as bars:
-        tasks: dict[str, TaskID] = {}
+    bars = Progress(*columns, console=console)
+    tasks: dict[str, TaskID] = {}
 
-        def advance(stage: str, share: float) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=1.0)
-            bars.update(tasks[stage], completed=share)
+    def advance(stage: str, share: float) -> None:
+        if not tasks:
+            bars.start()
+        if stage not in tasks:
+            tasks[stage] = bars.add_task(stage, total=1.0)
+        bars.update(tasks[stage], completed=share)
 
+    try:
         yield advance
+    finally:
+        if tasks:  # rich would print an empty line
+            bars.stop()
 
 
 class Terminated(KeyboardInterrupt):

@@ -8,8 +8,6 @@ from ltd_jax.config import (
     CycleConfig,
     DraftConfig,
     ExactConfig,
-    GriffinConfig,
-    HeadConfig,
     LearningConfig,
     ObservationConfig,
     PolicyConfig,
@@ -56,43 +54,36 @@ EMBEDDED_POLICY = PolicyConfig(
     depth_critic=(64, 64),
     observation=SORTED,
 )  # a thousandth of the paper's weights: the target is a thousand times smaller, too
-EMBEDDED_LEARNING = LearningConfig(
-    algorithm="exact",
-    size=PPOConfig(
-        total_steps=400_000,
-        environments=128,
-        rollout=8192,
-        minibatch=1024,
-        epochs=4,
-        gamma=0.9,
-    ),
-    depth=PPOConfig(
-        total_steps=800_000,
-        environments=256,
-        rollout=16384,
-        minibatch=2048,
-        epochs=4,
-        gamma=0.999,
-    ),
-    joint=PPOConfig(
-        total_steps=500_000, environments=256, rollout=4096, minibatch=1024, epochs=4, gamma=0.5
-    ),
-    reward="average",
-    validate_every=5,
-)
+
+
+def _learning(*, size: int, depth: int, joint: int) -> LearningConfig:
+    """Exact gradients, and PPO for so many steps in batches that keep two cores busy."""
+    return LearningConfig(
+        algorithm="exact",
+        size=PPOConfig(size, environments=128, rollout=8192, minibatch=1024, epochs=4, gamma=0.9),
+        depth=PPOConfig(
+            depth, environments=256, rollout=16384, minibatch=2048, epochs=4, gamma=0.999
+        ),
+        joint=PPOConfig(joint, environments=256, rollout=4096, minibatch=1024, epochs=4, gamma=0.5),
+        reward="average",
+        validate_every=5,
+    )
+
+
+EMBEDDED_LEARNING = _learning(size=400_000, depth=800_000, joint=500_000)
+STUDY_LEARNING = dataclasses.replace(
+    _learning(size=200_000, depth=400_000, joint=500_000),
+    algorithm="alternate",
+    joint=LearningConfig().joint,
+)  # the paper's schedule in a size that five seeds of it take minutes on two cores
+QUICK_LEARNING = dataclasses.replace(
+    _learning(size=80_000, depth=160_000, joint=200_000),
+    exact=ExactConfig(updates=100, steps=16, minibatch=512),
+)  # all ways of learning in a size that five seeds under every table take minutes on two cores
 PAPER_WIDTHS = PolicyConfig()
 PAPER_CYCLE = CycleConfig(
     beam_width=10, max_levels=12, sizes=tuple(range(0, 241, 20)), context=2048, prefill_chunk=256
 )  # A.2: V = 20..240, W = 10, D at most 12; 0 added
-
-# The compared classifiers, as LTD's comparison has them; C2T as its own paper has it.
-DISCO = HeadConfig(width=128, epochs=50, learning_rate=1e-4)
-C2T = HeadConfig(width=48, epochs=10, learning_rate=1e-3, batch=1024)
-
-
-def specdec(hidden_size: int) -> HeadConfig:
-    """SpecDec++'s head: a quarter of the draft's width, 1024 of 4096."""
-    return HeadConfig(width=max(hidden_size // 4, 1), epochs=5, learning_rate=1e-4)
 
 
 class ConstantSetting(NamedTuple):
@@ -143,8 +134,8 @@ def of(target: Path) -> Preset:
     return EMBEDDED if target == ASSETS / "target" else PAPER
 
 
-# The paper's pairs, as their config.json files have them (Sec. 5 and Table 11).
-LLAMA_3_8B = TargetConfig(
+# One of the paper's targets, as its config.json has it (Sec. 5); `eagle3_draft` gives its draft.
+LLAMA_3_1_8B = TargetConfig(
     vocab_size=128256,
     hidden_size=4096,
     intermediate_size=14336,
@@ -153,61 +144,12 @@ LLAMA_3_8B = TargetConfig(
     kv_head_count=8,
     head_dim=128,
     rope_theta=500_000.0,
-)
-LLAMA_3_1_8B = dataclasses.replace(LLAMA_3_8B, rope_scaling=RopeScaling(8.0, 1.0, 4.0, 8192))
-VICUNA_13B = TargetConfig(
-    vocab_size=32000,
-    hidden_size=5120,
-    intermediate_size=13824,
-    layer_count=40,
-    head_count=40,
-    kv_head_count=40,
-    head_dim=128,
-    rms_norm_eps=1e-6,
-)
-QWEN3_14B = TargetConfig(
-    vocab_size=151936,
-    hidden_size=5120,
-    intermediate_size=17408,
-    layer_count=40,
-    head_count=40,
-    kv_head_count=8,
-    head_dim=128,
-    rms_norm_eps=1e-6,
-    rope_theta=1_000_000.0,
-    qk_norm=True,
-)
-QWEN3_32B = dataclasses.replace(
-    QWEN3_14B,
-    intermediate_size=25600,
-    layer_count=64,
-    head_count=64,
-    feature_layers=(0, 0, 0),  # the default for 64 layers, not the other model's
-)
-TARGETS = {
-    "meta-llama/Llama-3.1-8B-Instruct": LLAMA_3_1_8B,
-    "meta-llama/Meta-Llama-3-8B-Instruct": LLAMA_3_8B,
-    "lmsys/vicuna-13b-v1.3": VICUNA_13B,
-    "deepseek-ai/DeepSeek-R1-Distill-Llama-8B": LLAMA_3_1_8B,
-    "Qwen/Qwen3-14B": QWEN3_14B,
-    "Qwen/Qwen3-32B": QWEN3_32B,
-}
-
-
-# The Griffin draft of Table 11, as its authors' training config has it.
-GRIFFIN_LLAMA_3_8B = GriffinConfig(
-    vocab_size=128256,
-    hidden_size=4096,
-    intermediate_size=11008,
-    head_count=32,
-    kv_head_count=32,
-    head_dim=128,
-    rope_theta=500_000.0,
+    rope_scaling=RopeScaling(8.0, 1.0, 4.0, 8192),
 )
 
 
 def eagle3_draft(target: TargetConfig, draft_vocab_size: int = 32000) -> DraftConfig:
-    """The published EAGLE-3 draft of one of `TARGETS`: one of its layers, without q/k norms."""
+    """A target's published EAGLE-3 draft: one of its layers, without q/k norms."""
     return DraftConfig(
         vocab_size=target.vocab_size,
         draft_vocab_size=draft_vocab_size,
@@ -219,26 +161,3 @@ def eagle3_draft(target: TargetConfig, draft_vocab_size: int = 32000) -> DraftCo
         head_dim=target.head_dim,
         rms_norm_eps=target.rms_norm_eps,
     )
-
-
-STUDY_LEARNING = LearningConfig(
-    size=PPOConfig(
-        total_steps=200_000, environments=128, rollout=8192, minibatch=1024, epochs=4, gamma=0.9
-    ),
-    depth=PPOConfig(
-        total_steps=400_000, environments=256, rollout=16384, minibatch=2048, epochs=4, gamma=0.999
-    ),
-    reward="average",
-    validate_every=5,
-)  # the paper's schedule in a size that five seeds of it take minutes on two cores
-COMPARED_LEARNING = dataclasses.replace(
-    STUDY_LEARNING,
-    algorithm="exact",
-    size=dataclasses.replace(STUDY_LEARNING.size, total_steps=80_000),
-    depth=dataclasses.replace(STUDY_LEARNING.depth, total_steps=160_000),
-    joint=PPOConfig(
-        total_steps=200_000, environments=256, rollout=4096, minibatch=1024, epochs=4, gamma=0.5
-    ),
-    exact=ExactConfig(updates=100, steps=16, minibatch=512),
-)  # all ways of learning in a size that five seeds under every table take minutes on two cores
-QUICK_LEARNING = dataclasses.replace(COMPARED_LEARNING, algorithm="exact")  # seconds on two cores

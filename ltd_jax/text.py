@@ -235,15 +235,9 @@ def stop_tokens(folder: str | Path) -> tuple[int, ...]:
     """
     for name in ("generation_config.json", "config.json"):
         path = Path(folder) / name
-        if not path.exists():
-            continue
-        try:
-            settings = json.loads(read_text(path))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} is not valid JSON ({error}).") from error
-        found = settings.get("eos_token_id") if isinstance(settings, dict) else settings
-        ids = [] if found is None else found if isinstance(found, list) else [found]
-        if not isinstance(settings, dict) or not all(is_token(token) for token in ids):
+        value = read_settings(path).get("eos_token_id", [])
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(is_integer(token) and 0 <= token < 2**31 for token in ids):
             raise UserError(f"{path}: eos_token_id must be a token's id or a list of ids.")
         if ids:
             return tuple(ids)
@@ -262,14 +256,22 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}).") from error
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    """The fields of a JSON file, {} where there is none; UserError where it is no JSON object."""
+    if not path.exists():
+        return {}
+    try:
+        settings = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON ({error}).") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} holds no JSON object.")
+    return settings
+
+
 def is_integer(value: Any) -> bool:
     """Whether a JSON value is an integer; true and false are none."""
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_token(value: Any) -> bool:
-    """Whether a JSON value can be a token's id."""
-    return is_integer(value) and 0 <= value < 2**31
 
 
 def is_text(value: Any) -> bool:
@@ -366,7 +368,8 @@ def open_chat(folder: Path, style: Style = "auto") -> Chat:
       UserError: there is no tokenizer, or the style wants a template that is not there.
     """
     tokenizer = load_tokenizer(folder)
-    settings, place = tokenizer_settings(folder)
+    place = folder / "tokenizer_config.json"
+    settings = read_settings(place)
     template, place = find_template(folder, settings, place)
     if style == "auto":
         style = "plain" if template is None else "template"
@@ -379,20 +382,6 @@ def open_chat(folder: Path, style: Style = "auto") -> Chat:
         )
     special = {name: token_text(settings[name]) for name in SPECIAL_TOKENS if settings.get(name)}
     return Chat(tokenizer, style, template, special, place)
-
-
-def tokenizer_settings(folder: Path) -> tuple[dict[str, Any], Path]:
-    """The fields of tokenizer_config.json; {} where there is none."""
-    path = folder / "tokenizer_config.json"
-    if not path.exists():
-        return {}, path
-    try:
-        settings = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON ({error}).") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{path} holds no JSON object.")
-    return settings, path
 
 
 def find_template(folder: Path, settings: dict[str, Any], path: Path) -> tuple[str | None, Path]:

@@ -186,13 +186,11 @@ def _decode_live(
         for prompt in [each for each in prompt_set.prompts if each.task == task][:live_prompts]
     ]
     methods = [Method(PLAIN), *(Method(name, policy) for name, policy in policies.items())]
-    done: list[Run] = []
-
-    def keep(batch: list[Run]) -> None:
-        done.extend(batch)
-        progress("check live", len(done) / (len(prompts) * len(methods)))
-
-    return benchmark.interleaved(pair, methods, prompts, config.questions.new_tokens, done=keep)
+    runs: list[Run] = []
+    for batch in benchmark.interleaved(pair, methods, prompts, config.questions.new_tokens):
+        runs += batch
+        progress("check live", len(runs) / (len(prompts) * len(methods)))
+    return runs
 
 
 def _compare(

@@ -324,8 +324,16 @@ def require_table(table: LatencyTable, path: Path, pair: Pair, widths: PolicyCon
             f"{cycle.sizes}; {OTHER_FOLDER}."
         )
     timed = table.provenance.get("policy")
-    if widths is not None and timed is not None and policy_config_from_json(timed) != widths:
+    if widths is not None and timed is not None and not _are_widths(timed, widths):
         raise UserError(f"{what} policies of other widths or observations; {OTHER_FOLDER}.")
+
+
+def _are_widths(record: dict[str, Any], widths: PolicyConfig) -> bool:
+    """Whether a table's provenance tells of such policies."""
+    try:
+        return policy_config_from_json(record) == widths
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 @dataclasses.dataclass(frozen=True)

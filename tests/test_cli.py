@@ -12,7 +12,7 @@ from ltd_jax import cli, flags
 from ltd_jax import text as texts
 from ltd_jax.files import ASSETS
 from ltd_jax.models.hf import tensors as hf_tensors
-from tests.models.test_weights import rewrite
+from tests.models.hf.test_weights import rewrite
 from tests.system import refusing
 
 TINY = ("--context", 96, "--new-tokens", 12)

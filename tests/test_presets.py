@@ -8,12 +8,61 @@ import jax.numpy as jnp
 import pytest
 
 from ltd_jax import presets
-from ltd_jax.config import AnyDraftConfig, CycleConfig, PairConfig
+from ltd_jax.config import AnyDraftConfig, CycleConfig, GriffinConfig, PairConfig, TargetConfig
 from ltd_jax.cycle import prefill, step
 from ltd_jax.models import draft, target
 from ltd_jax.models.pair import Model
 from ltd_jax.policies.policy import Constant
 
+# The paper's targets, as their config.json files have them (Sec. 5 and Table 11).
+LLAMA_3_8B = dataclasses.replace(presets.LLAMA_3_1_8B, rope_scaling=None)
+VICUNA_13B = TargetConfig(
+    vocab_size=32000,
+    hidden_size=5120,
+    intermediate_size=13824,
+    layer_count=40,
+    head_count=40,
+    kv_head_count=40,
+    head_dim=128,
+    rms_norm_eps=1e-6,
+)
+QWEN3_14B = TargetConfig(
+    vocab_size=151936,
+    hidden_size=5120,
+    intermediate_size=17408,
+    layer_count=40,
+    head_count=40,
+    kv_head_count=8,
+    head_dim=128,
+    rms_norm_eps=1e-6,
+    rope_theta=1_000_000.0,
+    qk_norm=True,
+)
+QWEN3_32B = dataclasses.replace(
+    QWEN3_14B,
+    intermediate_size=25600,
+    layer_count=64,
+    head_count=64,
+    feature_layers=(0, 0, 0),  # the default for 64 layers, not the other model's
+)
+TARGETS = {
+    "meta-llama/Llama-3.1-8B-Instruct": presets.LLAMA_3_1_8B,
+    "meta-llama/Meta-Llama-3-8B-Instruct": LLAMA_3_8B,
+    "lmsys/vicuna-13b-v1.3": VICUNA_13B,
+    "deepseek-ai/DeepSeek-R1-Distill-Llama-8B": presets.LLAMA_3_1_8B,
+    "Qwen/Qwen3-14B": QWEN3_14B,
+    "Qwen/Qwen3-32B": QWEN3_32B,
+}
+# The Griffin draft of Table 11, as its authors' training config has it.
+GRIFFIN_LLAMA_3_8B = GriffinConfig(
+    vocab_size=128256,
+    hidden_size=4096,
+    intermediate_size=11008,
+    head_count=32,
+    kv_head_count=32,
+    head_dim=128,
+    rope_theta=500_000.0,
+)
 # As the model cards' safetensors metadata count them.
 PARAMETERS = {
     "meta-llama/Llama-3.1-8B-Instruct": 8_030_261_248,
@@ -28,17 +77,17 @@ FEATURE_LAYERS = {32: (2, 16, 29), 40: (2, 20, 37), 64: (2, 32, 61)}
 
 GRIFFIN = "Meta-Llama-3-8B-Instruct with Griffin"
 SAME_SHAPES = ("meta-llama/Meta-Llama-3-8B-Instruct", "deepseek-ai/DeepSeek-R1-Distill-Llama-8B")
-PAIRS = [*(name for name in presets.TARGETS if name not in SAME_SHAPES), GRIFFIN]
+PAIRS = [*(name for name in TARGETS if name not in SAME_SHAPES), GRIFFIN]
 CYCLE = dataclasses.replace(presets.PAPER_CYCLE, sizes=(0, 60, 240))  # every size is traced alike
 
 
 def model_shapes(name: str) -> Model:
     """Abstract bf16 weights of a pair, with its config."""
     if name == GRIFFIN:
-        config = dataclasses.replace(presets.LLAMA_3_8B, feature_layers=())
-        draft_config: AnyDraftConfig = presets.GRIFFIN_LLAMA_3_8B
+        config = dataclasses.replace(LLAMA_3_8B, feature_layers=())
+        draft_config: AnyDraftConfig = GRIFFIN_LLAMA_3_8B
     else:
-        config = presets.TARGETS[name]
+        config = TARGETS[name]
         draft_config = presets.eagle3_draft(config)
 
     def init() -> Model:
@@ -51,7 +100,7 @@ def model_shapes(name: str) -> Model:
     return jax.eval_shape(init)
 
 
-@pytest.mark.parametrize("name", presets.TARGETS)
+@pytest.mark.parametrize("name", TARGETS)
 def test_parameters_and_feature_layers_are_the_published_ones(name):
     model = model_shapes(name)
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model.target))

@@ -1,6 +1,6 @@
 """All tables and figures of the paper on learning, one after the other, from one folder.
 
-    python -m experiments.paper.all_tables --out runs/embedded --results experiments/results/embedded-cpu
+    python -m experiments.paper.all_tables --out runs/embedded
 
 Takes the flags that all of them take (see any of them, --help) and hands them on. About an
 hour on 2 cores, most of it for table 10's widest networks; stopped, the same command goes on.

@@ -7,17 +7,15 @@ Measures this device where OUT/latency.json is missing (2 minutes). Writes OUT/r
 """
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from experiments import output
+from experiments.output import ResultFlags
 from experiments.report import plots
 from experiments.report.paper import FIGURE2
 from ltd_jax import flags, workflow
-from ltd_jax.cli import StageFlags
 from ltd_jax.config import PolicyConfig
 from ltd_jax.presets import EMBEDDED_POLICY
 from ltd_jax.replay.latency import LatencyTable
@@ -25,10 +23,9 @@ from ltd_jax.replay.profile import ProfileConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(StageFlags):
-    """What to measure."""
+class Config(ResultFlags):
+    """Settings of the measurement."""
 
-    results: Path | None = None  # None = OUT/results
     widths: PolicyConfig = EMBEDDED_POLICY  # of the policies whose decisions are timed
     profiling: ProfileConfig = ProfileConfig()
 
@@ -37,17 +34,19 @@ def rows_of(table: LatencyTable) -> list[dict[str, Any]]:
     """This device's, means over contexts."""
     levels = range(1, table.max_levels + 1)
     draft, verify = table.draft_seconds.mean(axis=0), table.verify_seconds.mean(axis=0)
-    return part_rows("draft", levels, 1e3 * draft) + part_rows("verify", table.sizes, 1e3 * verify)
+    return rows_of_part("draft", levels, 1e3 * draft) + rows_of_part(
+        "verify", table.sizes, 1e3 * verify
+    )
 
 
 def paper_rows() -> list[dict[str, Any]]:
     """The paper's."""
     levels = range(1, len(FIGURE2.draft) + 1)
-    draft = part_rows("draft", levels, FIGURE2.draft)
-    return draft + part_rows("verify", FIGURE2.sizes, FIGURE2.verify)
+    draft = rows_of_part("draft", levels, FIGURE2.draft)
+    return draft + rows_of_part("verify", FIGURE2.sizes, FIGURE2.verify)
 
 
-def part_rows(part: str, places: Any, milliseconds: Any) -> list[dict[str, Any]]:
+def rows_of_part(part: str, places: Any, milliseconds: Any) -> list[dict[str, Any]]:
     """One row per number of levels or per size."""
     return [
         {"part": part, "at": int(at), "milliseconds": float(value)}
@@ -63,16 +62,16 @@ def main() -> None:
     with flags.progress_bars(console) as progress:
         table = workflow.load_or_profile(pair, config.stages, progress=progress)
     rows, papers = rows_of(table), paper_rows()
-    shown = Table(title="milliseconds of the parts of a cycle")
-    for heading in ("", "part", "levels or size", "milliseconds"):
-        shown.add_column(heading, justify="right")
-    for name, lines in (("here", rows), (f"paper, {FIGURE2.model}", papers)):
-        for row in lines:
-            shown.add_row(name, row["part"], str(row["at"]), f"{row['milliseconds']:.2f}")
-    console.print(shown)
+    headings = ("", "part", "levels or size", "milliseconds")
+    lines = [
+        (name, row["part"], str(row["at"]), f"{row['milliseconds']:.2f}")
+        for name, part_rows in (("here", rows), (f"paper, {FIGURE2.model}", papers))
+        for row in part_rows
+    ]
+    console.print(output.table("milliseconds of the parts of a cycle", headings, lines))
     content = {"rows": rows, "paper": papers, "table": table.provenance}
     png = plots.encode(plots.part_costs(rows, papers, FIGURE2.model))
-    output.write(config.results or config.out / "results", "figure2_costs", config, content, png)
+    output.write(config.folder, "figure2_costs", config, content, png)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Figure 5: committed tokens per cycle by levels and size, of every constant setting, exactly.
 
-    python -m experiments.paper.figure5_acceptance --out runs/embedded  about 1 minute on 2 CPU cores
+    python -m experiments.paper.figure5_acceptance --out runs/embedded  1 minute on 2 CPU cores
 
 Replays the split's trace, recorded where OUT/traces lacks it. Writes figure5_acceptance.json and
 .png to OUT/results. The paper's finding: more levels and nodes accept more, with falling gains, and
@@ -8,26 +8,23 @@ how much differs from one place to the next; the quartiles over places are in th
 """
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from experiments import output
+from experiments.output import ResultFlags
 from experiments.report import plots
 from ltd_jax import flags, workflow
-from ltd_jax.cli import StageFlags
 from ltd_jax.replay import trace as traces
 from ltd_jax.text import Split
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(StageFlags):
-    """What to record."""
+class Config(ResultFlags):
+    """Questions to record."""
 
-    results: Path | None = None  # None = OUT/results
     split: Split = "test"
 
 
@@ -56,16 +53,16 @@ def main() -> None:
     left_P11 = trace.tokens_left[:, None, None]
     committed_PDV = np.minimum(traces.accepted(trace, cycle) + 1.0, left_P11)
     committed_DV = committed_PDV.mean(axis=0)
-    shown = Table(title="committed tokens per cycle, mean over all positions")
-    for heading in ("levels", *(f"size {size}" for size in cycle.sizes)):
-        shown.add_column(heading, justify="right")
-    for levels, means in enumerate(committed_DV, 1):
-        shown.add_row(str(levels), *(f"{value:.2f}" for value in means))
-    console.print(shown)
+    title = "committed tokens per cycle, mean over all positions"
+    lines = [
+        (str(levels), *(f"{value:.2f}" for value in means))
+        for levels, means in enumerate(committed_DV, 1)
+    ]
+    headings = ("levels", *(f"size {size}" for size in cycle.sizes))
+    console.print(output.table(title, headings, lines))
     content = {"rows": rows_of(committed_PDV, cycle.sizes), "trace": trace.provenance}
     png = plots.encode(plots.acceptance(committed_DV, cycle.sizes))
-    folder = config.results or config.out / "results"
-    output.write(folder, "figure5_acceptance", config, content, png)
+    output.write(config.folder, "figure5_acceptance", config, content, png)
 
 
 if __name__ == "__main__":

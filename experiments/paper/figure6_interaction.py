@@ -10,52 +10,46 @@ narrow" to "shallow but wide".
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from experiments import output
 from experiments.paper.table7_8_iterations import iterations
 from experiments.report import paper, plots
 from experiments.report.paper import PLACES
 from experiments.report.words import percent
-from experiments.studies import ground as grounds
 from experiments.studies import study
-from experiments.studies.ground import Ground
-from experiments.studies.study import StudyFlags
+from experiments.studies.study import Row, Study, StudyFlags
 from ltd_jax import flags
 from ltd_jax.config import CycleConfig
 from ltd_jax.replay import simulate
 from ltd_jax.replay.simulate import CycleList
-from ltd_jax.workflow import Progress
 
 PAPERS = [choices._asdict() for choices in paper.FIGURE6]
 
 
-def rows(ground: Ground, config: StudyFlags, progress: Progress) -> list[dict[str, Any]]:
+def rows(study: Study[StudyFlags]) -> list[Row]:
     """Policies and accepted tokens, the shares of PLACES; the cycles of all seeds together."""
-    results = [
-        grounds.learn(ground, config.stages, seed, progress=progress)
-        for seed in range(config.seeds)
-    ]
+    results, lines = study.learn(), []
     learned = {
         "iter0": [iterations(result)["iter0"] for result in results],
         "ltd": [result.policy for result in results],
     }
-    lines = []
     for name, policies in learned.items():
-        lists = [simulate.list_cycles(ground.test, policy) for policy in policies]
+        lists = [simulate.list_cycles(study.ground.test, policy) for policy in policies]
         cycles = CycleList(*(np.concatenate(parts) for parts in zip(*lists, strict=True)))
         entropies = {
             "levels_entropy": simulate.choice_entropy(cycles.levels),
             "sizes_entropy": simulate.choice_entropy(cycles.size_index),
         }
-        lines += [{"policies": name, **row, **entropies} for row in shares(ground.config, cycles)]
+        for row in shares(study.ground.config, cycles):
+            lines.append({"policies": name, **row, **entropies})
     return lines
 
 
-def shares(config: CycleConfig, cycles: CycleList) -> list[dict[str, Any]]:
+def shares(config: CycleConfig, cycles: CycleList) -> list[Row]:
     """Among the cycles with few and with many accepted tokens; all 0 where there are none."""
     half = config.max_levels // 2
     is_deep, is_many = cycles.levels > half, cycles.accepted > half
@@ -70,34 +64,34 @@ def shares(config: CycleConfig, cycles: CycleList) -> list[dict[str, Any]]:
     return lines
 
 
-def panels(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Our rows and the paper's by their policies."""
-    by_policies: dict[str, list[dict[str, Any]]] = {}
+    by_policies: dict[str, list[Row]] = {}
     for source, lines in (("", rows), ("paper, ", PAPERS)):
         for line in lines:
             by_policies.setdefault(source + line["policies"], []).append(line)
     return by_policies
 
 
-def show(ground: Ground, rows: Sequence[dict[str, Any]]) -> Table:
+def show(rows: Sequence[Row]) -> Table:
     """All shares."""
-    table = Table(title="Shares of cycles")
-    for heading in ("policies", "accepted", *(place.replace("_", " and ") for place in PLACES)):
-        table.add_column(heading, justify="right")
-    for name, lines in panels(rows).items():
-        for line in lines:
-            table.add_row(name, line["accepted"], *(percent(line[place], 0) for place in PLACES))
-    return table
+    places = [place.replace("_", " and ") for place in PLACES]
+    lines = [
+        (name, line["accepted"], *(percent(line[place], 0) for place in PLACES))
+        for name, panel in panels(rows).items()
+        for line in panel
+    ]
+    return output.table("Shares of cycles", ("policies", "accepted", *places), lines)
 
 
-def draw(rows: Sequence[dict[str, Any]]) -> Figure:
+def draw(rows: Sequence[Row]) -> Figure:
     """The four fields, ours and the paper's."""
     return plots.interaction(panels(rows))
 
 
 def main() -> None:
     config = study.parse(StudyFlags)
-    study.run(config, "figure6_interaction", rows, show, papers=PAPERS, draw=draw)
+    study.run("figure6_interaction", config, rows, show, papers=PAPERS, draw=draw)
 
 
 if __name__ == "__main__":

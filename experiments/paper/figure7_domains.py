@@ -10,17 +10,15 @@ question files. Writes OUT/results/figure7_domains.json and .png. The paper: bet
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from experiments import output
+from experiments.output import ResultFlags
 from experiments.report import plots
 from ltd_jax import flags, presets, workflow
-from ltd_jax.cli import StageFlags
 from ltd_jax.files import UserError
 from ltd_jax.policies import saved
 from ltd_jax.policies.policy import Constant
@@ -32,10 +30,9 @@ from ltd_jax.workflow import PromptSet
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(StageFlags):
+class Config(ResultFlags):
     """Which policies, on which questions."""
 
-    results: Path | None = None  # None = OUT/results
     split: Split = "test"
     least_texts: int = 1  # domains with fewer texts are left out
 
@@ -84,15 +81,15 @@ def main() -> None:
     )
     better = sum(row["ltd_over_eagle3"] > 1 for row in rows)
     mean = float(np.mean([row["ltd_over_eagle3"] for row in rows]))
-    shown = Table(title=f"LTD better in {better} of {len(rows)} domains, {mean:.3f} in the mean")
-    for heading in ("domain", "texts", "LTD over EAGLE-3"):
-        shown.add_column(heading, justify="right")
-    for row in sorted(rows, key=lambda row: -row["ltd_over_eagle3"]):
-        shown.add_row(row["domain"], str(row["texts"]), f"{row['ltd_over_eagle3']:.3f}")
-    console.print(shown)
+    title = f"LTD better in {better} of {len(rows)} domains, {mean:.3f} in the mean"
+    lines = [
+        (row["domain"], str(row["texts"]), f"{row['ltd_over_eagle3']:.3f}")
+        for row in sorted(rows, key=lambda row: -row["ltd_over_eagle3"])
+    ]
+    console.print(output.table(title, ("domain", "texts", "LTD over EAGLE-3"), lines))
     content = {"rows": rows, "better": better, "mean": mean, "paper": {"better": 54, "of": 57}}
     png = plots.encode(plots.domains(rows))
-    output.write(config.results or config.out / "results", "figure7_domains", config, content, png)
+    output.write(config.folder, "figure7_domains", config, content, png)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ rows pay the same.
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 from rich.console import Group
@@ -18,18 +18,16 @@ from rich.console import Group
 from experiments.report import paper, tables
 from experiments.studies import scores, study
 from experiments.studies.ground import Ground
-from experiments.studies.scores import Row
-from experiments.studies.study import StudyFlags
+from experiments.studies.study import Row, Study, StudyFlags
 from ltd_jax import flags
 from ltd_jax.config import LearningConfig
 from ltd_jax.files import UserError
 from ltd_jax.models.pair import Pair
 from ltd_jax.policies import networks
 from ltd_jax.policies.policy import Constant
-from ltd_jax.presets import COMPARED_LEARNING
+from ltd_jax.presets import QUICK_LEARNING
 from ltd_jax.replay import profile
 from ltd_jax.replay.profile import CycleTimer, ProfileConfig
-from ltd_jax.workflow import Progress
 
 LINEAR = "linear"
 LAYERS = (LINEAR, "16", "64", "64-16", "256", "1024", "1024-256", "1024-512-256")
@@ -41,7 +39,7 @@ class Config(StudyFlags):
     """Which networks."""
 
     layers: tuple[str, ...] = LAYERS  # of the size policy; the depth policy has the first
-    learning: LearningConfig = COMPARED_LEARNING
+    learning: LearningConfig = QUICK_LEARNING
     time_policies: bool = True  # measure what the policies take, where the device is this one
 
 
@@ -57,9 +55,10 @@ def parse_layers(name: str) -> tuple[int, ...]:
         raise UserError(f"Layers are written as 64, 1024-256 or {LINEAR}, not {name!r}.") from error
 
 
-def rows(ground: Ground, config: Config, progress: Progress) -> list[Row]:
+def rows(study: Study[Config]) -> list[Row]:
     """The baselines, then a row per network."""
-    table, store = scores.baselines(ground), study.open_store(config, NAME, ground)
+    config, ground = study.config, study.ground
+    table, store = scores.baselines(ground), study.open_store(NAME)
     is_timed = config.time_policies and config.latency is None
     pair = flags.load_pair(config, config.cycle) if is_timed else None
     paying = "no time" if pair is None else f"time on {pair.device}"
@@ -67,19 +66,17 @@ def rows(ground: Ground, config: Config, progress: Progress) -> list[Row]:
         layers = parse_layers(name)
         widths = dataclasses.replace(ground.widths, size_actor=layers, depth_actor=layers[:1])
         under = dataclasses.replace(ground, widths=widths)
-        make = functools.partial(timed_row, under, name, pair, config, progress)
+        make = partial(row, study, name, under, pair)
         table.append(store.value(f"{name}, {paying}", make))
-        progress("networks", (len(table) - 3) / len(config.layers))
+        study.progress("networks", (len(table) - 3) / len(config.layers))
     return table
 
 
-def timed_row(
-    ground: Ground, name: str, pair: Pair | None, config: Config, progress: Progress
-) -> Row:
+def row(study: Study[Config], name: str, ground: Ground, pair: Pair | None) -> Row:
     """One network's row; with a pair its policies' own time is measured first."""
     if pair is not None:
-        ground = with_decision_times(ground, pair, config.profiling)
-    return study.learned_row(ground, name, config, progress)
+        ground = with_decision_times(ground, pair, study.config.profiling)
+    return study.learned_row(name, ground)
 
 
 def with_decision_times(ground: Ground, pair: Pair, config: ProfileConfig) -> Ground:
@@ -96,16 +93,16 @@ def with_decision_times(ground: Ground, pair: Pair, config: ProfileConfig) -> Gr
     )
 
 
-def show(ground: Ground, rows: Sequence[Row]) -> Group:
+def show(rows: Sequence[Row]) -> Group:
     """Our networks, then the paper's in a line."""
     theirs = ", ".join(f"{width.hidden} {width.mean:.2f}x" for width in paper.TABLE10)
-    said = f"Table 10 of the paper, Llama-3.1-8B on an A100: {theirs}"
-    return Group(tables.study("Layers of the size policy", rows, []), said)
+    line = f"Table 10 of the paper, Llama-3.1-8B on an A100: {theirs}"
+    return Group(tables.study("Layers of the size policy", rows, []), line)
 
 
 def main() -> None:
     papers = [width._asdict() for width in paper.TABLE10]
-    study.run(study.parse(Config), NAME, rows, show, papers=papers)
+    study.run(NAME, study.parse(Config), rows, show, papers=papers)
 
 
 if __name__ == "__main__":

@@ -10,16 +10,14 @@ setting. The paper's rewards: accepted tokens, time, throughput (its own, "paper
 import dataclasses
 
 from experiments.report import paper
-from experiments.studies import ground as grounds
 from experiments.studies import scores, study
-from experiments.studies.ground import Ground
-from experiments.studies.scores import Row
-from experiments.studies.study import StudyFlags
+from experiments.studies.study import Row, Study, StudyFlags
 from ltd_jax import flags
 from ltd_jax.config import Reward
 from ltd_jax.policies.policy import Mixed
 from ltd_jax.replay import optimum
-from ltd_jax.workflow import Progress
+
+ALONE = "size-alone"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,25 +27,21 @@ class Config(StudyFlags):
     rewards: tuple[Reward, ...] = ("accepted", "time", "paper", "average")
 
 
-def rows(ground: Ground, config: Config, progress: Progress) -> list[Row]:
+def rows(study: Study[Config]) -> list[Row]:
     """The baselines, then a row per reward."""
-    levels = optimum.best_constant(ground.train).policy
+    ground = study.ground
+    constant = optimum.best_constant(ground.train).policy
     table = scores.baselines(ground)
-    for reward in config.rewards:
-        of_seeds = []
-        for seed in range(config.seeds):
-            result = grounds.learn(
-                ground, config.stages, seed, reward=reward, last="size-alone", progress=progress
-            )
-            policy = Mixed(depth=levels, size=result.stages["size-alone"])
-            of_seeds.append(scores.of_policy(ground, policy))
-        table.append(scores.row(ground, reward, of_seeds))
+    for reward in study.config.rewards:
+        results = study.learn(reward=reward, last=ALONE)
+        policies = [Mixed(depth=constant, size=result.stages[ALONE]) for result in results]
+        table.append(scores.row(ground, reward, [scores.of_policy(ground, p) for p in policies]))
     return table
 
 
 def main() -> None:
     config, title = study.parse(Config), "Rewards of the size policy"
-    study.run_methods(config, "table2_rewards", title, rows, [paper.TABLE2])
+    study.run_methods("table2_rewards", config, rows, title, [paper.TABLE2])
 
 
 if __name__ == "__main__":

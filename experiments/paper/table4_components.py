@@ -8,27 +8,20 @@ learned alone. LTD: after the alternation. In the paper the alternation adds 3 %
 """
 
 from experiments.report import paper
-from experiments.studies import ground as grounds
 from experiments.studies import scores, study
-from experiments.studies.ground import Ground
-from experiments.studies.scores import Row
-from experiments.studies.study import StudyFlags
+from experiments.studies.study import Row, Study, StudyFlags
 from ltd_jax import flags
-from ltd_jax.config import LearningConfig
 from ltd_jax.learning import alternate
 from ltd_jax.learning.loop import TrainResult
 from ltd_jax.policies.policy import Constant, Mixed, Policy
 from ltd_jax.replay import optimum
-from ltd_jax.workflow import Progress
 
 METHODS = ("without_depth_policy", "without_size_policy", "without_iterative_training", "ltd")
 
 
-def policies(ground: Ground, learning: LearningConfig, result: TrainResult) -> dict[str, Policy]:
-    """All of METHODS from one training."""
+def policies(result: TrainResult, constant: Constant) -> dict[str, Policy]:
+    """All of METHODS from one training, and the constant that stands in for a policy."""
     size, depth = (result.stages[f"{name}-alone"] for name in ("size", "depth"))
-    best = optimum.best_constant(ground.train)
-    constant = Constant(best.levels, alternate.fixed_size(ground.config, learning, best))
     methods = (
         Mixed(depth=constant, size=size),
         Mixed(depth=depth, size=constant),
@@ -38,25 +31,21 @@ def policies(ground: Ground, learning: LearningConfig, result: TrainResult) -> d
     return dict(zip(METHODS, methods, strict=True))
 
 
-def rows(ground: Ground, config: StudyFlags, progress: Progress) -> list[Row]:
+def rows(study: Study[StudyFlags]) -> list[Row]:
     """The baselines, then a row per method."""
-    of_seeds = [
-        policies(
-            ground, config.learning, grounds.learn(ground, config.stages, seed, progress=progress)
-        )
-        for seed in range(config.seeds)
-    ]
+    ground = study.ground
+    best = optimum.best_constant(ground.train)
+    size = alternate.fixed_size(ground.config, study.config.learning, best)
+    by_seed = [policies(result, Constant(best.levels, size)) for result in study.learn()]
     return scores.baselines(ground) + [
-        scores.row(
-            ground, method, [scores.of_policy(ground, learned[method]) for learned in of_seeds]
-        )
+        scores.row(ground, method, [scores.of_policy(ground, one[method]) for one in by_seed])
         for method in METHODS
     ]
 
 
 def main() -> None:
     config = study.parse(StudyFlags)
-    study.run_methods(config, "table4_components", "Components", rows, [paper.TABLE4])
+    study.run_methods("table4_components", config, rows, "Components", [paper.TABLE4])
 
 
 if __name__ == "__main__":

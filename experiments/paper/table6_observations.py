@@ -9,17 +9,15 @@ root. Same widths, same seeds; by default exact learning, which has the least no
 """
 
 import dataclasses
-import functools
+from functools import partial
 
 from experiments.report import paper
 from experiments.studies import scores, study
-from experiments.studies.ground import Ground
-from experiments.studies.scores import Row
-from experiments.studies.study import StudyFlags
+from experiments.studies.study import Row, Study, StudyFlags
 from ltd_jax import flags
 from ltd_jax.config import LearningConfig, ObservationConfig
-from ltd_jax.presets import COMPARED_LEARNING, SORTED
-from ltd_jax.workflow import Progress
+from ltd_jax.files import UserError
+from ltd_jax.presets import QUICK_LEARNING, SORTED
 
 SEEN = {
     "P+L": ObservationConfig(levels=False),
@@ -40,36 +38,38 @@ NAME = "table6_observations"
 
 @dataclasses.dataclass(frozen=True)
 class Config(StudyFlags):
-    """What the policies see, and how they learn."""
+    """Observations to compare, and the way of learning."""
 
     seen: tuple[str, ...] = tuple(SEEN)
-    learning: LearningConfig = COMPARED_LEARNING
+    learning: LearningConfig = QUICK_LEARNING
 
 
-def variants(ground: Ground, config: Config) -> dict[str, ObservationConfig]:
-    """The rows that were asked for and that the traces allow; UserError for an unknown name."""
-    study.require_known("observation", config.seen, tuple(SEEN))
-    asked = {name: SEEN[name] for name in config.seen}
-    if ground.train.hidden is None:
-        return asked
-    return asked | {"P+D+L+H": ObservationConfig(hidden=ground.train.hidden.shape[-1])}
+def rows(study: Study[Config]) -> list[Row]:
+    """The baselines, then a row per observation that was asked for and that the traces allow.
 
-
-def rows(ground: Ground, config: Config, progress: Progress) -> list[Row]:
-    """The baselines, then a row per observation."""
-    table, store = scores.baselines(ground), study.open_store(config, NAME, ground)
-    for name, seen in variants(ground, config).items():
-        widths = dataclasses.replace(ground.widths, observation=seen)
+    Raises:
+      UserError: there is no such observation.
+    """
+    config, ground = study.config, study.ground
+    for name in config.seen:
+        if name not in SEEN:
+            raise UserError(f"There is no observation {name!r}; choose {', '.join(SEEN)}.")
+    observations = {name: SEEN[name] for name in config.seen}
+    if ground.train.hidden is not None:
+        observations["P+D+L+H"] = ObservationConfig(hidden=ground.train.hidden.shape[-1])
+    table, store = scores.baselines(ground), study.open_store(NAME)
+    for name, observation in observations.items():
+        widths = dataclasses.replace(ground.widths, observation=observation)
         under = dataclasses.replace(ground, widths=widths)
-        make = functools.partial(study.learned_row, under, name, config, progress)
-        table.append(store.value(f"{name} {dataclasses.asdict(seen)}", make))
-        progress("observations", len(table) / (len(config.seen) + 3))
+        make = partial(study.learned_row, name, under)
+        table.append(store.value(f"{name} {dataclasses.asdict(observation)}", make))
+        study.progress("observations", (len(table) - 3) / len(observations))
     return table
 
 
 def main() -> None:
-    config = study.parse(Config)
-    study.run_methods(config, NAME, "What the policies see", rows, [paper.TABLE6])
+    config, title = study.parse(Config), "What the policies see"
+    study.run_methods(NAME, config, rows, title, [paper.TABLE6])
 
 
 if __name__ == "__main__":

@@ -7,15 +7,11 @@ iter3 the size policy. In the paper most is gained by the second or third turn.
 """
 
 from experiments.report import paper
-from experiments.studies import ground as grounds
 from experiments.studies import scores, study
-from experiments.studies.ground import Ground
-from experiments.studies.scores import Row
-from experiments.studies.study import StudyFlags
+from experiments.studies.study import Row, Study, StudyFlags
 from ltd_jax import flags
 from ltd_jax.learning.loop import TrainResult
 from ltd_jax.policies.networks import Learned
-from ltd_jax.workflow import Progress
 
 
 def iterations(result: TrainResult) -> dict[str, Learned]:
@@ -29,21 +25,19 @@ def iterations(result: TrainResult) -> dict[str, Learned]:
     return {"iter0": depth.replace(size=size.size), **turns}
 
 
-def rows(ground: Ground, config: StudyFlags, progress: Progress) -> list[Row]:
+def rows(study: Study[StudyFlags]) -> list[Row]:
     """The baselines, then a row per turn."""
-    of_seeds = [
-        iterations(grounds.learn(ground, config.stages, seed, progress=progress))
-        for seed in range(config.seeds)
-    ]
+    ground = study.ground
+    by_seed = [iterations(result) for result in study.learn()]
     return scores.baselines(ground) + [
-        scores.row(ground, turn, [scores.of_policy(ground, learned[turn]) for learned in of_seeds])
-        for turn in of_seeds[0]
+        scores.row(ground, turn, [scores.of_policy(ground, one[turn]) for one in by_seed])
+        for turn in by_seed[0]
     ]
 
 
 def main() -> None:
     config, papers = study.parse(StudyFlags), [paper.TABLE7, paper.TABLE8]
-    study.run_methods(config, "table7_8_iterations", "Iterations", rows, papers)
+    study.run_methods("table7_8_iterations", config, rows, "Iterations", papers)
 
 
 if __name__ == "__main__":

@@ -8,64 +8,66 @@ from the policies' own choices. In the paper the policies take 1.2 to 1.4 % of t
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from rich.table import Table
 
+from experiments import output
 from experiments.report import paper
 from experiments.report.paper import Overhead
 from experiments.report.words import percent
-from experiments.studies import ground as grounds
 from experiments.studies import scores, study
 from experiments.studies.ground import Ground
-from experiments.studies.study import StudyFlags
+from experiments.studies.study import Row, Study, StudyFlags
 from ltd_jax import flags
 from ltd_jax.policies.networks import Learned
 from ltd_jax.replay import simulate
-from ltd_jax.workflow import Progress
 
 
 def overhead(ground: Ground, policy: Learned) -> Overhead:
     """Means over the test texts of one training."""
     totals = simulate.run(ground.test, policy, charge_decisions=False)
-    texts = len(ground.test.text_start)
-    depth = float(totals.levels.sum() * ground.table.depth_seconds) / texts
-    size = float(totals.cycles.sum() * ground.table.size_seconds) / texts
-    total = float(totals.seconds.sum()) / texts + depth + size
+    depth = float(totals.levels.mean() * ground.table.depth_seconds)
+    size = float(totals.cycles.mean() * ground.table.size_seconds)
+    total = float(totals.seconds.mean()) + depth + size
     model = ground.origin["pair"][0]
     return Overhead(model, 1e3 * size, 1e3 * depth, total, size / total, depth / total)
 
 
-def rows(ground: Ground, config: StudyFlags, progress: Progress) -> list[dict[str, Any]]:
+def rows(study: Study[StudyFlags]) -> list[Row]:
     """One row: means over seeds, with the interval of the whole share."""
-    of_seeds = [
-        overhead(ground, grounds.learn(ground, config.stages, seed, progress=progress).policy)
-        for seed in range(config.seeds)
+    by_seed = [overhead(study.ground, result.policy) for result in study.learn()]
+    means = np.mean([one[1:] for one in by_seed], axis=0).tolist()
+    shares = [one.size_share + one.depth_share for one in by_seed]
+    return [
+        Overhead(by_seed[0].model, *means)._asdict() | scores.interval("share", shares),
     ]
-    means = np.mean([one[1:] for one in of_seeds], axis=0).tolist()
-    mean = Overhead(of_seeds[0].model, *means)
-    share = scores.over_seeds([one.size_share + one.depth_share for one in of_seeds])
-    return [mean._asdict() | dict(zip(("share", "share_low", "share_high"), share, strict=True))]
 
 
-def show(ground: Ground, rows: Sequence[dict[str, Any]]) -> Table:
+def show(rows: Sequence[Row]) -> Table:
     """Ours beside the paper's."""
-    table = Table(title="The policies' own time, per text", caption=ground.origin["device"])
-    for heading in ("model", "size ms", "depth ms", "total s", "size", "depth"):
-        table.add_column(heading, justify="right")
-    ours = Overhead(*[rows[0][name] for name in Overhead._fields])
-    for line in (ours, *paper.TABLE9):
-        name = line.model if line is ours else f"paper, {line.model}"
-        numbers = [f"{value:.2f}" for value in line[1:4]]
-        table.add_row(name, *numbers, percent(line.size_share, 2), percent(line.depth_share, 2))
-    return table
+    lines = [(row["model"], row) for row in rows]
+    lines += [(f"paper, {one.model}", one._asdict()) for one in paper.TABLE9]
+    return output.table(
+        "The policies' own time, per text",
+        ("model", "size ms", "depth ms", "total s", "size", "depth"),
+        [
+            (
+                name,
+                f"{line['size_milliseconds']:.2f}",
+                f"{line['depth_milliseconds']:.2f}",
+                f"{line['total_seconds']:.2f}",
+                percent(line["size_share"], 2),
+                percent(line["depth_share"], 2),
+            )
+            for name, line in lines
+        ],
+    )
 
 
 def main() -> None:
-    config = study.parse(StudyFlags)
-    papers = [line._asdict() for line in paper.TABLE9]
-    study.run(config, "table9_overhead", rows, show, papers=papers)
+    papers = [one._asdict() for one in paper.TABLE9]
+    study.run("table9_overhead", study.parse(StudyFlags), rows, show, papers=papers)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from ltd_jax.draft_training import texts as own_texts
 from ltd_jax.draft_training import train as trainer
 from ltd_jax.draft_training.pack import Mixture
 from ltd_jax.draft_training.train import TrainConfig
-from ltd_jax.files import ASSETS
+from ltd_jax.files import ASSETS, UserError
 from ltd_jax.models import eagle3
 from ltd_jax.models import pair as pairs
 from ltd_jax.models.eagle3 import Eagle3Params
@@ -156,7 +156,10 @@ def draft_start(config: Config, mixture: Mixture, params: TargetParams) -> Eagle
     """Random weights with the corpus's most frequent tokens, or those of `config.draft_start`."""
     if config.draft_start is not None:
         folder = config.draft_start
-        return hf_weights.load_draft(folder, EMBEDDED_TARGET, params.embedding, jnp.float32).params
+        loaded = hf_weights.load_draft(folder, EMBEDDED_TARGET, params.embedding, jnp.float32)
+        if not isinstance(loaded.params, Eagle3Params):
+            raise UserError(f"{folder} is no EAGLE-3 draft; `draft_start` must be one.")
+        return loaded.params
     vocabulary = pack.frequent_tokens(mixture.streams, EMBEDDED_DRAFT)
     key = jax.random.key(config.draft.seed)
     return eagle3.init(key, EMBEDDED_DRAFT, params.embedding, vocabulary)

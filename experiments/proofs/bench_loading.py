@@ -124,7 +124,7 @@ def load_and_measure(folder: Path, dtype: str) -> dict[str, Any]:
     """
     jnp.isfinite(jnp.ones((8, 8), dtype)).all().block_until_ready()
     before, started = peak_bytes(), time.perf_counter()
-    packed = cpu_layout.wanted(jnp.dtype(dtype))
+    packed = cpu_layout.is_faster(jnp.dtype(dtype))
     _, params = hf_weights.load_target(folder, jnp.dtype(dtype), packed=packed)
     jax.block_until_ready(params)
     total = sum(leaf.nbytes for leaf in jax.tree.leaves(params))

@@ -133,7 +133,7 @@ def make_methods(hidden_size: int) -> list[Method]:
     for baseline in catalogue.BASELINES:
         policy: Any = baseline.published(CYCLE, needs)
         compared.append(Method(baseline.name, policy.replace(**WAVERING.get(baseline.name, {}))))
-    varying = [method for method in compared if not method.policy.is_constant]
+    varying = [method for method in compared if method.policy and not method.policy.is_constant]
     return [*constants, Method(benchmark.LEARNED, learned), *varying]
 
 

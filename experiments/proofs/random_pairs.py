@@ -25,6 +25,7 @@ from ltd_jax.decoding import generate
 from ltd_jax.models import cpu_layout, draft, layers, target
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.eagle3 import Eagle3Params
+from ltd_jax.models.griffin import GriffinParams
 from ltd_jax.models.pair import Model, Pair
 
 CYCLE = CycleConfig(beam_width=4, max_levels=4, sizes=(0, 1, 4, 10), context=256, prefill_chunk=16)
@@ -95,11 +96,11 @@ def pair(family: str, seed: int = 0, cycle: CycleConfig | None = None) -> Pair:
     prompts_BP = random.integers(0, config.target.vocab_size, shape).astype(np.int32)
     fitted = fit(unfitted, list(prompts_BP))
     model = Model(teacher, fitted, config)
-    if cpu_layout.wanted(unfitted.dtype):  # as loaded pairs are
-        packed: Any = cpu_layout.block_draft(fitted)
-        if fitted.head is teacher.head and teacher.head is not None:
-            packed = packed.replace(head=cpu_layout.blocked(teacher.head))
-        model = Model(cpu_layout.block_target(teacher), packed, config)
+    if cpu_layout.is_faster(unfitted.dtype):  # as loaded pairs are
+        teacher, fitted = cpu_layout.pack_target(teacher), cpu_layout.pack_draft(fitted)
+        if isinstance(fitted, GriffinParams):
+            fitted = dataclasses.replace(fitted, head=teacher.head)
+        model = Model(teacher, fitted, config)
     return dataclasses.replace(unfitted, model=model)
 
 
@@ -146,16 +147,15 @@ def _fit_inputs(model: Model, text_S: jax.Array) -> jax.Array:
         model.target, model.config.target, text_S, place_S, causal_SS, None
     )
     kind, token_S = draft.kind_of(config), jnp.roll(text_S, -1)
-    stream_SE = kind.enter(params, config, token_S, draft.fuse(params, config, feature_SE))
-    query, key, value = kind.project(params, config, token_S, stream_SE, place_S)
+    stream_SE = kind.embed_input(params, config, token_S, draft.fuse(params, config, feature_SE))
+    query, key, value = kind.qkv(params, config, token_S, stream_SE, place_S)
     mixed = layers.attention(query, key.transpose(1, 0, 2), value.transpose(1, 0, 2), causal_SS)
     if isinstance(params, Eagle3Params):
-        hidden_SE = kind.finish(params, config, stream_SE, mixed)
+        hidden_SE = kind.output(params, config, stream_SE, mixed)
         return layers.rms_norm(hidden_SE, params.norm, config.rms_norm_eps)
-    stream_SE = stream_SE + mixed @ params.o
-    assert params.up is not None  # gate and up are not joined yet
+    stream_SE = stream_SE + layers.linear(mixed, params.o)
     normed_SE = layers.rms_norm(stream_SE, params.post_attention_norm, config.rms_norm_eps)
-    inner_SF = jax.nn.silu(normed_SE @ params.gate) * (normed_SE @ params.up)
+    inner_SF = layers.gated(normed_SE, params.gate_up, config.intermediate_size)
     return jnp.concatenate([stream_SE, inner_SF], axis=1)
 
 

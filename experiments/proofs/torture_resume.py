@@ -107,7 +107,7 @@ def torture(config: Config, whole: Path, seconds: float) -> dict[str, Any]:
     """Kills and resumes until there were enough kills and the last run is finished."""
     moments, expected = random.Random(config.seed), digests(whole)
     kills: list[dict[str, Any]] = []
-    identical, different = 0, []
+    identical, different = 0, list[str]()
     while len(kills) < config.kills:
         folder = whole.parent / f"run-{identical + len(different)}"
         folder.mkdir()

@@ -150,7 +150,7 @@ def headline(report: Report, width: float = WIDTH) -> Figure:
             axes.vlines(x, row["speedup_low"], row["speedup_high"], color=TEXT, linewidth=1.2)
             if method == "ltd":
                 top = max(row["speedup"], row["speedup_high"])
-                style = {"ha": "center", "va": "bottom", "weight": "bold"}
+                style: dict[str, Any] = {"ha": "center", "va": "bottom", "weight": "bold"}
                 _label(axes, words.times(row["speedup"]), (x, top), (0, 3), **style)
     axes.axhline(1, color=COLOURS["autoregressive"], linewidth=1.5, linestyle="--", zorder=3)
     _tidy(axes, y="times plain decoding")
@@ -158,7 +158,7 @@ def headline(report: Report, width: float = WIDTH) -> Figure:
     axes.margins(y=0.1)
     names = METHOD_NAMES | _constants(report)
     handles: list[Artist] = [Patch(color=COLOURS[name], label=names[name]) for name in shown]
-    line = {"color": COLOURS["autoregressive"], "linestyle": "--"}
+    line: dict[str, Any] = {"color": COLOURS["autoregressive"], "linestyle": "--"}
     _legend(figure, [*handles, Line2D([], [], label="Plain decoding (tokens/s below)", **line)], 2)
     return figure
 
@@ -218,7 +218,7 @@ def _heat(
         axes.text(column, row, texts_DV[row, column], **style)
 
 
-def _is_dark(colour: Sequence[float]) -> bool:
+def _is_dark(colour: Any) -> bool:
     red, green, blue = colour[:3]
     return 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
 
@@ -269,7 +269,7 @@ def _part_times(report: Report, figures: Figures) -> tuple[Figure, str] | None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         said.append(f"{part} {milliseconds[0]:.2f} to {milliseconds[-1]:.2f}")
         if figures.plain_seconds is not None:
-            style = {"color": COLOURS["autoregressive"], "linestyle": "--"}
+            style: dict[str, Any] = {"color": COLOURS["autoregressive"], "linestyle": "--"}
             line = axes.axhline(1e3 * figures.plain_seconds, label=PLAIN_STEP, **style)
             if axes is panels[-1]:
                 _legend(figure, [line])
@@ -318,10 +318,14 @@ def _learning(report: Report, figures: Figures) -> tuple[Figure, str] | None:
 def _learning_stage(axes: Axes, points: Sequence[Any], figures: Figures) -> None:
     places = [point.decisions / 1e3 for point in points]
     values = [point.validation for point in points]
-    style = {"color": COLOURS["ltd"], "linewidth": 2, "label": "learned policies, greedy"}
+    style: dict[str, Any] = {
+        "color": COLOURS["ltd"],
+        "linewidth": 2,
+        "label": "learned policies, greedy",
+    }
     axes.plot(places, values, marker="o" if len(points) < 30 else None, markersize=3.5, **style)
     best = int(np.argmax(values))
-    star = {"markersize": 12, "color": COLOURS["ltd"], "markeredgecolor": "white"}
+    star: dict[str, Any] = {"markersize": 12, "color": COLOURS["ltd"], "markeredgecolor": "white"}
     axes.plot(places[best], values[best], "*", linestyle="", label="best, which is kept", **star)
     for name, level, linestyle in (
         ("best_constant", figures.validation_constant, "--"),
@@ -525,7 +529,7 @@ def domains(rows: Sequence[Row]) -> Figure:
     axes.set_yticks(range(len(mine)), names)
     axes.set_ylim(-0.8, len(mine) - 0.2)
     _tidy(axes, x="tokens per second over EAGLE-3's constants", grid="x")
-    marker = {"marker": "o", "linestyle": "", "color": COLOURS["ltd"]}
+    marker: dict[str, Any] = {"marker": "o", "linestyle": "", "color": COLOURS["ltd"]}
     hollow = Line2D([], [], markerfacecolor="white", label="a single text", **marker)
     _legend(figure, [Line2D([], [], label="several texts (number in brackets)", **marker), hollow])
     return figure
@@ -636,7 +640,9 @@ def learning_progress(curves: Sequence[Row]) -> Figure:
     for axes, table in zip(panels, tables, strict=True):
         axes.axhline(1.0, color=COLOURS["best_constant"], linewidth=1.2, linestyle=":")
         for curve in (curve for curve in curves if curve["latency"] == table):
-            way, reward = (FORMER.get(curve[key], curve[key]) for key in ("learning", "reward"))
+            way, reward = (
+                str(FORMER.get(curve[key], curve[key])) for key in ("learning", "reward")
+            )
             name = f"{WAYS[way]}, {reward} reward"
             style = {"color": WAY_COLOURS[way], "linestyle": REWARD_LINES[reward], "label": name}
             (line,) = axes.plot(curve["seconds"], curve["validation"], linewidth=1.8, **style)
@@ -681,7 +687,11 @@ def leaderboard(rows: Sequence[Row], temperature: float) -> Figure:
         right = max(row["speedup"], row["high"])
         background = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
         _label(axes, words.times(row["speedup"]), (right, place), (4, 0), bbox=background)
-    style = {"color": COLOURS["autoregressive"], "linestyle": "--", "linewidth": 1.2}
+    style: dict[str, Any] = {
+        "color": COLOURS["autoregressive"],
+        "linestyle": "--",
+        "linewidth": 1.2,
+    }
     axes.axvline(1, zorder=0, **style)
     axes.set_yticks(range(len(mine)), [row["method"] for row in mine])
     axes.set_ylim(-0.7, len(mine) - 0.3)

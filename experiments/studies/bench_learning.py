@@ -67,7 +67,9 @@ def main() -> None:
     for folder in (config.out, path.parent):
         flags.writable(folder)
     splits = record_splits(config)
-    names = {name: Path(getattr(config, name).name) for name in ("out", "target", "draft")}
+    names: dict[str, Any] = {
+        name: Path(getattr(config, name).name) for name in ("out", "target", "draft")
+    }
     settings = dataclasses.replace(config, **names, json=None)
     results = (
         measure_rates(config, splits.train)
@@ -162,7 +164,9 @@ def _walk_at_random(
         return (step.state, total + observation_BO.sum() + gained.sum()), None
 
     states = jax.vmap(environment.reset, (None, 0))(data, jax.random.split(key_start, walks))
-    return jax.lax.scan(advance, (states, 0.0), jax.random.split(key_walk, steps))[0][1]
+    return jax.lax.scan(advance, (states, jnp.float32(0.0)), jax.random.split(key_walk, steps))[0][
+        1
+    ]
 
 
 def training_rates(

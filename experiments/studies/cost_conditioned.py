@@ -12,7 +12,6 @@ a ratio over the best constant settings.
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,14 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.studies.domain_randomization import under_tables
+from experiments.studies.seeds import TrainedSeeds, side_by_side
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
-from ltd_jax.learning import environment, loop
+from ltd_jax.learning import environment
 from ltd_jax.learning.environment import Observations
 from ltd_jax.learning.exact import Exact
-from ltd_jax.learning.loop import CurvePoint, Progress, Splits, Stage
+from ltd_jax.learning.loop import Splits
 from ltd_jax.policies import networks
 from ltd_jax.policies.networks import ActorCritic, ActorCritics, Learned
-from ltd_jax.replay import latency
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.simulate import Simulator
 
@@ -36,7 +35,7 @@ COPIES = 2  # of every text, each under a table of its own
 
 
 def costs_of(table: LatencyTable) -> np.ndarray:
-    """What the policies see of a table, at the mean of its contexts: f32 [COST_COUNT] in [0, 1).
+    """A table as the policies see it, at the mean of its contexts: f32 [COST_COUNT] in [0, 1).
 
     In plain steps: the smallest cycle, a further level, the lower and the upper half of the sizes,
     a decision of each policy; x is seen as x / (1 + x), so that no network input saturates.
@@ -57,7 +56,7 @@ def costs_of(table: LatencyTable) -> np.ndarray:
 
 
 def with_costs(cost: jax.Array, observation: jax.Array) -> jax.Array:
-    """What the networks read: the costs [..., COST_COUNT], then the observation [..., O]."""
+    """The networks' input: the costs [..., COST_COUNT], then the observation [..., O]."""
     return jnp.concatenate([cost, observation], axis=-1)
 
 
@@ -74,7 +73,7 @@ def init(key: jax.Array, config: CycleConfig, widths: PolicyConfig) -> Learned:
 
 
 def fold_costs(policy: Learned, cost: np.ndarray) -> Learned:
-    """The ordinary policies that choose as cost-conditioned ones do under a table of these costs."""
+    """Ordinary policies that choose as cost-conditioned ones do under a table of such costs."""
     return policy.replace(depth=_fold(policy.depth, cost), size=_fold(policy.size, cost))
 
 
@@ -123,23 +122,9 @@ def train(
     tables: Sequence[LatencyTable],
     widths: PolicyConfig,
     learning: LearningConfig,
-    *,
-    folder: Path | None = None,
-    progress: Progress = lambda point, share: None,
-) -> tuple[Learned, list[CurvePoint]]:
-    """Trains both policies, or goes on where the folder's checkpoints end; also gives the curve.
-
-    Args:
-      tables: that the texts stand under.
-      folder: for checkpoints; None = leave none.
-      progress: called with every new point and the share that is done.
-
-    Raises:
-      UserError: the folder holds a training with other settings or tables.
-    """
-    if folder is not None:
-        fingerprints = {"tables": [latency.fingerprint(table) for table in tables]}
-        loop.claim(folder, loop.resume_settings(splits, widths, learning) | fingerprints)
+    seeds: int,
+) -> TrainedSeeds:
+    """Trains both policies with as many seeds on texts that stand under the tables."""
     algorithm = CostConditioned(
         widths=widths,
         settings=learning.exact,
@@ -147,18 +132,4 @@ def train(
         validate_every=learning.validate_every,
     )
     data, validation = (observe(simulator, tables, widths) for simulator in splits)
-    stage = Stage(
-        name="observing",
-        algorithm=algorithm,
-        key=jax.random.key(learning.seed),
-        throughput=jnp.float32(1.0),
-        data=data,
-        validation=validation,
-    )
-    state, curve = loop.run_stage(
-        stage,
-        folder=folder,
-        provenance={},
-        report=lambda point: progress(point, point.update / algorithm.updates),
-    )
-    return state.best.policy(widths), curve
+    return side_by_side(algorithm, data, validation, throughput=1.0, seeds=seeds)

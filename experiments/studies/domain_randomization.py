@@ -41,7 +41,7 @@ class Costs(NamedTuple):
 
 
 def costs_of(table: LatencyTable) -> Costs:
-    """What a table says, at the mean of its contexts."""
+    """The description of a table, at the mean of its contexts."""
     plain = float(table.plain_seconds.mean())
     cycle_DV, verify_V = table.cycle_seconds.mean(axis=0), table.verify_seconds.mean(axis=0)
     draft_D, sizes = table.draft_seconds.mean(axis=0), table.sizes

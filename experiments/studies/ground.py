@@ -1,17 +1,19 @@
-"""What the studies of learning stand on: recorded texts under a latency table, and trainings.
+"""The ground of all studies of learning: recorded texts under a latency table, and trainings.
 
 One folder feeds all studies: traces and this device's table are recorded once, and every training
-is kept under FOLDER/studies/TABLE/REWARD-SETTINGS/seed-N, so that a study finds what another one
-trained. Settings and checkpoints are chosen on the validation texts, numbers are of the test texts.
+in the paper's order is kept under FOLDER/studies/TABLE/REWARD-SETTINGS/seed-N, so that a study
+finds what another one trained. Settings and checkpoints are chosen on the validation texts, numbers
+are of the test texts.
 """
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ltd_jax import learning, presets, workflow
-from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig, Reward
+from ltd_jax import presets, workflow
+from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
 from ltd_jax.learning import alternate
 from ltd_jax.learning.loop import Splits, TrainResult
 from ltd_jax.models.pair import Pair
@@ -73,7 +75,10 @@ def ground(
         workflow.load_or_record(pair, stages, split, with_hidden=with_hidden, progress=progress)
         for split in SPLITS
     ]
-    table = workflow.load_or_profile(pair, stages, latency, progress=progress)
+    if latency is None:
+        table = workflow.load_or_profile(pair, stages, progress=progress)
+    else:  # beside the folder's own
+        table = latencies.fit(latencies.find(latency), pair.config.cycle)
     train, validation, test = (simulate.build(trace, table, pair.config.cycle) for trace in traces)
     return Ground(
         train=train,
@@ -88,82 +93,64 @@ def ground(
 
 
 def with_latency(ground: Ground, table: LatencyTable) -> Ground:
-    """The same texts under another table."""
-    train, validation, test = (
-        simulate.with_latency(simulator, table)
-        for simulator in (ground.train, ground.validation, ground.test)
-    )
+    """The same texts under another table, which is fitted to their cycle."""
+    table = latencies.fit(table, ground.config)
+    validation = simulate.with_latency(ground.validation, table)
     return dataclasses.replace(
         ground,
-        train=train,
+        train=simulate.with_latency(ground.train, table),
         validation=validation,
-        test=test,
+        test=simulate.with_latency(ground.test, table),
         table=table,
         best=optimum.best_constant(validation),
         origin=ground.origin | _identity(table),
     )
 
 
+def under_tables(ground: Ground, names: Sequence[str]) -> dict[str, Ground]:
+    """The same texts under other tables, by their names: shipped ones or files, each once.
+
+    The ground's own table is not among them.
+    """
+    by_table, known = {}, {ground.origin["latency"]}
+    for name in names:
+        under = with_latency(ground, latencies.find(name))
+        if under.origin["latency"] not in known:
+            by_table[name] = under
+            known.add(under.origin["latency"])
+    return by_table
+
+
 def _identity(table: LatencyTable) -> dict[str, Any]:
-    return {
-        "latency": latencies.fingerprint(table),
-        "device": table.provenance["device"],
-        "dtype": table.provenance["dtype"],
-    }
+    device, dtype = table.provenance["device"], table.provenance["dtype"]
+    return {"latency": latencies.fingerprint(table), "device": device, "dtype": dtype}
 
 
 def learn(
     ground: Ground,
-    stages: StageConfig,
-    seed: int,
+    settings: LearningConfig,
+    folder: Path,
     *,
-    reward: Reward | None = None,
     last: str | None = None,
     progress: Progress = workflow.silent,
 ) -> TrainResult:
     """The paper's order of learning with one seed, or what is left to do of it.
 
     Args:
-      reward: None = the settings' own.
+      folder: of all studies.
       last: phase to end with; None = all.
     """
-    reward = reward or stages.learning.reward
-    settings = dataclasses.replace(stages.learning, algorithm="alternate", reward=reward, seed=seed)
+    same = dataclasses.replace(settings, seed=0)
+    subject = repr((same, ground.widths, ground.config))
+    name = f"{settings.reward}-{hashlib.sha256(subject.encode()).hexdigest()[:8]}"
+    kept = folder / "studies" / ground.origin["latency"] / name / f"seed-{settings.seed}"
+    title = f"{settings.reward} reward, seed {settings.seed}"
     return alternate.train(
         ground.splits,
         ground.widths,
         settings,
-        folder=kept_at(ground, stages, settings),
-        provenance=ground.origin,
-        progress=lambda point, share: progress(f"{reward} reward, seed {seed}", share),
-        last=last,
-    )
-
-
-def train(
-    ground: Ground, stages: StageConfig, seed: int, *, progress: Progress = workflow.silent
-) -> TrainResult:
-    """Policies with one seed, in the way that the settings name, or what is left to do of it."""
-    settings = dataclasses.replace(stages.learning, seed=seed)
-    title = f"{ground.origin['device']}, seed {seed}"[:30]
-    return learning.train(
-        ground.splits,
-        ground.widths,
-        settings,
-        folder=kept_at(ground, stages, settings),
+        folder=kept,
         provenance=ground.origin,
         progress=lambda point, share: progress(title, share),
+        last=last,
     )
-
-
-def kept_at(ground: Ground, stages: StageConfig, settings: LearningConfig, *also: str) -> Path:
-    """Where a training under a ground's table is kept: one folder for all that it depends on.
-
-    Args:
-      also: whatever else it depends on.
-    """
-    same = dataclasses.replace(settings, seed=0)
-    subject = repr((same, ground.widths, ground.config, also))
-    name = hashlib.sha256(subject.encode()).hexdigest()[:8]
-    folder = stages.folder / "studies" / ground.origin["latency"] / f"{settings.reward}-{name}"
-    return folder / f"seed-{settings.seed}"

@@ -10,7 +10,7 @@ from ltd_jax.models import griffin
 from ltd_jax.models.hf import weights
 from ltd_jax.models.hf.config import target_config
 from ltd_jax.models.hf.tensors import TensorFolder
-from ltd_jax.models.hf.weights import Loader
+from ltd_jax.models.hf.weights import Loader, target_table
 
 
 def griffin_config(target: TargetConfig) -> GriffinConfig:
@@ -36,8 +36,7 @@ def write_griffin(folder: Path, target_folder: Path, seed: int = 0) -> None:
     """
     target = target_config(target_folder)
     loader = Loader(TensorFolder(target_folder), jnp.dtype("float32"))
-    shape = (target.vocab_size, target.hidden_size)
-    embedding = loader.table("model.embed_tokens.weight", *shape)  # nothing else is needed
+    embedding = loader.read(target_table(target).embedding)  # nothing else is needed
     config = griffin_config(target)
     params = griffin.init(jax.random.key(seed), config, embedding, None)
     weights.save_draft(folder, config, params, "float32")

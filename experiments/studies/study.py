@@ -1,47 +1,42 @@
-"""What the studies of learning share: their flags, their course, where results go."""
+"""Common to all studies of learning: their flags, their course, where results go."""
 
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import jax
 from matplotlib.figure import Figure
 from rich.console import Console, RenderableType
 
 from experiments import output
+from experiments.output import ResultFlags
 from experiments.report import paper, plots, tables
 from experiments.report.paper import PaperTable
 from experiments.studies import ground as grounds
 from experiments.studies import scores, seeds
 from experiments.studies.ground import Ground
-from experiments.studies.scores import Row
 from ltd_jax import flags
-from ltd_jax.cli import StageFlags
-from ltd_jax.config import LearningConfig, PolicyConfig
-from ltd_jax.files import ResumableStore, UserError
+from ltd_jax.config import LearningConfig, PolicyConfig, Reward
+from ltd_jax.files import ResumableStore
 from ltd_jax.learning import loop
+from ltd_jax.learning.loop import TrainResult
 from ltd_jax.presets import EMBEDDED_POLICY, STUDY_LEARNING
 from ltd_jax.replay.profile import ProfileConfig
 from ltd_jax.workflow import Progress
 
+Row = dict[str, Any]  # JSON
+
 
 @dataclasses.dataclass(frozen=True)
-class StudyFlags(StageFlags):
+class StudyFlags(ResultFlags):
     """One --out feeds all studies: what is recorded or trained there is found again."""
 
-    results: Path | None = None  # folder of the numbers and pictures; None = OUT/results
     latency: str | None = None  # a shipped latency table or a file; None = measure this device
     seeds: int = 5
     widths: PolicyConfig = EMBEDDED_POLICY
     learning: LearningConfig = STUDY_LEARNING
     profiling: ProfileConfig = ProfileConfig()
-
-    @property
-    def folder(self) -> Path:
-        """Where results go."""
-        return self.out / "results" if self.results is None else self.results
 
 
 Flags = TypeVar("Flags", bound=StudyFlags)
@@ -54,6 +49,48 @@ def parse(kind: type[Flags]) -> Flags:
     return config
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Study(Generic[Flags]):
+    """A study under way."""
+
+    config: Flags
+    ground: Ground
+    progress: Progress
+
+    def learn(self, *, reward: Reward | None = None, last: str | None = None) -> list[TrainResult]:
+        """The paper's order of learning with every seed, or what is left to do of it.
+
+        Args:
+          reward: None = the flags' own.
+          last: phase to end with; None = all.
+        """
+        learning = self.config.learning
+        reward = reward or learning.reward
+        learning = dataclasses.replace(learning, algorithm="alternate", reward=reward)
+        return [
+            grounds.learn(
+                self.ground,
+                dataclasses.replace(learning, seed=seed),
+                self.config.out,
+                last=last,
+                progress=self.progress,
+            )
+            for seed in range(self.config.seeds)
+        ]
+
+    def learned_row(self, name: str, ground: Ground) -> Row:
+        """The row of policies that learn on a ground in the flags' way, over all seeds."""
+        trained = seeds.train(ground, self.config.learning, self.config.seeds, self.progress)
+        return scores.row(ground, name, [scores.of_policy(ground, one) for one in trained.policies])
+
+    def open_store(self, name: str) -> ResumableStore:
+        """Rows of NAME that a stopped command of the same settings left; `write` ends with them."""
+        config, ground = self.config, self.ground
+        settings = loop.resume_settings(ground.splits, ground.widths, config.learning)
+        settings |= {"seeds": config.seeds, "jax": jax.__version__}
+        return ResumableStore(config.folder / f"{name}.partial", settings, is_numeric=False)
+
+
 def stand(config: StudyFlags, progress: Progress) -> Ground:
     """Records and measures what is missing."""
     flags.writable(config.out)
@@ -63,13 +100,13 @@ def stand(config: StudyFlags, progress: Progress) -> Ground:
 
 
 def run(
-    config: Flags,
     name: str,
-    compute: Callable[[Ground, Flags, Progress], Sequence[Any]],
-    show: Callable[[Ground, Sequence[Any]], RenderableType],
+    config: Flags,
+    compute: Callable[[Study[Flags]], Sequence[Row]],
+    show: Callable[[Sequence[Row]], RenderableType],
     *,
     papers: Sequence[Any] = (),
-    draw: Callable[[Sequence[Any]], Figure] | None = None,
+    draw: Callable[[Sequence[Row]], Figure] | None = None,
 ) -> None:
     """A whole study: rows are computed, shown in the terminal, written as NAME.json and NAME.png.
 
@@ -79,49 +116,32 @@ def run(
     started, console = time.monotonic(), Console()
     with flags.progress_bars(console) as progress:
         ground = stand(config, progress)
-        rows = compute(ground, config, progress)
-    console.print(show(ground, rows))
+        rows = compute(Study(config, ground, progress))
+    console.print(show(rows))
     picture = None if draw is None else draw(rows)
-    write(config, name, ground, rows, papers=papers, started=started, picture=picture)
+    write(name, config, ground, rows, started=started, papers=papers, picture=picture)
 
 
 def run_methods(
-    config: Flags,
     name: str,
+    config: Flags,
+    compute: Callable[[Study[Flags]], Sequence[Row]],
     title: str,
-    compute: Callable[[Ground, Flags, Progress], Sequence[Row]],
     papers: Sequence[PaperTable],
 ) -> None:
-    """A study whose rows are methods, as some tables of the paper have them."""
-    show = lambda ground, rows: tables.study(title, rows, papers)
-    run(config, name, compute, show, papers=paper.as_json(papers))
-
-
-def learned_row(ground: Ground, name: str, config: StudyFlags, progress: Progress) -> Row:
-    """The row of policies that learn on a ground, over all seeds."""
-    trained = seeds.train(ground, config.learning, config.seeds, progress)
-    return scores.row(ground, name, [scores.of_policy(ground, one) for one in trained.policies])
-
-
-def open_store(config: StudyFlags, name: str, ground: Ground) -> ResumableStore:
-    """Rows of NAME that a stopped command of the same settings left; `write` ends with them."""
-    settings = loop.resume_settings(ground.splits, ground.widths, config.learning)
-    settings |= {"seeds": config.seeds, "jax": jax.__version__}
-    return ResumableStore(_partial_file(config, name), settings, is_numeric=False)
-
-
-def _partial_file(config: StudyFlags, name: str) -> Path:
-    return config.folder / f"{name}.partial"
+    """A study whose rows are methods (`scores.row`), as some tables of the paper have them."""
+    show = lambda rows: tables.study(title, rows, papers)
+    run(name, config, compute, show, papers=paper.as_json(papers))
 
 
 def write(
-    config: StudyFlags,
     name: str,
+    config: StudyFlags,
     ground: Ground,
-    rows: Sequence[Any],
+    rows: Sequence[Row],
     *,
-    papers: Sequence[Any] = (),
     started: float,
+    papers: Sequence[Any] = (),
     picture: Figure | None = None,
 ) -> None:
     """Writes NAME.json, and NAME.png where there is a picture.
@@ -139,11 +159,4 @@ def write(
     }
     png = None if picture is None else plots.encode(picture)
     output.write(config.folder, name, config, content, png)
-    _partial_file(config, name).unlink(missing_ok=True)
-
-
-def require_known(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
-    """Raises UserError for a name that is not known."""
-    for name in names:
-        if name not in known:
-            raise UserError(f"There is no {kind} {name!r}; choose {', '.join(known)}.")
+    (config.folder / f"{name}.partial").unlink(missing_ok=True)

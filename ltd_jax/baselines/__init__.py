@@ -1,8 +1,9 @@
 """The compared methods (Sec. 5) as policies whose fields are their settings.
 
-DDD stops drafting below a mean log-probability, SVIP above an entropy, GammaTune follows a mean of
-what was accepted, DISCO, SpecDec++ and C2T ask a trained classifier, Tiers and CostAware choose the
-size too. `catalogue` knows their names, sources and published settings.
+DDD stops drafting where the frontier's probability mass is low, SVIP where the draft's entropy is
+high, GammaTune after a running mean of accepted tokens; Disco, SpecDec++ and C2T ask a trained
+classifier; C2T, Tiers and CostAware choose the size, too. `catalogue` knows their names, sources
+and published settings.
 """
 
 from ltd_jax.baselines.classifiers import C2T, Disco, SpecDecPP

@@ -10,11 +10,12 @@ are those of LTD's comparison (Sec. 5) where it names them, else the method's ow
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from ltd_jax.baselines import rules
 from ltd_jax.baselines.classifiers import C2T, Classifiers, Disco, SpecDecPP
 from ltd_jax.baselines.cost_aware import CostAware, Costs
+from ltd_jax.baselines.rules import DDD, SVIP, GammaTune, Tiers
 from ltd_jax.config import CycleConfig
 from ltd_jax.files import UserError
 from ltd_jax.policies.policy import Constant, Policy
@@ -22,8 +23,7 @@ from ltd_jax.presets import eagle3_default
 
 BUDGET = 25  # settings that tuning tries of a method, at most
 
-Number = int | float
-Settings = dict[str, Number | tuple[Number, ...]]
+Settings = dict[str, int | float | tuple[int | float, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +44,8 @@ class Baseline:
     """One of the compared methods."""
 
     name: str
+    make: Callable[..., Policy]  # of a cycle and what the method needs, by name
     source: str  # of the published settings
-    make: Callable[[CycleConfig, Needs], Policy]  # see `published`
-    grid: Callable[[Any, CycleConfig], list[Any]]
-    """settings that tuning tries, of the published policy and a cycle; empty = not tuned"""
     classifier: str | None = None  # that it needs
     needs_costs: bool = False
 
@@ -68,78 +66,58 @@ class Baseline:
         lacking = self.lacks(needs)
         if lacking is not None:
             raise UserError(f"The method {self.name} needs {lacking}.")
-        return self.make(config, needs)
+        if self.needs_costs:
+            power_D = None if needs.classifiers is None else needs.classifiers.power
+            return self.make(config, costs=needs.costs, power=power_D)
+        if self.classifier is not None:
+            return self.make(config, network=needs.networks[self.classifier])
+        return self.make(config)
 
-
-def _cost_aware(config: CycleConfig, needs: Needs) -> CostAware:
-    assert needs.costs is not None  # `published` asks first
-    power_D = None if needs.classifiers is None else needs.classifiers.power
-    return CostAware.published(config, needs.costs, power_D)
+    def grid(self, policy: Any, config: CycleConfig) -> list[Any]:
+        """Settings that tuning tries, of the published policy; none of a constant."""
+        return [] if policy.is_constant else policy.grid(config)
 
 
 BASELINES = (
+    Baseline("ddd", DDD.published, "2409.00142; LTD Sec. 5: checks 5, 7, 9, threshold -0.3"),
+    Baseline("svip", SVIP.published, "2411.18462, its code and LTD: scale 0.15, threshold 0.3"),
     Baseline(
-        name="ddd",
-        source="2409.00142; LTD Sec. 5: checks 5, 7, 9, threshold -0.3",
-        make=lambda config, needs: rules.DDD.published(config),
-        grid=rules.DDD.grid,
+        "gammatune",
+        GammaTune.published,
+        "2504.00030; LTD Sec. 5: share 0.2, half to 1.5 times EAGLE-3's levels",
     ),
     Baseline(
-        name="svip",
-        source="2411.18462, its code and LTD: scale 0.15, threshold 0.3",
-        make=lambda config, needs: rules.SVIP.published(config),
-        grid=rules.SVIP.grid,
+        "gammatune+",
+        partial(GammaTune.published, confidence=0.4),
+        "2504.00030 with the confidence 0.4 of Hugging Face's assistant",
     ),
+    Baseline("disco", Disco.published, "2405.04304; LTD: threshold 0.5", classifier="disco"),
     Baseline(
-        name="gammatune",
-        source="2504.00030; LTD Sec. 5: share 0.2, half to 1.5 times EAGLE-3's levels",
-        make=lambda config, needs: rules.GammaTune.published(config),
-        grid=rules.GammaTune.grid,
-    ),
-    Baseline(
-        name="gammatune+",
-        source="2504.00030 with the confidence 0.4 of Hugging Face's assistant",
-        make=lambda config, needs: rules.GammaTune.published(config, confidence=0.4),
-        grid=rules.GammaTune.grid,
-    ),
-    Baseline(
-        name="disco",
-        source="2405.04304; LTD: threshold 0.5",
-        make=lambda config, needs: Disco.published(config, needs.networks["disco"]),
-        grid=Disco.grid,
-        classifier="disco",
-    ),
-    Baseline(
-        name="specdec++",
-        source="2405.19715: threshold 0.7, at least 2 tokens; LTD's head",
-        make=lambda config, needs: SpecDecPP.published(config, needs.networks["specdec"]),
-        grid=SpecDecPP.grid,
+        "specdec++",
+        SpecDecPP.published,
+        "2405.19715: threshold 0.7, at least 2 tokens; LTD's head",
         classifier="specdec",
     ),
     Baseline(
-        name="c2t",
-        source="2502.13652: threshold 0.5, 15 nodes per level, 10 levels",
-        make=lambda config, needs: C2T.published(config, needs.networks["c2t"]),
-        grid=C2T.grid,
+        "c2t",
+        C2T.published,
+        "2502.13652: threshold 0.5, 15 nodes per level, 10 levels",
         classifier="c2t",
     ),
     Baseline(
-        name="c2t-as-run",
-        source="LTD's comparison: the classifier removes no node, so the tree is EAGLE-3's",
-        make=lambda config, needs: Constant(*eagle3_default(config)),
-        grid=lambda policy, config: [],  # its constants are tuned as the best constant
+        "c2t-as-run",
+        lambda config: Constant(*eagle3_default(config)),
+        "LTD's comparison: the classifier removes no node, so the tree is EAGLE-3's",
     ),
     Baseline(
-        name="tiers",
-        source="SGLang: tiers 1, 3, 7 of a chain, share 0.2, every 5 cycles after 10",
-        make=lambda config, needs: rules.Tiers.published(config),
-        grid=rules.Tiers.grid,
+        "tiers",
+        Tiers.published,
+        "SGLang: tiers 1, 3, 7 of a chain, share 0.2, every 5 cycles after 10",
     ),
     Baseline(
-        name="cost-aware",
-        source="expected tokens against measured time; speedup 1.5 and ratio 0.6 untuned",
-        make=_cost_aware,
-        grid=CostAware.grid,
+        "cost-aware",
+        CostAware.published,
+        "expected tokens against measured time; speedup 1.5 and ratio 0.6 untuned",
         needs_costs=True,
     ),
 )

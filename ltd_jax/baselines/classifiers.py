@@ -16,8 +16,6 @@ Trained ones are one safetensors file, right for one pair on any device:
 """
 
 import dataclasses
-import hashlib
-import json
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,20 +23,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax import struct, traverse_util
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from flax import struct
 
 from ltd_jax.baselines.rules import FixedSize, require, scale_levels, vary_with_size
 from ltd_jax.config import CycleConfig
-from ltd_jax.files import Identity, UserError, hashable_fields, replacing, require_same
-from ltd_jax.policies.networks import layers_of, output
+from ltd_jax.files import Identity, UserError, hashable_fields, require_same
+from ltd_jax.policies import saved
+from ltd_jax.policies.networks import check_inputs, layers_of, output
 from ltd_jax.policies.policy import NO_NODE, LevelView, Policy, TreeView
-from ltd_jax.presets import eagle3_default
 
 LEVEL_SCALE = 10.0  # levels enter as level / 10 (LTD)
-SCHEMA = "1"
-AGAIN = "train them again"
 
 
 class Perceptron(nn.Module):
@@ -77,22 +71,8 @@ def feature_width(name: str, config: CycleConfig, hidden_size: int) -> int:
 
 def chance(name: str, variables: Any, feature: jax.Array) -> jax.Array:
     """What a classifier says of features f32 [..., O]: probabilities f32 [...]."""
-    return jax.nn.sigmoid(output(NETWORKS[name](_shape(variables)[1]), variables, feature))
-
-
-def _shape(variables: Any) -> tuple[int, int]:
-    """Length of what a classifier reads, and its width."""
-    inputs, width = variables["params"][layers_of(variables)[0]]["kernel"].shape
-    return inputs, width
-
-
-def _check_inputs(name: str, variables: Any, width: int) -> None:
-    inputs = _shape(variables)[0]
-    if inputs != width:
-        raise UserError(
-            f"The classifier {name} reads {inputs} numbers, but this cycle gives {width}; use the "
-            "cycle that it was trained with."
-        )
+    width = variables["params"][layers_of(variables)[0]]["bias"].shape[0]
+    return jax.nn.sigmoid(output(NETWORKS[name](width), variables, feature))
 
 
 @struct.dataclass(kw_only=True)
@@ -105,31 +85,26 @@ class Disco(FixedSize):
     network: Any  # Linen variables of a `Perceptron` over `disco_features`
     threshold: jax.Array | float = 0.5  # least chance to go on
 
-    @classmethod
-    def published(cls, config: CycleConfig, network: Any) -> Self:
-        """Of LTD's comparison."""
-        size = eagle3_default(config).size
-        return cls(network=network, most_levels=config.max_levels, size=size)
-
     def grid(self, config: CycleConfig) -> list[Self]:
         """Thresholds."""
         return vary_with_size(self, "threshold", (0.2, 0.35, 0.5, 0.65, 0.8), config)
 
     def check(self, config: CycleConfig) -> None:
         super().check(config)
-        _check_inputs("disco", self.network, feature_width("disco", config, 0))
+        check_inputs("classifier disco", self.network, feature_width("disco", config, 0))
 
     def keep_drafting(self, history: Any, view: LevelView, config: CycleConfig) -> jax.Array:
-        helps = chance("disco", self.network, disco_features(view))
+        feature_O = disco_features(view.log_prob, view.entropy, view.levels)
+        helps = chance("disco", self.network, feature_O)
         return (view.levels < self.most_levels) & (helps >= self.threshold)
 
 
-def disco_features(view: LevelView) -> jax.Array:
+def disco_features(log_prob_WW: jax.Array, entropy_W: jax.Array, levels: jax.Array) -> jax.Array:
     """f32 [W + 2]: the W best path probabilities of the newest level, falling; entropy; level."""
-    width = view.log_prob.shape[0]
-    best_W = jax.lax.top_k(view.log_prob.reshape(-1), width)[0]
-    entropy = view.entropy[jnp.argmax(view.log_prob) // width]
-    scalars_2 = jnp.stack([entropy, view.levels / LEVEL_SCALE]).astype(jnp.float32)
+    width = log_prob_WW.shape[0]
+    best_W = jax.lax.top_k(log_prob_WW.reshape(-1), width)[0]
+    entropy = entropy_W[jnp.argmax(log_prob_WW) // width]
+    scalars_2 = jnp.stack([entropy, levels / LEVEL_SCALE]).astype(jnp.float32)
     return jnp.concatenate([jnp.exp(best_W), scalars_2])
 
 
@@ -152,14 +127,9 @@ class SpecDecPP(FixedSize):
     any_row: jax.Array | bool = False
 
     @classmethod
-    def published(cls, config: CycleConfig, network: Any) -> Self:
+    def published(cls, config: CycleConfig, **settings: Any) -> Self:
         """The paper's threshold and levels, with LTD's network."""
-        return cls(
-            network=network,
-            least_levels=scale_levels(2, config),
-            most_levels=config.max_levels,
-            size=eagle3_default(config).size,
-        )
+        return super().published(config, least_levels=scale_levels(2, config), **settings)
 
     def grid(self, config: CycleConfig) -> list[Self]:
         """Thresholds."""
@@ -218,7 +188,7 @@ class C2T(Policy):
     def check(self, config: CycleConfig) -> None:
         require("most_levels", self.most_levels, least=1, most=config.max_levels, whole=True)
         require("nodes", self.nodes, least=1, whole=True)
-        _check_inputs("c2t", self.network, feature_width("c2t", config, 0))
+        check_inputs("classifier c2t", self.network, feature_width("c2t", config, 0))
 
     def init_history(self, config: CycleConfig) -> jax.Array:
         return jnp.zeros((config.max_levels, config.beam_width, config.beam_width), bool)
@@ -290,18 +260,8 @@ def save(classifiers: Classifiers, path: Path | str) -> None:
       UserError: the file cannot be written.
     """
     networks = {name: variables["params"] for name, variables in classifiers.networks.items()}
-    flat = traverse_util.flatten_dict(jax.device_get(networks), sep=".") | {
-        "power": classifiers.power
-    }
-    arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in flat.items()}
-    metadata = {
-        "schema": SCHEMA,
-        "digest": _digest(arrays),
-        "cycle": json.dumps(dataclasses.asdict(classifiers.cycle)),
-        "provenance": json.dumps(classifiers.provenance),
-    }
-    with replacing(Path(path)) as temporary:
-        save_file(arrays, temporary, metadata=metadata)
+    facts = {"cycle": classifiers.cycle, "provenance": classifiers.provenance}
+    saved.write_tensors(Path(path), networks | {"power": classifiers.power}, facts)
 
 
 def load(path: Path | str) -> Classifiers:
@@ -311,26 +271,10 @@ def load(path: Path | str) -> Classifiers:
       UserError: it is missing, damaged, no such file or of another version.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"There is no file of classifiers {path}; check the path, or {AGAIN}.")
-    try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} holds no classifiers or is damaged ({error}); {AGAIN}.") from error
-    if metadata.get("schema") != SCHEMA or "power" not in arrays:
-        raise UserError(f"{path} holds no classifiers that this version reads; {AGAIN}.")
-    if metadata.get("digest") != _digest(arrays):
-        raise UserError(f"{path} is damaged: its weights are not what was saved; {AGAIN}.")
-    power_D = arrays.pop("power")
-    flat = {tuple(name.split(".")): jnp.asarray(array) for name, array in arrays.items()}
-    networks = traverse_util.unflatten_dict(flat)
-    try:
-        cycle = CycleConfig(**json.loads(metadata["cycle"]))
-        provenance = dict(json.loads(metadata["provenance"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is of another version ({error}); {AGAIN}.") from error
+    networks, facts = saved.read_tensors(path, "file of classifiers")
+    with saved.another_version(path):
+        power_D = np.asarray(networks.pop("power"))
+        cycle, provenance = CycleConfig(**facts["cycle"]), dict(facts["provenance"])
     variables = {name: {"params": params} for name, params in networks.items()}
     return Classifiers(variables, power_D, cycle, provenance, path)
 
@@ -345,12 +289,4 @@ def check(classifiers: Classifiers, here: Identity) -> None:
     shapes = {"beam_width": cycle.beam_width, "max_levels": cycle.max_levels}
     there = Identity(pair=classifiers.provenance.get("fingerprint"), cycle=hashable_fields(shapes))
     what = f"The classifiers in {classifiers.path} were trained for"
-    require_same(what, there, here, remedy=AGAIN)
-
-
-def _digest(arrays: dict[str, np.ndarray]) -> str:
-    """12 hex digits over all arrays."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(f"{name}{arrays[name].shape}".encode() + arrays[name].tobytes())
-    return digest.hexdigest()[:12]
+    require_same(what, there, here, remedy=saved.AGAIN)

@@ -21,10 +21,10 @@ They see
 import dataclasses
 import json
 import re
-import zipfile
 import zlib
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile, ZipFile
 
 import jax
 import jax.numpy as jnp
@@ -34,20 +34,12 @@ from flax import struct
 from ltd_jax.config import CycleConfig
 from ltd_jax.files import UserError
 from ltd_jax.models.hf.torch_file import TorchFile
-from ltd_jax.policies.networks import ActorCritic
 from ltd_jax.policies.policy import LevelView, Policy, TreeView, size_index, static
 
 Activation = Literal["tanh", "relu"]
 ACTIVATIONS: dict[str, Activation] = {"Tanh": "tanh", "ReLU": "relu"}
-FAILURES = (
-    OSError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+# What a damaged zip, or JSON of another form, may raise.
+FAILURES = (OSError, LookupError, ValueError, TypeError, AttributeError, BadZipFile, zlib.error)
 
 BEAM_WIDTH = 10
 DECISION_ROUNDS = (3, 6, 9)
@@ -80,7 +72,7 @@ class Layer:
 class Network:
     """Dense layers with a nonlinearity between them."""
 
-    layers: tuple[Layer, ...]  # the last one gives the logits, or the value
+    layers: tuple[Layer, ...]  # the last one gives the logits
     activation: Activation = static()
 
     @property
@@ -90,17 +82,8 @@ class Network:
 
     @property
     def outputs(self) -> int:
-        """A, the choices; 1 of a value."""
+        """A, the choices."""
         return self.layers[-1].kernel.shape[1]
-
-    @property
-    def variables(self) -> Any:
-        """As the Linen variables of `networks.Actor` or `networks.Critic`."""
-        named = {
-            f"Dense_{index}": {"kernel": layer.kernel, "bias": layer.bias}
-            for index, layer in enumerate(self.layers)
-        }
-        return {"params": named}
 
     def __call__(self, observation_O: jax.Array) -> jax.Array:
         """f32 [A]."""
@@ -222,7 +205,7 @@ def load(
 def _read_actor(path: Path | None, name: str, inputs: int, outputs: int) -> Network | None:
     if path is None:
         return None
-    actor = read_zip(path).actor
+    actor = read_zip(path)
     if (actor.inputs, actor.outputs) == (inputs, outputs):
         return actor
     raise UserError(
@@ -231,27 +214,14 @@ def _read_actor(path: Path | None, name: str, inputs: int, outputs: int) -> Netw
     )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ZipPolicy:
-    """Both networks of a zip, numpy."""
-
-    actor: Network
-    critic: Network
-
-    @property
-    def variables(self) -> ActorCritic:
-        """As the Linen variables of `networks.Actor` and `networks.Critic`."""
-        return ActorCritic(actor=self.actor.variables, critic=self.critic.variables)
-
-
-def read_zip(path: Path) -> ZipPolicy:
-    """Reads a zip that `PPO.save` wrote.
+def read_zip(path: Path) -> Network:
+    """The policy's network, numpy, of a zip that `PPO.save` wrote; its value is not read.
 
     Raises:
       UserError: the file is missing, damaged, or holds another kind of policy.
     """
     try:
-        with zipfile.ZipFile(path) as file:
+        with ZipFile(path) as file:
             settings, weights = json.loads(file.read("data")), file.read("policy.pth")
         kwargs = dict(settings.get("policy_kwargs") or {})
     except FAILURES as error:
@@ -261,10 +231,8 @@ def read_zip(path: Path) -> ZipPolicy:
         ) from error
     tensors = TorchFile(path, weights)
     _check_names(path, tensors)
-    actor = _layers(path, tensors, "policy_net", "action_net")
-    critic = _layers(path, tensors, "value_net", "value_net")
-    activation = _activation(path, kwargs)
-    return ZipPolicy(Network(actor, activation), Network(critic, activation))
+    layers = read_layers(path, tensors, "policy_net", "action_net")
+    return Network(layers, _activation(path, kwargs))
 
 
 def _activation(path: Path, kwargs: dict[str, Any]) -> Activation:
@@ -288,7 +256,12 @@ def _check_names(path: Path, tensors: TorchFile) -> None:
         )
 
 
-def _layers(path: Path, tensors: TorchFile, inner: str, last: str) -> tuple[Layer, ...]:
+def read_layers(path: Path, tensors: TorchFile, inner: str, last: str) -> tuple[Layer, ...]:
+    """The dense layers of `mlp_extractor.INNER`, then the one named `last`.
+
+    Raises:
+      UserError: one is missing, of another shape, or holds numbers that are not finite.
+    """
     pattern = re.compile(rf"mlp_extractor\.{inner}\.(\d+)\.weight")
     found = (pattern.fullmatch(name) for name in tensors.places)
     hidden = sorted(int(match[1]) for match in found if match)

@@ -79,6 +79,12 @@ class FixedSize(Policy):
     most_levels: jax.Array | int = PAPER_LEVELS
     size: jax.Array | int = PAPER_EAGLE3.size
 
+    @classmethod
+    def published(cls, config: CycleConfig, **settings: Any) -> Self:
+        """The published settings: all levels of a cycle and EAGLE-3's size, if not given."""
+        shape = {"most_levels": config.max_levels, "size": eagle3_default(config).size}
+        return cls(**shape | settings)
+
     def check(self, config: CycleConfig) -> None:
         require("most_levels", self.most_levels, least=1, most=config.max_levels, whole=True)
         check_size(self.size, config)
@@ -98,11 +104,10 @@ class DDD(FixedSize):
     checks: Any = (5, 7, 9)  # [C] i32 levels
 
     @classmethod
-    def published(cls, config: CycleConfig) -> Self:
+    def published(cls, config: CycleConfig, **settings: Any) -> Self:
         """Of LTD's comparison, scaled."""
         checks = tuple(dict.fromkeys(scale_levels(levels, config) for levels in (5, 7, 9)))
-        size = eagle3_default(config).size
-        return cls(checks=checks, most_levels=config.max_levels, size=size)
+        return super().published(config, checks=checks, **settings)
 
     def grid(self, config: CycleConfig) -> list[Self]:
         """Thresholds, checked after every level."""
@@ -143,11 +148,6 @@ class SVIP(FixedSize):
 
     threshold: jax.Array | float = 0.3
     scale: jax.Array | float = 0.15  # per nat
-
-    @classmethod
-    def published(cls, config: CycleConfig) -> Self:
-        """Of its code and LTD's comparison."""
-        return cls(most_levels=config.max_levels, size=eagle3_default(config).size)
 
     def grid(self, config: CycleConfig) -> list[Self]:
         """Thresholds."""
@@ -191,16 +191,16 @@ class GammaTune(FixedSize):
     confidence: jax.Array | float = 0.0  # stop where the best new node's own probability is less
 
     @classmethod
-    def published(cls, config: CycleConfig, confidence: float = 0.0) -> Self:
+    def published(cls, config: CycleConfig, **settings: Any) -> Self:
         """From half to 1.5 times EAGLE-3's levels (Sec. 5)."""
-        start, size = eagle3_default(config)
-        return cls(
+        start = eagle3_default(config).levels
+        return super().published(
+            config,
             start=start,
             step=float(scale_levels(2, config)),
             least_levels=-(-start // 2),
             most_levels=min(start + start // 2, config.max_levels),
-            confidence=confidence,
-            size=size,
+            **settings,
         )
 
     def grid(self, config: CycleConfig) -> list[Self]:

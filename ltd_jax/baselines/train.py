@@ -23,14 +23,13 @@ import optax
 from flax import linen as nn
 from flax import struct
 
-from ltd_jax import presets
 from ltd_jax.baselines import catalogue, classifiers
 from ltd_jax.baselines.catalogue import Baseline, Needs
 from ltd_jax.baselines.classifiers import Classifiers
-from ltd_jax.config import CycleConfig, HeadConfig
+from ltd_jax.config import CycleConfig
 from ltd_jax.files import UserError
 from ltd_jax.policies.networks import layers_of, output
-from ltd_jax.policies.policy import NO_NODE, LevelView, Policy
+from ltd_jax.policies.policy import NO_NODE, Policy
 from ltd_jax.replay import profile, simulate
 from ltd_jax.replay import trace as traces
 from ltd_jax.replay.profile import Overhead
@@ -41,6 +40,17 @@ POWERS = np.geomspace(0.25, 4.0, 81)  # of the calibration
 MOST_POSITIONS = 2000  # that a calibration is fitted to
 BINS = 10
 LEAST_CHANCE = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadConfig:
+    """One classifier's training: binary cross-entropy, AdamW, as many yes as no (Sec. 5)."""
+
+    width: int
+    epochs: int
+    learning_rate: float
+    batch: int = 256
+    examples: int = 200_000  # at most, after balancing
 
 
 @struct.dataclass
@@ -104,17 +114,23 @@ def train_classifiers(
 
 
 def head_config(name: str, inputs: int) -> HeadConfig:
-    """How a classifier of so many inputs is trained."""
-    if name == "specdec":
-        return presets.specdec(inputs)
-    return {"disco": presets.DISCO, "c2t": presets.C2T}[name]
+    """How a classifier of so many inputs is trained in LTD's comparison; C2T as in its own paper.
+
+    SpecDec++'s head has a quarter of the draft's width, 1024 of 4096.
+    """
+    heads = {
+        "disco": HeadConfig(width=128, epochs=50, learning_rate=1e-4),
+        "specdec": HeadConfig(width=max(inputs // 4, 1), epochs=5, learning_rate=1e-4),
+        "c2t": HeadConfig(width=48, epochs=10, learning_rate=1e-3, batch=1024),
+    }
+    return heads[name]
 
 
 def disco_examples(trace: Trace) -> Examples:
     """One per position and level but the last: does an accepted path reach beyond the level?"""
     path_PD = traces.agreeing_path(trace)
     levels = path_PD.shape[1]
-    feature = np.asarray(_disco_features(trace.log_prob, trace.entropy))[:, : levels - 1]
+    feature = _by_level(classifiers.disco_features, trace)[:, : levels - 1]
     known_PD = trace.continuation[:, 1:] >= 0
     label_PD = path_PD[:, 1:] != traces.NO_NODE
     return Examples(feature[known_PD], label_PD[known_PD])
@@ -143,7 +159,7 @@ def specdec_examples(trace: Trace) -> Examples:
 
 def c2t_examples(trace: Trace) -> Examples:
     """One per node: is it accepted?"""
-    feature = np.asarray(_node_features(trace.log_prob, trace.entropy))
+    feature = _by_level(classifiers.node_features, trace)
     is_known, label = node_labels(trace)
     return Examples(feature[is_known], label[is_known])
 
@@ -160,29 +176,11 @@ def node_labels(trace: Trace) -> tuple[np.ndarray, np.ndarray]:
     return (trace.log_prob > NO_NODE) & known_PD[:, :, None, None], label
 
 
-@jax.jit
-@jax.vmap
-def _disco_features(log_prob_DWW: jax.Array, entropy_DW: jax.Array) -> jax.Array:
-    def features(log_prob_WW: jax.Array, entropy_W: jax.Array, levels: jax.Array) -> jax.Array:
-        view = LevelView(  # only these fields are read
-            log_prob=log_prob_WW,
-            levels=levels,
-            length=levels,
-            entropy=entropy_W,
-            hidden=None,
-            root_entropy=jnp.float32(0),
-            parent=jnp.zeros_like(entropy_W, jnp.int32),
-        )
-        return classifiers.disco_features(view)
-
-    return jax.vmap(features)(log_prob_DWW, entropy_DW, jnp.arange(1, log_prob_DWW.shape[0] + 1))
-
-
-@jax.jit
-@jax.vmap
-def _node_features(log_prob_DWW: jax.Array, entropy_DW: jax.Array) -> jax.Array:
-    levels_D = jnp.arange(1, log_prob_DWW.shape[0] + 1)
-    return jax.vmap(classifiers.node_features)(log_prob_DWW, entropy_DW, levels_D)
+def _by_level(features: Callable[..., jax.Array], trace: Trace) -> np.ndarray:
+    """What a classifier reads at every position and level [P, D, ...] of a trace."""
+    level_D = jnp.arange(1, trace.log_prob.shape[1] + 1)
+    by_position = jax.vmap(jax.vmap(features), in_axes=(0, 0, None))
+    return np.asarray(jax.jit(by_position)(trace.log_prob, trace.entropy, level_D))
 
 
 def balanced(examples: Examples, most: int, seed: int) -> Examples:

@@ -52,8 +52,8 @@ def empty_state(pair: PairConfig, dtype: jnp.dtype, key: jax.Array | None = None
         sharding.cache_sharding(pair, model.kv_head_count) for model in (pair.target, pair.draft)
     )
     state = CycleState(
-        target_cache=target.empty_cache(pair.target, config.target_slots, dtype, target_sharding),
-        draft_cache=draft.empty_cache(pair.draft, config.draft_slots, dtype, draft_sharding),
+        target_cache=target.empty_cache(pair.target, config.cache_slots, dtype, target_sharding),
+        draft_cache=draft.empty_cache(pair.draft, config.cache_slots, dtype, draft_sharding),
         root=jnp.int32(0),
         pending=PendingTokens(
             token=jnp.zeros((config.path_length,), jnp.int32),

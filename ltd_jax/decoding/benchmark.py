@@ -85,14 +85,12 @@ def benchmark(
     """
     methods = [Method(PLAIN), *(Method(name, policy) for name, policy in policies.items())]
     asked = [Prompt(generate.token_ids(pair, prompt), 0) for prompt in prompts]
-    done: list[Run] = []
-
-    def keep(batch: list[Run]) -> None:
-        done.extend(batch)
-        progress(len(done) / (len(asked) * len(methods)))
-
-    interleaved(pair, methods, asked, new_tokens, seed=seed, done=keep)
-    rows = method_rows(done, ["prompts"])
+    runs: list[Run] = []
+    for batch in interleaved(pair, methods, asked, new_tokens, seed=seed):
+        runs += batch
+        progress(len(runs) / (len(asked) * len(methods)))
+    names = [method.name for method in methods]
+    rows = sorted(method_rows(runs, ["prompts"]), key=lambda row: names.index(row["method"]))
     return [
         {name: value for name, value in row.items() if name != "task"}
         for row in rows
@@ -130,32 +128,25 @@ def interleaved(
     *,
     seed: int = 0,
     skip: frozenset[int] = frozenset(),
-    done: Callable[[list[Run]], None] = lambda runs: None,
-) -> list[Run]:
-    """Every method on every prompt, in an order drawn anew for each prompt.
+) -> Iterator[list[Run]]:
+    """The runs of every method on a prompt, prompt by prompt, in an order drawn anew for each.
 
     Each decodes the first prompt of every task beforehand: on a CPU the first use of a size takes
     60 to 150 ms more (measured), and a method of many sizes has many first uses.
 
     Args:
       skip: prompts that were measured before.
-      done: called with the runs of each prompt, all methods together.
     """
     if skip >= set(range(len(prompts))):
-        return []
+        return
     tasks = [prompt.task for prompt in prompts]
     for method in methods:
         for first in sorted({tasks.index(task) for task in tasks}):
             decode(endless(pair), method, prompts[first], first, new_tokens)
-    runs = []
     for index, prompt in enumerate(prompts):
-        if index in skip:
-            continue
-        order = np.random.default_rng((seed, index)).permutation(len(methods))
-        batch = [decode(pair, methods[m], prompt, index, new_tokens) for m in order]
-        done(batch)
-        runs += batch
-    return runs
+        if index not in skip:
+            order = np.random.default_rng((seed, index)).permutation(len(methods))
+            yield [decode(pair, methods[m], prompt, index, new_tokens) for m in order]
 
 
 def endless(pair: Pair) -> Pair:

@@ -59,24 +59,7 @@ def generate(pair: Pair, policy: Policy, prompt: Prompt, new_tokens: int) -> Ite
     prompt_T = token_ids(pair, prompt)
     check_room(pair, len(prompt_T), new_tokens)
     policy.check(pair.config.cycle)
-    return _cycles(pair, policy, prompt_T, new_tokens)
-
-
-def _cycles(pair: Pair, policy: Policy, prompt_T: np.ndarray, new_tokens: int) -> Iterator[Step]:
-    if new_tokens < 1:
-        return
-    left = new_tokens - 1
-    stops, policy, limit = pair.put((pair.stops, policy.traced(), jnp.int32(left)))
-    state = prefill(pair, prompt_T)
-    root = int(state.root)
-    yield Step((root,))
-    if root in pair.stop_tokens or new_tokens == 1:
-        return
-    state = with_history(pair, policy, state)
-    for done in dispatch_ahead(partial(step.run_cycles, pair.model, policy, stops), state, limit):
-        for cycle_step in steps_of(done, pair, left):
-            left -= len(cycle_step.tokens)
-            yield cycle_step
+    return _steps(pair, policy, prompt_T, new_tokens)
 
 
 def generate_plain(pair: Pair, prompt: Prompt, new_tokens: int) -> Iterator[Step]:
@@ -91,21 +74,33 @@ def generate_plain(pair: Pair, prompt: Prompt, new_tokens: int) -> Iterator[Step
     """
     prompt_T = token_ids(pair, prompt)
     check_room(pair, len(prompt_T), new_tokens)
-    return _plain_steps(pair, prompt_T, new_tokens)
+    return _steps(pair, None, prompt_T, new_tokens)
 
 
-def _plain_steps(pair: Pair, prompt_T: np.ndarray, new_tokens: int) -> Iterator[Step]:
+def _steps(
+    pair: Pair, policy: Policy | None, prompt_T: np.ndarray, new_tokens: int
+) -> Iterator[Step]:
     if new_tokens < 1:
         return
-    stops, left = pair.put((pair.stops, jnp.int32(new_tokens - 1)))
+    left = new_tokens - 1
+    traced = None if policy is None else policy.traced()
+    stops, policy, limit = pair.put((pair.stops, traced, jnp.int32(left)))
     state = prefill(pair, prompt_T)
     root = int(state.root)
     yield Step((root,))
-    if root in pair.stop_tokens or new_tokens == 1:
+    if root in pair.stop_tokens or not left:
         return
-    advance = partial(step.run_plain, pair.model, stops)
-    for done in dispatch_ahead(advance, step.plain_of(state), left):
-        yield from (Step((token,)) for token in done.token[: done.count].tolist())
+    if policy is None:
+        advance = partial(step.run_plain, pair.model, stops)
+        for steps in dispatch_ahead(advance, step.plain_of(state), limit):
+            yield from (Step((token,)) for token in steps.token[: steps.count].tolist())
+        return
+    advance = partial(step.run_cycles, pair.model, policy, stops)
+    state = with_history(pair, policy, state)
+    for cycles in dispatch_ahead(advance, state, limit):
+        for cycle_step in steps_of(cycles, pair, left):
+            left -= len(cycle_step.tokens)
+            yield cycle_step
 
 
 def token_ids(pair: Pair, prompt: Prompt) -> np.ndarray:

@@ -11,14 +11,15 @@ to that pair.
 
 import dataclasses
 import re
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ltd_jax import files, presets
-from ltd_jax.baselines import catalogue, classifiers, published
+from ltd_jax.baselines import catalogue, published
 from ltd_jax.baselines.catalogue import Baseline, Needs
 from ltd_jax.baselines.classifiers import Classifiers
+from ltd_jax.baselines.classifiers import check as check_classifiers
+from ltd_jax.baselines.classifiers import load as load_classifiers
 from ltd_jax.baselines.cost_aware import costs_of
 from ltd_jax.baselines.published import PublishedPolicies
 from ltd_jax.baselines.rules import FixedSize, Tiers
@@ -29,6 +30,7 @@ from ltd_jax.files import Identity, UserError
 from ltd_jax.models.pair import Pair
 from ltd_jax.policies import saved
 from ltd_jax.policies.policy import Constant, Policy
+from ltd_jax.policies.saved import SavedPolicy
 from ltd_jax.replay import latency as latencies
 from ltd_jax.replay.latency import LatencyTable
 
@@ -45,8 +47,9 @@ class MethodSpec:
     name: str
     policy: Policy | None  # None = plain decoding
     cycle: CycleConfig  # the smallest that serves it
-    checks: tuple[Callable[..., None], ...] = ()
-    """of (identity of the pair, other_hardware=...): UserError where files belong to another"""
+    trained: SavedPolicy | None = None  # the files that it was read from
+    classifiers: Classifiers | None = None
+    table: LatencyTable | None = None
 
 
 def parse_method(
@@ -71,17 +74,25 @@ def parse_method(
       UserError: the name is unknown, a number is impossible, a file that the method needs is not
         given or cannot be read, or one is given that it does not read.
     """
-    baseline = catalogue.find(name.partition(":")[0])
-    _require_read(name, {"policy": policy, "classifiers": classifiers, "latency": latency})
+    kind = name.partition(":")[0]
+    baseline = catalogue.find(kind)
+    given = {"policy": policy, "classifiers": classifiers, "latency": latency}
+    for argument, value in given.items():
+        if value is not None and argument not in reads(name):
+            raise UserError(
+                f"The method {kind} does not read `{argument}`; leave it out or choose another one."
+            )
     if name == "ltd":
         spec = _learned(policy, context)
     elif baseline is not None:
-        spec = _baseline(name, baseline, base, classifiers, latency)
+        spec = _baseline(name, baseline, base, classifiers=classifiers, latency=latency)
     else:
         chosen = _unnamed(name, base)
         label = benchmark.PLAIN if chosen is None else name
         spec = MethodSpec(label, chosen, smallest_cycle(name, chosen, base))
-    return _with_context(spec, context)
+    if context is None:
+        return spec
+    return dataclasses.replace(spec, cycle=_replace(spec.name, spec.cycle, context=context))
 
 
 def build_method(spec: MethodSpec, pair: Pair, *, other_hardware: bool = False) -> Method:
@@ -92,8 +103,19 @@ def build_method(spec: MethodSpec, pair: Pair, *, other_hardware: bool = False) 
         device unless `other_hardware`.
     """
     here = dataclasses.replace(pair.identity, sampling=None)  # what is read serves every sampling
-    for check in spec.checks:
-        check(here, other_hardware=other_hardware)
+    if spec.trained is not None:
+        saved.check(spec.trained, here, other_hardware=other_hardware)
+    if spec.classifiers is not None:
+        check_classifiers(spec.classifiers, here)
+    if spec.table is not None:
+        there = files.identity_of(spec.table.provenance)
+        files.require_same(
+            f"{spec.name}: the latency table is of",
+            Identity(pair=there.pair, device=there.device, dtype=there.dtype),
+            here,
+            remedy="measure here",
+            other_hardware=other_hardware,
+        )
     if spec.policy is not None:
         spec.policy.check(pair.config.cycle)
     return Method(spec.name, spec.policy)
@@ -127,20 +149,7 @@ def smallest_cycle(name: str, policy: Policy | None, base: CycleConfig) -> Cycle
             return policy.smallest_cycle(base)
         case _:
             return base
-    try:
-        return dataclasses.replace(base, max_levels=levels, sizes=tuple(sorted({0, *sizes})))
-    except ValueError as error:
-        raise UserError(f"{name}: {error}") from error
-
-
-def _require_read(name: str, given: dict[str, object]) -> None:
-    """Raises UserError for a file that is meant for another method."""
-    word = name.partition(":")[0]
-    for argument, value in given.items():
-        if value is not None and argument not in reads(name):
-            raise UserError(
-                f"The method {word} does not read `{argument}`; leave it out or choose another one."
-            )
+    return _replace(name, base, max_levels=levels, sizes=tuple(sorted({0, *sizes})))
 
 
 def _unnamed(name: str, base: CycleConfig) -> Policy | None:
@@ -184,63 +193,42 @@ def _learned(path: Path | None, context: int | None) -> MethodSpec:
             f"The policies in {path} see the context length as a share of {known}; leave out "
             f"`context` or train them for {context}."
         )
-    check = partial(saved.check, policies)
-    return MethodSpec("ltd", policies.policy, policies.cycle, (check,))
+    return MethodSpec("ltd", policies.policy, policies.cycle, trained=policies)
 
 
 def _baseline(
     name: str,
     baseline: Baseline,
     base: CycleConfig,
-    trained_path: Path | None,
-    table_name: str | Path | None,
+    *,
+    classifiers: Path | None,
+    latency: str | Path | None,
 ) -> MethodSpec:
-    trained = None if trained_path is None else classifiers.load(trained_path)
+    """A compared method, with the levels and sizes of a pair's own table; others are fitted."""
+    trained = None if classifiers is None else load_classifiers(classifiers)
     cycle = base if trained is None else trained.cycle
-    checks: list[Callable[..., None]] = []
-    if trained is not None:
-        checks.append(partial(_check_classifiers, trained))
-    costs = None
-    if table_name is not None:
-        table = latencies.find(str(table_name))
-        cycle, table = _fit(name, cycle, table)
-        costs = costs_of(table)
-        checks.append(partial(_check_table, name, table))
+    table = None if latency is None else latencies.find(str(latency))
+    if table is not None and "fingerprint" in table.provenance:
+        cycle = _replace(name, cycle, max_levels=table.max_levels, sizes=table.sizes)
+    elif table is not None:
+        table = latencies.fit(table, cycle)
+    costs = None if table is None else costs_of(table)
     policy = catalogue.parse(name, baseline, cycle, Needs(trained, costs))
     cycle = smallest_cycle(name, policy, cycle)
     try:
         policy.check(cycle)
     except UserError as error:
         raise UserError(f"{baseline.name}: {error}") from error
-    return MethodSpec(name, policy, cycle, tuple(checks))
+    return MethodSpec(name, policy, cycle, classifiers=trained, table=table)
 
 
-def _fit(name: str, cycle: CycleConfig, table: LatencyTable) -> tuple[CycleConfig, LatencyTable]:
-    """The levels and sizes that a pair's own table has, or another table fitted to the cycle."""
-    if "fingerprint" not in table.provenance:
-        return cycle, latencies.fit(table, cycle)
+def _replace(name: str, cycle: CycleConfig, **changes: Any) -> CycleConfig:
+    """The cycle with some fields changed for a method.
+
+    Raises:
+      UserError: no tree has them.
+    """
     try:
-        return dataclasses.replace(cycle, max_levels=table.max_levels, sizes=table.sizes), table
+        return dataclasses.replace(cycle, **changes)
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error
-
-
-def _check_classifiers(trained: Classifiers, here: Identity, *, other_hardware: bool) -> None:
-    classifiers.check(trained, here)
-
-
-def _check_table(name: str, table: LatencyTable, here: Identity, *, other_hardware: bool) -> None:
-    """Raises UserError unless a table is of the pair, and of how it runs here."""
-    there = files.identity_of(table.provenance)
-    there = Identity(pair=there.pair, device=there.device, dtype=there.dtype)
-    what, remedy = f"{name}: the latency table is of", "measure here"
-    files.require_same(what, there, here, remedy=remedy, other_hardware=other_hardware)
-
-
-def _with_context(spec: MethodSpec, context: int | None) -> MethodSpec:
-    if context is None:
-        return spec
-    try:
-        return dataclasses.replace(spec, cycle=dataclasses.replace(spec.cycle, context=context))
-    except ValueError as error:
-        raise UserError(f"{spec.name}: {error}") from error

@@ -59,15 +59,12 @@ def load_or_decode(
     head = _head(pair, methods, prompts, new_tokens)
     kept = _load(path, head, [method.name for method in methods])
     done_prompts = frozenset(run.prompt for run in kept)
-
-    def keep(batch: list[Run]) -> None:
-        kept.extend(batch)
+    for batch in benchmark.interleaved(pair, methods, prompts, new_tokens, skip=done_prompts):
+        kept += batch
         rows = [json.dumps(row) for row in (head, *map(dataclasses.asdict, kept))]
         with replacing(path) as temporary:
             temporary.write_text("\n".join(rows) + "\n")
         progress(len({run.prompt for run in kept}) / len(prompts))
-
-    benchmark.interleaved(pair, methods, prompts, new_tokens, skip=done_prompts, done=keep)
     return kept
 
 
@@ -129,12 +126,11 @@ def write_answers(
     paths = []
     for index, task in enumerate(tasks):
         for method in dict.fromkeys(run.method for run in runs):
-            by_question: dict[int, list[tuple[int, Run]]] = {}
-            for run in runs:
-                if run.method == method and run.task == index:
-                    asked = turns[run.prompt]
-                    question = by_question.setdefault(asked.question.question_id, [])
-                    question.append((asked.turn, run))
+            by_question: dict[int, list[Run]] = {}
+            for run in sorted(runs, key=lambda run: turns[run.prompt].turn):
+                if (run.method, run.task) == (method, index):
+                    question_id = turns[run.prompt].question.question_id
+                    by_question.setdefault(question_id, []).append(run)
             rows = [
                 {
                     "question_id": question_id,
@@ -152,9 +148,8 @@ def write_answers(
     return paths
 
 
-def _choice(pair: Pair, turns: Sequence[tuple[int, Run]]) -> dict[str, Any]:
+def _choice(pair: Pair, runs: Sequence[Run]) -> dict[str, Any]:
     """One question's answers, turn by turn."""
-    runs = [run for _, run in sorted(turns, key=lambda item: item[0])]
     return {
         "index": 0,
         "turns": [pair.decode(run.tokens).strip() for run in runs],

@@ -68,13 +68,11 @@ def unrolled_loss(
     for step in range(UNROLL):
         read_T = jax.lax.dynamic_slice_in_dim(token_T, 1 + step, rows)
         position_T = jnp.arange(rows) + step
-        query_THC, key_TKC, value_TKC = eagle3.project(
-            params, config, read_T, hidden_TE, position_T
-        )
+        query_THC, key_TKC, value_TKC = eagle3.qkv(params, config, read_T, hidden_TE, position_T)
         keys.append(key_TKC)
         values.append(value_TKC)
         mixed_TE = chain_attention(query_THC, keys, values)
-        hidden_TE = eagle3.finish(params, config, hidden_TE, mixed_TE)
+        hidden_TE = eagle3.output(params, config, hidden_TE, mixed_TE)
         target_TX = jax.lax.dynamic_slice_in_dim(logits_TX, 1 + step, rows)
         total += STEP_DISCOUNT**step * _step_loss(params, config, hidden_TE, target_TX)
         weights += STEP_DISCOUNT**step

@@ -19,7 +19,7 @@ import optax
 from flax import struct
 
 from ltd_jax import checkpoint
-from ltd_jax.config import DraftConfig, TargetConfig
+from ltd_jax.config import DraftConfig, TargetConfig, require_positive
 from ltd_jax.draft_training import loss as losses
 from ltd_jax.draft_training import pack
 from ltd_jax.draft_training.pack import Mixture
@@ -51,9 +51,7 @@ class TrainConfig:
     save_every: int = 200  # steps
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "window", "long_window", "batch_tokens", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)} but must be at least 1.")
+        require_positive(self, "tokens", "window", "long_window", "batch_tokens", "save_every")
         for name in ("long_share", "decay_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)} but must lie in 0..1.")
@@ -207,7 +205,14 @@ def train(
     """
     state = TrainState(start, optimizer(config).init(start))
     with checkpoint.manager(folder / "checkpoints") as checkpoints:
-        step, state = _resume(checkpoint.restore(checkpoints, state), state, provenance, folder)
+        step, restored = 0, checkpoint.restore(checkpoints, state)
+        if restored is not None:
+            if restored.provenance != provenance:
+                raise UserError(
+                    f"{folder} holds a training with other settings or another start; delete it "
+                    "or train elsewhere."
+                )
+            step, state = restored.step, restored.state
         saved, logged, started = step, step, time.monotonic()
         try:
             while step < config.steps:
@@ -228,23 +233,6 @@ def train(
                 checkpoint.save(checkpoints, step, state, provenance)
             raise
     return state.params
-
-
-def _resume(
-    restored: checkpoint.Restored | None,
-    fresh: TrainState,
-    provenance: dict[str, Any],
-    folder: Path,
-) -> tuple[int, TrainState]:
-    """The steps done and the state after them; UserError for a training of another provenance."""
-    if restored is None:
-        return 0, fresh
-    if restored.provenance != provenance:
-        raise UserError(
-            f"{folder} holds a training with other settings or another start; delete it or train "
-            "elsewhere."
-        )
-    return restored.step, restored.state
 
 
 @partial(jax.jit, static_argnames=("loss", "config"))

@@ -145,6 +145,7 @@ class PhasePPO(PPO):
 
     def validate(self, params: ActorCritic, validation: EnvData) -> jax.Array:
         alone = Learned(depth=None, size=None, widths=self.widths)
+        assert validation.other is not None  # nothing is drawn at random where it counts
         parts: dict[str, Policy] = {"depth": validation.other, "size": validation.other}
         parts[self.policy] = alone.replace(**{self.policy: params.actor})
         return simulate.throughput(simulate.run(validation.simulator, Mixed(**parts)))

@@ -26,7 +26,7 @@ from flax import struct
 from ltd_jax.config import CycleConfig, ObservationConfig, Reward
 from ltd_jax.policies import networks, observe
 from ltd_jax.policies.networks import DEPTH_ACTIONS, Learned
-from ltd_jax.policies.policy import Outcome
+from ltd_jax.policies.policy import Outcome, Policy
 from ltd_jax.replay import simulate
 from ltd_jax.replay.simulate import Cycle, CycleOutcome, Simulator, Totals
 
@@ -261,7 +261,7 @@ class EnvData:
     """What the two environments below read; traced, so that a new policy does not compile again."""
 
     simulator: Simulator
-    other: Any  # policy that decides what is not learned, by these environments' history
+    other: Policy | None  # decides what is not learned; it sees the history of these environments
 
 
 @struct.dataclass
@@ -366,6 +366,7 @@ class DepthEnvironment:
         levels = jnp.minimum(state.levels + action, self.config.max_levels)
         stop = (action == 0) | (levels == self.config.max_levels)
         view = simulate.tree_view(simulator, start.position, levels)
+        assert data.other is not None  # only levels are drawn at random
         size_index = data.other.choose_size(start.history, view, self.config)
         after, outcome = step(simulator, start, levels, size_index, self.seen)
         fresh = TreeState(restart(simulator, after, outcome.over, self.seen, key), jnp.int32(1))

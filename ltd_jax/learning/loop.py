@@ -66,8 +66,11 @@ def split(simulator: Simulator, *, share: float = 0.15, seed: int = 0) -> Splits
         )
     order = np.random.default_rng(seed).permutation(texts)
     count = min(max(1, round(share * texts)), texts - 1)
-    validation, train = sorted(order[:count].tolist()), sorted(order[count:].tolist())
-    return Splits(simulate.take_texts(simulator, train), simulate.take_texts(simulator, validation))
+    validation, train = np.sort(order[:count]), np.sort(order[count:])
+    return Splits(
+        simulate.take_texts(simulator, train.tolist()),
+        simulate.take_texts(simulator, validation.tolist()),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

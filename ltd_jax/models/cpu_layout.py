@@ -5,7 +5,7 @@ a pass over 4 rows then costs 1.5 to 2 passes over one, though both read the sam
 weight kept as [F / P, E, P] *is* these panels, and is read where it lies. P is as wide as the
 kernel's sums: 64 columns with AVX-512, else 16. The linear maps of a target of 9 M parameters on
 two cores, for one row and four, took 2.8 and 4.1 ms with AVX2 (64 columns: 3.8 and 8.4, [E, F]: 3.3
-and 6.7), and 1.1 and 1.3 ms in panels of 64 on a faster processor, with AVX-512 as its times tell
+and 6.7), and 1.1 and 1.3 ms in panels of 64 on a faster CPU, with AVX-512 as its times tell
 (16 columns: four rows cost 2.4 times one). Maps that read the same input are joined as well: one
 product for queries, keys and values, one for gate and up. GPUs and TPUs keep [E, F].
 
@@ -30,12 +30,12 @@ Layer = TypeVar("Layer", LayerParams, Eagle3Params, GriffinParams)
 
 
 def is_faster(dtype: jnp.dtype) -> bool:
-    """Whether this layout is the fast one here: f32 on one CPU."""
+    """True where this layout is the fast one: f32 on one CPU."""
     return jax.default_backend() == "cpu" and jax.device_count() == 1 and dtype == jnp.float32
 
 
 def panel_width() -> int:
-    """Columns of one panel that suit this processor's vectors."""
+    """Columns of one panel that suit this CPU's vectors."""
     return WIDE_PANEL if files.vector_instructions() == "AVX-512" else 16
 
 
@@ -50,7 +50,7 @@ def in_panels(maps_EF: Maps, width: int) -> jax.Array:
 
 
 def pack(*maps_EF: jax.Array) -> jax.Array:
-    """Maps of one input, side by side, in panels for this processor; see `in_panels`."""
+    """Maps of one input, side by side, in panels for this CPU; see `in_panels`."""
     return in_panels(maps_EF, panel_width())
 
 

@@ -2,7 +2,7 @@
 
 From "GRIFFIN: Effective Token Alignment for Faster Speculative Decoding" (arXiv 2502.11018), used
 by the paper's Table 11. Enters: a token and the feature before it, either the target's last state
-(behind its last norm) or the draft's own last outputs. Leaves: two vectors side by side, the first
+(after its last norm) or the draft's own last outputs. Leaves: two vectors side by side, the first
 for the target's own head, the second for the next level.
 
     s = fuse([embedding, feature]) + bias                        token-guided fusion:

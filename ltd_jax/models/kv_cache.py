@@ -6,7 +6,7 @@ never copies the cache, and rejected rows never enter it.
 
     slots   0 1 2 3 4 5 6 7        length = 4, a pass of rows n0 n1 n2, path (n0, n2) accepted
             c c c c . . . .        before
-            c c c c n0 n2 . .      after `append`: length = 6; rows behind it are scratch
+            c c c c n0 n2 . .      after `append`: length = 6; rows after it are scratch
 """
 
 import jax
@@ -38,7 +38,7 @@ class KVCache:
         return self.keys[0].shape[-2]
 
     def layer(self, index: int) -> Past:
-        """What one layer reads: its keys and values, of which the first `length` count."""
+        """The keys and values of one layer, of which the first `length` count."""
         return self.keys[index], self.values[index], self.length
 
 
@@ -69,7 +69,7 @@ def take(rows: Rows, path_T: jax.Array) -> Rows:
 
 
 def append(cache: KVCache, rows: Rows, count: jax.Array) -> KVCache:
-    """Writes all rows behind the committed ones and commits the first `count` of them.
+    """Writes all rows after the committed ones and commits the first `count` of them.
 
     The caller guarantees that all rows fit, also those that are not committed, and that `count` is
     known only after the pass has read the cache (`after`).

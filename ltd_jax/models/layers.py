@@ -69,7 +69,7 @@ def random_maps(
 
 
 def precision(dtype: jnp.dtype) -> jax.lax.Precision | None:
-    """How exactly to multiply: f32 in full on accelerators, whose default rounds its factors.
+    """The precision of products: f32 in full on accelerators, whose default rounds factors.
 
     Rounded factors would make a pass over a tree differ from one over a token by a thousandth, and
     so another token the most probable one now and then.

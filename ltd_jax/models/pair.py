@@ -77,17 +77,17 @@ class Pair:
 
     @property
     def device(self) -> str:
-        """What it runs on, as all that is timed here names it."""
+        """The device's name, as everything that is timed on it says it."""
         return files.device_name(self.config.devices)
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Where a number that this pair gives comes from (provenance.py)."""
+        """The provenance of a number that this pair gives, see `files.environment`."""
         return files.environment(jnp.dtype(self.dtype).name, self.config.devices)
 
     @property
     def identity(self) -> Identity:
-        """What must be the same in all that is used with this pair."""
+        """The record that must be the same in all that is used with this pair."""
         record = {
             "fingerprint": self.fingerprint,
             "cycle": dataclasses.asdict(self.config.cycle),
@@ -211,18 +211,21 @@ def _fingerprint(target_folder: Path, draft_folder: Path, config: PairConfig) ->
 
 
 def with_features(
-    target: TargetConfig, named: tuple[int, ...] | None, asked: tuple[int, int, int] | None
+    target: TargetConfig,
+    draft_layers: tuple[int, ...] | None,
+    feature_layers: tuple[int, int, int] | None,
 ) -> TargetConfig:
-    """The target that takes features where it is asked to, or where the draft names.
+    """The target that takes features before some layers.
 
     Args:
-      named: the draft's; () = the last norm's output, None = the default for as many layers.
+      draft_layers: the draft's; () = the last norm's output, None = the default for as many layers.
+      feature_layers: win over the draft's; None = not asked for.
 
     Raises:
       ValueError: there are no such layers.
     """
-    own = (0, 0, 0) if named is None else named
-    return dataclasses.replace(target, feature_layers=asked or own)
+    default = (0, 0, 0) if draft_layers is None else draft_layers
+    return dataclasses.replace(target, feature_layers=feature_layers or default)
 
 
 def check_known(pair: Pair, token_T: np.ndarray) -> None:
@@ -236,5 +239,5 @@ def check_known(pair: Pair, token_T: np.ndarray) -> None:
 
 
 def _name(folder: Path) -> str:
-    """What reports call a folder: without the machine's paths."""
+    """The name of a folder in reports, without the machine's paths."""
     return f"embedded {folder.name}" if folder.parent == files.ASSETS else hub.name_of(folder)

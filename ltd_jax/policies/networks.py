@@ -75,8 +75,12 @@ class Learned(Policy):
 
     def check(self, config: CycleConfig) -> None:
         """Raises UserError where the weights belong to a cycle of other shapes."""
-        inputs = (_input_width(self.depth), _input_width(self.size))
-        observe.check_widths(*inputs, config, self.widths.observation)
+        if self.depth is not None:
+            width = observe.depth_width(config, self.widths.observation)
+            check_inputs("depth policy", self.depth, width)
+        if self.size is not None:
+            width = observe.size_width(config, self.widths.observation)
+            check_inputs("size policy", self.size, width)
 
     def traced(self) -> "Learned":
         """The policy without its origin: policies of one shape share their programs."""
@@ -159,11 +163,14 @@ def layers_of(variables: Any) -> list[str]:
     return sorted(variables["params"], key=lambda name: int(name.rsplit("_", 1)[1]))
 
 
-def _input_width(variables: Any) -> int | None:
-    """Numbers that a network reads; None for no network."""
-    if variables is None:
-        return None
-    return variables["params"][layers_of(variables)[0]]["kernel"].shape[0]
+def check_inputs(name: str, variables: Any, width: int) -> None:
+    """Raises UserError where a network does not read the `width` numbers that a cycle gives."""
+    inputs = variables["params"][layers_of(variables)[0]]["kernel"].shape[0]
+    if inputs != width:
+        raise UserError(
+            f"The {name} reads {inputs} numbers, but this cycle gives {width}; use the cycle that "
+            "it was trained with."
+        )
 
 
 def _hidden(widths: tuple[int, ...], value: jax.Array) -> jax.Array:

@@ -66,7 +66,7 @@ def size_view(
     """After drafting: what the tree of `view.levels` levels shows; levels after it are not read.
 
     Returns:
-      f32 [size_width - history_width], all in [0, 1] but `expected`, which W may exceed.
+      f32 [size_width - history_width], all in [0, 1] but `expected_tokens`, which W may exceed.
     """
     drafted = jnp.arange(config.max_levels)[:, None, None] < view.levels
     return _view(jnp.where(drafted, view.log_prob, NO_NODE), view, config, observation)
@@ -164,26 +164,3 @@ def _top_k_parts(
 def _counts(nodes: int, config: CycleConfig) -> list[int]:
     """The sizes > 0 that so many nodes can fill."""
     return [size for size in config.sizes if 0 < size <= nodes]
-
-
-def check_widths(
-    depth_inputs: int | None,
-    size_inputs: int | None,
-    config: CycleConfig,
-    observation: ObservationConfig,
-) -> None:
-    """Raises UserError where networks read observations of another length than a cycle gives.
-
-    Args:
-      depth_inputs: numbers that the depth policy's network reads; None = there is none.
-      size_inputs: likewise of the size policy's.
-    """
-    for name, inputs, width in (
-        ("depth", depth_inputs, depth_width(config, observation)),
-        ("size", size_inputs, size_width(config, observation)),
-    ):
-        if inputs not in (None, width):
-            raise UserError(
-                f"The {name} policy reads {inputs} numbers, but this cycle gives {width}; use the "
-                "cycle that the policies were trained with."
-            )

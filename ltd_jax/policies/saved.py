@@ -9,9 +9,11 @@ one file is enough to decode, and any tool can read it.
                provenance, the last three as JSON
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +52,12 @@ def save(policy: Learned, path: Path | str, cycle: CycleConfig, provenance: dict
     Raises:
       UserError: the file cannot be written, or a weight is not finite.
     """
-    arrays = _flat(policy)
-    for name, array in arrays.items():
+    tensors = {"depth": policy.depth["params"], "size": policy.size["params"]}
+    for name, array in _flat(tensors).items():
         if not np.isfinite(array).all():
             raise UserError(f"{name} of the policies holds numbers that are not finite; {AGAIN}.")
-    metadata = {
-        "schema": SCHEMA,
-        "digest": _digest(arrays),
-        "widths": json.dumps(dataclasses.asdict(policy.widths)),
-        "cycle": json.dumps(dataclasses.asdict(cycle)),
-        "provenance": json.dumps(provenance),
-    }
-    with replacing(Path(path)) as temporary:
-        save_file(arrays, temporary, metadata=metadata)
+    facts = {"widths": policy.widths, "cycle": cycle, "provenance": provenance}
+    write_tensors(Path(path), tensors, facts)
 
 
 def load(path: Path | str) -> SavedPolicy:
@@ -72,31 +67,13 @@ def load(path: Path | str) -> SavedPolicy:
       UserError: it is missing, damaged, no policy file or of another version.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"There is no policy file {path}; check the path, or {AGAIN}.")
-    try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is no policy file or is damaged ({error}); {AGAIN}.") from error
-    if metadata.get("schema") != SCHEMA:
-        raise UserError(
-            f"{path} has schema {metadata.get('schema')}, this version reads {SCHEMA}; {AGAIN}."
-        )
-    if metadata.get("digest") != _digest(arrays):
-        raise UserError(f"{path} is damaged: its weights are not what was saved; {AGAIN}.")
-    try:
-        widths = policy_config_from_json(json.loads(metadata["widths"]))
-        cycle = CycleConfig(**json.loads(metadata["cycle"]))
-        provenance = dict(json.loads(metadata["provenance"]))
+    tensors, facts = read_tensors(path, "policy file")
+    with another_version(path):
+        widths = policy_config_from_json(facts["widths"])
+        cycle = CycleConfig(**facts["cycle"])
+        provenance = dict(facts["provenance"])
         identity = identity_of({**provenance, "cycle": dataclasses.asdict(cycle)})
-        networks = traverse_util.unflatten_dict(
-            {tuple(name.split(".")): jnp.asarray(array) for name, array in arrays.items()}
-        )
-        depth, size = ({"params": networks[name]} for name in ("depth", "size"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is of another version ({error}); {AGAIN}.") from error
+        depth, size = ({"params": tensors[name]} for name in ("depth", "size"))
     policy = Learned(depth, size, widths=widths, origin=identity)
     policy.check(cycle)
     return SavedPolicy(path, policy, cycle, provenance)
@@ -120,10 +97,58 @@ def check(saved: SavedPolicy, here: Identity, *, other_hardware: bool = False) -
     )
 
 
-def _flat(policy: Learned) -> dict[str, np.ndarray]:
-    """The actors' arrays by name."""
-    networks = {"depth": policy.depth["params"], "size": policy.size["params"]}
-    flat = traverse_util.flatten_dict(jax.device_get(networks), sep=".")
+def write_tensors(path: Path, tensors: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Writes nested arrays as f32 and facts (JSON values and configs) to a safetensors file.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    arrays = _flat(tensors)
+    metadata = {name: json.dumps(fact, default=dataclasses.asdict) for name, fact in facts.items()}
+    with replacing(path) as temporary:
+        save_file(arrays, temporary, {"schema": SCHEMA, "digest": _digest(arrays)} | metadata)
+
+
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The nested arrays (jax) and the facts of a file that `write_tensors` wrote.
+
+    Args:
+      kind: of file, e.g. "policy file".
+
+    Raises:
+      UserError: it is missing, damaged, no such file or of another schema.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no {kind} {path}; check the path, or {AGAIN}.")
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is no {kind} or is damaged ({error}); {AGAIN}.") from error
+    schema, digest = metadata.pop("schema", None), metadata.pop("digest", None)
+    if schema != SCHEMA:
+        raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; {AGAIN}.")
+    if digest != _digest(arrays):
+        raise UserError(f"{path} is damaged: its weights are not what was saved; {AGAIN}.")
+    with another_version(path):
+        facts = {name: json.loads(fact) for name, fact in metadata.items()}
+    on_device = {name: jnp.asarray(array) for name, array in arrays.items()}
+    return traverse_util.unflatten_dict(on_device, sep="."), facts
+
+
+@contextlib.contextmanager
+def another_version(path: Path) -> Iterator[None]:
+    """Raises UserError where what is read of a file is not what this version writes."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is of another version ({error}); {AGAIN}.") from error
+
+
+def _flat(tensors: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays by their names with dots, f32 on the host."""
+    flat = traverse_util.flatten_dict(jax.device_get(tensors), sep=".")
     return {name: np.ascontiguousarray(array, np.float32) for name, array in flat.items()}
 
 

@@ -47,7 +47,7 @@ from ltd_jax.replay.simulate import Simulator
 
 @dataclasses.dataclass(frozen=True)
 class ProfileConfig:
-    """How long to measure.
+    """The length of a measurement.
 
     One context is enough: attention reads every slot of the caches, filled or not, so a cycle's
     time depends on how many slots there are (`CycleConfig.context`) and not on where it starts.
@@ -191,8 +191,8 @@ def profile_in_turns(
       stores: a JSON file for every pair, or None; else as of `profile`.
     """
     widths_said = {"policy": dataclasses.asdict(widths)}
-    devices = [
-        _Profiled(
+    subjects = [
+        _Subject(
             timers=[
                 CycleTimer(pair, Constant(1, pair.config.cycle.sizes[0]), context, config.cycles)
                 for context in config.contexts
@@ -201,15 +201,15 @@ def profile_in_turns(
         )
         for pair, path in zip(pairs, stores or [None] * len(pairs), strict=True)
     ]
-    seconds = _visit_in_turns(devices, config, progress)
+    seconds = _visit_in_turns(subjects, config, progress)
     return [
-        _table(profiled, seconds_of_pair, widths, config)
-        for profiled, seconds_of_pair in zip(devices, seconds, strict=True)
+        _table(subject, seconds_of_pair, widths, config)
+        for subject, seconds_of_pair in zip(subjects, seconds, strict=True)
     ]
 
 
 def profile_identity(pair: Pair, config: ProfileConfig) -> dict[str, Any]:
-    """What two halves of a measurement must have in common, as JSON."""
+    """JSON that two halves of a measurement must have in common."""
     return _pair_identity(pair) | {
         "device": pair.device,
         "dtype": jnp.dtype(pair.dtype).name,
@@ -227,7 +227,7 @@ def _pair_identity(pair: Pair) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Profiled:
+class _Subject:
     """A pair that is measured."""
 
     timers: list[CycleTimer]  # of constants, one per context
@@ -239,16 +239,16 @@ class _Profiled:
 
 
 def _visit_in_turns(
-    devices: Sequence[_Profiled], config: ProfileConfig, progress: Callable[[float], None]
+    subjects: Sequence[_Subject], config: ProfileConfig, progress: Callable[[float], None]
 ) -> list[np.ndarray]:
-    """What all visits gave each pair: seconds [visits, L, D, V, 2], see `remove_drift`."""
-    for timer in (timer for profiled in devices for timer in profiled.timers):
+    """Seconds of every pair in all visits, [visits, L, D, V, 2] as `remove_drift` takes them."""
+    for timer in (timer for subject in subjects for timer in subject.timers):
         timer.cycle_seconds()  # compiles and warms up
         timer.plain_seconds()
-    visits: list[list[np.ndarray]] = [[] for _ in devices]
-    turns = list(np.ndindex(config.visits, len(config.contexts), len(devices)))
+    visits: list[list[np.ndarray]] = [[] for _ in subjects]
+    turns = list(np.ndindex(config.visits, len(config.contexts), len(subjects)))
     for done, (visit, row, index) in enumerate(turns, 1):
-        timer, store = devices[index].timers[row], devices[index].store
+        timer, store = subjects[index].timers[row], subjects[index].store
         random = np.random.default_rng([config.seed, visit, row])
         name = f"visit {visit} at {timer.context}"
         visits[index].append(store.entry(name, partial(_visit, timer, random)))
@@ -271,23 +271,23 @@ def _visit(timer: CycleTimer, random: np.random.Generator) -> np.ndarray:
 
 
 def _table(
-    profiled: _Profiled, seconds: np.ndarray, widths: PolicyConfig, config: ProfileConfig
+    subject: _Subject, seconds: np.ndarray, widths: PolicyConfig, config: ProfileConfig
 ) -> LatencyTable:
     """A pair's table from the seconds [visits, L, D, V, 2] of its visits; measures what is left."""
     median_LDV, plain_L = remove_drift(seconds)
     try:
         cycle_LDV = fit_sum(median_LDV)
     except UserError:
-        profiled.store.forget()  # the same command measures anew
+        subject.store.forget()  # the same command measures anew
         raise
     misfit = float(np.median(np.abs(median_LDV / cycle_LDV - 1)))
-    pair, timer, rows = profiled.pair, profiled.timers[0], len(config.contexts)
+    pair, timer, rows = subject.pair, subject.timers[0], len(config.contexts)
     cycle = pair.config.cycle
     policy = networks.init(jax.random.key(config.seed), cycle, widths)
     decisions = partial(time_decisions, timer, policy, config.policy_visits)
-    overhead = Overhead(*profiled.store.entry("policies", decisions).tolist())
-    draft_D = profiled.store.entry("drafting alone", partial(time_drafting, timer))
-    verify_V = profiled.store.entry("verifying alone", partial(time_verifying, timer))
+    overhead = Overhead(*subject.store.entry("policies", decisions).tolist())
+    draft_D = subject.store.entry("drafting alone", partial(time_drafting, timer))
+    verify_V = subject.store.entry("verifying alone", partial(time_verifying, timer))
     origin = pair.environment | _pair_identity(pair)
     return LatencyTable(
         contexts=np.asarray(config.contexts, np.int32),
@@ -354,7 +354,7 @@ FREE = Overhead(0.0, 0.0)
 
 
 def time_decisions(timer: CycleTimer, policy: Policy, visits: int) -> Overhead:
-    """What the decisions of a policy cost, in the program that decodes with it.
+    """Seconds that a policy's decisions take in the program that decodes with it.
 
     Differences to a constant at one level and at most levels tell a decision after a draft pass
     from the rest.

@@ -53,10 +53,11 @@ def record(
     progress: Callable[[float], None] = lambda share: None,
     with_hidden: bool = False,
 ) -> Trace:
-    """What every (levels, size) would accept along the texts of some prompts, up to `new_tokens`.
+    """Decodes prompts and records what every (levels, size) would accept along their texts.
 
     Args:
       prompts: with their tasks; or texts, conversations or token ids, which are one task.
+      new_tokens: most tokens of a text.
       provenance: as `provenance_of` says it, which it is by default; must hold "tasks" (names by
         index) and "fingerprint" (of the weights).
       parts: a folder where what is recorded is kept at once, for an interrupted run to go on from;
@@ -101,7 +102,7 @@ def record(
 def provenance_of(
     pair: Pair, prompts: Sequence[Prompt], new_tokens: int, *, tasks: Sequence[str]
 ) -> dict[str, Any]:
-    """Where a recording comes from, as JSON values."""
+    """The provenance of a recording, JSON."""
     return pair.environment | {
         "tasks": list(tasks),
         "fingerprint": pair.fingerprint,
@@ -169,7 +170,7 @@ def _until_stop(tokens: np.ndarray, stop_tokens: tuple[int, ...]) -> np.ndarray:
 
 @struct.dataclass
 class TextStates:
-    """What one pass over a text leaves, for all of its prefixes; S = context."""
+    """The state of all prefixes of a text, from one pass over it; S = context."""
 
     hidden: jax.Array  # [S, E] the draft's output after each prefix
     cache: KVCache  # the draft's, of all true rows
@@ -178,7 +179,7 @@ class TextStates:
 
 @struct.dataclass
 class Roots:
-    """What was drafted at P positions."""
+    """Trees drafted at P positions, and what goes with them."""
 
     tree: DraftTree  # [P, ...]
     entropy: jax.Array  # [P, D, W] f32 nats, of the draft's distribution at each row

@@ -55,7 +55,7 @@ class Work(NamedTuple):
     layers: int
 
     def seconds(self, device: Accelerator) -> float:
-        """Of the pass on a device."""
+        """Seconds of the pass on a device."""
         read = self.bytes / (BYTES_SHARE * device.bytes_per_second)
         multiplied = self.operations / (OPERATIONS_SHARE * device.operations_per_second)
         return max(read, multiplied) + self.layers * LAYER_SECONDS

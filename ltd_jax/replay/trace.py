@@ -182,7 +182,7 @@ def accepted(trace: Trace, config: CycleConfig) -> np.ndarray:
 
 
 def agreeing_path(trace: Trace) -> np.ndarray:
-    """Which node of each level agrees with the text: slot * W + child, or NO_NODE; i32 [P, D]."""
+    """Each level's node that agrees with the text: slot * W + child, or NO_NODE; i32 [P, D]."""
     return _by_chunks(_agreeing_paths, *_path_arrays(trace))
 
 
@@ -375,14 +375,14 @@ def require_recording(
 
 
 def _identity(provenance: Mapping[str, Any], levels: int, width: int) -> Identity:
-    """What decides the trees; one that does not name its sampling is greedy."""
+    """The identity that decides the trees; a trace that does not name its sampling is greedy."""
     cycle = {"max_levels": levels, "beam_width": width}
     says = {name: provenance.get(name) for name in ("fingerprint", "sampling")}
     return files.identity_of({**says, "cycle": cycle})
 
 
 def _recorded(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the texts, beside the identity."""
+    """The settings that decide the texts, beside the identity."""
     says = {name: provenance.get(name) for name in ("prompts", "new_tokens", "dtype")}
     return {**says, "seed": (provenance.get("sampling") or {}).get("seed")}
 

@@ -49,7 +49,7 @@ def reads_hidden(width, features):
 
 def test_disco_sees_the_best_probabilities_the_entropy_and_the_level():
     score_WW = np.log([[0.5, 0.2, 0.1], [0.4, 0.3, 0.05], [0.01, 0.01, 0.01]])
-    found = classifiers.disco_features(views.level(score_WW, 3, entropy_W=(0.7, 0.8, 0.9)))
+    found = classifiers.disco_features(score_WW, jnp.asarray((0.7, 0.8, 0.9)), jnp.int32(3))
     np.testing.assert_allclose(found, (0.5, 0.4, 0.3, 0.7, 0.3), rtol=1e-5)
 
 
@@ -206,7 +206,7 @@ def test_networks_are_what_the_docstrings_say():
 
 @pytest.mark.parametrize("kind", [Disco, SpecDecPP, C2T])
 def test_defaults_are_the_published_settings_for_the_papers_cycle(kind):
-    assert kind(network={}) == kind.published(PAPER_CYCLE, {})
+    assert kind(network={}) == kind.published(PAPER_CYCLE, network={})
 
 
 def test_a_classifier_of_another_cycle_is_refused():
@@ -269,7 +269,7 @@ def test_a_file_that_is_none_gets_one_sentence(path, tmp_path):
     content = path.read_bytes()
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match="holds no classifiers or is damaged"):
+    with pytest.raises(UserError, match="is no file of classifiers or is damaged"):
         classifiers.load(broken)
     broken.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(UserError, match="is damaged: its weights are not what was saved"):

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from ltd_jax import presets, workflow
+from ltd_jax import workflow
 from ltd_jax.baselines import classifiers, train
 from ltd_jax.baselines.classifiers import Perceptron, Residual
-from ltd_jax.baselines.train import Examples
-from ltd_jax.config import CycleConfig, HeadConfig
+from ltd_jax.baselines.train import Examples, HeadConfig
+from ltd_jax.config import CycleConfig
 from tests.cycle import varieties
 from tests.replay import synthetic
 
@@ -114,8 +114,7 @@ def with_outputs(seed):
 
 
 def test_what_was_trained_is_read_back(tmp_path, monkeypatch):
-    for name in ("DISCO", "C2T"):
-        monkeypatch.setattr(presets, name, SMALL)
+    monkeypatch.setattr(train, "head_config", lambda name, inputs: SMALL)
     shares = []
     trained = train.train_classifiers(
         with_outputs(0), with_outputs(1), CONFIG, progress=shares.append
@@ -141,8 +140,7 @@ def test_a_griffin_drafts_wider_output_is_read(tmp_path, monkeypatch):
     hidden = np.random.default_rng(0).normal(size=(*trace.parent.shape, width))
     trace = dataclasses.replace(trace, hidden=hidden.astype(np.float16))
     monkeypatch.setattr(workflow, "load_or_record", lambda *_, **__: trace)
-    for name in ("DISCO", "C2T"):
-        monkeypatch.setattr(presets, name, SMALL)
+    monkeypatch.setattr(train, "head_config", lambda name, inputs: SMALL)
     path = tmp_path / "classifiers.safetensors"
     trained = workflow.train_classifiers(pair, None, path)
     assert set(trained.networks) == {"disco", "specdec", "c2t"} and trained.path == path

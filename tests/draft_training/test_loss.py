@@ -21,13 +21,13 @@ def test_step_zero_and_one_of_the_unrolling_are_draft_passes():
     _, feature_TE, _ = target.forward(model.target, TARGET, tokens_T, jnp.arange(14), causal, None)
     fused_TE = draft.fuse(params, config, feature_TE)
     rows, position = 6, 3
-    query, key, value = eagle3.project(
+    query, key, value = eagle3.qkv(
         params, config, tokens_T[1 : 1 + rows], fused_TE[:rows], jnp.arange(rows)
     )
-    hidden = eagle3.finish(
+    hidden = eagle3.output(
         params, config, fused_TE[:rows], loss.chain_attention(query, [key], [value])
     )
-    query1, key1, value1 = eagle3.project(
+    query1, key1, value1 = eagle3.qkv(
         params, config, tokens_T[2 : 2 + rows], hidden, jnp.arange(rows) + 1
     )
     mixed = loss.chain_attention(query1, [key, key1], [value, value1])

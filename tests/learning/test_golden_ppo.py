@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from ltd_jax.baselines import published
 from ltd_jax.config import PPOConfig
 from ltd_jax.learning import ppo
 from ltd_jax.learning.ppo import Rollout, Transitions
 from ltd_jax.policies.networks import Actor, ActorCritic, Critic
+from tests.oracle import sb3
 
 FOLDER = Path(__file__).parent / "golden"
 GOLDEN = np.load(FOLDER / "ppo.npz")
@@ -21,7 +21,7 @@ CONFIG = PPOConfig(environments=2, rollout=64, minibatch=64, gamma=0.9)
 
 
 def variables(name: str) -> ActorCritic:
-    return jax.tree.map(jnp.asarray, published.read_zip(FOLDER / f"{name}.zip").variables)
+    return jax.tree.map(jnp.asarray, sb3.actor_critic(FOLDER / f"{name}.zip"))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from ltd_jax import text as texts
 from ltd_jax.config import CycleConfig
 from ltd_jax.decoding import generate
 from ltd_jax.models import pair as pairs
-from ltd_jax.policies import policy as policy_module
+from ltd_jax.policies.policy import Constant
 from tests.models.golden import families
 
 ROWS = json.loads((families.GOLDEN.parent / "embedded.json").read_text())["rows"]
@@ -19,21 +19,17 @@ CYCLE = CycleConfig(beam_width=4, max_levels=3, sizes=(6,), context=128, prefill
 
 
 def test_decoding_the_embedded_pair_gives_the_text_of_transformers():
-    pair = pairs.load(CYCLE)
-    setting = policy_module.constant_params(3, 6, CYCLE)
+    pair = pairs.load(cycle=CYCLE)
+    policy = Constant(levels=3, size=6)
     tokenizer, accepted = texts.load_tokenizer(pair.folder), []
     for row in ROWS:
         prompt_T, wanted = np.array(row["prompt"]), row["tokens"]
-        bursts = list(
-            generate.generate(
-                pair, policy_module.constant(), setting, prompt_T, families.NEW_TOKENS
-            )
-        )
-        found = [token for burst in bursts for token in burst.tokens]
+        steps = list(generate.generate(pair, policy, prompt_T, families.NEW_TOKENS))
+        found = [token for step in steps for token in step.tokens]
         stops = [place for place, token in enumerate(wanted) if token in pair.stop_tokens]
         assert found == wanted[: stops[0] + 1 if stops else None]
         assert tokenizer.decode(wanted) == row["text"]
-        accepted += [burst.accepted for burst in bursts[1:]]
+        accepted += [step.accepted for step in steps[1:]]
     assert np.mean(accepted) > 0.5
 
 
@@ -44,13 +40,13 @@ def test_the_golden_texts_are_long_and_varied():
 
 
 def test_weights_that_are_read_otherwise_are_another_pair():
-    own = pairs.load(CYCLE)
+    own = pairs.load(cycle=CYCLE)
     layers, theta = own.config.target.feature_layers, own.config.draft.rope_theta
-    said = pairs.load(CYCLE, feature_layers=layers, draft_rope_theta=theta)
+    said = pairs.load(cycle=CYCLE, feature_layers=layers, draft_rope_theta=theta)
     assert said.fingerprint == own.fingerprint
-    deeper = pairs.load(CYCLE, feature_layers=(1, 6, 9))
-    faster = pairs.load(CYCLE, draft_rope_theta=5e5)
-    both = pairs.load(CYCLE, feature_layers=(1, 6, 9), draft_rope_theta=5e5)
+    deeper = pairs.load(cycle=CYCLE, feature_layers=(1, 6, 9))
+    faster = pairs.load(cycle=CYCLE, draft_rope_theta=5e5)
+    both = pairs.load(cycle=CYCLE, feature_layers=(1, 6, 9), draft_rope_theta=5e5)
     assert len({each.fingerprint for each in (own, deeper, faster, both)}) == 4
 
 
@@ -65,10 +61,10 @@ def test_weights_that_are_read_otherwise_are_another_pair():
 def test_settings_of_a_folder_are_part_of_the_pairs_identity(tmp_path, file, fields):
     for name in ("target", "draft"):
         shutil.copytree(files.ASSETS / name, tmp_path / name)
-    load = lambda: pairs.load(CYCLE, tmp_path / "target", tmp_path / "draft").fingerprint
+    load = lambda: pairs.load(tmp_path / "target", tmp_path / "draft", cycle=CYCLE).fingerprint
     before, path = load(), tmp_path / file
     there = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps(there | {"unread": 1}))
-    assert load() == before == pairs.load(CYCLE).fingerprint
+    assert load() == before == pairs.load(cycle=CYCLE).fingerprint
     path.write_text(json.dumps(there | fields))
     assert load() != before

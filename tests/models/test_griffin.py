@@ -13,7 +13,7 @@ from tests.cycle import varieties
 from tests.oracle import griffin as oracle
 
 CONFIG, T = varieties.GRIFFIN, 6
-PARAMS = varieties.pair("griffin").params.draft
+PARAMS = varieties.pair("griffin").model.draft
 WEIGHTS = varieties.weights("griffin").draft
 RANDOM = np.random.default_rng(4)
 TOKENS = RANDOM.integers(0, CONFIG.vocab_size, T)
@@ -69,14 +69,14 @@ def test_the_next_level_reads_the_second_half():
 
 
 @pytest.mark.parametrize("name", ["griffin", "griffin, tied and biased"])
-def test_weights_in_blocks_say_the_same(name):
-    config, params = varieties.config(name).draft, varieties.pair(name).params.draft
+def test_packed_weights_say_the_same(name):
+    config, params = varieties.config(name).draft, varieties.pair(name).model.draft
     given = (jnp.asarray(TOKENS), jnp.asarray(STATES), jnp.arange(T))
     given += (draft.empty_cache(config, T, jnp.float32), draft.empty_block(config, T, jnp.float32))
     seen = jnp.tril(jnp.ones((T, T), bool))
     plain, packed = (
         forward(weights, config, *given, 0, seen)[0]
-        for weights in (params, cpu_layout.block_draft(params))
+        for weights in (params, cpu_layout.pack_draft(params))
     )
     close(packed, plain)
 
@@ -88,13 +88,13 @@ def test_fuse_takes_the_states_as_they_are():
 @pytest.mark.parametrize("name", ["griffin", "griffin, tied and biased"])
 def test_random_weights_have_the_shapes_of_the_config(name):
     pair = varieties.pair(name)
-    head = pair.params.target.head
+    head = pair.model.target.head
     found = jax.eval_shape(
         lambda: griffin.init(
-            jax.random.key(0), pair.config.draft, pair.params.target.embedding, head
+            jax.random.key(0), pair.config.draft, pair.model.target.embedding, head
         )
     )
-    assert found == jax.eval_shape(lambda: pair.params.draft)
+    assert found == jax.eval_shape(lambda: pair.model.draft)
 
 
 def test_a_pair_whose_target_gives_other_features_is_refused():

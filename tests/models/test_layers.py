@@ -56,7 +56,7 @@ def test_f32_is_multiplied_in_full_on_accelerators(monkeypatch, backend, dtype, 
     pair, config = tiny.pair(0), tiny.CONFIG.target
     shape = (config.layer_count, config.kv_head_count, 16, config.head_dim)
     cache = kv_cache.empty(*shape, dtype)
-    params = jax.tree.map(lambda leaf: leaf.astype(dtype), pair.params.target)
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), pair.model.target)
     token_T, causal_TT = jnp.zeros(3, jnp.int32), jnp.tril(jnp.ones((3, 3), bool))
     passing = lambda *args: target.forward(args[0], config, *args[1:])
     program = jax.make_jaxpr(passing)(params, token_T, jnp.arange(3), causal_TT, cache)
@@ -172,6 +172,6 @@ def test_a_row_that_sees_nothing_is_finite():
 
 def test_feed_forward():
     x, gate, up, down = draw(3, 4), draw(4, 6), draw(4, 6), draw(6, 4)
-    found = layers.feed_forward(*map(jnp.asarray, (x, gate, up, down)))
+    found = layers.feed_forward(jnp.asarray(x), (gate, up), jnp.asarray(down))
     swish = (x @ gate) / (1 + np.exp(-(x @ gate)))
     close(found, (swish * (x @ up)) @ down)

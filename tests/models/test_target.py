@@ -91,7 +91,13 @@ def test_a_tree_of_tokens():
 def test_family_weights_are_used(name):
     config = VARIANTS["qwen3" if name == "q_norm" else "qwen2"]
     params = target_params(config)
-    first = params.layers[0].replace(**{name: 2 + getattr(params.layers[0], name)})
+    first = params.layers[0]
+    if name == "q_norm":
+        first = first.replace(q_norm=2 + first.q_norm)
+    else:
+        added = [2.0 * (one == name) for one in ("q_bias", "k_bias", "v_bias")]
+        biases = tuple(bias + two for bias, two in zip(first.qkv_bias, added, strict=True))
+        first = first.replace(qkv_bias=biases)
     changed = params.replace(layers=(first, *params.layers[1:]))
     before, after = (read(one, config, TOKENS)[0] for one in (params, changed))
     assert np.abs(before - after).max() > 1e-3

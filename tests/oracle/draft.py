@@ -22,10 +22,10 @@ def fuse(weights, config, features):
     """The target's features as the draft's."""
     size, eps = config.target_hidden_size, config.rms_norm_eps
     if config.norm_before_fc:
-        features = layer.rms_norm(features, weights.fuse_norm, eps)
+        features = layer.rms_norm(features, weights.fuse_norms[0], eps)
     if config.norm_each_feature:
-        parts = [slice(i * size, (i + 1) * size) for i in range(3)]
-        normed = [layer.rms_norm(features[:, p], weights.fuse_norm[p], eps) for p in parts]
+        parts = [features[:, i * size : (i + 1) * size] for i in range(3)]
+        normed = [layer.rms_norm(part, weights.fuse_norms[i], eps) for i, part in enumerate(parts)]
         features = np.concatenate(normed, axis=1)
     return features @ weights.fuse
 

@@ -16,15 +16,15 @@ def rotate(head, positions, theta):
     return np.concatenate([turned.real, turned.imag], axis=1)
 
 
-def mapped(rows, weights, name):
-    """Rows through a linear map, with its bias where there is one."""
-    bias = getattr(weights, f"{name}_bias", None)
-    return rows @ getattr(weights, name) + (0 if bias is None else bias)
+def mapped(rows, weights, index):
+    """Rows through the map of queries, keys or values, with its bias where there is one."""
+    biases = getattr(weights, "qkv_bias", ())
+    return rows @ weights.qkv[index] + (biases[index] if biases else 0)
 
 
 def attend(rows, weights, config, positions, visible):
     """Attention of all rows to the rows they see; each group of query heads shares one kv head."""
-    query, key, value = (mapped(rows, weights, name) for name in "qkv")
+    query, key, value = (mapped(rows, weights, index) for index in range(3))
     width, group = config.head_dim, config.head_count // config.kv_head_count
     heads = []
     for index in range(config.head_count):
@@ -40,5 +40,5 @@ def attend(rows, weights, config, positions, visible):
 
 def feed_forward(rows, weights):
     """down(silu(gate) * up)."""
-    gate = rows @ weights.gate
-    return (gate / (1 + np.exp(-gate)) * (rows @ weights.up)) @ weights.down
+    gate, up = (rows @ weight for weight in weights.gate_up)
+    return (gate / (1 + np.exp(-gate)) * up) @ weights.down

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import evaluate, generate, profile_latency, record_traces
 from ltd_jax import files
 from ltd_jax.config import GREEDY, PolicyConfig, describe_sampling
 from ltd_jax.models import pair as pairs
@@ -26,7 +25,7 @@ ELSEWHERE = "another device"
 
 
 def fingerprint(root):
-    return pairs.load(CYCLE, root / "target", root / "draft").fingerprint
+    return pairs.load(root / "target", root / "draft", cycle=CYCLE).fingerprint
 
 
 def table(root, sizes=CYCLE.sizes, levels=CYCLE.max_levels, **origin):
@@ -61,24 +60,22 @@ def edited(edit):
 
 
 def policies(root, best=True, **origin):
-    """Random policies of the pair in root/out/policies, with their table."""
-    found = {
+    """Random policies of the pair in root/out/policy.safetensors, with their table."""
+    facts = {"best": {"levels": 1, "size": 2, "tokens_per_second": 1.0}, "learning": {}}
+    own = {
         "fingerprint": fingerprint(root),
         "latency": latency.fingerprint(table(root)),
         "device": files.device_name(),
         "dtype": "float32",
     }
-    chosen = {"best": {"levels": 1, "size": 2, "tokens_per_second": 1.0}, "learning": {}}
-    params = networks.init_learned(jax.random.key(0), CYCLE, WIDTHS)
-    origin = found | (chosen if best else {}) | origin
-    saved.save(root / "out" / "policies", params, CYCLE, WIDTHS, origin)
+    policy = networks.init(jax.random.key(0), CYCLE, WIDTHS)
+    origin = own | (facts if best else {}) | origin
+    saved.save(policy, root / "out" / "policy.safetensors", CYCLE, origin)
 
 
-def without_parts(root):
+def without_content(root):
     policies(root)
-    for path in (root / "out" / "policies").rglob("*"):
-        if path.is_file():
-            path.write_bytes(b"")
+    (root / "out" / "policy.safetensors").write_bytes(b"")
 
 
 def trace(root, **origin):
@@ -113,194 +110,204 @@ SAY = ("--prompt", "hi", "--new-tokens", "4", "--context", "64")
 ASK = ("--questions", "asked", "--out", "out", "--new-tokens", "8")
 RECORD = (*ASK, "--split", "all", *FLAGS)
 MEASURE = ("--out", "out", *FLAGS)
-LTD = ("--controller", "ltd", "--policies", "out/policies")
-EVALUATE = (*ASK, "--policies", "out/policies")
+LTD = ("--policy", "out/policy.safetensors")
+BENCH = (*ASK, "--policy", "out")
 REFUSED = {
-    "no policies there": (generate, nothing, (*SAY, *LTD), ["out/policies", "train them"]),
+    "no policies there": (
+        "generate",
+        nothing,
+        (*SAY, *LTD),
+        ["out/policy.safetensors", "train them"],
+    ),
     "policies of another pair": (
-        generate,
+        "generate",
         lambda root: policies(root, fingerprint="0ther"),
         (*SAY, *LTD),
-        ["out/policies", "0ther"],
+        ["out/policy.safetensors", "0ther"],
     ),
     "policies of another device": (
-        generate,
+        "generate",
         lambda root: policies(root, device=ELSEWHERE),
         (*SAY, *LTD),
-        ["out/policies", ELSEWHERE, "--allow-other-hardware"],
+        ["out/policy.safetensors", ELSEWHERE, "--allow-other-hardware"],
     ),
     "policies of another context": (
-        generate,
+        "generate",
         policies,
         (*SAY, *LTD, "--context", "60"),
-        ["out/policies", "64", "--context"],
+        ["out/policy.safetensors", "64", "--context"],
     ),
-    "damaged policies": (generate, without_parts, (*SAY, *LTD), ["out/policies", "damaged"]),
+    "damaged policies": (
+        "generate",
+        without_content,
+        (*SAY, *LTD),
+        ["out/policy.safetensors", "damaged"],
+    ),
     "policies of another table": (
-        evaluate,
+        "bench",
         lambda root: policies(root, latency="0ld"),
-        EVALUATE,
-        ["out/policies", "0ld", "latency.json"],
+        BENCH,
+        ["out/policy.safetensors", "0ld", "latency.json"],
     ),
     "policies without a constant": (
-        evaluate,
+        "bench",
         lambda root: policies(root, best=False),
-        EVALUATE,
-        ["out/policies", "best"],
+        BENCH,
+        ["out/policy.safetensors", "best"],
     ),
     "policies without a table": (
-        evaluate,
+        "bench",
         lambda root: (policies(root), (root / "out" / "latency.json").unlink()),
-        EVALUATE,
+        BENCH,
         ["latency.json"],
     ),
     "policies measured in another dtype": (
-        evaluate,
+        "bench",
         policies,
-        (*EVALUATE, "--dtype", "bfloat16"),
-        ["out/policies", "in float32", "in bfloat16", "--allow-other-hardware"],
+        (*BENCH, "--dtype", "bfloat16"),
+        ["out/policy.safetensors", "in float32", "in bfloat16", "--allow-other-hardware"],
     ),
     "policies measured with other sampling": (
-        evaluate,
+        "bench",
         policies,
-        (*EVALUATE, "--temperature", "1"),
-        ["out/policies", "greedy decoding", "'temperature': 1.0", "same sampling flags"],
+        (*BENCH, "--temperature", "1"),
+        ["out/policy.safetensors", "greedy decoding", '"temperature": 1.0', "same sampling"],
     ),
-    "output is a file": (record_traces, written("out", "mine"), RECORD, ["out", "--out"]),
-    "output cannot be": (record_traces, nothing, (*RECORD, "--out", "/proc/none"), ["/proc/none"]),
+    "output is a file": ("record", written("out", "mine"), RECORD, ["out", "--out"]),
+    "output cannot be": ("record", nothing, (*RECORD, "--out", "/proc/none"), ["/proc/none"]),
     "no question folder": (
-        record_traces,
+        "record",
         nothing,
         (*RECORD, "--questions", "no"),
         ["no", "*.jsonl"],
     ),
     "unknown task": (
-        record_traces,
+        "record",
         nothing,
         (*RECORD, "--tasks", "chess"),
         ["'chess'", "choose from mine"],
     ),
     "task called mean": (
-        record_traces,
+        "record",
         lambda root: (root / "asked" / "mine.jsonl").rename(root / "asked" / "mean.jsonl"),
         RECORD,
         ["'mean'"],
     ),
     "all of the embedded questions": (
-        record_traces,
+        "record",
         nothing,
         ("--out", "out", "--split", "all", *FLAGS),
         ["splits", "--questions"],
     ),
-    "broken line": (record_traces, question(QUESTION, "{"), RECORD, ["mine.jsonl", "line 2"]),
+    "broken line": ("record", question(QUESTION, "{"), RECORD, ["mine.jsonl", "line 2"]),
     "line without turns": (
-        record_traces,
+        "record",
         question('{"question_id": 1, "category": ""}'),
         RECORD,
         ["mine.jsonl", "line 1", '"turns"'],
     ),
     "question twice": (
-        record_traces,
+        "record",
         question(QUESTION, QUESTION),
         RECORD,
         ["line 2", "question_id 1"],
     ),
     "choices without a question": (
-        record_traces,
+        "record",
         question('{"choices": ["a", "b"]}'),
         RECORD,
         ["line 1", '"question"'],
     ),
-    "no questions": (record_traces, question(""), RECORD, ["mine.jsonl", "no questions"]),
+    "no questions": ("record", question(""), RECORD, ["mine.jsonl", "no questions"]),
     "questions of bytes": (
-        record_traces,
+        "record",
         written("asked/mine.jsonl", b"\xff\xfe"),
         RECORD,
         ["mine.jsonl", "UTF-8"],
     ),
     "split without questions": (
-        record_traces,
+        "record",
         nothing,
         (*RECORD, "--split", "test"),
         ["split test", "mine"],
     ),
     "question longer than the context": (
-        record_traces,
+        "record",
         question(QUESTION.replace("one", "x" * 70)),
         RECORD,
         ["context holds 64"],
     ),
     "damaged trace": (
-        record_traces,
+        "record",
         written("out/traces/all.npz", b"PK" + bytes(100)),
         RECORD,
         ["all.npz", "damaged"],
     ),
     "trace of another pair": (
-        record_traces,
+        "record",
         lambda root: trace(root, fingerprint="0ther"),
         RECORD,
-        ["all.npz", "fingerprint 0ther"],
+        ["all.npz", "pair 0ther"],
     ),
-    "damaged table": (profile_latency, edited(lambda text: text[:99]), MEASURE, ["latency.json"]),
+    "damaged table": ("profile", edited(lambda text: text[:99]), MEASURE, ["latency.json"]),
     "table of another schema": (
-        profile_latency,
+        "profile",
         edited(lambda text: text.replace('"schema": 1', '"schema": 9')),
         MEASURE,
         ["latency.json", "schema 9"],
     ),
     "NaN seconds": (
-        profile_latency,
+        "profile",
         edited(lambda text: text.replace("1.0", "NaN", 1)),
         MEASURE,
         ["latency.json", "draft_seconds", "finite"],
     ),
     "negative seconds": (
-        profile_latency,
+        "profile",
         edited(lambda text: text.replace("1.0", "-1.0")),
         MEASURE,
         ["latency.json", "positive"],
     ),
     "table without a field": (
-        profile_latency,
+        "profile",
         edited(lambda text: text.replace("plain_seconds", "plain")),
         MEASURE,
         ["latency.json", "plain_seconds"],
     ),
     "table of other sizes": (
-        profile_latency,
+        "profile",
         lambda root: table(root, sizes=(0, 1)),
         MEASURE,
         ["latency.json", "sizes (0, 1)"],
     ),
     "table of other levels": (
-        profile_latency,
+        "profile",
         lambda root: table(root, levels=3),
         MEASURE,
-        ["latency.json", "levels 3"],
+        ["latency.json", "3 levels"],
     ),
     "table of another pair": (
-        profile_latency,
+        "profile",
         lambda root: table(root, fingerprint="0ther"),
         MEASURE,
-        ["latency.json", "fingerprint 0ther"],
+        ["latency.json", "pair 0ther"],
     ),
     "table of another beam width": (
-        profile_latency,
+        "profile",
         lambda root: table(root, cycle=dataclasses.asdict(CYCLE) | {"beam_width": 7}),
         MEASURE,
         ["latency.json", "beam_width 7"],
     ),
     "table timed with other policies": (
-        profile_latency,
+        "profile",
         lambda root: table(root, policy={"size_actor": [99]}),
         MEASURE,
-        ["latency.json", "policies", "99"],
+        ["latency.json", "policies"],
     ),
     "measuring beyond the context": (
-        profile_latency,
+        "profile",
         nothing,
-        (*MEASURE, "--measure.contexts", "90", "--json"),
+        (*MEASURE, "--profiling.contexts", "90", "--json"),
         ["90 tokens", "context holds 64"],
     ),
 }
@@ -308,22 +315,20 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_refusals(root, monkeypatch, capsys, name):
-    module, damage, arguments, words = REFUSED[name]
+    command, damage, arguments, words = REFUSED[name]
     damage(root)
     monkeypatch.chdir(root)
-    before = sorted(path for path in root.rglob("*.*") if "policies" not in path.parts)
-    sentence = refusal(
-        module, monkeypatch, capsys, "--target", "target", "--draft", "draft", *arguments
-    )
+    before = sorted(root.rglob("*.*"))
+    where = ("--target", "target", "--draft", "draft")
+    sentence = refusal(command, monkeypatch, capsys, *where, *arguments)
     assert all(word in sentence for word in words), sentence
-    after = sorted(path for path in root.rglob("*.*") if "policies" not in path.parts)
-    assert before == after  # nothing new that a later run would trust
+    assert before == sorted(root.rglob("*.*"))  # nothing new that a later run would trust
 
 
 def test_a_process_says_the_same(root):
     (root / "asked" / "mine.jsonl").write_text("{\n")
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.record_traces", "--split", "all"]
+        [sys.executable, "-m", "ltd_jax.cli", "record", "--split", "all"]
         + ["--target", str(root / "target"), "--draft", str(root / "draft")]
         + ["--questions", str(root / "asked"), "--out", str(root / "out"), *map(str, FLAGS)],
         cwd=ROOT,

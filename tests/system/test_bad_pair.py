@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from experiments import generate
 from tests.system import tiny_pair
 from tests.system.refusing import refusal
 
 FIRST, SECOND = (f"model-0000{number}-of-00004.safetensors" for number in (1, 2))
 INDEX = "model.safetensors.index.json"
-ASKED = ("--prompt", "hi", "--controller", "autoregressive", "--new-tokens", "8")
+FLAGS = ("--prompt", "hi", "--policy", "autoregressive", "--new-tokens", "8")
 
 
 def change(path, **fields):
@@ -230,6 +229,6 @@ def test_a_broken_pair(whole, tmp_path, monkeypatch, capsys, name):
     shutil.copytree(whole, root)
     damage(root)
     where = ("--target", root / "target", "--draft", root / "draft")
-    sentence = refusal(generate, monkeypatch, capsys, *where, *ASKED)
+    sentence = refusal("generate", monkeypatch, capsys, *where, *FLAGS)
     assert all(word in sentence for word in words), sentence
     assert not (root / "made").exists()

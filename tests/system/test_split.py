@@ -20,25 +20,25 @@ PROGRAM = """
 import collections, logging, math, re, sys
 from pathlib import Path
 import jax, jax.numpy as jnp, numpy as np
-from ltd_jax.cycle import step as loop
+from ltd_jax.cycle import step
 from ltd_jax.models import pair as pairs
 from ltd_jax.decoding import generate
-from ltd_jax.models.hf import inspect as inspection, weights
+from ltd_jax.models.hf import inspect, weights
 from ltd_jax.config import GriffinConfig, PolicyConfig, SamplingConfig
 from experiments.proofs import random_pairs
-from ltd_jax.policies import networks, policy as controller
+from ltd_jax.policies import networks
+from ltd_jax.policies.policy import Constant
 from ltd_jax.replay import record
-from ltd_jax.replay.profile import CycleTimer as Clock
+from ltd_jax.replay.profile import CycleTimer
 from tests.system import tiny_pair
 
 family, devices, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 drawn = random_pairs.pair(family)
-cycle, asked = drawn.config.cycle, random_pairs.prompts(family, 3)
-weights.save_target(folder / "target", drawn.config.target, drawn.params.target, "float32")
-weights.save_draft(folder / "draft", drawn.config.draft, drawn.params.draft, "float32")
+cycle, prompts = drawn.config.cycle, random_pairs.prompts(family, 3)
+weights.save_target(folder / "target", drawn.config.target, drawn.model.target, "float32")
+weights.save_draft(folder / "draft", drawn.config.draft, drawn.model.draft, "float32")
 tiny_pair.tokenizer().save(str(folder / "target" / "tokenizer.json"))
-setting = controller.constant_params(3, 10, cycle)
-origin = {"tasks": ["a"], "fingerprint": "f", "prompts": "p", "new_tokens": 20}
+policy = Constant(levels=3, size=10)
 
 compiled = collections.Counter()
 class Compilations(logging.Handler):
@@ -48,73 +48,70 @@ class Compilations(logging.Handler):
 logging.getLogger("jax").addHandler(Compilations())
 logging.getLogger("jax").propagate = False
 
+def tokens_of(steps):
+    return [token for one in steps for token in one.tokens]
+
 def decode(pair):
-    plain = [[t for b in generate.generate_plain(pair, one, 40) for t in b.tokens] for one in asked]
-    bursts = [
-        list(generate.generate(pair, controller.constant(), setting, one, 40))
-        for one in asked
-    ]
-    return plain, [[t for b in text for t in b.tokens] for text in bursts], bursts
+    plain = [tokens_of(generate.generate_plain(pair, prompt_T, 40)) for prompt_T in prompts]
+    steps = [list(generate.generate(pair, policy, prompt_T, 40)) for prompt_T in prompts]
+    return plain, [tokens_of(text) for text in steps], steps
 
 def load(devices):
     seen = drawn.config.target.feature_layers or None  # Griffin's draft says so itself
     folders = folder / "target", folder / "draft"
-    return pairs.load(cycle, *folders, feature_layers=seen, devices=devices)
+    return pairs.load(*folders, cycle=cycle, feature_layers=seen, devices=devices)
 
 one, many = load(1), load(devices)
 alone, _, _ = decode(one)
 jax.config.update("jax_log_compiles", True)
-plain, speculative, bursts = decode(many)
-clock = Clock(many, controller.constant(), 30, cycle.cycles_per_call)
-assert clock.plain_seconds() > 0 and clock.cycle_seconds(setting) > 0
+plain, speculative, steps = decode(many)
+timer = CycleTimer(many, policy, 30, cycle.cycles_per_call)
+assert timer.plain_seconds() > 0 and timer.cycle_seconds() > 0
 jax.config.update("jax_log_compiles", False)
 assert plain == alone and speculative == plain, (alone, plain, speculative)
-accepted = sum(burst.accepted for text in bursts for burst in text)
+accepted = sum(one.accepted for text in steps for one in text)
 assert accepted > 10, accepted
 loops = {name: compiled[name] for name in ("run_plain", "run_cycles", "prefill_chunk")}
 assert set(loops.values()) == {1}, loops
 
 kv_heads = many.config.target.kv_head_count
-cache = clock.state.target_cache.keys[0]
+cache = timer.state.target_cache.keys[0]
 part = cache.addressable_shards[0].data.shape
 assert len(cache.sharding.device_set) == devices
 assert part[0] == kv_heads // math.gcd(kv_heads, devices), part
 assert many.device.endswith(f"split over {devices}") and many.device != one.device
-layer = many.params.target.layers[0]
-assert layer.q.addressable_shards[0].data.size * devices == layer.q.size
+layer = many.model.target.layers[0]
+query = layer.qkv[0]
+assert query.addressable_shards[0].data.size * devices == query.size
 
 held = lambda tree: sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
-memory = inspection.estimate_memory(many.config, jnp.float32, devices)
-student = many.params.draft.replace(embedding=None)
+memory = inspect.estimate_memory(many.config, jnp.float32, devices)
+student = many.model.draft.replace(embedding=None)
 if isinstance(many.config.draft, GriffinConfig):
     student = student.replace(head=None)
-assert memory.target == held(many.params.target), memory
+assert memory.target == held(many.model.target), memory
 assert memory.draft == held(student), memory
-assert memory.caches == held((clock.state.target_cache, clock.state.draft_cache)), memory
+assert memory.caches == held((timer.state.target_cache, timer.state.draft_cache)), memory
 
-given = many.put((many.stops, setting, jnp.int32(9)))
-lowered = loop.run_cycles.lower(
-    many.params, many.config, controller.constant(), *given[:2], clock.state, given[2]
-)
+traced, stops, left = many.put((policy.traced(), many.stops, jnp.int32(9)))
+lowered = step.run_cycles.lower(many.model, traced, stops, timer.state, left)
 moved = re.findall(r"= \\w+\\[([\\d,]+)\\]\\S* all-gather", lowered.compile().as_text())
 largest = max(np.prod([int(size) for size in shape.split(",")]) for shape in moved)
-assert largest < min(cache.size, layer.gate.size), (largest, cache.size)  # only rows of a pass
+whole = min(cache.size, layer.gate_up[0].size)
+assert largest < whole, (largest, whole)  # only rows of a pass
 
 widths = PolicyConfig((8,), (8,), (8,), (8,))
-policies = networks.init_learned(jax.random.key(0), cycle, widths)
+learned = networks.init(jax.random.key(0), cycle, widths)
 drawing = SamplingConfig(temperature=1.0, repetition_penalty=1.2)
 texts = []
 for pair in (one.sampled(drawing, 3), many.sampled(drawing, 3)):
-    texts.append([t for b in generate.generate_plain(pair, asked[0], 30) for t in b.tokens])
-rule = networks.learned(cycle, widths)
-bursts = generate.generate(many.sampled(drawing, 3), rule, policies, asked[0], 30)
-texts.append([t for b in bursts for t in b.tokens])
+    texts.append(tokens_of(generate.generate_plain(pair, prompts[0], 30)))
+texts.append(tokens_of(generate.generate(many.sampled(drawing, 3), learned, prompts[0], 30)))
 assert texts[0] == texts[1] == texts[2], texts
 
-prompts = [record.Prompt(one_T, 0) for one_T in asked]
-found = [record.record(pair, prompts, 20, origin) for pair in (one, many)]
-np.testing.assert_array_equal(found[0].token, found[1].token)
-np.testing.assert_allclose(found[0].score, found[1].score, atol=1e-4)
+traces = [record.record(pair, prompts, 20) for pair in (one, many)]
+np.testing.assert_array_equal(traces[0].token, traces[1].token)
+np.testing.assert_allclose(traces[0].log_prob, traces[1].log_prob, atol=1e-4)
 print("same")
 """
 
@@ -140,8 +137,8 @@ def test_split_pairs_decode_as_whole_ones(family, devices, tmp_path):
     ("devices", "words"), [(999, "is 999, but this host has"), (0, "is 0 but must be at least 1")]
 )
 def test_devices_that_there_are_not(devices, words):
-    with pytest.raises(UserError, match=f"--devices {words}"):
-        pairs.load(EMBEDDED_CYCLE, devices=devices)
+    with pytest.raises(UserError, match=f"`devices` {words}"):
+        pairs.load(cycle=EMBEDDED_CYCLE, devices=devices)
 
 
 def test_what_the_devices_do_not_divide_is_said():

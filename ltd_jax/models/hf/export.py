@@ -106,7 +106,7 @@ def layer_fields(pair: PairConfig) -> dict[str, Any]:
 
 
 def _doubts(pair: PairConfig) -> Iterator[str]:
-    """What EAGLE's own code would ignore or refuse."""
+    """Sentences about what EAGLE's own code would ignore or refuse."""
     draft = pair.draft
     if isinstance(draft, GriffinConfig):
         return

@@ -68,7 +68,7 @@ def download(name: str) -> Path:
 
 
 def name_of(folder: Path) -> str:
-    """What reports call a folder: its hub id or its own name, without the machine's paths."""
+    """The name of a folder in reports: its hub id or its own, without the machine's paths."""
     if folder.parent.name == "snapshots":  # of the hub's cache, models--OWNER--NAME/snapshots/HASH
         return folder.parents[1].name.removeprefix("models--").replace("--", "/")
     return folder.resolve().name

@@ -74,14 +74,14 @@ def estimate_memory(pair: PairConfig, dtype: jnp.dtype, devices: int = 1) -> Mem
         target=weights.bytes_per_device(weights.target_table(target), itemsize, devices, kv_heads),
         draft=weights.bytes_per_device(draft_table, itemsize, devices, kv_heads)
         + draft.draft_vocab_size * INT_BYTES,  # `target_token`
-        caches=cache_bytes(target, target.layer_count, cycle.target_slots)
-        + cache_bytes(draft, 1, cycle.draft_slots),
+        caches=cache_bytes(target, target.layer_count, cycle.cache_slots)
+        + cache_bytes(draft, 1, cycle.cache_slots),
         device=device_bytes(),
     )
 
 
 def device_bytes() -> int | None:
-    """Memory of the first device; of a processor the machine's."""
+    """Memory of the first device; of a CPU the machine's."""
     device = jax.devices()[0]
     if device.platform == "cpu":
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

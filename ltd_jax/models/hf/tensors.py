@@ -108,12 +108,12 @@ class TensorFolder:
         """Names in the files that nothing read."""
         return sorted(self.stored[name] for name in set(self.stored) - self.used)
 
-    def _check_shape(self, name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    def _check_shape(self, name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
         path, stored = self._place(name)
-        if found != wanted:
+        if shape != expected:
             raise UserError(
-                f"Tensor {stored} in {path} is {list(found)} but config.json asks for "
-                f"{list(wanted)}; weights and config are not of one model."
+                f"Tensor {stored} in {path} is {list(shape)} but config.json asks for "
+                f"{list(expected)}; weights and config are not of one model."
             )
 
     def _place(self, name: str) -> tuple[Path, str]:

@@ -33,7 +33,7 @@ DTYPES = {
 
 
 class Refused(Exception):
-    """What a pickle asked for that no state dict needs."""
+    """A pickle asked for something that no state dict needs, which is the message."""
 
 
 class Storage(NamedTuple):
@@ -60,7 +60,7 @@ class StateDict(dict):
 
 
 class StandIn:
-    """What a pickle gets for a name on the list: it may be called, but not be changed."""
+    """The object that a pickle gets for a name on the list; it cannot be changed by a pickle."""
 
     def __init__(self, call: Callable[..., Any], dtype: np.dtype | None = None) -> None:
         self.call, self.dtype = call, dtype

@@ -41,8 +41,8 @@ LAYER = "midlayer."
 EAGLE3_MARK = f"{LAYER}hidden_norm.weight"  # no other kind of draft has it
 GRIFFIN_MARK = "fc.fc.weight"  # no other kind of draft has it
 QUERY = f"{LAYER}self_attn.q_proj.weight"
-# Read otherwise than by a table, or copies of the target's that some trainers store with a draft.
-KNOWN_OTHERS = frozenset({"t2d", "verifier_norm.weight", "verifier_lm_head.weight"})
+# The verifier's own last norm and head, which some trainers store beside the draft.
+COPIES = frozenset({"verifier_norm.weight", "verifier_lm_head.weight"})
 NOT_STORED: Any = None  # in a table: an array that folders have not, or not by this name
 Dialect = Literal["eagle", "layers.0"]  # how a written EAGLE-3 draft's layer is called
 Tree = TypeVar("Tree")
@@ -212,7 +212,7 @@ def load_target(
         norm=loader.read(table.norm),
         head=loader.read(table.head),
     )
-    loader.finish({"lm_head.weight"} if config.tie_embeddings else set())
+    loader.finish(frozenset({"lm_head.weight"} if config.tie_embeddings else ()))
     if packed and params.head is not None:
         params = params.replace(head=cpu_layout.pack(params.head))
     return config, params
@@ -254,14 +254,15 @@ def load_draft(
     loader = Loader(files, dtype, sharding.mesh_of(devices, target.kv_head_count))
     table = draft_table(config, with_embedding=True)
     if "embed_tokens.weight" in files or embedding.shape != table.embedding.shape:
-        own = loader.read(table.embedding)
-        embedding = embedding if _is_equal(own, embedding) else own
+        draft_embedding = loader.read(table.embedding)
+        if not _is_equal(draft_embedding, embedding):
+            embedding = draft_embedding
     params = loader.read(table.replace(embedding=NOT_STORED)).replace(embedding=embedding)
     if isinstance(config, GriffinConfig):
         params, token = params.replace(head=head), np.arange(config.vocab_size, dtype=np.int32)
     else:
         token = target_tokens(files, config)
-    loader.finish(KNOWN_OTHERS)
+    loader.finish(COPIES | {"t2d"})
     params = params.replace(target_token=jax.device_put(token, loader.sharding()))
     return LoadedDraft(config, params, settings.feature_layers, settings.remarks)
 
@@ -310,8 +311,8 @@ def _with_stored_head_dim(settings: DraftSettings, files: TensorFolder) -> Draft
         return settings
     if head_dim * config.head_count != rows:
         raise UserError(
-            f"{files.folder}: {QUERY} has {rows} rows, which are no whole number for each of "
-            f"{config.head_count} heads."
+            f"{files.folder}: {QUERY} has {rows} rows, which {config.head_count} heads cannot "
+            "share evenly."
         )
     remark = f"The draft's head_dim is {head_dim}, from its weights: config.json says another one."
     return dataclasses.replace(
@@ -391,12 +392,12 @@ class Loader:
             )
 
     def sharding(self, tensor: Stored | None = None) -> NamedSharding | None:
-        """Where a tensor lies; without one, where all devices have a copy. None = one device."""
+        """The sharding of a tensor; without one, of a copy on every device. None = one device."""
         if self.mesh is None or tensor is None:
             return None if self.mesh is None else sharding.sharding(self.mesh)
         return sharding.sharding(self.mesh, tensor.axis, tensor.part_count)
 
-    def finish(self, known_others: frozenset[str] | set[str]) -> None:
+    def finish(self, ignored: frozenset[str]) -> None:
         """Warns of tensors that nothing read; UserError for one that holds no finite numbers."""
         for name, is_finite in self.is_finite.items():
             if not is_finite:
@@ -404,7 +405,7 @@ class Loader:
                     f"Tensor {name} in {self.files.folder} holds NaN or infinity in "
                     f"{self.dtype.name}; the weights are damaged, or need another `dtype`."
                 )
-        unused = [name for name in self.files.unused() if name not in known_others]
+        unused = [name for name in self.files.unused() if name not in ignored]
         if unused:
             warnings.warn(
                 f"{self.files.folder}: {len(unused)} tensors are not used: "

@@ -1,63 +1,67 @@
-"""The comparisons of all methods in their smallest size: one rival, a tiny pair."""
+"""The comparisons of all methods in their smallest size: one method, a tiny pair."""
 
+import dataclasses
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.paper import figure5_acceptance, figure7_domains, table1_greedy, table5_sampling
-from experiments.report import leaderboard as report_leaderboard
+from experiments.report import tables
 from experiments.studies import grid_search, leaderboard
 from ltd_jax import files
 from ltd_jax.baselines import classifiers
-from ltd_jax.baselines.classifiers import Parts
 from ltd_jax.config import PolicyConfig, SamplingConfig, describe_sampling
 from ltd_jax.files import UserError
 from ltd_jax.models import pair as pairs
 from ltd_jax.policies import networks, saved
 from ltd_jax.replay import latency
+from tests.experiments import study_folder
 from tests.models import folders
 from tests.replay import synthetic
-from tests.system import study_folder, tiny_pair
+from tests.system import tiny_pair
 from tests.system.tiny_pair import CYCLE
 
 WIDTHS = PolicyConfig((4,), (4,), (4,), (4,))
 ROW = {"method", "task", "temperature", "tokens_per_second", "speedup", "low", "high"}
 ROW |= {"over_best_constant", "committed_per_cycle", "share_of_optimum"}
 METHODS = ("specdec++",)  # one: each is compiled
-QUICK = ("--measure.contexts", 16, "--measure.cycles", 2, "--measure.visits", 5)
-QUICK += ("--measure.policy-visits", 1)
+QUICK = ("--profiling.contexts", 16, "--profiling.cycles", 2, "--profiling.visits", 5)
+QUICK += ("--profiling.policy-visits", 1)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, whole):
-    """What train_policies and train_classifiers leave, with random weights."""
+    """What `ltd train` leaves, of policies and of classifiers, with random weights."""
     out = tmp_path_factory.mktemp("trained")
     table, here = synthetic.table(CYCLE), files.device_name()
-    fingerprint = pairs.load(CYCLE, whole / "target", whole / "draft").fingerprint
+    fingerprint = pairs.load(whole / "target", whole / "draft", cycle=CYCLE).fingerprint
     table.provenance.update(fingerprint=fingerprint, device=here, dtype="float32")
     latency.save(table, out / "latency.json")
     best = {"levels": 1, "size": 2, "tokens_per_second": 1.0}
     cost = {"decisions": 1, "seconds": 1.0, "positions_recorded": 1, "recording_seconds": 1.0}
     origin = {"fingerprint": fingerprint, "latency": latency.fingerprint(table), "device": here}
     origin |= {"dtype": "float32", "best": best, "learning": cost}
-    save_policies(out, "least", origin | {"sampling": None})
+    save_policy(out, 0, origin | {"sampling": None})
     hot = describe_sampling(SamplingConfig(temperature=1.0))
-    save_policies(out / "sampled", "most", origin | {"sampling": hot})
+    save_policy(out / "sampled", 1, origin | {"sampling": hot})
     hidden = folders.DRAFT.hidden_size
-    head = classifiers.head_network("specdec", 3).init(jax.random.key(1), jnp.zeros(hidden))
-    parts = Parts({"specdec": head}, {"specdec": 3}, np.ones(2, np.float32))
-    classifiers.save_heads(out / "classifiers", parts, CYCLE, hidden, {"fingerprint": fingerprint})
+    drawn = classifiers.init(jax.random.key(1), CYCLE, hidden, 3, {"fingerprint": fingerprint})
+    specdec = {"specdec": drawn.networks["specdec"]}
+    judges = dataclasses.replace(drawn, networks=specdec, power=np.ones(2, np.float32))
+    classifiers.save(judges, out / "classifiers.safetensors")
     return out
 
 
-def save_policies(folder, levels, origin):
-    """Policies that always choose the least or the most levels."""
-    params = networks.init_learned(jax.random.key(0), CYCLE, WIDTHS)
-    chosen = networks.forced(params, levels, 1)
-    saved.save(folder / "policies", chosen, CYCLE, WIDTHS, origin)
+def save_policy(folder, action, origin):
+    """Policies that always choose an action: the least (0) or the most levels (1)."""
+    policy = networks.init(jax.random.key(0), CYCLE, WIDTHS)
+    last = networks.layers_of(policy.depth)[-1]
+    layers = policy.depth["params"]
+    bias = layers[last]["bias"].at[action].set(100.0)
+    depth = {"params": layers | {last: layers[last] | {"bias": bias}}}
+    saved.save(policy.replace(depth=depth), folder / "policy.safetensors", CYCLE, origin)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +112,7 @@ def test_the_leaderboard_and_table_1_share_one_decoding(run, trained, out):
         cost = [1e-6 * entry[f"microseconds_per_{each}"] for each in ("pass", "cycle")]
         if name != "ltd":
             assert cost == pytest.approx(kept.get(name, [0, 0]))
-    assert report_leaderboard.terminal_table("without a paper's table", found["rows"], 0, ())
+    assert tables.leaderboard("without a paper's table", found["rows"], 0, ())
     runs = out / "temperature-0" / "runs.jsonl"
     decoded = runs.stat().st_mtime_ns
     again, said = run(table1_greedy, out, *arguments)
@@ -140,9 +144,9 @@ def test_table_5_measures_and_decodes_at_temperature_1(run, trained, out):
 
 def test_policies_of_sampled_texts_must_have_learned_from_such(run, trained, out):
     arguments = ("--trained", trained, "--splits", "all", "all", *QUICK, "--sampled")
-    with pytest.raises(UserError, match="--sampled needs a temperature above 0"):
+    with pytest.raises(UserError, match="`sampled` needs a temperature above 0"):
         run(leaderboard, out, *arguments, trained / "sampled", "--temperatures", 0)
-    with pytest.raises(UserError, match="did not learn from texts .*--temperature 1 and"):
+    with pytest.raises(UserError, match="did not learn from texts .*`temperature` 1 and"):
         run(table5_sampling, out, *arguments, trained)
 
 
@@ -163,8 +167,8 @@ def test_grid_search_checks_the_best_live(run, trained, tmp_path):
     assert len(found["checked"]) == 2
     assert 0 <= found["agreement"]["lost"] < 1
     assert "the best 2 of 4 constant settings" in said
-    with pytest.raises(UserError, match="--sizes 5 is not one of"):
-        run(grid_search, tmp_path, *flags, "--sizes", 5)
+    with pytest.raises(UserError, match="`nodes` 5 is not one of"):
+        run(grid_search, tmp_path, *flags, "--nodes", 5)
 
 
 def test_acceptance_and_domains(run, trained, tmp_path):

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.studies import programs
+from experiments.studies import arena
 
 
 @pytest.fixture
@@ -19,14 +19,14 @@ def compiled():
     return lambda: (double(jnp.float32(1)), len(traces))[1]
 
 
-@pytest.mark.parametrize(("maps", "forgotten"), [(3, False), (programs.MOST_MAPS + 1, True)])
+@pytest.mark.parametrize(("maps", "forgotten"), [(3, False), (arena.MOST_MAPS + 1, True)])
 def test_many_maps_make_it_forget(compiled, tmp_path, monkeypatch, maps, forgotten):
     (tmp_path / "maps").write_bytes(b"7f00-7f01 r-xp\n" * maps)
-    monkeypatch.setattr(programs, "MAPS", tmp_path / "maps")
-    assert programs.forget_if_many() == forgotten
+    monkeypatch.setattr(arena, "MAPS", tmp_path / "maps")
+    assert arena.forget_programs_if_many() == forgotten
     assert compiled() == 1 + forgotten
 
 
 def test_a_system_without_maps_forgets_nothing(compiled, tmp_path, monkeypatch):
-    monkeypatch.setattr(programs, "MAPS", tmp_path / "none")
-    assert not programs.forget_if_many() and compiled() == 1
+    monkeypatch.setattr(arena, "MAPS", tmp_path / "none")
+    assert not arena.forget_programs_if_many() and compiled() == 1

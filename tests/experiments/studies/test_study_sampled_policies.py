@@ -7,12 +7,13 @@ from ltd_jax import files
 from ltd_jax.config import SamplingConfig, describe_sampling
 from ltd_jax.models import pair as pairs
 from ltd_jax.replay import latency
+from tests.experiments import study_folder
 from tests.replay import synthetic
-from tests.system import study_folder, tiny_pair
+from tests.system import tiny_pair
 
 SMALL = (
     "--repeats 1 --prompts 1 --new-tokens 12 --dtype float32 --temperature 1 "
-    "--policy.size-actor 4 --policy.depth-actor 4 --learning.algorithm exact "
+    "--widths.size-actor 4 --widths.depth-actor 4 --learning.algorithm exact "
     "--learning.exact.updates 1 --learning.exact.environments 8 --learning.exact.cycles 2 "
     "--learning.exact.steps 2 --learning.exact.minibatch 8 --learning.validate-every 1"
 ).split()
@@ -26,7 +27,7 @@ def test_policies_learn_from_every_kind_of_texts(whole, tmp_path, monkeypatch, c
         (asked / split / "mine.jsonl").write_text(tiny_pair.QUESTION + "\n")
     out.mkdir()
     table = synthetic.table(tiny_pair.CYCLE)
-    fingerprint = pairs.load(tiny_pair.CYCLE, whole / "target", whole / "draft").fingerprint
+    fingerprint = pairs.load(whole / "target", whole / "draft", cycle=tiny_pair.CYCLE).fingerprint
     table.provenance.update(
         fingerprint=fingerprint,
         device=files.device_name(),

@@ -18,8 +18,8 @@ from ltd_jax.models.hf import tensors as hf_tensors
 from ltd_jax.models.hf import weights as hf_weights
 from tests.cycle import varieties
 from tests.models.folders import TARGET, edit, target_params
+from tests.models.hf.test_weights import assert_same_bits
 from tests.models.refusal import refusal
-from tests.models.test_weights import assert_same_bits
 
 NAMES = ("griffin", "griffin, tied and biased")
 # As the authors' module names them; E = 16, F = 24, X = 6.
@@ -45,13 +45,13 @@ PUBLISHED = {
 def write(folder, name="griffin", dtype=np.float32):
     """A variety's draft folder."""
     pair = varieties.pair(name)
-    hf_weights.save_draft(folder, pair.config.draft, pair.params.draft, dtype)
+    hf_weights.save_draft(folder, pair.config.draft, pair.model.draft, dtype)
     return folder
 
 
 def load(folder, name="griffin", rope_theta=None, dtype=jnp.float32):
     """The folder's draft; unused tensors are an error."""
-    target = varieties.pair(name).params.target
+    target = varieties.pair(name).model.target
     with warnings.catch_warnings(action="error"):
         return hf_weights.load_draft(
             folder, varieties.TARGET, target.embedding, dtype, rope_theta, head=target.head
@@ -76,12 +76,12 @@ def test_round_trip(tmp_path, name):
     pair = varieties.pair(name)
     found = load(write(tmp_path, name), name)
     assert found.config == pair.config.draft and found.feature_layers == ()
-    assert_same_bits(found.params, pair.params.draft)
+    assert_same_bits(found.params, pair.model.draft)
     assert found.params.embedding is not None and any("Griffin" in one for one in found.remarks)
 
 
 def test_an_equal_copy_of_the_embedding_is_not_kept_twice(tmp_path):
-    target = varieties.pair("griffin").params.target
+    target = varieties.pair("griffin").model.target
     found = hf_weights.load_draft(
         write(tmp_path), varieties.TARGET, target.embedding, jnp.float32, head=target.head
     )
@@ -95,9 +95,9 @@ def test_half_precision(tmp_path):
     narrow = lambda leaf: leaf.astype(jnp.bfloat16).astype(jnp.float32)
     rounded = jax.tree.map(
         lambda leaf: leaf if leaf.dtype == jnp.int32 else narrow(leaf),
-        varieties.pair("griffin").params.draft,
+        varieties.pair("griffin").model.draft,
     )
-    expected = rounded.replace(head=varieties.pair("griffin").params.target.head)
+    expected = rounded.replace(head=varieties.pair("griffin").model.target.head)
     assert_same_bits(found.params, expected)
 
 
@@ -123,7 +123,7 @@ def test_a_pair_of_folders_loads_with_the_last_state_as_feature(tmp_path):
     hf_weights.save_target(tmp_path / "target", TARGET, teacher, np.float32)
     hf_weights.save_draft(tmp_path / "draft", config, student, np.float32)
     folders = (tmp_path / "target", tmp_path / "draft")
-    found = pairs.load(varieties.CYCLE, *folders)
+    found = pairs.load(*folders, cycle=varieties.CYCLE)
     assert found.config.target == dataclasses.replace(TARGET, feature_layers=())
     assert found.config.draft == config
     seen, remarks = inspect.read_pair_config(*folders, varieties.CYCLE, None, None)
@@ -132,7 +132,7 @@ def test_a_pair_of_folders_loads_with_the_last_state_as_feature(tmp_path):
         leaf.nbytes for leaf in (teacher.embedding, teacher.head)
     )
     assert inspect.estimate_memory(seen, jnp.dtype("float32")).draft == own
-    message = refusal(lambda: pairs.load(varieties.CYCLE, *folders, feature_layers=(1, 2, 3)))
+    message = refusal(lambda: pairs.load(*folders, cycle=varieties.CYCLE, feature_layers=(1, 2, 3)))
     assert "feature_layers" in message and "Griffin" in message
 
 

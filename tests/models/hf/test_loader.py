@@ -14,12 +14,12 @@ import pytest
 from ltd_jax.models.hf import tensors as hf_tensors
 from ltd_jax.models.hf import weights as hf_weights
 from ltd_jax.models.hf.tensors import TensorFolder
-from ltd_jax.models.hf.weights import Loader
+from ltd_jax.models.hf.weights import Loader, Stored
 from tests.models.folders import TARGET, target_params
+from tests.models.hf.test_weights import rewrite
 from tests.models.refusal import refusal
-from tests.models.test_weights import rewrite
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -32,10 +32,10 @@ def folder(tmp_path):
 def test_blocks_are_the_matrix(folder, monkeypatch, block_bytes):
     monkeypatch.setattr("ltd_jax.models.hf.weights.BLOCK_BYTES", block_bytes)
     loader = Loader(TensorFolder(folder), jnp.float32)
-    found = loader.linear("model.layers.3.mlp.up_proj.weight", 20, 12)
-    np.testing.assert_array_equal(found, target_params().layers[3].up)
-    table = loader.table("model.embed_tokens.weight", 24, 12)
-    np.testing.assert_array_equal(table, target_params().embedding)
+    up = loader.read(Stored("model.layers.3.mlp.up_proj.weight", (20, 12), "out"))
+    np.testing.assert_array_equal(up, target_params().layers[3].gate_up[1])
+    embedding = loader.read(Stored("model.embed_tokens.weight", (24, 12)))
+    np.testing.assert_array_equal(embedding, target_params().embedding)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -50,7 +50,7 @@ def test_numbers_too_large_for_the_dtype(folder):
     rewrite(folder, lambda tensors: tensors["model.norm.weight"].__setitem__(0, 1e6))
     hf_weights.load_target(folder, jnp.bfloat16)
     with np.errstate(over="ignore"):
-        assert "--dtype" in refusal(lambda: hf_weights.load_target(folder, jnp.float16))
+        assert "`dtype`" in refusal(lambda: hf_weights.load_target(folder, jnp.float16))
 
 
 SPLIT = """
@@ -63,9 +63,10 @@ config, one = weights.load_target(folder, jnp.float32)
 _, split = weights.load_target(folder, jnp.float32, devices=4)
 layer = split.layers[0]
 shards = lambda x: x.addressable_shards[0].data.shape
-assert shards(layer.q) == (12, 4) and shards(layer.o) == (4, 12), (shards(layer.q), shards(layer.o))
-assert shards(layer.k) == shards(layer.v) == (12, 4)  # two devices share each of two heads
-assert shards(layer.up) == (12, 5) and shards(layer.input_norm) == (12,)
+q, k, v = layer.qkv
+assert shards(q) == (12, 4) and shards(layer.o) == (4, 12), (shards(q), shards(layer.o))
+assert shards(k) == shards(v) == (12, 4)  # two devices share each of two heads
+assert shards(layer.gate_up[1]) == (12, 5) and shards(layer.input_norm) == (12,)
 assert shards(split.embedding) == (24, 12) and shards(split.head) == (12, 6)
 T = 9
 run = jax.jit(lambda p: target.forward(p, config, jnp.arange(T), jnp.arange(T),
@@ -92,13 +93,13 @@ MEMORY = """
 import json, sys
 from pathlib import Path
 import jax, jax.numpy as jnp
-from ltd_jax.models.hf.weights import Loader
+from ltd_jax.models.hf.weights import Loader, Stored
 from ltd_jax.models.hf.tensors import TensorFolder
 from experiments.proofs.bench_loading import peak_bytes
 loader = Loader(TensorFolder(Path(sys.argv[1])), jnp.bfloat16)
-loader.vector("warm", 8)
+loader.read(Stored("warm", (8,)))
 before = peak_bytes()
-arrays = [loader.linear(f"map{i}", 4096, 8192) for i in range(6)]
+arrays = [loader.read(Stored(f"map{i}", (4096, 8192), "out")) for i in range(6)]
 jax.block_until_ready(arrays)
 print(json.dumps({"extra": peak_bytes() - before - sum(a.nbytes for a in arrays),
                   "largest": arrays[0].nbytes}))

@@ -1,4 +1,4 @@
-"""Blocked weights are the same maps: joined, in panels, with the same outputs."""
+"""Packed weights are the same maps: joined, in panels, with the same outputs."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def normal(seed, *shape):
 
 def test_a_panel_holds_its_columns_in_order():
     weight_EF = normal(0, 5, 3 * PANEL)
-    panel_BEF = cpu_layout.blocked(weight_EF)
+    panel_BEF = cpu_layout.pack(weight_EF)
     assert panel_BEF.shape == (3, 5, PANEL)
     for panel, columns_EF in zip(panel_BEF, np.split(weight_EF, 3, axis=1), strict=True):
         np.testing.assert_array_equal(panel, columns_EF)
@@ -30,21 +30,21 @@ def test_a_panel_holds_its_columns_in_order():
 
 def test_maps_of_one_input_stand_side_by_side():
     first, second = normal(0, 5, PANEL), normal(1, 5, 2 * PANEL)
-    joined = cpu_layout.blocked(first, second)
-    np.testing.assert_array_equal(joined, cpu_layout.blocked(jnp.concatenate([first, second], 1)))
+    joined = cpu_layout.pack(first, second)
+    np.testing.assert_array_equal(joined, cpu_layout.pack(jnp.concatenate([first, second], 1)))
 
 
 def test_a_width_without_whole_panels_stays():
-    assert cpu_layout.blocked(normal(0, 5, PANEL + 8)).shape == (5, PANEL + 8)
+    assert cpu_layout.pack(normal(0, 5, PANEL + 8)).shape == (5, PANEL + 8)
 
 
 @pytest.mark.parametrize(("flags", "width"), [("sse2 avx2 avx512f", 64), ("avx2", 16), ("", 16)])
 def test_panels_are_as_wide_as_the_processors_sums(monkeypatch, flags, width):
     monkeypatch.setattr(files, "_cpuinfo", lambda: {"flags": flags})
-    assert cpu_layout.blocked(normal(0, 5, 128)).shape == (128 // width, 5, width)
+    assert cpu_layout.pack(normal(0, 5, 128)).shape == (128 // width, 5, width)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 7, layers.MOST_BLOCKED_ROWS + 1])
+@pytest.mark.parametrize("rows", [1, 2, 7, layers.MOST_PACKED_ROWS + 1])
 @pytest.mark.parametrize("columns", [64, 5 * 64, 64 + 8])
 @pytest.mark.parametrize("width", [16, layers.WIDE_PANEL])
 def test_the_product_is_the_same(rows, columns, width):
@@ -54,21 +54,21 @@ def test_the_product_is_the_same(rows, columns, width):
 
 
 @pytest.mark.parametrize("rows", [1, 5, 40])
-def test_a_blocked_target_says_the_same(rows):
-    params = tiny.pair(0).params.target
+def test_a_packed_target_says_the_same(rows):
+    params = tiny.pair(0).model.target
     tokens_T = jnp.arange(rows) % CONFIG.target.vocab_size
     run = jax.jit(
         lambda params: target.forward(
             params, CONFIG.target, tokens_T, jnp.arange(rows), jnp.tri(rows, dtype=bool), None
         )
     )
-    plain, packed = run(params), run(cpu_layout.block_target(params))
+    plain, packed = run(params), run(cpu_layout.pack_target(params))
     for left, right in zip(jax.tree.leaves(plain), jax.tree.leaves(packed), strict=True):
         np.testing.assert_allclose(left, right, atol=2e-5, rtol=1e-4)
 
 
-def test_a_blocked_draft_says_the_same():
-    params, config = tiny.pair(0).params.draft, CONFIG.draft
+def test_a_packed_draft_says_the_same():
+    params, config = tiny.pair(0).model.draft, CONFIG.draft
     T = 4
     tokens_T, feature_TE = jnp.arange(T), normal(0, T, 3 * config.target_hidden_size)
 
@@ -87,17 +87,18 @@ def test_a_blocked_draft_says_the_same():
         )
         return draft.log_probs(params, config, hidden_TE)
 
-    packed = cpu_layout.block_draft(params)
+    packed = cpu_layout.pack_draft(params)
     np.testing.assert_allclose(jax.jit(run)(params), jax.jit(run)(packed), atol=2e-5)
 
 
-def test_a_loaded_pair_is_blocked_on_one_processor():
-    pair = pairs.load(EMBEDDED_CYCLE)
-    layer, whole = pair.params.target.layers[0], EMBEDDED_WIDTH
-    assert layer.q.shape == (whole // PANEL, pair.config.target.hidden_size, PANEL)
-    assert layer.k is None and layer.v is None and layer.up is None
+def test_a_loaded_pair_is_packed_on_one_processor():
+    pair = pairs.load(cycle=EMBEDDED_CYCLE)
+    layer, whole = pair.model.target.layers[0], EMBEDDED_WIDTH
+    (qkv,), (gate_up,) = layer.qkv, layer.gate_up
+    assert qkv.shape == (whole // PANEL, pair.config.target.hidden_size, PANEL)
+    assert gate_up.shape[0] * PANEL == 2 * pair.config.target.intermediate_size
     _, loaded = hf_weights.load_target(pair.folder, jnp.float32)
-    np.testing.assert_array_equal(cpu_layout.blocked(loaded.layers[0].o), layer.o)
+    np.testing.assert_array_equal(cpu_layout.pack(loaded.layers[0].o), layer.o)
 
 
 EMBEDDED_WIDTH = 256 + 2 * 64  # q, k and v

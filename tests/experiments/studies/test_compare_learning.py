@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import pytest
 
 from experiments.paper import table6_observations, table10_widths
-from experiments.studies import compare_learning, comparing
+from experiments.studies import compare_learning, seeds
 from ltd_jax.config import PolicyConfig
 from ltd_jax.files import UserError
 from ltd_jax.learning import environment
 from ltd_jax.policies import networks
 from ltd_jax.replay import latency
+from tests.experiments import study_folder
 from tests.learning import small
-from tests.system import study_folder
 
 SMALL = (
     "--learning.joint.total-steps 256 --learning.joint.environments 32 "
@@ -47,13 +47,13 @@ def test_ways_of_learning(out, monkeypatch, capsys) -> None:
     latency.save(dataclasses.replace(paper, plain_seconds=2 * paper.plain_seconds), mine)
     path = out / "compared" / "ways.json"
     arguments = ("--json", str(path), "--tables", table, str(mine))
-    before = comparing._program.cache_info().misses
+    before = seeds._compile.cache_info().misses
     run(compare_learning, out, monkeypatch, *arguments, "--rewards", "average")
     rows = json.loads(path.read_text())["rows"]
     ways = [(row["latency"], row["learning"]) for row in rows]
     tables = (table, str(mine))
     assert ways == [(name, way) for name in tables for way in ("alternate", "joint", "exact")]
-    assert comparing._program.cache_info().misses == before + 2  # both tables share two programs
+    assert seeds._compile.cache_info().misses == before + 2  # both tables share two programs
     for row in rows:
         assert set(row) >= ROW
         assert row["low"] <= row["over_best_constant"] <= row["high"]
@@ -84,17 +84,17 @@ class Killed(Exception):
 
 
 def test_a_stopped_comparison_goes_on(out, monkeypatch) -> None:
-    path, trained, original = out / "stopped" / "ways.json", [], comparing.train
+    path, trained, original = out / "stopped" / "ways.json", [], seeds.train
     flags = ("--json", str(path), "--tables", "a100-vicuna-13b-paper", "--rewards", "average")
 
-    def train(here, learning, *others):
+    def train(ground, learning, *others):
         if learning.algorithm == "exact" and "exact" not in trained:
             trained.append("exact")
             raise Killed
         trained.append(learning.algorithm)
-        return original(here, learning, *others)
+        return original(ground, learning, *others)
 
-    monkeypatch.setattr(comparing, "train", train)
+    monkeypatch.setattr(seeds, "train", train)
     for _ in range(2):
         with contextlib.suppress(Killed):
             run(compare_learning, out, monkeypatch, *flags, "--ways", "joint", "exact")
@@ -106,16 +106,16 @@ def test_a_stopped_comparison_goes_on(out, monkeypatch) -> None:
 
 @pytest.mark.parametrize("name", table6_observations.SEEN)
 def test_both_policies_take_every_observation(name) -> None:
-    policy = PolicyConfig((8,), (8,), (8,), (8,), table6_observations.SEEN[name])
-    replay = small.replay(0)
+    widths = PolicyConfig((8,), (8,), (8,), (8,), table6_observations.SEEN[name])
+    simulator = small.simulator(0)
 
-    def decide(params):
-        lesson = environment.observe_all(replay, small.CYCLE, policy)
-        start = environment.draw_start(lesson, policy, jax.random.key(0))
-        return environment.act(params, lesson, start, small.CYCLE, policy, None)
+    def decide(policy):
+        observations = environment.observe_all(simulator, widths.observation)
+        start = environment.draw_state(simulator, widths.observation, jax.random.key(0))
+        return environment.act(policy, observations, start, None)
 
-    params = networks.init_learned(jax.random.key(0), small.CYCLE, policy)
-    assert jax.eval_shape(decide, params).size.dtype == jnp.int32
+    policy = networks.init(jax.random.key(0), small.CYCLE, widths)
+    assert jax.eval_shape(decide, policy).size_index.dtype == jnp.int32
 
 
 def test_widths(out, monkeypatch, capsys) -> None:
@@ -124,7 +124,7 @@ def test_widths(out, monkeypatch, capsys) -> None:
         out,
         monkeypatch,
         "--no-time-policies",
-        "--widths",
+        "--layers",
         "linear",
         "--seeds",
         "1",

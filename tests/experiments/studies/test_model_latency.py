@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from experiments.report import paper
-from experiments.studies import published_tables
+from experiments.studies import model_latency
 from ltd_jax import presets
 from ltd_jax.replay import latency
 
 
 @pytest.fixture(scope="module")
 def made():
-    return published_tables.shipped()
+    return model_latency.shipped()
 
 
 def test_the_files_are_up_to_date(made):
@@ -33,7 +33,7 @@ def test_what_was_not_measured_says_so(made):
 
 def test_the_papers_a100_gives_the_papers_speedup(made):
     table = made["a100-vicuna-13b-paper"]
-    levels, size = published_tables.PAPER_SETTING
+    levels, size = model_latency.PAPER_SETTING
     verify = np.interp(size, table.sizes, table.verify_seconds[0])
     cycle = table.draft_seconds[0, levels - 1] + verify
     eagle3 = paper.TABLE4.row("eagle3").mean

@@ -68,7 +68,7 @@ def test_folders_are_no_ids(served, tmp_path):
     assert hub.folder_of(Path("runs/pair"), "target") == Path("runs/pair")
     for name in ("runs/other", "/some/where", "../a/b", "a/b/c", "alone", "./none"):
         said = refusal(lambda name=name: hub.folder_of(Path(name), "draft"))
-        assert said == f"There is no model folder {Path(name)}; check --draft."
+        assert said == f"There is no model folder {Path(name)}; check `draft`."
 
 
 @pytest.mark.parametrize("error", [OSError, ValueError, RuntimeError])
@@ -81,7 +81,7 @@ def test_what_is_said_offline(served, error):
     fake.snapshot_download = fail
     said = refusal(lambda: hub.folder_of(Path("owner/model"), "target"))
     assert "There is no folder owner/model" in said and "(No way)" in said
-    assert "`hf download owner/model --local-dir FOLDER`" in said and "--target FOLDER" in said
+    assert "`hf download owner/model --local-dir FOLDER`" in said and "as `target`" in said
 
 
 def test_what_is_said_without_the_extra(served, monkeypatch):

@@ -1,11 +1,10 @@
-"""Every experiment on learning, in its smallest size, from one folder of recorded texts."""
+"""Tables and figures on learning, in their smallest size, from one folder of recorded texts."""
 
 import json
 
 import numpy as np
 import pytest
 
-from experiments import autotune
 from experiments.paper import (
     all_tables,
     figure3_curves,
@@ -15,11 +14,9 @@ from experiments.paper import (
     table7_8_iterations,
     table9_overhead,
 )
-from experiments.report import paper, study_plots
-from experiments.studies import autotune as studies_autotune
-from experiments.studies import retarget, settings_file
-from ltd_jax.policies import saved
-from tests.system import study_folder
+from experiments.report import paper
+from experiments.studies import retarget
+from tests.experiments import study_folder
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +115,7 @@ def test_interaction(result, out):
         (policies, accepted) for policies in ("iter0", "ltd") for accepted in ("few", "many")
     ]
     for row in found["rows"]:
-        places = sum(row[place] for place in study_plots.PLACES)
+        places = sum(row[place] for place in paper.PLACES)
         assert places == pytest.approx(1 if row["cycles"] else 0)
         assert 0 <= row["levels_entropy"] <= np.log(study_folder.CYCLE.max_levels) + 1e-9
     assert found["paper"] == [each._asdict() for each in paper.FIGURE6]
@@ -142,27 +139,6 @@ def test_retarget(result, out):
     assert moved > 0 and stayed > 0
     assert f"observing, not {name}"[:12] in printed
     assert (out / "results" / "retarget.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_autotune(out, monkeypatch, capsys):
-    flags = study_folder.ARGUMENTS[2:]  # it has no --seeds
-    study_folder.run(autotune, monkeypatch, "--out", str(out), "--live-prompts", "0", *flags)
-    found = json.loads((out / "advice.json").read_text())
-    rate = {row["method"]: row["tokens_per_second"] for row in found["methods"]}
-    assert list(rate) == ["autoregressive", "eagle3", "best_constant", "ltd", "optimum"]
-    assert rate["optimum"] >= max(rate.values())
-    assert found["chosen"] == max(studies_autotune.CANDIDATES, key=rate.get)
-    assert [row["context"] for row in found["contexts"]] == [8, 32]
-    for row in found["contexts"]:  # the synthetic table: larger contexts cost more, all alike
-        assert row["speedup"] == pytest.approx(found["contexts"][0]["speedup"], rel=0.3)
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "The best constant setting here is" in printed and "Use: " in printed
-    settings = settings_file.load(out / "settings.json")
-    assert (settings.cycle.sizes, settings.device) == (study_folder.CYCLE.sizes, "synthetic")
-    assert settings.latency == found["ground"]["latency"]
-    if found["chosen"] == "ltd":
-        assert saved.load(settings.policies).cycle.sizes == study_folder.CYCLE.sizes
-    assert (out / "advice.png").exists()
 
 
 def test_one_command_runs_them_all(monkeypatch, capsys):

@@ -1,23 +1,30 @@
-"""Questions become prompts: splits, turns with the answers between them, clear sentences."""
+"""The stages: questions become prompts, and what was trained or measured is read back."""
 
+import dataclasses
 import json
 
+import jax
+import numpy as np
 import pytest
 
+from ltd_jax import presets, workflow
 from ltd_jax import text as texts
-from ltd_jax import workflow
+from ltd_jax.config import HeadConfig, PolicyConfig
 from ltd_jax.decoding import generate
 from ltd_jax.files import UserError
 from ltd_jax.models import pair as pairs
-from ltd_jax.presets import EMBEDDED_CYCLE
-from ltd_jax.workflow import QuestionFlags
+from ltd_jax.replay import record
+from ltd_jax.text import QuestionConfig
+from ltd_jax.workflow import StageConfig
+from tests.cycle import varieties
+from tests.replay import synthetic
 
 NEW = 12
 
 
 @pytest.fixture(scope="module")
 def pair():
-    return pairs.load(EMBEDDED_CYCLE)
+    return pairs.load()
 
 
 @pytest.fixture
@@ -35,13 +42,17 @@ def folder(tmp_path):
 
 
 def plain(pair, prompt_T):
-    bursts = generate.generate_plain(pair, prompt_T, NEW)
-    return [token for burst in bursts for token in burst.tokens]
+    steps = generate.generate_plain(pair, prompt_T, NEW)
+    return [token for step in steps for token in step.tokens]
+
+
+def load(pair, folder, split="all", **questions):
+    """The prompts of some questions; answers between turns go to a folder."""
+    return workflow.load_prompts(pair, StageConfig(folder, QuestionConfig(**questions)), split)
 
 
 def test_second_turns_see_the_first_answer(pair, folder, tmp_path):
-    flags = QuestionFlags(folder, tasks=("talk",), new_tokens=NEW)
-    asking = workflow.load_prompts(pair, flags, "all", tmp_path / "out")
+    asking = load(pair, tmp_path / "out", questions=folder, tasks=("talk",), new_tokens=NEW)
     assert [(one.question.question_id, one.turn) for one in asking.turns] == [
         (7, 0), (8, 0), (9, 0), (7, 1), (9, 1),
     ]  # fmt: skip
@@ -54,31 +65,30 @@ def test_second_turns_see_the_first_answer(pair, folder, tmp_path):
 
 
 def test_answers_are_written_once(pair, folder, tmp_path, monkeypatch):
-    flags = QuestionFlags(folder, tasks=("talk",), new_tokens=NEW)
-    before = workflow.load_prompts(pair, flags, "all", tmp_path / "out")
-    monkeypatch.delattr(workflow.record, "texts_of")
-    after = workflow.load_prompts(pair, flags, "all", tmp_path / "out")
-    assert workflow.digest_of(before.prompts) == workflow.digest_of(after.prompts)
-    (path,) = (tmp_path / "out").glob("answers-*.json")
+    talk = {"questions": folder, "tasks": ("talk",), "new_tokens": NEW}
+    before = load(pair, tmp_path / "out", **talk)
+    monkeypatch.delattr(record, "texts_of")
+    assert before.digest == load(pair, tmp_path / "out", **talk).digest
+    (path,) = (tmp_path / "out" / "traces").glob("answers-*.json")
     for content in ("{", "[1, 2]", '["one"]', "{}"):
         path.write_text(content)
         with pytest.raises(UserError, match=f"{path.name} is damaged"):
-            workflow.load_prompts(pair, flags, "all", tmp_path / "out")
+            load(pair, tmp_path / "out", **talk)
 
 
 def test_files_without_splits_are_split_by_question(folder):
-    flags = QuestionFlags(folder, tasks=("count",), prompts=100)
-    found = texts.load_questions(folder / "count.jsonl")
-    parts = [workflow.of_split(found, flags, split) for split in ("train", "validation", "test")]
+    config = QuestionConfig(folder, tasks=("count",), prompts=100)
+    of_split = lambda split: texts.load_question_set(config, split)["count"]
+    parts = [of_split(split) for split in ("train", "validation", "test")]
     assert sorted(q.question_id for part in parts for q in part) == list(range(7, 47))
     assert 20 < len(parts[0]) < 36
-    assert workflow.of_split(found, flags, "all") == found
+    assert of_split("all") == list(texts.load_questions(folder / "count.jsonl"))
 
 
 def test_folders_of_splits_are_taken_as_they_are(pair, folder, tmp_path):
     (folder / "test").mkdir()
     (folder / "count.jsonl").rename(folder / "test" / "mine.jsonl")
-    asking = workflow.load_prompts(pair, QuestionFlags(folder, prompts=5), "test", tmp_path)
+    asking = load(pair, tmp_path, "test", questions=folder, prompts=5)
     assert asking.tasks == ("mine",) and len(asking.turns) == 5
 
 
@@ -89,14 +99,14 @@ def test_a_task_for_every_category(folder):
         for index, subject in enumerate(subjects)
     ]
     (folder / "mmlu.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    flags = QuestionFlags(folder, tasks=("mmlu",), by_category=True, turns=1)
-    found = workflow.questions_of(flags, "all")
+    config = QuestionConfig(folder, tasks=("mmlu",), by_category=True, turns=1)
+    found = texts.load_question_set(config, "all")
     ids = {task: [question.question_id for question in found[task]] for task in found}
     assert ids == {"mmlu-logic": [0, 2], "mmlu-law_order": [1], "mmlu": [3]}
     assert {question.turns for task in found.values() for question in task} == {("a",)}
-    whole = workflow.questions_of(QuestionFlags(folder, tasks=("mmlu",)), "all")
+    whole = texts.load_question_set(QuestionConfig(folder, tasks=("mmlu",)), "all")
     assert [len(task) for task in whole.values()] == [4]
-    splits = lambda found: {q.question_id: workflow.hashed_split(q) for t in found for q in t}
+    splits = lambda found: {q.question_id: texts.hashed_split(q) for t in found for q in t}
     assert splits(found.values()) == splits(whole.values())  # the same with and without
 
 
@@ -104,17 +114,17 @@ def test_a_task_for_every_category(folder):
 def test_counts_that_cannot_be(wrong):
     (name,) = wrong
     with pytest.raises(ValueError, match=f"{name} is {wrong[name]} but must be at least"):
-        QuestionFlags(**wrong)
+        QuestionConfig(**wrong)
 
 
 def test_the_embedded_questions(pair, tmp_path):
-    asking = workflow.load_prompts(pair, QuestionFlags(prompts=2), "validation", tmp_path)
+    asking = load(pair, tmp_path, "validation", prompts=2)
     assert asking.tasks == texts.TASKS
     assert [prompt.task for prompt in asking.prompts] == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 @pytest.mark.parametrize(
-    ("flags", "split", "words"),
+    ("questions", "split", "words"),
     [
         ({"tasks": ("chess",)}, "all", "no task 'chess' in .*; choose from count, talk"),
         ({"questions": None}, "all", "come in splits"),
@@ -122,18 +132,49 @@ def test_the_embedded_questions(pair, tmp_path):
         ({"tasks": ("talk",)}, "validation", "None of the 3 questions of talk"),
     ],
 )
-def test_refusals(pair, folder, tmp_path, flags, split, words):
+def test_questions_that_are_refused(pair, folder, tmp_path, questions, split, words):
     if split == "validation":  # three questions that all fall into train
         rows = [{"question_id": 7, "category": "", "turns": ["a"]}]
-        found = workflow.hashed_split(texts.Question(7, "", ("a",), "talk"))
+        found = texts.hashed_split(texts.Question(7, "", ("a",), "talk"))
         split = next(name for name in ("train", "validation", "test") if name != found)
         (folder / "talk.jsonl").write_text("\n".join(map(json.dumps, rows)))
         words = "None of the 1 questions of talk falls into the split"
-    asked = QuestionFlags(**({"questions": folder} | flags))
     with pytest.raises(UserError, match=words):
-        workflow.load_prompts(pair, asked, split, tmp_path / "out")
+        load(pair, tmp_path / "out", split, **({"questions": folder} | questions))
 
 
 def test_an_empty_folder(pair, tmp_path):
     with pytest.raises(UserError, match="holds no question files"):
-        workflow.load_prompts(pair, QuestionFlags(tmp_path), "all", tmp_path)
+        load(pair, tmp_path, questions=tmp_path)
+
+
+SMALL = HeadConfig(width=4, epochs=1, learning_rate=1e-3)
+
+
+def test_classifiers_are_read_back_also_of_a_draft_with_a_wider_output(tmp_path, monkeypatch):
+    pair = varieties.pair("griffin")
+    width = 2 * pair.config.draft.hidden_size  # of a Griffin draft's output
+    trace = synthetic.trace(pair.config.cycle, text_tokens=(30, 30))
+    hidden = np.random.default_rng(0).normal(size=(*trace.parent.shape, width))
+    trace = dataclasses.replace(trace, hidden=hidden.astype(np.float16))
+    monkeypatch.setattr(workflow, "load_or_record", lambda *_, **__: trace)
+    for name in ("DISCO", "C2T"):
+        monkeypatch.setattr(presets, name, SMALL)
+    path, shares = tmp_path / "classifiers.safetensors", []
+    trained = workflow.train_classifiers(
+        pair, StageConfig(tmp_path), path, progress=lambda stage, share: shares.append(share)
+    )
+    assert set(trained.networks) == {"disco", "specdec", "c2t"} and trained.path == path
+    assert width in {leaf.shape[0] for leaf in jax.tree.leaves(trained.networks["specdec"])}
+    assert shares[-1] == 1
+
+
+@pytest.mark.parametrize("record", [{"size_actor": [99]}, dataclasses.asdict(PolicyConfig((99,)))])
+def test_a_table_timed_with_other_policies_is_refused(tmp_path, record):
+    pair = varieties.pair("griffin")
+    table = synthetic.table(pair.config.cycle)
+    table.provenance.update(fingerprint=pair.fingerprint, device=pair.device, policy=record)
+    path = tmp_path / "latency.json"
+    workflow.require_table(table, path, pair, None)
+    with pytest.raises(UserError, match="policies of other widths"):
+        workflow.require_table(table, path, pair, PolicyConfig())

@@ -17,8 +17,8 @@ from ltd_jax.models.hf import config as hf_config
 from ltd_jax.models.hf import tensors as hf_tensors
 from ltd_jax.models.hf import weights as hf_weights
 from tests.models.folders import DRAFT, TARGET, draft_params, edit
+from tests.models.hf.test_config import LLAMA3
 from tests.models.refusal import refusal
-from tests.models.test_hub_config import LLAMA3
 from tests.oracle import draft as oracle
 
 SWITCHES = (
@@ -81,7 +81,7 @@ def test_the_verifiers_own_tensors_are_left_alone(folder):
 
 def test_the_official_form():
     """A torch file in half precision, a config.json without rope_theta and head_dim."""
-    folder = Path(__file__).parent / "golden" / "eagle_draft"
+    folder = Path(__file__).parents[1] / "golden" / "eagle_draft"
     found = load(folder)
     assert found.config == DRAFT and found.feature_layers is None
     narrow = jax.tree.map(
@@ -170,8 +170,8 @@ def test_switches_change_the_draft():
     fused, mixed = jnp.asarray(plain), jnp.zeros((4, 12))
     for name in ("norm_before_residual", "norm_output"):
         config = dataclasses.replace(DRAFT, **{name: True})
-        found = eagle3.finish(params, config, fused, mixed)
-        assert not np.allclose(found, eagle3.finish(params, DRAFT, fused, mixed))
+        found = eagle3.output(params, config, fused, mixed)
+        assert not np.allclose(found, eagle3.output(params, DRAFT, fused, mixed))
 
 
 def test_head_dim_is_that_of_the_weights(folder):

@@ -17,12 +17,12 @@ from ltd_jax.models.hf import config as hf_config
 from ltd_jax.models.hf import export
 from ltd_jax.models.hf import tensors as hf_tensors
 from ltd_jax.models.hf import weights as hf_weights
-from ltd_jax.models.pair import Pair, PairParams
+from ltd_jax.models.pair import Model, Pair
 from ltd_jax.presets import EMBEDDED_CYCLE
 from tests.cycle import varieties
 from tests.models.folders import DRAFT, TARGET, draft_params, target_params
+from tests.models.hf.test_weights import assert_same_bits
 from tests.models.refusal import refusal
-from tests.models.test_weights import assert_same_bits
 
 SCALING = RopeScaling(8.0, 1.0, 4.0, 32)
 FAMILIES = {
@@ -37,9 +37,9 @@ CYCLE = dataclasses.replace(varieties.CYCLE, beam_width=3)
 def pair_of(dtype=jnp.float32, layers=TARGET.feature_layers, **fields) -> Pair:
     """A random pair of one family."""
     config = dataclasses.replace(TARGET, feature_layers=layers, **fields)
-    params = PairParams(target_params(config, dtype), draft_params(dtype=dtype))
-    params = params.replace(draft=params.draft.replace(embedding=params.target.embedding))
-    return Pair(PairConfig(config, DRAFT, CYCLE), params, jnp.dtype(dtype))
+    target, draft = target_params(config, dtype), draft_params(dtype=dtype)
+    draft = draft.replace(embedding=target.embedding)
+    return Pair(Model(target, draft, PairConfig(config, DRAFT, CYCLE)), jnp.dtype(dtype))
 
 
 @pytest.fixture
@@ -59,15 +59,20 @@ def export_both(pair, sources, out, dialect="eagle", shard_bytes=10**9):
     return export.export_draft(out / "draft", pair, sources[1], dialect)
 
 
+def load(root: Path) -> Pair:
+    """The pair in two folders."""
+    return pairs.load(root / "target", root / "draft", cycle=CYCLE, packed=False)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_export_then_load_is_the_same_pair(tmp_path, sources, family, dtype):
     pair = pair_of(dtype, **FAMILIES[family])
     assert export_both(pair, sources, tmp_path, shard_bytes=4000) == ()
     folders = tmp_path / "target", tmp_path / "draft"
-    found = pairs.load(CYCLE, *folders, jnp.dtype(dtype), in_blocks=False)
+    found = pairs.load(*folders, cycle=CYCLE, dtype=dtype, packed=False)
     assert found.config == pair.config
-    assert_same_bits(found.params, pair.params)
+    assert_same_bits(found.model, pair.model)
     assert found.stop_tokens == (3, 4)
 
 
@@ -92,17 +97,17 @@ def test_the_other_dialect(tmp_path, sources):
     pair = pair_of()
     export_both(pair, sources, tmp_path, "layers.0")
     assert "layers.0.hidden_norm.weight" in load_file(tmp_path / "draft" / "model.safetensors")
-    found = pairs.load(CYCLE, tmp_path / "target", tmp_path / "draft", in_blocks=False)
-    assert_same_bits(found.params, pair.params)
+    found = load(tmp_path)
+    assert_same_bits(found.model, pair.model)
 
 
 def test_a_drafts_own_embedding(tmp_path, sources):
     base = pair_of()
-    draft = base.params.draft.replace(embedding=2 * base.params.target.embedding)
-    pair = dataclasses.replace(base, params=base.params.replace(draft=draft))
+    draft = base.model.draft.replace(embedding=2 * base.model.target.embedding)
+    pair = dataclasses.replace(base, model=base.model.replace(draft=draft))
     export_both(pair, sources, tmp_path)
-    found = pairs.load(CYCLE, tmp_path / "target", tmp_path / "draft", in_blocks=False)
-    assert_same_bits(found.params, pair.params)
+    found = load(tmp_path)
+    assert_same_bits(found.model, pair.model)
 
 
 def test_a_griffin_pair(tmp_path, sources):
@@ -115,7 +120,7 @@ def test_chosen_feature_layers_are_written(tmp_path, sources):
     pair = pair_of(layers=(1, 3, 5))
     (doubt,) = export_both(pair, sources, tmp_path)
     assert hf_config.LAYER_IDS in doubt
-    found = pairs.load(CYCLE, tmp_path / "target", tmp_path / "draft", in_blocks=False)
+    found = load(tmp_path)
     assert found.config.target.feature_layers == (1, 3, 5)
     assert "cannot be written" in refusal(
         lambda: export_both(pair_of(layers=(1, 2, 3)), sources, tmp_path)
@@ -127,8 +132,9 @@ def test_what_eagles_own_code_does_not_know_is_said(tmp_path, sources):
     base = pair_of()
     pair = dataclasses.replace(
         base,
-        config=dataclasses.replace(base.config, draft=config),
-        params=base.params.replace(draft=draft_params(config)),
+        model=base.model.replace(
+            draft=draft_params(config), config=dataclasses.replace(base.config, draft=config)
+        ),
     )
     first, second = export_both(pair, sources, tmp_path)
     assert "norm_before_fc" in first and "head_dim" in second
@@ -154,13 +160,15 @@ def test_folders_of_the_pair_itself_are_not_overwritten(tmp_path):
 def test_the_command_writes_the_embedded_pair(tmp_path):
     """The embedded pair is such a folder: written again, it has the same tensors."""
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.export", "--out", str(tmp_path)],
+        [sys.executable, "-m", "ltd_jax.cli", "export", "--out", str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    found = pairs.load(EMBEDDED_CYCLE, tmp_path / "target", tmp_path / "draft", jnp.bfloat16)
-    own = pairs.load(EMBEDDED_CYCLE, dtype=jnp.bfloat16)
+    found = pairs.load(
+        tmp_path / "target", tmp_path / "draft", cycle=EMBEDDED_CYCLE, dtype=jnp.bfloat16
+    )
+    own = pairs.load(cycle=EMBEDDED_CYCLE, dtype=jnp.bfloat16)
     assert found.config == own.config and found.stop_tokens == own.stop_tokens
-    assert_same_bits(found.params, own.params)
+    assert_same_bits(found.model, own.model)

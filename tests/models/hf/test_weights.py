@@ -135,9 +135,10 @@ def test_qwen_families(folder, architecture, sizes):
     edit(folder, architectures=[architecture])
     with warnings.catch_warnings(action="error"):
         config, params = load_target(folder)
-    for name, size in sizes.items():
-        field = name.replace("_proj.bias", "_bias").removesuffix(".weight")
-        np.testing.assert_array_equal(getattr(params.layers[3], field), np.full(size, 4.0))
+    layer = params.layers[3]
+    found = layer.qkv_bias or (layer.q_norm, layer.k_norm)
+    for array, size in zip(found, sizes.values(), strict=True):
+        np.testing.assert_array_equal(array, np.full(size, 4.0))
     hf_weights.save_target(folder, config, params, np.float32)
     found_config, found = load_target(folder)
     assert found_config == config

@@ -1,0 +1,92 @@
+"""What all commands share: mistakes become one sentence, bars say nothing of nothing."""
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import jax
+import pytest
+from rich.console import Console
+
+from ltd_jax import flags
+from ltd_jax.files import UserError
+from ltd_jax.flags import PairFlags, ShapeFlags
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_arguments_become_flags():
+    said = flags.as_flags("Give `new_tokens` or `learning.seed`; `1 + 2` and `Run` stay.")
+    assert said == "Give --new-tokens or --learning.seed; `1 + 2` and `Run` stay."
+
+
+def end_of(error, capsys, **how):
+    """Exit code and what is said of a command that ends with an error."""
+
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        flags.run(main, **how)
+    return end.value.code, capsys.readouterr().err
+
+
+def test_how_commands_end(capsys):
+    assert end_of(UserError("Give `out`."), capsys) == (2, "error: Give --out.\n")
+    code, said = end_of(KeyboardInterrupt(), capsys)
+    assert code == 130 and said.endswith("what is done is kept, the same command goes on.\n")
+    code, said = end_of(KeyboardInterrupt(), capsys, resumes=False)
+    assert code == 130 and said == "\nInterrupted.\n"
+    full = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.\nmore")
+    code, said = end_of(full, capsys)
+    assert code == 2 and "has no room for this (RESOURCE_EXHAUSTED: Out of memory)" in said
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        flags.run(lambda: (_ for _ in ()).throw(jax.errors.JaxRuntimeError("INTERNAL: a fault")))
+
+
+def test_warnings_are_said_in_one_line(capsys):
+    before = warnings.showwarning
+    try:
+        flags.run(lambda: warnings.warn("Its `latency` is old.", stacklevel=1))
+    finally:
+        warnings.showwarning = before
+    assert capsys.readouterr().err == "warning: Its --latency is old.\n"
+
+
+def test_a_reader_that_has_enough_ends_a_command_quietly():
+    program = "from ltd_jax import flags; flags.run(lambda: print('x' * 10**7))"
+    command = f'"{sys.executable}" -c "{program}" | head -c 1; echo ${{PIPESTATUS[0]}}'
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout == "x1\n" and done.stderr == ""
+
+
+def test_bars_of_stages_that_report(capsys):
+    with flags.progress_bars(Console()):
+        pass
+    assert capsys.readouterr().out == ""
+    with flags.progress_bars(Console()) as progress:
+        progress("record train", 0.5)
+        progress("record train", 1.0)
+        progress("measure latencies", 0.1)
+    printed = capsys.readouterr().out
+    assert printed.count("record train") == printed.count("measure latencies") == 1
+
+
+def test_shapes_change_what_the_preset_says():
+    config = PairFlags(shapes=ShapeFlags(max_levels=3, sizes=(0, 2)))
+    assert (config.cycle.max_levels, config.cycle.sizes) == (3, (0, 2))
+    assert config.cycle.context == config.preset.cycle.context
+    with pytest.raises(UserError, match="There is no such cycle: max_levels is 0"):
+        _ = PairFlags(shapes=ShapeFlags(max_levels=0)).cycle
+
+
+def test_counts_and_folders(tmp_path):
+    with pytest.raises(UserError, match="`devices` is 0 but must be at least 1"):
+        flags.at_least_one(PairFlags(devices=0), "devices")
+    assert flags.writable(tmp_path / "new" / "er").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="Cannot write to .*; give another folder with `out`"):
+        flags.writable(tmp_path / "file")
