@@ -29,8 +29,6 @@ from ltd_jax.learning.environment import Environment
 from ltd_jax.learning.loop import Algorithm, Metrics, Start, TrainState
 from ltd_jax.policies.networks import Actor, ActorCritic, Critic, output
 
-Network = Callable[[jax.Array], jax.Array]  # f32 [..., O] -> logits [..., A] or values [...]
-
 
 def advantages(
     reward_T: jax.Array,
