@@ -7,9 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from ltd_jax import presets, workflow
 from ltd_jax import text as texts
-from ltd_jax.config import HeadConfig, PolicyConfig
+from ltd_jax import workflow
+from ltd_jax.baselines import train
+from ltd_jax.baselines.train import HeadConfig
+from ltd_jax.config import PolicyConfig
 from ltd_jax.decoding import generate
 from ltd_jax.files import UserError
 from ltd_jax.models import pair as pairs
@@ -158,8 +160,7 @@ def test_classifiers_are_read_back_also_of_a_draft_with_a_wider_output(tmp_path,
     hidden = np.random.default_rng(0).normal(size=(*trace.parent.shape, width))
     trace = dataclasses.replace(trace, hidden=hidden.astype(np.float16))
     monkeypatch.setattr(workflow, "load_or_record", lambda *_, **__: trace)
-    for name in ("DISCO", "C2T"):
-        monkeypatch.setattr(presets, name, SMALL)
+    monkeypatch.setattr(train, "head_config", lambda name, inputs: SMALL)
     path, shares = tmp_path / "classifiers.safetensors", []
     trained = workflow.train_classifiers(
         pair, StageConfig(tmp_path), path, progress=lambda stage, share: shares.append(share)

@@ -7,6 +7,7 @@ that only one other imports, give a reason in their docstring: a sentence that b
 """
 
 import ast
+import functools
 import graphlib
 import re
 from pathlib import Path
@@ -62,6 +63,7 @@ def imported(tree: ast.Module) -> set[str]:
     return found
 
 
+@functools.cache
 def imports_of(name: str) -> set[str]:
     """Modules of this project that a module imports."""
     return {other for other in imported(TREES[name]) if other in SOURCES and other != name}
