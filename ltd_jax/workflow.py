@@ -437,7 +437,7 @@ def save_policy(
       UserError: the file cannot be written, or a weight is not finite.
 
     Example, with `train`'s:
-      >>> ltd.save_policy(trained.policy, "policy.safetensors", table)
+      >>> ltd.save_policy(trained.policy, "policy.safetensors", table, pair.config.cycle)
       >>> ltd.load_policy("policy.safetensors").origin.device == table.provenance["device"]
       True
     """

@@ -1,8 +1,13 @@
-"""The public names: each has an example in its docstring, and every example runs as printed."""
+"""The public names: each has an example in its docstring, and every example runs as printed.
 
+With the embedded pair, but in a small cycle, which compiles in a fraction of the time.
+"""
+
+import dataclasses
 import doctest
 import inspect
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,7 +16,16 @@ from ltd_jax import presets
 from ltd_jax.config import ExactConfig
 
 PARSER = doctest.DocTestParser()
+SMALL = ltd.CycleConfig(beam_width=2, max_levels=2, sizes=(0, 2, 4), context=96)
 NAMES = [name for name in ltd.__all__ if name not in ("__version__", "UserError", "baselines")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_cycle() -> Iterator[None]:
+    """The embedded pair's preset with a small cycle."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(presets, "EMBEDDED", dataclasses.replace(presets.EMBEDDED, cycle=SMALL))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -20,12 +34,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     pair = ltd.load()
     trace = ltd.record(pair, ["import os", "def f(x):"], new_tokens=8)
     table = ltd.LatencyTable.find("epyc-2-cores-embedded", pair.config.cycle)
-    simulator = ltd.Simulator.of(trace, table)
+    simulator = ltd.Simulator.of(trace, table, pair.config.cycle)
     few = ExactConfig(updates=1, environments=4, cycles=2, steps=1, minibatch=4)
     quick = ltd.LearningConfig(algorithm="exact", reward="average", exact=few)
     trained = ltd.train(simulator, presets.EMBEDDED_POLICY, quick)
     folder = tmp_path_factory.mktemp("examples")
-    ltd.save_policy(trained.policy, folder / "policy.safetensors", table)
+    ltd.save_policy(trained.policy, folder / "policy.safetensors", table, pair.config.cycle)
     names = {"pair": pair, "table": table, "simulator": simulator, "trained": trained}
     return {"ltd": ltd, "folder": folder, **names}
 
