@@ -27,6 +27,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -629,8 +630,13 @@ def choose_compared(config: BenchConfig) -> Compared:
 
 def comparison_table(report: dict[str, Any]) -> Table:
     """A row per task and method."""
-    shown = Table(title=f"{report['pair'][0]} with {report['pair'][1]}")
-    for heading in ("task", "method", "tokens/s", "speedup", "95 %", "commit.", "levels", "size"):
+    shown = Table(
+        title=f"{report['pair'][0]} with {report['pair'][1]}",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    for heading in ("task", "method", "tokens/s", "speedup", "95%", "commit.", "levels", "size"):
         shown.add_column(heading, justify="left" if heading in ("task", "method") else "right")
     rows = report["methods"]
     for task in dict.fromkeys(row["task"] for row in rows):
