@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.studies.ground import Ground
-from ltd_jax import workflow
 from ltd_jax.config import LearningConfig
 from ltd_jax.learning import alternate, environment, exact, joint, loop
 from ltd_jax.learning.environment import Observations
@@ -37,9 +36,7 @@ class TrainedSeeds:
     compile_seconds: float
 
 
-def train(
-    ground: Ground, learning: LearningConfig, seeds: int, progress: Progress = workflow.silent
-) -> TrainedSeeds:
+def train(ground: Ground, learning: LearningConfig, seeds: int, progress: Progress) -> TrainedSeeds:
     """Trains with as many seeds, 0 and on."""
     if learning.algorithm == "alternate":
         return _one_by_one(ground, learning, seeds, progress)
