@@ -87,7 +87,7 @@ def continue_greedily(
         next_B, cache = read(cache, last_B[:, None])
         return (next_B, cache), last_B
 
-    cache = target.empty_cache(config, P + new_tokens, params.embedding.dtype)
+    cache = kv_cache.empty(config, P + new_tokens, params.embedding.dtype)
     cache = jax.tree.map(lambda slots: jnp.broadcast_to(slots, (B, *slots.shape)), cache).replace(
         length=cache.length
     )

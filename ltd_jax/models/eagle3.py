@@ -99,9 +99,8 @@ def qkv(
         ],
         axis=-1,
     )
-    query, key, value = layers.qkv_heads(x, params.qkv, (), config)
     rope = layers.rope_tables(positions_T, config.head_dim, config.rope_theta, config.rope_scaling)
-    return layers.rotate(query, *rope), layers.rotate(key, *rope), value
+    return layers.qkv_heads(x, params.qkv, config, rope)
 
 
 def output(

@@ -333,7 +333,6 @@ def target_fields(config: TargetConfig, dtype: Any, others: dict[str, Any]) -> d
     return _shared_fields(config, dtype, others) | {
         "architectures": [f"{family}ForCausalLM"],
         "model_type": family.lower(),
-        "num_hidden_layers": config.layer_count,
         "tie_word_embeddings": config.tie_embeddings,
     }
 
@@ -347,7 +346,6 @@ def draft_fields(config: AnyDraftConfig, dtype: Any, others: dict[str, Any]) -> 
     fields = _shared_fields(config, dtype, others) | {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "num_hidden_layers": 1,
         "tie_word_embeddings": False,
     }
     if isinstance(config, GriffinConfig):
@@ -374,6 +372,7 @@ def _shared_fields(
         | others
         | {name: getattr(config, field) for field, name in COUNT_NAMES.items()}
         | {
+            "num_hidden_layers": config.layer_count,
             "hidden_act": "silu",
             "rms_norm_eps": config.rms_norm_eps,
             "rope_theta": config.rope_theta,

@@ -65,17 +65,16 @@ def estimate_memory(pair: PairConfig, dtype: jnp.dtype, devices: int = 1) -> Mem
     has_embedding = draft.hidden_size != target.hidden_size  # else the draft takes the target's
     draft_table = weights.draft_table(draft, has_embedding)
 
-    def cache_bytes(config: TargetConfig | AnyDraftConfig, layers: int, slots: int) -> int:
+    def cache_bytes(config: TargetConfig | AnyDraftConfig) -> int:
         parts = sharding.parts(devices, kv_heads, config.kv_head_count)
         row = config.kv_head_count * config.head_dim * itemsize // parts
-        return 2 * layers * slots * row + INT_BYTES  # keys and values; the length
+        return 2 * config.layer_count * cycle.cache_slots * row + INT_BYTES  # with the length
 
     return Memory(
         target=weights.bytes_per_device(weights.target_table(target), itemsize, devices, kv_heads),
         draft=weights.bytes_per_device(draft_table, itemsize, devices, kv_heads)
         + draft.draft_vocab_size * INT_BYTES,  # `target_token`
-        caches=cache_bytes(target, target.layer_count, cycle.cache_slots)
-        + cache_bytes(draft, 1, cycle.cache_slots),
+        caches=cache_bytes(target) + cache_bytes(draft),
         device=device_bytes(),
     )
 

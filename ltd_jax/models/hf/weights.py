@@ -78,11 +78,10 @@ def target_table(config: TargetConfig) -> TargetParams:
     E, X, C = config.hidden_size, config.vocab_size, config.head_dim
 
     def layer(prefix: str) -> LayerParams:
-        norm = lambda name: stored(f"{prefix}self_attn.{name}.weight", (C,))
+        norms = [stored(f"{prefix}self_attn.{name}_norm.weight", (C,)) for name in "qk"]
         return LayerParams(
             input_norm=stored(f"{prefix}input_layernorm.weight", (E,)),
-            q_norm=norm("q_norm") if config.qk_norm else None,
-            k_norm=norm("k_norm") if config.qk_norm else None,
+            qk_norms=tuple(norms) if config.qk_norm else (),
             **_layer_table(config, prefix, biased=config.attention_bias),
         )
 

@@ -136,7 +136,7 @@ def test_qwen_families(folder, architecture, sizes):
     with warnings.catch_warnings(action="error"):
         config, params = load_target(folder)
     layer = params.layers[3]
-    found = layer.qkv_bias or (layer.q_norm, layer.k_norm)
+    found = layer.qkv_bias or layer.qk_norms
     for array, size in zip(found, sizes.values(), strict=True):
         np.testing.assert_array_equal(array, np.full(size, 4.0))
     hf_weights.save_target(folder, config, params, np.float32)
