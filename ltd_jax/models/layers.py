@@ -129,9 +129,7 @@ def rms_norm(x_TE: jax.Array, weight_E: jax.Array, eps: float) -> jax.Array:
 def rope_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None) -> list[float]:
     """Inverse frequencies [C/2] in radians per token, with Llama-3.1's scaling where given."""
     plain = [theta ** (-2 * i / head_dim) for i in range(head_dim // 2)]
-    if scaling is None:
-        return plain
-    return [_scaled_frequency(frequency, scaling) for frequency in plain]
+    return plain if scaling is None else [_scaled_frequency(one, scaling) for one in plain]
 
 
 def _scaled_frequency(frequency: float, scaling: RopeScaling) -> float:
