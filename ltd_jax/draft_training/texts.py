@@ -28,7 +28,7 @@ TEXTS_AT_ONCE = 64
 
 def sample_prompts(streams: Sequence[np.ndarray], count: int, seed: int) -> np.ndarray:
     """Windows [count, PROMPT_TOKENS] i32 of token streams, as many of each on average."""
-    mixture = Mixture(tuple(streams), tuple(1 / len(streams) for _ in streams))
+    mixture = Mixture(tuple(streams), (1 / len(streams),) * len(streams))
     windows = pack.sample_windows(mixture, rows=count, window=PROMPT_TOKENS, seed=seed, step=0)
     return windows[:, :PROMPT_TOKENS]
 

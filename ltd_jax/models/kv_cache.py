@@ -34,11 +34,6 @@ class KVCache:
     values: tuple[jax.Array, ...]  # one [K, S, C] per layer
     length: jax.Array  # i32 [], committed tokens
 
-    @property
-    def slots(self) -> int:
-        """Number of slots S."""
-        return self.keys[0].shape[-2]
-
     def layer(self, index: int) -> Past:
         """The keys and values of one layer, of which the first `length` count."""
         return self.keys[index], self.values[index], self.length

@@ -292,36 +292,49 @@ def feature_layers(
     return (low, mid, high), f"Features enter layers {tuple(names)} of {N}, as {LAYER_IDS} says."
 
 
-def target_fields(config: TargetConfig, dtype: Any, others: dict[str, Any]) -> dict[str, Any]:
-    """A target's config.json; arguments as `_shared_fields`.
-
-    Raises:
-      UserError: no known family has these biases and norms.
-    """
-    names = {parts: name for name, parts in TARGET_FAMILIES.items()}
-    architecture = names.get((config.attention_bias, config.qk_norm))
-    if architecture is None:
-        raise UserError("No known family has both attention biases and q/k norms.")
-    return _shared_fields(config, dtype, others) | {
-        "architectures": [architecture],
-        "model_type": architecture.removesuffix("ForCausalLM").lower(),
-        "tie_word_embeddings": config.tie_embeddings,
-    }
-
-
-def draft_fields(config: AnyDraftConfig, dtype: Any, others: dict[str, Any]) -> dict[str, Any]:
-    """A draft's config.json; arguments as `_shared_fields`.
+def fields_of(
+    config: TargetConfig | AnyDraftConfig, dtype: Any, others: dict[str, Any]
+) -> dict[str, Any]:
+    """The config.json of a target or a draft.
 
     EAGLE's own loader wants the draft's embedding where `target_hidden_size` is named, so it is
     named only where the widths differ.
+
+    Args:
+      others: fields that we do not read.
+
+    Raises:
+      UserError: no known family has a target's biases and norms.
     """
-    fields = _shared_fields(config, dtype, others) | {
+    scaling = config.rope_scaling
+    rope_scaling = {"rope_type": "llama3"} | {
+        name: getattr(scaling, field) for field, name in SCALING_NAMES.items() if scaling
+    }
+    fields = {"max_position_embeddings": 2048} | others
+    fields |= {name: getattr(config, field) for field, name in COUNT_NAMES.items()}
+    fields |= {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
+        "num_hidden_layers": config.layer_count,
         "tie_word_embeddings": False,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": rope_scaling if scaling else None,
+        "torch_dtype": np.dtype(dtype).name,
     }
     if isinstance(config, GriffinConfig):
         return fields | ({"qkv_bias": True} if config.attention_bias else {})
+    if isinstance(config, TargetConfig):
+        names = {parts: name for name, parts in TARGET_FAMILIES.items()}
+        architecture = names.get((config.attention_bias, config.qk_norm))
+        if architecture is None:
+            raise UserError("No known family has both attention biases and q/k norms.")
+        return fields | {
+            "architectures": [architecture],
+            "model_type": architecture.removesuffix("ForCausalLM").lower(),
+            "tie_word_embeddings": config.tie_embeddings,
+        }
     fields |= {
         "architectures": ["LlamaForCausalLMEagle3"],
         "draft_vocab_size": config.draft_vocab_size,
@@ -329,26 +342,3 @@ def draft_fields(config: AnyDraftConfig, dtype: Any, others: dict[str, Any]) -> 
     if config.hidden_size != config.target_hidden_size:
         fields["target_hidden_size"] = config.target_hidden_size
     return fields | {name: True for field, name in NORM_NAMES.items() if getattr(config, field)}
-
-
-def _shared_fields(
-    config: TargetConfig | AnyDraftConfig, dtype: Any, others: dict[str, Any]
-) -> dict[str, Any]:
-    """The fields that targets and drafts both have, over `others` that we do not read."""
-    scaling = config.rope_scaling
-    rope_scaling = {"rope_type": "llama3"} | {
-        name: getattr(scaling, field) for field, name in SCALING_NAMES.items() if scaling
-    }
-    return (
-        {"max_position_embeddings": 2048}
-        | others
-        | {name: getattr(config, field) for field, name in COUNT_NAMES.items()}
-        | {
-            "num_hidden_layers": config.layer_count,
-            "hidden_act": "silu",
-            "rms_norm_eps": config.rms_norm_eps,
-            "rope_theta": config.rope_theta,
-            "rope_scaling": rope_scaling if scaling else None,
-            "torch_dtype": np.dtype(dtype).name,
-        }
-    )

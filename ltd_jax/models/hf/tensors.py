@@ -21,9 +21,8 @@ from ltd_jax import text as texts
 from ltd_jax.files import UserError
 from ltd_jax.models.hf.torch_file import TorchFile
 
-INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-TORCH_INDEX = "pytorch_model.bin.index.json"
+INDEX = f"{SINGLE}.index.json"
 TORCH_SINGLE = "pytorch_model.bin"
 TORCH_SUFFIX = ".bin"
 SHARD_BYTES = 15_000_000
@@ -123,9 +122,10 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _file_of_tensor(folder: Path) -> dict[str, str]:
     """The file of every tensor: safetensors where there are any, torch files otherwise."""
-    for index, single in ((INDEX, SINGLE), (TORCH_INDEX, TORCH_SINGLE)):
-        if (folder / index).exists():
-            return _read_index(folder, index)
+    for single in (SINGLE, TORCH_SINGLE):
+        index = folder / f"{single}.index.json"
+        if index.exists():
+            return _read_index(index, Path(single).suffix)
         if (folder / single).exists():
             return dict.fromkeys(_names(folder / single), single)
     raise UserError(
@@ -141,18 +141,15 @@ def _names(path: Path) -> list[str]:
         return list(file.keys())
 
 
-def _read_index(folder: Path, name: str) -> dict[str, str]:
-    index = read_json(folder / name).get("weight_map")
+def _read_index(path: Path, suffix: str) -> dict[str, str]:
+    index = read_json(path).get("weight_map")
     if not isinstance(index, dict) or not all(isinstance(f, str) for f in index.values()):
-        raise UserError(f"{folder / name} has no weight_map of names; copy the file again.")
+        raise UserError(f"{path} has no weight_map of names; copy the file again.")
     for file in sorted(set(index.values())):
-        if (
-            Path(file).name != file
-            or Path(file).suffix != Path(name.removesuffix(".index.json")).suffix
-        ):
-            raise UserError(f"{folder / name} names {file}, which is no weights file beside it.")
-        if not (folder / file).exists():
-            raise UserError(f"{folder / name} names {file}, which is missing; copy that shard.")
+        if Path(file).name != file or Path(file).suffix != suffix:
+            raise UserError(f"{path} names {file}, which is no weights file beside it.")
+        if not path.with_name(file).exists():
+            raise UserError(f"{path} names {file}, which is missing; copy that shard.")
     return index
 
 
@@ -170,8 +167,8 @@ def write_folder(
       always_index: also of a single shard.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in [*folder.glob("model*.safetensors*"), folder / INDEX]:
-        stale.unlink(missing_ok=True)  # an older index would hide what is written now
+    for stale in list(folder.glob("model*.safetensors*")):
+        stale.unlink()  # an older index would hide what is written now
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     shards: list[list[str]] = []
     total = 0

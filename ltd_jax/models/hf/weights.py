@@ -400,7 +400,7 @@ def save_target(
     Raises:
       UserError: no known family has these biases and norms.
     """
-    settings = hf_config.target_fields(config, dtype, fields or {})
+    settings = hf_config.fields_of(config, dtype, fields or {})
     tensors = _tensors(target_table(config), params, dtype)
     write_folder(folder, settings, tensors, shard_bytes, always_index)
 
@@ -430,7 +430,7 @@ def save_draft(
             "EAGLE's own code reads no llama3 rope_scaling, which this draft has; write it in the "
             "dialect layers.0."
         )
-    settings = hf_config.draft_fields(config, dtype, fields or {})
+    settings = hf_config.fields_of(config, dtype, fields or {})
     is_griffin = isinstance(config, GriffinConfig)
     is_wider = config.hidden_size != config.target_hidden_size
     table = draft_table(config, with_embedding=is_griffin or own_embedding or is_wider)
