@@ -225,7 +225,7 @@ def draft_settings(
                 f"{settings.path} has {name} {value} but the target asks for {wanted}; draft and "
                 "target are not a pair."
             )
-    shared["rope_theta"], about_rope = _rope_base(settings, rope_theta, not is_griffin)
+    shared["rope_theta"], about_rope = _rope_base(settings, rope_theta, is_griffin)
     has = lambda name: bool(settings.fields.get(name))
     if is_griffin:
         about = "A Griffin draft: it reads the target's last state, and the target's head reads it."
@@ -255,19 +255,13 @@ def _check_kind(settings: Settings) -> None:
     settings.refuse("attention_bias", "mlp_bias")
 
 
-def _rope_base(
-    settings: Settings, override: float | None, is_often_ignored: bool
-) -> tuple[float, str]:
-    """The draft's rotary base and the reason for it.
-
-    Args:
-      is_often_ignored: whether most trainers of this kind of draft took the default all the same.
-    """
+def _rope_base(settings: Settings, override: float | None, is_griffin: bool) -> tuple[float, str]:
+    """The draft's rotary base and the reason for it."""
     theta, field = settings.rope_theta()
     reason = f"from {field} of {settings.path}" if field else f"{settings.path} names none"
     if override is not None:
         theta, reason = override, "as asked for"
-    elif is_often_ignored and theta != DEFAULT_ROPE_THETA:
+    elif not is_griffin and theta != DEFAULT_ROPE_THETA:
         reason += f"; most trainers ignored the field, so try {DEFAULT_ROPE_THETA:g} too"
     return theta, f"The draft's RoPE base is {theta:g}, {reason}."
 
