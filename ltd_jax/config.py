@@ -6,7 +6,7 @@ instances are in presets.py.
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 Rule = Literal["coupled", "sequential"]
 LEAST_TEMPERATURE = 1e-3  # below it, f32 logits over the temperature overflow or are greedy anyway
@@ -166,6 +166,8 @@ class DraftConfig:
     norm_before_fc: bool = False  # one norm over the three target features together
     norm_each_feature: bool = False  # "fc_norm": one norm for each of them
     norm_output: bool = False  # the next level reads the normed output (EAGLE-3.1)
+    layer_count: ClassVar[int] = 1
+    feature_count: ClassVar[int] = 3  # layers of the target that the draft reads
 
     def __post_init__(self) -> None:
         if self.draft_vocab_size > self.vocab_size:
@@ -180,11 +182,6 @@ class DraftConfig:
     def fuse_norms(self) -> int:
         """Norms over the target's features before they are fused: none, one, or one of each."""
         return 3 if self.norm_each_feature else int(self.norm_before_fc)
-
-    @property
-    def feature_count(self) -> int:
-        """Layers of the target that the draft reads."""
-        return 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +198,8 @@ class GriffinConfig:
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
     attention_bias: bool = False  # "qkv_bias", of drafts for Qwen2
+    layer_count: ClassVar[int] = 1
+    feature_count: ClassVar[int] = 0  # layers of the target that it reads: none, but its last state
 
     @property
     def draft_vocab_size(self) -> int:
@@ -211,11 +210,6 @@ class GriffinConfig:
     def target_hidden_size(self) -> int:
         """Width of the state that it reads."""
         return self.hidden_size
-
-    @property
-    def feature_count(self) -> int:
-        """Layers of the target that the draft reads: none, but its last state."""
-        return 0
 
 
 AnyDraftConfig = DraftConfig | GriffinConfig

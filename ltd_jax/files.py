@@ -29,6 +29,17 @@ class UserError(ValueError):
     """One sentence for the person at the keyboard; commands print it and exit with code 2."""
 
 
+@contextlib.contextmanager
+def errors_of(place: object) -> Iterator[None]:
+    """What configs say about their fields becomes a UserError that names where these are from."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{place}: {error}") from error
+
+
 def processor_name() -> str:
     """Kind, vector instructions and usable cores, as in "AMD EPYC (AVX2), 2 cores"."""
     kind = _cpuinfo().get("model name") or platform.processor() or platform.machine()

@@ -48,12 +48,13 @@ def prefill(pair: Pair, prompt_T: np.ndarray) -> CycleState:
 def empty_state(pair: PairConfig, dtype: jnp.dtype, key: jax.Array | None = None) -> CycleState:
     """Caches without tokens, nothing pending; sampling needs the text's random key."""
     config = pair.cycle
-    target_sharding, draft_sharding = (
-        sharding.cache_sharding(pair, model.kv_head_count) for model in (pair.target, pair.draft)
+    target_cache, draft_cache = (
+        kv_cache.empty(model, config.cache_slots, dtype, sharding.cache_sharding(pair, model))
+        for model in (pair.target, pair.draft)
     )
     state = CycleState(
-        target_cache=target.empty_cache(pair.target, config.cache_slots, dtype, target_sharding),
-        draft_cache=draft.empty_cache(pair.draft, config.cache_slots, dtype, draft_sharding),
+        target_cache=target_cache,
+        draft_cache=draft_cache,
         root=jnp.int32(0),
         pending=PendingTokens(
             token=jnp.zeros((config.path_length,), jnp.int32),

@@ -28,7 +28,7 @@ TEXTS_AT_ONCE = 64
 
 def sample_prompts(streams: Sequence[np.ndarray], count: int, seed: int) -> np.ndarray:
     """Windows [count, PROMPT_TOKENS] i32 of token streams, as many of each on average."""
-    mixture = Mixture(tuple(streams), tuple(1 / len(streams) for _ in streams))
+    mixture = Mixture(tuple(streams), (1 / len(streams),) * len(streams))
     windows = pack.sample_windows(mixture, rows=count, window=PROMPT_TOKENS, seed=seed, step=0)
     return windows[:, :PROMPT_TOKENS]
 
@@ -87,7 +87,7 @@ def continue_greedily(
         next_B, cache = read(cache, last_B[:, None])
         return (next_B, cache), last_B
 
-    cache = target.empty_cache(config, P + new_tokens, params.embedding.dtype)
+    cache = kv_cache.empty(config, P + new_tokens, params.embedding.dtype)
     cache = jax.tree.map(lambda slots: jnp.broadcast_to(slots, (B, *slots.shape)), cache).replace(
         length=cache.length
     )

@@ -20,8 +20,8 @@ from flax import struct
 
 from ltd_jax import checkpoint
 from ltd_jax.config import DraftConfig, TargetConfig, require_positive
-from ltd_jax.draft_training import loss as losses
 from ltd_jax.draft_training import pack
+from ltd_jax.draft_training.loss import DraftLoss
 from ltd_jax.draft_training.pack import Mixture
 from ltd_jax.files import UserError
 from ltd_jax.models.eagle3 import Eagle3Params
@@ -161,21 +161,6 @@ def train_draft(
         progress=progress,
     )
     return params.replace(embedding=target_params.embedding, target_token=start.target_token)
-
-
-@dataclasses.dataclass(frozen=True)
-class DraftLoss:
-    """`loss.batch_loss` as the loop takes it."""
-
-    draft: DraftConfig
-    target: TargetConfig
-
-    def __call__(
-        self, params: Eagle3Params, frozen: tuple[TargetParams, jax.Array], batch_BT: jax.Array
-    ) -> jax.Array:
-        target_params, target_token = frozen
-        whole = params.replace(embedding=target_params.embedding, target_token=target_token)
-        return losses.batch_loss(whole, self.draft, target_params, self.target, batch_BT)
 
 
 def train(

@@ -174,7 +174,7 @@ def load(
         devices=devices,
         head=target_params.head,
     )
-    try:
+    with files.errors_of(f"{target_folder} and {draft_folder}"):
         config = PairConfig(
             target=with_features(target_config, loaded.feature_layers, feature_layers),
             draft=loaded.config,
@@ -182,8 +182,6 @@ def load(
             sampling=sampling,
             devices=devices,
         )
-    except ValueError as error:
-        raise UserError(f"{target_folder} and {draft_folder}: {error}") from error
     draft_params = cpu_layout.pack_draft(loaded.params) if packed else loaded.params
     return Pair(
         model=Model(target_params, draft_params, config),
@@ -191,7 +189,7 @@ def load(
         stop_tokens=texts.stop_tokens(target_folder),
         fingerprint=_fingerprint(target_folder, draft_folder, config),
         folder=target_folder,
-        names=(_name(target_folder), _name(draft_folder)),
+        names=(hub.name_of(target_folder), hub.name_of(draft_folder)),
         remarks=(*loaded.remarks, *sharding.uneven(config)),
         seed=seed,
     )
@@ -236,8 +234,3 @@ def check_known(pair: Pair, token_T: np.ndarray) -> None:
             f"The tokenizer in {pair.folder} gives token {token_T.max()} but the target knows "
             f"{known} tokens; put the tokenizer.json there that belongs to these weights."
         )
-
-
-def _name(folder: Path) -> str:
-    """The name of a folder in reports, without the machine's paths."""
-    return f"embedded {folder.name}" if folder.parent == files.ASSETS else hub.name_of(folder)

@@ -22,7 +22,7 @@ from ltd_jax.cycle.prefill import check_room, prefill
 from ltd_jax.cycle.step import PlainState
 from ltd_jax.cycle.tree import DraftTree
 from ltd_jax.files import UserError
-from ltd_jax.models import draft, layers, target
+from ltd_jax.models import draft, kv_cache, layers, target
 from ltd_jax.models.kv_cache import KVCache
 from ltd_jax.models.pair import Model, Pair
 from ltd_jax.replay import trace as traces
@@ -249,7 +249,7 @@ def _text_states(model: Model, tokens_S: jax.Array) -> TextStates:
         jnp.roll(tokens_S, -1),
         draft.fuse(model.draft, config.draft, feature_SE),
         jnp.int32(S),
-        draft.empty_cache(config.draft, S, feature_SE.dtype),
+        kv_cache.empty(config.draft, S, feature_SE.dtype),
     )
     return TextStates(hidden_SE, cache, layers.entropy(jax.nn.log_softmax(logits_SX)))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ltd_jax import files
-from ltd_jax.models import cpu_layout, draft, layers, target
+from ltd_jax.models import cpu_layout, draft, kv_cache, layers, target
 from ltd_jax.models import pair as pairs
 from ltd_jax.models.hf import weights as hf_weights
 from ltd_jax.presets import EMBEDDED_CYCLE
@@ -80,7 +80,7 @@ def test_a_packed_draft_says_the_same():
             tokens_T,
             fused_TE,
             jnp.arange(T),
-            draft.empty_cache(config, 8, jnp.float32),
+            kv_cache.empty(config, 8, jnp.float32),
             draft.empty_block(config, T, jnp.float32),
             0,
             jnp.tri(T, dtype=bool),

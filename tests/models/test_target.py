@@ -42,7 +42,7 @@ def f64(config):
 def test_pieces_with_a_cache_are_one_pass(config):
     params = target_params(config)
     logits_TX, feature_TE, rows = read(params, config, TOKENS)
-    cache = target.empty_cache(config, 12, jnp.float32)
+    cache = kv_cache.empty(config, 12, jnp.float32)
     found_logits, found_features = [], []
     for piece in np.split(TOKENS, (4, 5)):
         logits, features, new = read(params, config, piece, cache)
@@ -93,7 +93,7 @@ def test_family_weights_are_used(name):
     params = target_params(config)
     first = params.layers[0]
     if name == "q_norm":
-        first = first.replace(q_norm=2 + first.q_norm)
+        first = first.replace(qk_norms=(2 + first.qk_norms[0], first.qk_norms[1]))
     else:
         added = [2.0 * (one == name) for one in ("q_bias", "k_bias", "v_bias")]
         biases = tuple(bias + two for bias, two in zip(first.qkv_bias, added, strict=True))

@@ -157,10 +157,6 @@ class TorchFile:
         """The zip, to read from."""
         return zipfile.ZipFile(self.path if self.content is None else io.BytesIO(self.content))
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """A tensor's shape."""
-        return self.places[name].shape
-
     def read(self, name: str) -> np.ndarray:
         """A tensor."""
         (dtype, key), offset, shape, strides = self.places[name]
