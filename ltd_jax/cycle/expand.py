@@ -108,7 +108,7 @@ def extend(
     def branch(T: int):
         def run(pending: PendingTokens, cache: KVCache) -> tuple[jax.Array, Rows]:
             feature_TE = draft.fuse(params, pair.draft, pending.feature[:T])
-            hidden_TE, rows = _causal_rows(params, pair, pending.token[:T], feature_TE, cache)
+            hidden_TE, rows = causal_rows(params, pair, pending.token[:T], feature_TE, cache)
             unused = ((0, 0), (0, most - T), (0, 0))
             return hidden_TE[pending.count - 1], jax.tree.map(lambda x: jnp.pad(x, unused), rows)
 
@@ -120,20 +120,7 @@ def extend(
     return hidden_E, kv_cache.append(cache, rows, pending.count)
 
 
-def causal_pass(
-    params: DraftParams,
-    pair: PairConfig,
-    token_T: jax.Array,
-    feature_TE: jax.Array,
-    count: jax.Array,
-    cache: KVCache,
-) -> tuple[jax.Array, KVCache]:
-    """A chain of tokens with true features: outputs [T, E]; `count` rows are committed."""
-    hidden_TE, rows = _causal_rows(params, pair, token_T, feature_TE, cache)
-    return hidden_TE, kv_cache.append(cache, rows, count)
-
-
-def _causal_rows(
+def causal_rows(
     params: DraftParams,
     pair: PairConfig,
     token_T: jax.Array,

@@ -37,10 +37,10 @@ from ltd_jax.files import UserError
 from ltd_jax.models import target
 from ltd_jax.models.kv_cache import KVCache
 from ltd_jax.models.pair import Model, Pair
-from ltd_jax.replay.record import Prompt
+from ltd_jax.replay import trace as traces
+from ltd_jax.replay.record import POSITIONS_AT_ONCE, Prompt
 from ltd_jax.replay.trace import Trace
 
-POSITIONS_AT_ONCE = 64
 LOGITS_AT_ONCE = 2**27  # of all positions that are read side by side
 
 
@@ -102,23 +102,15 @@ def accept_prob(
       limit_P: i32, the most tokens that may follow each root.
     """
     cache = _read_text(pair.model, jnp.asarray(tokens_S))
-    chunks = []
-    for start in range(0, len(length_P), POSITIONS_AT_ONCE):
-        rows = np.minimum(np.arange(start, start + POSITIONS_AT_ONCE), len(length_P) - 1)
-        at_rows = jax.tree.map(lambda leaf, rows=rows: leaf[rows], (length_P, tree, limit_P))
-        chunks.append(np.asarray(_of_trees(pair.model, pair.stops, tokens_S, cache, *at_rows)))
-    return np.concatenate(chunks)[: len(length_P)]
+    at_positions = partial(_of_trees, pair.model, pair.stops, tokens_S, cache)
+    return traces.by_chunks(at_positions, POSITIONS_AT_ONCE, length_P, tree, limit_P)
 
 
 @jax.jit
 def _read_text(model: Model, tokens_S: jax.Array) -> KVCache:
     """The target's cache of a whole text."""
-    S = tokens_S.shape[0]
-    causal = jnp.tril(jnp.ones((S, S), bool))
-    _, _, rows = target.forward(
-        model.target, model.config.target, tokens_S, jnp.arange(S), causal, None
-    )
-    return KVCache(rows.keys, rows.values, jnp.int32(S))
+    _, _, rows = target.causal_forward(model.target, model.config.target, tokens_S, None)
+    return KVCache(rows.keys, rows.values, jnp.int32(len(tokens_S)))
 
 
 @jax.jit
