@@ -249,7 +249,7 @@ def load_or_profile(
     """
     if latency is None:
         return load_or_profile_all([pair], [config], progress=progress)[0]
-    table = latencies.fit(latencies.find(latency), pair.config.cycle)
+    table = LatencyTable.find(latency, pair.config.cycle)
     if config.latency.exists():
         kept = latencies.fingerprint(latencies.load(config.latency))
         if kept != latencies.fingerprint(table):

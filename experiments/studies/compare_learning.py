@@ -34,6 +34,7 @@ from ltd_jax.files import UserError
 from ltd_jax.presets import QUICK_LEARNING
 from ltd_jax.replay import latency as latencies
 from ltd_jax.replay import optimum, simulate
+from ltd_jax.replay.latency import LatencyTable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ def compare(study: Study[Config]) -> tuple[list[Row], list[Row]]:
     config, store = study.config, study.open_store(study.config.json.stem)
     rows, curves = [], []
     for name in config.tables:
-        ground = grounds.with_latency(study.ground, latencies.find(name))
+        ground = grounds.with_latency(study.ground, LatencyTable.find(name))
         for reward in config.rewards:
             for way in config.ways:
                 learning = dataclasses.replace(config.learning, algorithm=way, reward=reward)

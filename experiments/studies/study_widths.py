@@ -42,6 +42,7 @@ from ltd_jax.policies.networks import Learned
 from ltd_jax.presets import EMBEDDED_LEARNING
 from ltd_jax.replay import latency as latencies
 from ltd_jax.replay import optimum, simulate
+from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.simulate import CycleOutcome, Simulator
 from ltd_jax.workflow import Progress
 
@@ -289,7 +290,7 @@ def main() -> None:
         store = Study(config, grounds[0], progress).open_store(NAME)
         by_table = {config.latency or HERE: grounds}
         for name in studied.under_tables(grounds[0], config.tables):
-            table = latencies.find(name)
+            table = LatencyTable.find(name)
             by_table[name] = [studied.with_latency(ground, table) for ground in grounds]
         for name, under in by_table.items():
             tables_of_widths = [ground.origin["latency"] for ground in under]
