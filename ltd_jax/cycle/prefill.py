@@ -110,8 +110,7 @@ def prefill_chunk(
     root = sample.choose(logits_TX[count - 1], cache.length + count, sampling, config.sampling)
     shifted_T = jnp.where(rows_T == count - 1, next_token, jnp.roll(token_T, -1))
     waiting = is_last.astype(jnp.int32)
-    fused_TE = draft.fuse(model.draft, config.draft, feature_TE)
-    _, draft_rows = expand.causal_rows(model.draft, config, shifted_T, fused_TE, state.draft_cache)
+    _, draft_rows = expand.causal_rows(model, shifted_T, feature_TE, state.draft_cache)
     pending = PendingTokens(
         token=state.pending.token.at[0].set(root),
         feature=state.pending.feature.at[0].set(feature_TE[count - 1]),

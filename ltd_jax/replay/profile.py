@@ -177,9 +177,9 @@ def profile(
 
 def profile_in_turns(
     pairs: Sequence[Pair],
-    widths: PolicyConfig = EMBEDDED_POLICY,
-    config: ProfileConfig = ProfileConfig(),
-    stores: Sequence[Path | None] | None = None,
+    widths: PolicyConfig,
+    config: ProfileConfig,
+    stores: Sequence[Path | None],
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[LatencyTable]:
     """The tables of several pairs, visited in turns: a drift of the device favours none of them.
@@ -193,7 +193,7 @@ def profile_in_turns(
     widths_said = {"policy": dataclasses.asdict(widths)}
     kept = [
         ResumableStore(path, profile_identity(pair, config) | widths_said)
-        for pair, path in zip(pairs, stores or [None] * len(pairs), strict=True)
+        for pair, path in zip(pairs, stores, strict=True)
     ]
     seconds = _visit_in_turns(timers, kept, config, progress)
     return [

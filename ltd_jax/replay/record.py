@@ -223,10 +223,8 @@ def _text_states(model: Model, tokens_S: jax.Array) -> TextStates:
     """
     config, S = model.config, tokens_S.shape[0]
     logits_SX, feature_SE, _ = target.causal_forward(model.target, config.target, tokens_S, None)
-    fused_SE = draft.fuse(model.draft, config.draft, feature_SE)
     none = draft.empty_cache(config.draft, S, feature_SE.dtype)
-    following_S = jnp.roll(tokens_S, -1)
-    hidden_SE, rows = expand.causal_rows(model.draft, config, following_S, fused_SE, none)
+    hidden_SE, rows = expand.causal_rows(model, jnp.roll(tokens_S, -1), feature_SE, none)
     cache = KVCache(rows.keys, rows.values, jnp.int32(S))
     return TextStates(hidden_SE, cache, layers.entropy(jax.nn.log_softmax(logits_SX)))
 
@@ -238,7 +236,7 @@ def _draft(model: Model, states: TextStates, length_P: jax.Array, with_hidden: b
     def grow(length: jax.Array) -> Roots:
         before = states.cache.replace(length=length)
         hidden_E = states.hidden[length - 1]
-        expansion = expand.full_expansion(model.draft, model.config, hidden_E, before)
+        expansion = expand.full_expansion(model, hidden_E, before)
         hidden = expansion.hidden.astype(jnp.float16) if with_hidden else None
         return Roots(expansion.tree, expansion.entropy, hidden, states.entropy[length - 1])
 
