@@ -19,6 +19,7 @@ the report's split of a cycle.
 """
 
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -214,7 +215,7 @@ def _visit_in_turns(
     progress: Callable[[float], None],
 ) -> list[np.ndarray]:
     """Seconds of every pair in all visits, [visits, L, D, V, 2] as `remove_drift` takes them."""
-    for timer in (timer for timers_of_pair in timers for timer in timers_of_pair):
+    for timer in itertools.chain.from_iterable(timers):
         timer.cycle_seconds(Constant(1, timer.pair.config.cycle.sizes[0]))  # compiles, warms up
         timer.plain_seconds()
     visits: list[list[np.ndarray]] = [[] for _ in timers]

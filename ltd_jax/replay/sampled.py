@@ -58,22 +58,20 @@ def add_accept_prob(
     Raises:
       UserError: the trace is not one of these prompts.
     """
-    limit, texts = int(trace.provenance["new_tokens"]) - 1, len(trace.text_start)
+    limit, start = int(trace.provenance["new_tokens"]) - 1, trace.text_start
+    beginnings = list(_text_beginnings(pair, prompts, limit))
+    if [len(prompt.token) for prompt, _ in beginnings] != trace.length[start].tolist():
+        raise UserError("The trace was recorded from other prompts; record it again.")
     probs: list[np.ndarray] = []
-    positions = np.split(np.arange(len(trace.tokens_left)), trace.text_start[1:])
-    for prompt, root in _text_beginnings(pair, prompts, limit):
-        position_P = positions[min(len(probs), texts - 1)]
-        if len(probs) == texts or trace.length[position_P[0]] != len(prompt.token):
-            raise UserError("The trace was recorded from other prompts; record it again.")
+    positions = np.split(np.arange(len(trace.tokens_left)), start[1:])
+    for (prompt, root), position_P in zip(beginnings, positions, strict=True):
         text_T = np.concatenate([prompt.token, [root], trace.continuation[position_P, 0]])
         tokens_S = np.pad(text_T, (0, pair.config.cycle.context - len(text_T)))
         fields = (trace.log_prob, trace.token, trace.parent)
         tree = DraftTree(*[jnp.asarray(field[position_P]) for field in fields])
         left_P = limit - np.arange(len(position_P), dtype=np.int32)
         probs.append(accept_prob(pair, tokens_S, trace.length[position_P], tree, left_P))
-        progress(len(probs) / texts)
-    if len(probs) != texts:
-        raise UserError("The trace was recorded from other prompts; record it again.")
+        progress(len(probs) / len(start))
     return dataclasses.replace(trace, accept_prob=np.concatenate(probs))
 
 

@@ -71,17 +71,14 @@ class Trace:
                 f"log_prob has shape {np.shape(self.log_prob)}, expected [P, D, W, W], P >= 1."
             )
         count, levels, width, _ = self.log_prob.shape
-        tails: dict[str, tuple[int, ...]] = {"continuation": (levels,)}
-        tails |= dict.fromkeys(("parent", "entropy"), (levels, width))
-        tails |= dict.fromkeys(("log_prob", "token", "accept_prob"), (levels, width, width))
-        names = ARRAYS if self.accept_prob is None else (*ARRAYS, "accept_prob")
-        for name in names:
-            shape = (count, *tails.get(name, ()))
-            if np.shape(getattr(self, name)) != shape:
-                raise ValueError(f"{name} has shape {np.shape(getattr(self, name))}, not {shape}.")
-        rows = (count, levels, width)
-        if self.hidden is not None and np.shape(self.hidden)[:-1] != rows:
-            raise ValueError(f"hidden has shape {np.shape(self.hidden)}, expected {rows} and E.")
+        axes = {"continuation": 2} | dict.fromkeys(("parent", "entropy", "hidden"), 3)
+        axes |= dict.fromkeys(("log_prob", "token", "accept_prob"), 4)
+        for name in (*ARRAYS, *_optional_of(self)):
+            shape = np.shape(getattr(self, name))
+            expected = (count, levels, width, width)[: axes.get(name, 1)]
+            expected += shape[-1:] if name == "hidden" else ()  # E, whatever it is
+            if shape != expected:
+                raise ValueError(f"{name} has shape {shape}, not {expected}.")
         for name in ("entropy", "root_entropy", "accept_prob"):
             _require_finite(name, getattr(self, name))
         if not (self.log_prob < np.inf).all():  # -inf = no node
