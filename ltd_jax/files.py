@@ -206,6 +206,35 @@ def _require_hardware(
     warnings.warn(f"{sentence}; its choices may be slow here.", stacklevel=4)
 
 
+@contextlib.contextmanager
+def reading_json(path: Path, kind: str, schema: int, again: str) -> Iterator[dict[str, Any]]:
+    """The record of a JSON file, of which the block reads what it needs.
+
+    Args:
+      kind: of file, e.g. "latency table".
+      again: what to do where the file is of no use, the sentence's end without a full stop.
+
+    Raises:
+      UserError: the file is missing, truncated, of another schema or kind, or its record lacks what
+        the block looks for or holds other values.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read the {kind} {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is no {kind} or is truncated; {again}.") from error
+    found = record.get("schema") if isinstance(record, dict) else None
+    if found != schema:
+        raise UserError(f"{path} has schema {found}, this version reads {schema}; {again}.")
+    try:
+        yield record
+    except KeyError as error:
+        raise UserError(f"The {kind} {path} lacks {error}; {again}.") from error
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The {kind} {path} is damaged ({error}); {again}.") from error
+
+
 class ResumableStore:
     """Entries by name in a JSON file, written as they are made: a killed run goes on where it was.
 
@@ -214,13 +243,10 @@ class ResumableStore:
     Args:
       path: of the JSON file; None = keep nothing.
       settings: JSON; entries measured with others are not used.
-      is_numeric: whether all entries are numbers, as `entry` needs them; else they are any JSON.
     """
 
-    def __init__(
-        self, path: Path | None, settings: dict[str, Any], is_numeric: bool = True
-    ) -> None:
-        self.path, self.is_numeric = path, is_numeric
+    def __init__(self, path: Path | None, settings: dict[str, Any]) -> None:
+        self.path = path
         self.settings = json.loads(json.dumps(settings))
         self.entries = {} if path is None or not path.exists() else self._found(path)
 
@@ -246,8 +272,6 @@ class ResumableStore:
         try:
             record = json.loads(path.read_text())
             settings, entries = record["settings"], dict(record["entries"])
-            for value in entries.values() if self.is_numeric else ():
-                np.asarray(value, np.float64)
         except (OSError, ValueError, LookupError, TypeError) as error:
             self._say(f"is damaged ({error})")
             return {}

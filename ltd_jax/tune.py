@@ -21,7 +21,13 @@ from ltd_jax import workflow
 from ltd_jax.config import CycleConfig
 from ltd_jax.decoding import benchmark
 from ltd_jax.decoding.benchmark import PLAIN, Method, Run
-from ltd_jax.files import Identity, UserError, identity_of, replacing, require_same
+from ltd_jax.files import (
+    Identity,
+    identity_of,
+    reading_json,
+    replacing,
+    require_same,
+)
 from ltd_jax.models.pair import Pair
 from ltd_jax.policies.policy import Constant, eagle3_default
 from ltd_jax.replay import latency as latencies
@@ -388,24 +394,11 @@ def load_settings(path: Path) -> DecodeSettings:
     Raises:
       UserError: it is missing, damaged or of another version.
     """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"Cannot read the settings {path}: {error.strerror}.") from error
-    except ValueError as error:
-        raise UserError(f"{path} is no settings file or is truncated; {AGAIN}.") from error
-    schema = record.get("schema") if isinstance(record, dict) else None
-    if schema != SCHEMA:
-        raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; {AGAIN}.")
-    try:
+    with reading_json(path, "settings file", SCHEMA, AGAIN) as record:
         policy = record["policy"] if "policy" in record else _former_policy(record)
         cycle = CycleConfig(**record["cycle"])
         identity = identity_of({name: str(record[name]) for name in _IDENTITY})
-        return DecodeSettings(path, str(policy), cycle, identity)
-    except KeyError as error:
-        raise UserError(f"The settings {path} lack {error}; {AGAIN}.") from error
-    except (TypeError, ValueError) as error:
-        raise UserError(f"The settings {path} are damaged ({error}); {AGAIN}.") from error
+    return DecodeSettings(path, str(policy), cycle, identity)
 
 
 _IDENTITY = ("fingerprint", "device", "dtype", "latency")

@@ -208,9 +208,8 @@ def load_or_record(
         pair, prompt_set.prompts, config.questions.new_tokens, tasks=prompt_set.tasks
     )
     if path.exists():
-        trace = traces.load(path)
-        traces.require_recording(path, trace, provenance, pair.config.cycle, remedy=OTHER_FOLDER)
-        trace = traces.with_task_names(trace, provenance)
+        trace, cycle = traces.load(path), pair.config.cycle
+        trace = traces.require_recording(path, trace, provenance, cycle, remedy=OTHER_FOLDER)
     else:
         started = time.monotonic()
         parts = path.parent / f"{path.stem}-parts"
@@ -250,7 +249,7 @@ def load_or_profile(
     """
     if latency is None:
         return load_or_profile_all([pair], [config], progress=progress)[0]
-    table = latencies.fit(latencies.find(latency), pair.config.cycle)
+    table = LatencyTable.find(latency, pair.config.cycle)
     if config.latency.exists():
         kept = latencies.fingerprint(latencies.load(config.latency))
         if kept != latencies.fingerprint(table):

@@ -237,7 +237,7 @@ def test_what_is_wrong_with_settings_is_named(path):
         "{": "no settings file or is truncated",
         "[]": "has schema None",
         json.dumps(record | {"schema": 9}): "has schema 9",
-        json.dumps({key: record[key] for key in record if key != "device"}): "lack 'device'",
+        json.dumps({key: record[key] for key in record if key != "device"}): "lacks 'device'",
         json.dumps(record | {"cycle": {"width": 3}}): "damaged",
         json.dumps(record | {"cycle": {"sizes": [3, 2]}}): "damaged",
     }

@@ -38,7 +38,7 @@ from ltd_jax.decoding.benchmark import LEARNED, MEAN, PLAIN, Method, Run
 from ltd_jax.files import ResumableStore, UserError
 from ltd_jax.models.pair import Pair
 from ltd_jax.policies import saved
-from ltd_jax.policies.policy import Constant, Policy, eagle3_default
+from ltd_jax.policies.policy import Policy, eagle3_default
 from ltd_jax.policies.saved import SavedPolicy
 from ltd_jax.replay import optimum, profile, simulate
 from ltd_jax.replay.latency import LatencyTable
@@ -272,8 +272,8 @@ def time_once(
     Measured when asked and kept in the folder's decisions.json. Methods of one kind and shape, such
     as GammaTune and GammaTune+, share a program and are measured once.
     """
-    profiling, constant = stages.profiling, Constant(1, pair.config.cycle.sizes[0])
-    timer = CycleTimer(pair, constant, profiling.contexts[0], profiling.cycles)
+    profiling = stages.profiling
+    timer = CycleTimer(pair, profiling.contexts[0], profiling.cycles)
     shapes = {
         name: [list(leaf.shape) for leaf in jax.tree.leaves(variables)]
         for name, variables in judges.networks.items()

@@ -32,6 +32,7 @@ from ltd_jax.files import UserError
 from ltd_jax.presets import QUICK_LEARNING
 from ltd_jax.replay import latency as latencies
 from ltd_jax.replay import optimum, simulate
+from ltd_jax.replay.latency import LatencyTable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ def compare(study: Study[Config]) -> list[Row]:
     """A row for every table, reward and way; those of a stopped command are kept."""
     config, store, rows = study.config, study.open_store(study.config.json.stem), list[Row]()
     for name in config.tables:
-        ground = grounds.with_latency(study.ground, latencies.find(name))
+        ground = grounds.with_latency(study.ground, LatencyTable.find(name))
         for reward in config.rewards:
             for way in config.ways:
                 learning = dataclasses.replace(config.learning, algorithm=way, reward=reward)

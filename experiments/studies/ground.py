@@ -84,7 +84,7 @@ def ground(
     if latency is None:
         table = workflow.load_or_profile(pair, stages, progress=progress)
     else:  # beside the folder's own
-        table = latencies.fit(latencies.find(latency), pair.config.cycle)
+        table = LatencyTable.find(latency, pair.config.cycle)
     train, validation, test = (simulate.build(trace, table, pair.config.cycle) for trace in traces)
     return Ground(
         train=train,
@@ -116,7 +116,7 @@ def under_tables(ground: Ground, names: Sequence[str]) -> dict[str, Ground]:
     """
     by_table, known = {}, {ground.origin["latency"]}
     for name in names:
-        under = with_latency(ground, latencies.find(name))
+        under = with_latency(ground, LatencyTable.find(name))
         if under.origin["latency"] not in known:
             by_table[name] = under
             known.add(under.origin["latency"])

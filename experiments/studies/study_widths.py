@@ -40,6 +40,7 @@ from ltd_jax.policies.networks import Learned
 from ltd_jax.presets import EMBEDDED_LEARNING
 from ltd_jax.replay import latency as latencies
 from ltd_jax.replay import optimum, simulate
+from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.simulate import CycleOutcome, Simulator
 from ltd_jax.workflow import Progress
 
@@ -112,7 +113,7 @@ def compare(study: Study[Config]) -> list[Row]:
     config, store, cells = study.config, study.open_store(NAME), list[Row]()
     by_table = {config.latency or HERE: study.grounds}
     for name in studied.under_tables(study.ground, config.tables):
-        table = latencies.find(name)
+        table = LatencyTable.find(name)
         by_table[name] = [studied.with_latency(ground, table) for ground in study.grounds]
     for name, grounds in by_table.items():
         tables_of_widths = [ground.origin["latency"] for ground in grounds]

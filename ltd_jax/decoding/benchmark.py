@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ltd_jax.cycle.prefill import AnyPrompt, token_ids
 from ltd_jax.decoding import generate
 from ltd_jax.decoding.generate import Step
 from ltd_jax.files import UserError
@@ -57,7 +58,7 @@ class Run:
 def benchmark(
     pair: Pair,
     policies: Mapping[str, Policy],
-    prompts: Sequence[generate.Prompt],
+    prompts: Sequence[AnyPrompt],
     new_tokens: int = 128,
     *,
     seed: int = 0,
@@ -84,7 +85,7 @@ def benchmark(
       ['autoregressive', 'short']
     """
     methods = [Method(PLAIN), *(Method(name, policy) for name, policy in policies.items())]
-    asked = [Prompt(generate.token_ids(pair, prompt), 0) for prompt in prompts]
+    asked = [Prompt(token_ids(pair, prompt), 0) for prompt in prompts]
     runs: list[Run] = []
     for batch in interleaved(pair, methods, asked, new_tokens, seed=seed):
         runs += batch

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltd_jax.cycle import sample
+from ltd_jax.cycle.prefill import AnyPrompt, token_ids
 from ltd_jax.cycle.sample import SamplingState
-from ltd_jax.decoding import benchmark, generate
+from ltd_jax.decoding import benchmark
 from ltd_jax.decoding.benchmark import Method, Run
 from ltd_jax.models import target
 from ltd_jax.models.pair import Model, Pair
@@ -27,7 +28,7 @@ MOVES = 64  # of a sampled position's logits, to see whether their rounding deci
 
 
 def check_lossless(
-    pair: Pair, policy: Policy, prompts: Sequence[generate.Prompt], new_tokens: int = 128
+    pair: Pair, policy: Policy, prompts: Sequence[AnyPrompt], new_tokens: int = 128
 ) -> dict[str, int | str]:
     """Decodes prompts plainly and with a policy, and compares the texts token by token.
 
@@ -48,7 +49,7 @@ def check_lossless(
       (16, 0)
     """
     methods = (Method(benchmark.PLAIN), Method("policy", policy))
-    asked = [Prompt(generate.token_ids(pair, prompt), 0) for prompt in prompts]
+    asked = [Prompt(token_ids(pair, prompt), 0) for prompt in prompts]
     runs = [
         benchmark.decode(pair, method, prompt, index, new_tokens)
         for index, prompt in enumerate(asked)

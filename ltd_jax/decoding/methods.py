@@ -207,7 +207,7 @@ def _baseline(
     """A compared method, with the levels and sizes of a pair's own table; others are fitted."""
     trained = None if classifiers is None else load_classifiers(classifiers)
     cycle = base if trained is None else trained.cycle
-    table = None if latency is None else latencies.find(str(latency))
+    table = None if latency is None else LatencyTable.find(str(latency))
     if table is not None and "fingerprint" in table.provenance:
         cycle = _replace(name, cycle, max_levels=table.max_levels, sizes=table.sizes)
     elif table is not None:

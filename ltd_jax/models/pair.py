@@ -86,16 +86,20 @@ class Pair:
         return files.environment(jnp.dtype(self.dtype).name, self.config.devices)
 
     @property
-    def identity(self) -> Identity:
-        """The record that must be the same in all that is used with this pair."""
-        record = {
+    def record(self) -> dict[str, Any]:
+        """What must be the same in all that is used with this pair, as JSON values."""
+        return {
             "fingerprint": self.fingerprint,
             "cycle": dataclasses.asdict(self.config.cycle),
             "sampling": describe_sampling(self.config.sampling),
             "device": self.device,
             "dtype": jnp.dtype(self.dtype).name,
         }
-        return files.identity_of(record)
+
+    @property
+    def identity(self) -> Identity:
+        """The identity that the `record` tells."""
+        return files.identity_of(self.record)
 
     @functools.cached_property
     def chat(self) -> Chat:

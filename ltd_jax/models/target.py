@@ -109,6 +109,16 @@ def forward(
     return logits_TX, jnp.concatenate(features, axis=-1), Rows(tuple(keys), tuple(values))
 
 
+def causal_forward(
+    params: TargetParams, config: TargetConfig, tokens_T: jax.Array, cache: KVCache | None
+) -> tuple[jax.Array, jax.Array, Rows]:
+    """`forward` over tokens in a row: each sees the cache, those before it and itself."""
+    T = tokens_T.shape[0]
+    positions_T = jnp.arange(T) if cache is None else cache.length + jnp.arange(T)
+    causal_TT = jnp.tril(jnp.ones((T, T), bool))
+    return forward(params, config, tokens_T, positions_T, causal_TT, cache)
+
+
 @jax.named_scope("target_layer")
 def _layer(
     params: LayerParams,

@@ -9,7 +9,6 @@ import pytest
 
 from ltd_jax.cycle import prefill, step
 from ltd_jax.cycle.step import PlainState
-from ltd_jax.decoding import generate
 from tests.cycle import menu, stepping, tiny
 
 SEED, CALLS = 3, 3
@@ -29,7 +28,7 @@ def pair():
 
 
 def start(pair):
-    return generate.with_history(pair, MOST, prefill.prefill(pair, np.array(PROMPT)))
+    return prefill.with_history(pair, MOST, prefill.prefill(pair, np.array(PROMPT)))
 
 
 def array(stops):

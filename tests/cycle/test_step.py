@@ -4,7 +4,6 @@ import pytest
 
 from ltd_jax.cycle import prefill
 from ltd_jax.cycle.step import PlainState
-from ltd_jax.decoding import generate
 from tests.cycle import menu, stepping, tiny
 from tests.oracle import cycle as oracle
 
@@ -20,7 +19,7 @@ def pair():
 
 def run(pair, prompt, chosen, cycle_count):
     """The state before and the result of every cycle behind a prompt, and the last state."""
-    state = generate.with_history(pair, chosen, prefill.prefill(pair, np.array(prompt)))
+    state = prefill.with_history(pair, chosen, prefill.prefill(pair, np.array(prompt)))
     rows = []
     for _ in range(cycle_count):
         before = jax.device_get(state)

@@ -231,7 +231,7 @@ def test_it_still_decides():
 def test_slow_decisions_are_seen_to_be_slow_where_they_are(where):
     slow = 2_000_000
     policy = {"depth_seconds": Stubborn(after_pass=slow), "size_seconds": Stubborn(at_end=slow)}
-    timer = CycleTimer(PAIR, Constant(1, 1), 9, CYCLE.cycles_per_call)
+    timer = CycleTimer(PAIR, 9, CYCLE.cycles_per_call)
     found = profile.time_decisions(timer, policy[where], visits=5)
     idle = profile.time_decisions(timer, Stubborn(), visits=5)
     other = {"depth_seconds": "size_seconds", "size_seconds": "depth_seconds"}[where]
@@ -239,13 +239,13 @@ def test_slow_decisions_are_seen_to_be_slow_where_they_are(where):
 
 
 def test_constants_decide_for_free():
-    timer = CycleTimer(PAIR, Constant(1, 1), 9, CYCLE.cycles_per_call)
+    timer = CycleTimer(PAIR, 9, CYCLE.cycles_per_call)
     assert profile.time_decisions(timer, Constant(2, 1), visits=1) == profile.FREE
 
 
-def test_a_timer_refuses_what_the_cycle_lacks():
+def test_what_the_cycle_lacks_is_not_timed():
     with pytest.raises(UserError, match="size 5 is not one of the compiled sizes"):
-        CycleTimer(PAIR, Constant(1, 5), 9, 1)
+        profile.time_decisions(CycleTimer(PAIR, 9, 1), Constant(1, 5), visits=1)
 
 
 @struct.dataclass
@@ -263,11 +263,11 @@ def test_every_round_starts_from_the_token_before():
 def test_seconds_by_levels_and_by_size():
     cycle = dataclasses.replace(CYCLE, max_levels=2, sizes=(0, 8))
     pair, constant = pair_of(cycle), Constant(1, 0)
-    timer = CycleTimer(pair, constant, 8, 1)
+    timer = CycleTimer(pair, 8, 1)
     drafting, verifying = profile.time_drafting(timer), profile.time_verifying(timer)
     assert len(drafting) == 2 and len(verifying) == 2
     assert min(drafting) > 0 and min(verifying) > 0
-    timer.cycle_seconds()  # its state is still whole
-    late = CycleTimer(pair, constant, cycle.context - 5, 1)
+    timer.cycle_seconds(constant)  # its state is still whole
+    late = CycleTimer(pair, cycle.context - 5, 1)
     with pytest.raises(UserError, match=f"no room to time cycles after {cycle.context - 5} token"):
-        late.cycle_seconds()
+        late.cycle_seconds(constant)

@@ -149,39 +149,22 @@ def test_a_trace_counts_down_within_every_text():
         dataclasses.replace(one, token=one.token[:, :1])
 
 
-def test_concatenate_numbers_texts_and_tasks_anew():
+def test_concatenate_numbers_texts_anew():
     one = synthetic.trace(CONFIG, text_tokens=(3, 2))
     two = synthetic.trace(CONFIG, text_tokens=(4,), seed=1)
-    two = dataclasses.replace(
-        two, provenance=two.provenance | {"tasks": ["tables", "code"], "prompts": "other"}
-    )
+    two = dataclasses.replace(two, provenance=two.provenance | {"prompts": "other"})
     both = trace.concatenate([one, two])
     assert both.text.tolist() == [0] * 3 + [1] * 2 + [2] * 4
     assert [both.provenance["tasks"][task] for task in both.task[both.text_start]] == [
         "code",
         "docs",
-        "tables",
+        "code",
     ]
     assert both.provenance["device"] == "none"
     assert [part["prompts"] for part in both.provenance["parts"]] == ["synthetic", "other"]
     found = trace.accepted(both, CONFIG)
     np.testing.assert_array_equal(found[:5], trace.accepted(one, CONFIG))
     np.testing.assert_array_equal(found[5:], trace.accepted(two, CONFIG))
-
-
-def test_concatenate_refuses_what_does_not_belong_together():
-    one = synthetic.trace(CONFIG)
-    other_tree = synthetic.trace(dataclasses.replace(CONFIG, beam_width=4))
-    other_pair = dataclasses.replace(one, provenance=one.provenance | {"fingerprint": "b"})
-    with_hidden = dataclasses.replace(one, hidden=np.zeros((*one.entropy.shape, 2), np.float16))
-    for parts, message in (
-        ([], "no trace"),
-        ([one, other_tree], "levels or beam widths"),
-        ([one, other_pair], "different weights"),
-        ([one, with_hidden], "Only some of the traces"),
-    ):
-        with pytest.raises(UserError, match=message):
-            trace.concatenate(parts)
 
 
 @pytest.mark.parametrize(

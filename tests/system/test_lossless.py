@@ -61,7 +61,7 @@ def test_caches_are_those_of_reading_the_text(name, prompt):
     """Tree passes, rejected nodes and catch-up passes leave no trace behind."""
     pair, prompt_T = tiny.pair(SEEDS[0]), np.array(tiny.prompts(SEEDS[0])[prompt])
     policy = POLICIES[name]
-    state = generate.with_history(pair, policy, prefill.prefill(pair, prompt_T))
+    state = prefill.with_history(pair, policy, prefill.prefill(pair, prompt_T))
     text = [*prompt_T.tolist(), int(state.root)]
     for _ in range(9):
         state, result = stepping.cycle(pair.model, policy, state)

@@ -65,8 +65,8 @@ one, many = load(1), load(devices)
 alone, _, _ = decode(one)
 jax.config.update("jax_log_compiles", True)
 plain, speculative, steps = decode(many)
-timer = CycleTimer(many, policy, 30, cycle.cycles_per_call)
-assert timer.plain_seconds() > 0 and timer.cycle_seconds() > 0
+timer = CycleTimer(many, 30, cycle.cycles_per_call)
+assert timer.plain_seconds() > 0 and timer.cycle_seconds(policy) > 0
 jax.config.update("jax_log_compiles", False)
 assert plain == alone and speculative == plain, (alone, plain, speculative)
 accepted = sum(one.accepted for text in steps for one in text)

@@ -7,6 +7,7 @@ from experiments.report import paper
 from experiments.studies import model_latency
 from ltd_jax import presets
 from ltd_jax.replay import latency
+from ltd_jax.replay.latency import LatencyTable
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,7 @@ def made():
 def test_the_files_are_up_to_date(made):
     assert set(made) <= set(latency.shipped_names())
     for name, table in made.items():
-        there = latency.find(name)
+        there = LatencyTable.find(name)
         np.testing.assert_allclose(there.cycle_seconds, table.cycle_seconds, rtol=1e-12)
         np.testing.assert_allclose(there.plain_seconds, table.plain_seconds, rtol=1e-12)
         assert there.provenance == table.provenance
