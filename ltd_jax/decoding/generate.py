@@ -5,7 +5,7 @@ the device never waits for Python; at the end of a text one call is dispatched t
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,11 +16,8 @@ import numpy as np
 from ltd_jax.cycle import step
 from ltd_jax.cycle.prefill import check_room, prefill
 from ltd_jax.cycle.step import Cycles
-from ltd_jax.models.pair import Pair
+from ltd_jax.models.pair import AnyPrompt, Pair, token_ids
 from ltd_jax.policies.policy import Policy
-from ltd_jax.text import Message
-
-Prompt = str | Sequence[int] | Sequence[Message] | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Step:
     accepted: int = 0
 
 
-def generate(pair: Pair, policy: Policy, prompt: Prompt, new_tokens: int) -> Iterator[Step]:
+def generate(pair: Pair, policy: Policy, prompt: AnyPrompt, new_tokens: int) -> Iterator[Step]:
     """Speculative decoding: the same tokens as `generate_plain`, one step per cycle.
 
     Under the sequential rule the tokens differ, but not their distribution.
@@ -62,7 +59,7 @@ def generate(pair: Pair, policy: Policy, prompt: Prompt, new_tokens: int) -> Ite
     return _steps(pair, policy, prompt_T, new_tokens)
 
 
-def generate_plain(pair: Pair, prompt: Prompt, new_tokens: int) -> Iterator[Step]:
+def generate_plain(pair: Pair, prompt: AnyPrompt, new_tokens: int) -> Iterator[Step]:
     """Autoregressive decoding, one token per step, until a stop token or `new_tokens`.
 
     Arguments and errors as of `generate`.
@@ -101,14 +98,6 @@ def _steps(
         for cycle_step in steps_of(cycles, pair, left):
             left -= len(cycle_step.tokens)
             yield cycle_step
-
-
-def token_ids(pair: Pair, prompt: Prompt) -> np.ndarray:
-    """A prompt as token ids [T] i32."""
-    if isinstance(prompt, str):
-        return pair.encode(prompt)
-    messages = [item for item in prompt if isinstance(item, Message)]
-    return pair.encode(messages) if messages else np.asarray(prompt, np.int32)
 
 
 def with_history(pair: Pair, policy: Policy, state: step.CycleState) -> step.CycleState:

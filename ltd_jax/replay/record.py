@@ -9,7 +9,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +23,11 @@ from ltd_jax.cycle.step import PlainState
 from ltd_jax.cycle.tree import DraftTree
 from ltd_jax.files import UserError
 from ltd_jax.models import draft, layers, target
+from ltd_jax.models import pair as pairs
 from ltd_jax.models.kv_cache import KVCache
-from ltd_jax.models.pair import Model, Pair
+from ltd_jax.models.pair import AnyPrompt, Model, Pair
 from ltd_jax.replay import trace as traces
 from ltd_jax.replay.trace import Trace
-from ltd_jax.text import Message
 
 POSITIONS_AT_ONCE = 64
 TEXTS_AT_ONCE = 16
@@ -40,12 +40,9 @@ class Prompt(NamedTuple):
     task: int
 
 
-AnyPrompt = Prompt | str | Sequence[int] | Sequence[Message] | np.ndarray
-
-
 def record(
     pair: Pair,
-    prompts: Sequence[AnyPrompt],
+    prompts: Sequence[Prompt | AnyPrompt],
     new_tokens: int,
     provenance: dict[str, Any] | None = None,
     *,
@@ -76,7 +73,7 @@ def record(
       >>> trace.tokens_left.tolist()
       [7, 6, 5, 4, 3, 2, 1]
     """
-    tasked = [_with_task(pair, prompt) for prompt in prompts]
+    tasked = [with_task(pair, prompt) for prompt in prompts]
     if provenance is None:
         provenance = provenance_of(pair, tasked, new_tokens, tasks=["all"])
     recorded = []
@@ -118,13 +115,11 @@ def digest(prompts: Sequence[Prompt]) -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
 
 
-def _with_task(pair: Pair, prompt: AnyPrompt) -> Prompt:
+def with_task(pair: Pair, prompt: Prompt | AnyPrompt) -> Prompt:
+    """The prompt as token ids; of the first task where it does not name one."""
     if isinstance(prompt, Prompt):
         return prompt
-    is_conversation = len(prompt) and isinstance(prompt[0], Message)
-    if isinstance(prompt, str) or is_conversation:
-        return Prompt(pair.encode(cast(str | Sequence[Message], prompt)), task=0)
-    return Prompt(np.asarray(prompt, np.int32), task=0)
+    return Prompt(pairs.token_ids(pair, prompt), task=0)
 
 
 def _record_batch(
