@@ -23,6 +23,7 @@ import numpy as np
 
 VERSION = "0.1.0"
 ASSETS = Path(__file__).parent / "assets"
+OTHER_FOLDER = "give another `out` or delete it"  # what to do about a file of another run
 
 
 class UserError(ValueError):
@@ -253,6 +254,44 @@ class ResumableStore:
             return
         with replacing(self.path) as temporary:
             temporary.write_text(json.dumps({"settings": self.settings, "entries": self.entries}))
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Writes JSON for people to read; a killed process leaves the old file or the new one.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def reading_json(path: Path, kind: str, schema: int, remedy: str) -> Iterator[dict[str, Any]]:
+    """The JSON object of a file; what the block reads of it may be missing or wrong.
+
+    Args:
+      kind: of file, e.g. "latency table".
+      remedy: what to do, the sentence's end without a full stop.
+
+    Raises:
+      UserError: the file is missing, truncated, of another schema, or damaged.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read the {kind} {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is no {kind} or is truncated; {remedy}.") from error
+    found = record.get("schema") if isinstance(record, dict) else None
+    if found != schema:
+        raise UserError(f"{path} has schema {found}, this version reads {schema}; {remedy}.")
+    try:
+        yield record
+    except KeyError as error:
+        raise UserError(f"The {kind} {path} lacks {error}; {remedy}.") from error
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The {kind} {path} is damaged ({error}); {remedy}.") from error
 
 
 @contextlib.contextmanager

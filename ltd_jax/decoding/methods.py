@@ -26,7 +26,7 @@ from ltd_jax.baselines.rules import FixedSize, Tiers
 from ltd_jax.config import CycleConfig
 from ltd_jax.decoding import benchmark
 from ltd_jax.decoding.benchmark import Method
-from ltd_jax.files import Identity, UserError
+from ltd_jax.files import UserError
 from ltd_jax.models.pair import Pair
 from ltd_jax.policies import saved
 from ltd_jax.policies.policy import Constant, Policy, eagle3_default
@@ -108,10 +108,9 @@ def build_method(spec: MethodSpec, pair: Pair, *, other_hardware: bool = False) 
     if spec.classifiers is not None:
         check_classifiers(spec.classifiers, here)
     if spec.table is not None:
-        there = files.identity_of(spec.table.provenance)
         files.require_same(
             f"{spec.name}: the latency table is of",
-            Identity(pair=there.pair, device=there.device, dtype=there.dtype),
+            dataclasses.replace(spec.table.identity, cycle=None),
             here,
             remedy="measure here",
             other_hardware=other_hardware,

@@ -20,15 +20,15 @@ read, whatever their number.
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ltd_jax import files
 from ltd_jax.config import CycleConfig
-from ltd_jax.files import ASSETS, Identity, UserError, identity_of, replacing
+from ltd_jax.files import ASSETS, Identity, UserError, identity_of, write_json
 
 SCHEMA = 1
 FOLDER = ASSETS / "latency"
@@ -176,9 +176,7 @@ def save(table: LatencyTable, path: Path) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    text = json.dumps(to_json(table), indent=1)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n")
+    write_json(path, to_json(table))
 
 
 def load(path: Path) -> LatencyTable:
@@ -187,17 +185,8 @@ def load(path: Path) -> LatencyTable:
     Raises:
       UserError: the file is missing, no latency table, truncated or of another schema.
     """
-    again = "measure the latencies again."
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"Cannot read the latency table {path}: {error.strerror}.") from error
-    except ValueError as error:
-        raise UserError(f"{path} is no latency table or is truncated; {again}") from error
-    schema = record.get("schema") if isinstance(record, dict) else None
-    if schema != SCHEMA:
-        raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; {again}")
-    try:
+    remedy = "measure the latencies again"
+    with files.reading_json(path, "latency table", SCHEMA, remedy) as record:
         numbers: dict[str, Any] = {name: np.asarray(record[name], np.float64) for name in _ARRAYS}
         numbers |= {name: float(record[name]) for name in _SCALARS}
         return LatencyTable(
@@ -206,10 +195,6 @@ def load(path: Path) -> LatencyTable:
             provenance=dict(record["provenance"]),
             **numbers,
         )
-    except KeyError as error:
-        raise UserError(f"The latency table {path} lacks {error}; {again}") from error
-    except (TypeError, ValueError) as error:
-        raise UserError(f"The latency table {path} is damaged ({error}); {again}") from error
 
 
 def shipped_names() -> tuple[str, ...]:
