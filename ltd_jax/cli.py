@@ -12,7 +12,8 @@
 `ltd NAME --help` lists a subcommand's flags. Stopped, record, profile, train, tune and bench go on
 where they were. Exit codes: 0, 2 for a mistake that one sentence explains, 130 when interrupted.
 
-Long because every subcommand is a list of flags, what it does and what it prints.
+Long because every subcommand is a dataclass of flags, a function of them whose docstring is the
+subcommand's help, and a row of COMMANDS at the end.
 """
 
 import dataclasses
@@ -584,27 +585,28 @@ def choose_compared(config: BenchConfig) -> Compared:
 
 def comparison_table(report: dict[str, Any]) -> Table:
     """A row per task and method."""
+    columns = {
+        "task": "{task}",
+        "method": "{method}",
+        "tokens/s": "{tokens_per_second:.1f}",
+        "speedup": "{speedup:.2f}x",
+        "95%": "{speedup_low:.2f}-{speedup_high:.2f}",
+        "commit.": "{committed_per_cycle:.2f}",
+        "levels": "{levels_mean:.2f}",
+        "size": "{size_mean:.2f}",
+    }
     shown = Table(
         title=f"{report['pair'][0]} with {report['pair'][1]}",
         box=SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,
     )
-    for heading in ("task", "method", "tokens/s", "speedup", "95%", "commit.", "levels", "size"):
+    for heading in columns:
         shown.add_column(heading, justify="left" if heading in ("task", "method") else "right")
     rows = report["methods"]
     for task in dict.fromkeys(row["task"] for row in rows):
         for row in [row for row in rows if row["task"] == task]:
-            shown.add_row(
-                task,
-                row["method"],
-                f"{row['tokens_per_second']:.1f}",
-                f"{row['speedup']:.2f}x",
-                f"{row['speedup_low']:.2f}-{row['speedup_high']:.2f}",
-                f"{row['committed_per_cycle']:.2f}",
-                f"{row['levels_mean']:.2f}",
-                f"{row['size_mean']:.2f}",
-            )
+            shown.add_row(*(text.format(**row) for text in columns.values()))
         shown.add_section()
     return shown
 

@@ -30,6 +30,15 @@ class UserError(ValueError):
     """One sentence for the person at the keyboard; commands print it and exit with code 2."""
 
 
+@contextlib.contextmanager
+def user_errors(what: str) -> Iterator[None]:
+    """Raises a ValueError of the block as a UserError that says first what it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{what}: {error}") from error
+
+
 def processor_name() -> str:
     """Kind, vector instructions and usable cores, as in "AMD EPYC (AVX2), 2 cores"."""
     kind = _cpuinfo().get("model name") or platform.processor() or platform.machine()

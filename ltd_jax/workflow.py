@@ -85,11 +85,6 @@ class StageConfig:
         """The latency table's file."""
         return self.folder / "latency.json"
 
-    @property
-    def policy(self) -> Path:
-        """The policies' file."""
-        return self.folder / POLICY
-
 
 @dataclasses.dataclass(frozen=True)
 class PromptSet:
@@ -346,10 +341,9 @@ def train_policies(
     result = train_or_resume(splits, config, provenance, progress=progress)
     cost = _learning_cost(result, recorded)
     facts = {"best": best._asdict(), "learning": cost}
-    saved.save(result.policy, config.policy, cycle, provenance | facts)
-    return Trained(
-        table, best, saved.load(config.policy), cost, tuple(result.curves), splits.validation
-    )
+    path = config.folder / POLICY
+    saved.save(result.policy, path, cycle, provenance | facts)
+    return Trained(table, best, saved.load(path), cost, tuple(result.curves), splits.validation)
 
 
 def train_or_resume(

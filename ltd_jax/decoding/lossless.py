@@ -76,9 +76,7 @@ def compare(
         )
     plain = {run.prompt: run.tokens for run in runs if run.method == baseline}
     compared = mismatches = near_ties = 0
-    for run in runs:
-        if run.method == baseline:
-            continue
+    for run in (run for run in runs if run.method != baseline):
         tokens, wanted = run.tokens, plain[run.prompt]
         same = [token == other for token, other in zip(tokens, wanted, strict=False)]
         first = [*same, False].index(False)
