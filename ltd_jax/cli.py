@@ -12,14 +12,15 @@
 `ltd NAME --help` lists a subcommand's flags. Stopped, record, profile, train, tune and bench go on
 where they were. Exit codes: 0, 2 for a mistake that one sentence explains, 130 when interrupted.
 
-Long because every subcommand is a list of flags, what it does and what it prints.
+Long because every subcommand is a dataclass of flags, a function of them whose docstring is the
+subcommand's help, and a row of COMMANDS at the end.
 """
 
 import dataclasses
+import functools
 import json
 import pydoc
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -37,9 +38,8 @@ from ltd_jax.config import CycleConfig, LearningConfig, PairConfig, PolicyConfig
 from ltd_jax.cycle.prefill import check_room
 from ltd_jax.decoding import benchmark, lossless, methods, runs
 from ltd_jax.decoding.benchmark import Method
-from ltd_jax.decoding.generate import Step
 from ltd_jax.decoding.methods import MethodSpec
-from ltd_jax.files import UserError, replacing
+from ltd_jax.files import UserError, write_json
 from ltd_jax.flags import PairFlags
 from ltd_jax.models.hf import export, inspect
 from ltd_jax.models.hf.inspect import Memory
@@ -50,69 +50,110 @@ from ltd_jax.presets import EMBEDDED_LEARNING, EMBEDDED_POLICY, QUICK_LEARNING, 
 from ltd_jax.replay import latency as latencies
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.profile import ProfileConfig
+from ltd_jax.replay.record import Prompt
 from ltd_jax.text import Chat, Message, QuestionConfig, Split, Style, TextStream, open_chat
+from ltd_jax.tune import DecodeSettings
 from ltd_jax.workflow import StageConfig, Trained
 
 WARM_UP_TOKENS = 2
+_print_now = functools.partial(print, end="", flush=True)
 
 
 def main() -> None:
     """The entry point of `ltd`."""
-    argv = sys.argv[1:]
-    if not argv or argv[0] in ("-h", "--help"):
+    name, *argv = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help"):
         print(str(__doc__).rsplit("\n\n", 2)[0])
         return
-    command = COMMANDS.get(argv[0])
-    if command is None:
-        flags.say(f"error: There is no subcommand {argv[0]!r}; choose {', '.join(COMMANDS)}.")
+    chosen = COMMANDS.get(name)
+    if chosen is None:
+        flags.say(f"error: There is no subcommand {name!r}; choose {', '.join(COMMANDS)}.")
         sys.exit(2)
-    resumes = argv[0] not in ("generate", "inspect", "export")
-    flags.run(lambda: command(argv[1:]), resumes=resumes)
+
+    def command() -> None:
+        description = pydoc.getdoc(chosen.run)
+        chosen.run(flags.parse(chosen.start, argv, prog=f"ltd {name}", description=description))
+
+    flags.run(command, resumes=chosen.resumes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A subcommand."""
+
+    run: Callable[[Any], None]  # its docstring is what --help says first
+    start: Callable[[Preset], PairFlags]  # its settings where no flag changes them
+    resumes: bool = True  # whether the same command goes on from what an interrupted one wrote
 
 
 @dataclasses.dataclass(frozen=True)
 class MethodFlags(PairFlags):
-    """Which pair, and which policy chooses levels and size."""
+    """Which pair, and the files that ways to decode it may need."""
 
-    policy: str = "eagle3"
-    """autoregressive, eagle3, constant:levels=6,size=24, a compared method such as svip or ddd, or
-    what `ltd train` or `ltd tune` wrote: its file or folder"""
     classifiers: Path | None = None  # file of trained classifiers, for disco, specdec++ and c2t
     latency: Path | None = None  # a latency table, shipped or a file, for cost-aware
     allow_other_hardware: bool = False  # use what was trained or tuned for another device
 
 
 @dataclasses.dataclass(frozen=True)
-class Chosen:
-    """A policy that was asked for, before the pair is loaded."""
+class GenerateConfig(MethodFlags):
+    """What to decode, and how."""
 
-    spec: MethodSpec
-    settings: tune.DecodeSettings | None  # that named it
+    policy: str = "eagle3"
+    """autoregressive, eagle3, constant:levels=6,size=24, a compared method such as svip or ddd, or
+    what `ltd train` or `ltd tune` wrote: its file or folder"""
+    prompt: str | None = None
+    prompt_ids: str | None = None  # token ids with commas between; needs no tokenizer
+    chat: bool = False  # ask and answer in turns
+    style: Style = "auto"  # how a prompt is put to the target
+    new_tokens: int = 128
+    json: bool = False
+    """print one object: tokens, text, committed_per_cycle, cycles, tokens_per_second"""
 
-    def method(self, pair: Pair, *, other_hardware: bool) -> Method:
-        """The method; UserError where a file belongs to another pair or device."""
-        if self.settings is not None:
-            here = pair.identity
-            tune.check_settings(self.settings, here, other_hardware=other_hardware)
-        return methods.build_method(self.spec, pair, other_hardware=other_hardware)
+
+def generate(config: GenerateConfig) -> None:
+    """Decode a prompt and stream the text; or chat."""
+    if sum((config.prompt is not None, config.prompt_ids is not None, config.chat)) != 1:
+        raise UserError("Give one of --prompt, --prompt-ids and --chat.")
+    flags.at_least_one(config, "new_tokens")
+    if config.chat and config.json:
+        raise UserError("--json prints one answer; leave it out with --chat.")
+    spec, settings = choose_policy(config)
+    pair, other = flags.load_pair(config, spec.cycle), config.allow_other_hardware
+    if settings is not None:
+        tune.check_settings(settings, pair.identity, other_hardware=other)
+    method = methods.build_method(spec, pair, other_hardware=other)
+    flags.say(f"policy {method.name}")
+    if config.chat:
+        converse(pair, method, open_chat(pair.folder, config.style), config.new_tokens)
+        return
+    if config.prompt_ids is not None:
+        prompt_T, text = token_ids(config.prompt_ids, pair), None
+    else:
+        prompt_T = pair.encode(str(config.prompt), config.style)
+        text = TextStream(pair.chat.tokenizer)
+    warm_up(pair, method, prompt_T, config.new_tokens)
+    show = (lambda piece: None) if config.json else _print_now
+    answer = decode(pair, method, prompt_T, config.new_tokens, text, show)
+    if config.json:
+        print(json.dumps(dataclasses.asdict(answer)))
+    else:
+        print(",".join(map(str, answer.tokens)) if text is None else f"\n{answer.summary}")
 
 
-def choose_policy(config: MethodFlags) -> Chosen:
-    """The policy of the flags, and the smallest cycle that serves it.
+def choose_policy(config: GenerateConfig) -> tuple[MethodSpec, DecodeSettings | None]:
+    """The policy of the flags with the smallest cycle that serves it, and settings that named it.
 
     Raises:
       UserError: there is no such policy, a file cannot be read, or a shape is asked for that the
         policies were not trained with.
     """
-    path, settings, name = policy_path(config.policy), None, config.policy
-    base, learned = config.cycle, None
-    if path is not None and path.suffix == ".json":
-        settings = tune.load_settings(path)
-        base = config.shapes.of(settings.cycle)
-        learned = settings.policy_file
+    learned, settings, base = policy_path(config.policy), None, config.cycle
+    name = config.policy if learned is None else "ltd"
+    if learned is not None and learned.suffix == ".json":
+        settings = tune.load_settings(learned)
+        base, learned = config.shapes.of(settings.cycle), settings.policy_file
         name = "ltd" if learned else settings.policy
-    elif path is not None:
-        learned, name = path, "ltd"
     spec = methods.parse_method(
         name,
         base,
@@ -123,10 +164,10 @@ def choose_policy(config: MethodFlags) -> Chosen:
     )
     if isinstance(spec.policy, Learned):
         spec = dataclasses.replace(spec, cycle=_trained_shapes(config, spec.cycle))
-    return Chosen(spec, settings)
+    return spec, settings
 
 
-def _trained_shapes(config: MethodFlags, cycle: CycleConfig) -> CycleConfig:
+def _trained_shapes(config: GenerateConfig, cycle: CycleConfig) -> CycleConfig:
     """The policies' own cycle with the shapes that change no decision."""
     for name in ("beam_width", "max_levels", "sizes"):
         asked, known = config.shapes.changes.get(name), getattr(cycle, name)
@@ -145,50 +186,6 @@ def policy_path(text: str) -> Path | None:
         found = [path / name for name in (tune.SETTINGS, workflow.POLICY)]
         return next((file for file in found if file.exists()), found[1])
     return path if path.suffix in (".safetensors", ".json") else None
-
-
-@dataclasses.dataclass(frozen=True)
-class GenerateConfig(MethodFlags):
-    """What to decode, and how."""
-
-    prompt: str | None = None
-    prompt_ids: str | None = None  # token ids with commas between; needs no tokenizer
-    chat: bool = False  # ask and answer in turns
-    style: Style = "auto"  # how a prompt is put to the target
-    new_tokens: int = 128
-    json: bool = False
-    """print one object: tokens, text, committed_per_cycle, cycles, tokens_per_second"""
-
-
-def generate(argv: list[str]) -> None:
-    """Decode a prompt and stream the text; or chat."""
-    config = _parse(GenerateConfig(), argv, "generate", generate)
-    if sum((config.prompt is not None, config.prompt_ids is not None, config.chat)) != 1:
-        raise UserError("Give one of --prompt, --prompt-ids and --chat.")
-    flags.at_least_one(config, "new_tokens")
-    if config.chat and config.json:
-        raise UserError("--json prints one answer; leave it out with --chat.")
-    chosen = choose_policy(config)
-    pair = flags.load_pair(config, chosen.spec.cycle)
-    method = chosen.method(pair, other_hardware=config.allow_other_hardware)
-    flags.say(f"policy {method.name}")
-    if config.prompt_ids is not None:
-        prompt_T = token_ids(config.prompt_ids, pair)
-        warm_up(pair, method, prompt_T, config.new_tokens)
-        answer = decode(pair, method, prompt_T, config.new_tokens)
-        tokens = ",".join(map(str, answer.tokens))
-        print(json.dumps(dataclasses.asdict(answer)) if config.json else tokens)
-        return
-    chat = open_chat(pair.folder, config.style)
-    if config.chat:
-        converse(pair, method, chat, config.new_tokens)
-        return
-    prompt_T = chat.encode([Message("user", str(config.prompt))])
-    check_known(pair, prompt_T)
-    warm_up(pair, method, prompt_T, config.new_tokens)
-    show = (lambda piece: None) if config.json else _print_now
-    answer = decode(pair, method, prompt_T, config.new_tokens, TextStream(chat.tokenizer), show)
-    print(json.dumps(dataclasses.asdict(answer)) if config.json else f"\n{answer.summary}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,24 +223,17 @@ def decode(
     show: Callable[[str], None] = lambda piece: None,
 ) -> Answer:
     """Decodes one prompt and shows its text as it comes."""
-    steps: list[Step] = []
-    started = 0.0
-    for step in method.steps(pair, prompt_T, new_tokens):
-        started = started or time.perf_counter()
-        steps.append(step)
-        if text is not None:
-            show(text.add(step.tokens))
-    seconds = time.perf_counter() - started
+    show_step = lambda step: None if text is None else show(text.add(step.tokens))
+    run = benchmark.decode(pair, method, Prompt(prompt_T, 0), 0, new_tokens, show_step)
     if text is not None:
         show(text.end())
-    tokens = tuple(token for step in steps for token in step.tokens)
-    cycles = len(steps) - 1  # the first step is prefill's
+    cycles = len(run.committed)
     return Answer(
-        tokens=tokens,
-        text=None if text is None else text.tokenizer.decode(list(tokens)),
-        committed_per_cycle=(len(tokens) - 1) / cycles if cycles else 0.0,
+        tokens=run.tokens,
+        text=None if text is None else text.tokenizer.decode(list(run.tokens)),
+        committed_per_cycle=sum(run.committed) / cycles if cycles else 0.0,
         cycles=cycles,
-        tokens_per_second=(len(tokens) - 1) / seconds,
+        tokens_per_second=benchmark.tokens_per_second([run]),
     )
 
 
@@ -306,11 +296,6 @@ def token_ids(text: str, pair: Pair) -> np.ndarray:
     return np.asarray(ids, np.int32)
 
 
-def _print_now(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
 @dataclasses.dataclass(frozen=True)
 class StageFlags(PairFlags):
     """Which pair, which questions, and the folder of what is recorded, measured and trained."""
@@ -332,23 +317,40 @@ class StageFlags(PairFlags):
 
 
 @dataclasses.dataclass(frozen=True)
-class RecordConfig(StageFlags):
+class PrintFlags(StageFlags):
+    """And for whom a command prints."""
+
+    json: bool = False  # print one JSON object alone; the rest goes to stderr
+
+    @property
+    def console(self) -> Console:
+        """Where a person reads."""
+        return Console(stderr=self.json)
+
+    def show(self, summary: dict[str, Any], shown: str | Table) -> None:
+        """Prints a summary as JSON, or what a person reads in its place."""
+        print(json.dumps(summary)) if self.json else self.console.print(shown)
+
+    def load_pair(self, cycle: CycleConfig | None = None) -> Pair:
+        """The pair of the flags; UserError where the output folder cannot be written, too."""
+        flags.writable(self.out)
+        return flags.load_pair(self, cycle or self.cycle)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordConfig(PrintFlags):
     """What to record."""
 
     split: Split = "train"
-    json: bool = False
 
 
-def record(argv: list[str]) -> None:
+def record(config: RecordConfig) -> None:
     """Record the trace of a split's prompts: full draft trees at every position of their texts.
 
     Writes OUT/traces/SPLIT.npz with its provenance; what is found there is used.
     """
-    config = _parse(RecordConfig(), argv, "record", record)
-    flags.writable(config.out)
-    console = Console(stderr=config.json)
-    pair = flags.load_pair(config, config.cycle)
-    with flags.progress_bars(console) as progress:
+    pair = config.load_pair()
+    with flags.progress_bars(config.console) as progress:
         trace = workflow.load_or_record(pair, config.stages, config.split, progress=progress)
     summary = {
         "trace": str(config.stages.traces / f"{config.split}.npz"),
@@ -356,37 +358,26 @@ def record(argv: list[str]) -> None:
         "positions": len(trace.tokens_left),
         "provenance": trace.provenance,
     }
-    if config.json:
-        print(json.dumps(summary))
-    else:
-        console.print("{positions} positions of {texts} texts in {trace}.".format(**summary))
+    config.show(summary, "{positions} positions of {texts} texts in {trace}.".format(**summary))
 
 
 @dataclasses.dataclass(frozen=True)
-class ProfileFlags(StageFlags):
+class ProfileFlags(PrintFlags):
     """What to measure."""
 
     widths: PolicyConfig = EMBEDDED_POLICY  # of the policies whose decisions are timed
     profiling: ProfileConfig = ProfileConfig()
-    json: bool = False
 
 
-def profile(argv: list[str]) -> None:
+def profile(config: ProfileFlags) -> None:
     """Measure this device: seconds of a cycle for every (levels, size), of its parts, of a step.
 
     Writes OUT/latency.json with its provenance and prints it; a table found there is only printed.
     """
-    start = lambda preset: ProfileFlags(widths=preset.policy)
-    config = _parse_preset(start, argv, "profile", profile)
-    flags.writable(config.out)
-    console = Console(stderr=config.json)
-    pair = flags.load_pair(config, config.cycle)
-    with flags.progress_bars(console) as progress:
+    pair = config.load_pair()
+    with flags.progress_bars(config.console) as progress:
         table = workflow.load_or_profile(pair, config.stages, progress=progress)
-    if config.json:
-        print(json.dumps(latencies.to_json(table)))
-    else:
-        console.print(latency_table(table))
+    config.show(latencies.to_json(table), latency_table(table))
 
 
 def latency_table(table: LatencyTable) -> Table:
@@ -407,56 +398,42 @@ def latency_table(table: LatencyTable) -> Table:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainFlags(StageFlags):
+class TrainFlags(ProfileFlags):
     """Settings of all stages."""
 
     latency: str | None = None  # a shipped latency table or a file; None = measure this device
-    widths: PolicyConfig = EMBEDDED_POLICY
     learning: LearningConfig = EMBEDDED_LEARNING
-    profiling: ProfileConfig = ProfileConfig()
     classifiers: bool = False  # train the compared methods' classifiers, not the policies
-    json: bool = False
 
 
-def train(argv: list[str]) -> None:
+def train(config: TrainFlags) -> None:
     """Train the two policies for a pair and this device: record, measure, search, learn.
 
     Uses what `ltd record` and `ltd profile` left in OUT, does what is missing, and writes
     OUT/policy.safetensors; with --classifiers OUT/classifiers.safetensors.
     """
-    start = lambda preset: TrainFlags(widths=preset.policy, learning=preset.learning)
-    config = _parse_preset(start, argv, "train", train)
-    flags.writable(config.out)
-    console = Console(stderr=config.json)
-    pair = flags.load_pair(config, config.cycle)
-    with flags.progress_bars(console) as progress:
+    pair, stages = config.load_pair(), config.stages
+    with flags.progress_bars(config.console) as progress:
         if config.classifiers:
-            path = config.out / "classifiers.safetensors"
-            judged = workflow.train_classifiers(
-                pair, config.stages, path, seed=config.learning.seed, progress=progress
-            )
+            path, seed = config.out / "classifiers.safetensors", config.learning.seed
+            judged = workflow.train_classifiers(pair, stages, path, seed=seed, progress=progress)
         else:
-            trained = workflow.train_policies(
-                pair, config.stages, config.latency, progress=progress
-            )
+            trained = workflow.train_policies(pair, stages, config.latency, progress=progress)
     if config.classifiers:
-        print(json.dumps(judged.provenance)) if config.json else console.print(quality(judged))
+        config.show(judged.provenance, quality(judged))
         return
+    cost, best = trained.learning, trained.best
     summary = {
         "policies": str(trained.saved.path),
-        "best_constant": trained.best._asdict(),
-        "learning": trained.learning,
+        "best_constant": best._asdict(),
+        "learning": cost,
         "provenance": trained.saved.provenance,
     }
-    if config.json:
-        print(json.dumps(summary))
-    else:
-        cost = trained.learning
-        console.print(
-            f"{cost['decisions']:,} decisions in {cost['seconds']:.1f} s; the best constant is "
-            f"{trained.best.levels} levels and size {trained.best.size}. Policies: "
-            f"{trained.saved.path}"
-        )
+    config.show(
+        summary,
+        f"{cost['decisions']:,} decisions in {cost['seconds']:.1f} s; the best constant is "
+        f"{best.levels} levels and size {best.size}. Policies: {trained.saved.path}",
+    )
 
 
 def quality(trained: Classifiers) -> Table:
@@ -481,19 +458,17 @@ def quality(trained: Classifiers) -> Table:
 
 
 @dataclasses.dataclass(frozen=True)
-class TuneConfig(StageFlags):
+class TuneConfig(ProfileFlags):
     """How much to record, to measure and to learn."""
 
     out: Path = Path("runs/tuned")
     asked: tyro.conf.OmitArgPrefixes[QuestionConfig] = QuestionConfig(prompts=6, new_tokens=64)
     live_prompts: int = 3  # per task, decoded live at the end; 0 = none
-    widths: PolicyConfig = EMBEDDED_POLICY
     learning: LearningConfig = QUICK_LEARNING
     profiling: ProfileConfig = ProfileConfig(visits=4, policy_visits=30)
-    json: bool = False  # print advice.json alone
 
 
-def tune_(argv: list[str]) -> None:
+def tune_(config: TuneConfig) -> None:
     """Find out what pays for a pair on this device, and write it down for decoding.
 
     Records a few texts, measures the device, learns, and says in plain words: the best constant
@@ -501,13 +476,9 @@ def tune_(argv: list[str]) -> None:
     would add, and whether speculation pays at all. OUT gets settings.json, advice.json, and all
     that `ltd train` leaves: 3 minutes for the embedded pair on two cores.
     """
-    start = lambda preset: TuneConfig(widths=preset.policy)
-    config = _parse_preset(start, argv, "tune", tune_)
     if config.live_prompts < 0:
         raise UserError(f"--live-prompts is {config.live_prompts} but must not be negative.")
-    flags.writable(config.out)
-    console = Console(stderr=config.json)
-    pair = flags.load_pair(config, config.cycle)
+    pair, console = config.load_pair(), config.console
     with flags.progress_bars(console) as progress:
         advice = tune.tune(pair, config.stages, live_prompts=config.live_prompts, progress=progress)
     for sentence in tune.sentences(advice):
@@ -518,21 +489,17 @@ def tune_(argv: list[str]) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class BenchConfig(StageFlags):
+class BenchConfig(PrintFlags, MethodFlags):
     """What to compare, on which questions."""
 
     out: Path = Path("runs/bench")
     policy: tuple[str, ...] = ("eagle3",)
     """names of methods, and files or folders of `ltd train` and `ltd tune`; plain decoding is
     always among them, and so is the best constant setting that a training found"""
-    classifiers: Path | None = None  # file of trained classifiers, for disco, specdec++ and c2t
-    latency: Path | None = None  # a latency table, shipped or a file, for cost-aware
     split: Split = "test"  # of the questions; all = also those that policies may have learned on
-    allow_other_hardware: bool = False  # use what was trained or tuned for another device
-    json: bool = False
 
 
-def bench(argv: list[str]) -> None:
+def bench(config: BenchConfig) -> None:
     """Decode questions with several methods in turns, and compare their speed.
 
     Decodes the test questions: those in DIR/test, or of a folder without splits the 15 % of each
@@ -540,11 +507,8 @@ def bench(argv: list[str]) -> None:
     not trained on. Writes OUT/bench.json, and OUT/answers/TASK/METHOD.jsonl as FastChat and EAGLE
     have them.
     """
-    config = _parse(BenchConfig(), argv, "bench", bench)
-    flags.writable(config.out)
-    console = Console(stderr=config.json)
     compared = choose_compared(config)
-    pair = flags.load_pair(config, compared.cycle)
+    pair, console = config.load_pair(compared.cycle), config.console
     for trained in compared.trained:
         workflow.require_sampling(trained, pair)
     other = config.allow_other_hardware
@@ -571,8 +535,7 @@ def bench(argv: list[str]) -> None:
     }
     if pair.config.sampling.is_reproducible:
         report["lossless"] = lossless.compare(pair, done, prompt_set.prompts, benchmark.PLAIN)
-    with replacing(config.out / "bench.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
+    write_json(config.out / "bench.json", report)
     runs.write_answers(config.out / "answers", pair, prompt_set.turns, prompt_set.tasks, done)
     if config.json:
         print(json.dumps(report))
@@ -599,29 +562,21 @@ def choose_compared(config: BenchConfig) -> Compared:
     files_of = {name: path for name, path in paths.items() if path is not None}
     cycle, specs, trainings = config.cycle, list[MethodSpec](), list[Trained]()
     for name, path in files_of.items():
-        settings = tune.load_settings(path) if path.suffix == ".json" else None
-        learned = path if settings is None else path.parent / workflow.POLICY
+        learned = path.with_name(workflow.POLICY) if path.suffix == ".json" else path
         trained = workflow.load_trained(learned)
-        trainings.append(trained)
-        if len(files_of) > 1 and specs and trained.saved.cycle != cycle:
+        if trainings and trained.saved.cycle != cycle:
             raise UserError(f"The policies of {name} have another cycle; compare them apart.")
+        trainings.append(trained)
         cycle = config.shapes.of(trained.saved.cycle)
-        label = "ltd" if len(files_of) == 1 else f"ltd {name}"
         spec = methods.parse_method("ltd", cycle, policy=learned)
-        specs.append(dataclasses.replace(spec, name=label))
-        if len(files_of) == 1:
-            specs.append(MethodSpec("best_constant", trained.best.policy, cycle))
-    for name in [name for name in config.policy if name not in files_of]:
-        if name in methods.PLAIN:
-            continue
-        reads = methods.reads(name)
-        spec = methods.parse_method(
-            name,
-            cycle,
-            classifiers=config.classifiers if "classifiers" in reads else None,
-            latency=config.latency if "latency" in reads else None,
-        )
-        specs.append(spec)
+        specs.append(spec if len(files_of) == 1 else dataclasses.replace(spec, name=f"ltd {name}"))
+    if len(trainings) == 1:
+        specs.append(MethodSpec("best_constant", trainings[0].best.policy, cycle))
+    given: dict[str, Any] = {"classifiers": config.classifiers, "latency": config.latency}
+    for name in config.policy:
+        if name not in files_of and name not in methods.PLAIN:
+            read = {kind: given[kind] for kind in given if kind in methods.reads(name)}
+            specs.append(methods.parse_method(name, cycle, **read))
     for spec in specs:
         if spec.policy is not None:
             spec.policy.check(cycle)
@@ -630,27 +585,28 @@ def choose_compared(config: BenchConfig) -> Compared:
 
 def comparison_table(report: dict[str, Any]) -> Table:
     """A row per task and method."""
+    columns = {
+        "task": "{task}",
+        "method": "{method}",
+        "tokens/s": "{tokens_per_second:.1f}",
+        "speedup": "{speedup:.2f}x",
+        "95%": "{speedup_low:.2f}-{speedup_high:.2f}",
+        "commit.": "{committed_per_cycle:.2f}",
+        "levels": "{levels_mean:.2f}",
+        "size": "{size_mean:.2f}",
+    }
     shown = Table(
         title=f"{report['pair'][0]} with {report['pair'][1]}",
         box=SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,
     )
-    for heading in ("task", "method", "tokens/s", "speedup", "95%", "commit.", "levels", "size"):
+    for heading in columns:
         shown.add_column(heading, justify="left" if heading in ("task", "method") else "right")
     rows = report["methods"]
     for task in dict.fromkeys(row["task"] for row in rows):
         for row in [row for row in rows if row["task"] == task]:
-            shown.add_row(
-                task,
-                row["method"],
-                f"{row['tokens_per_second']:.1f}",
-                f"{row['speedup']:.2f}x",
-                f"{row['speedup_low']:.2f}-{row['speedup_high']:.2f}",
-                f"{row['committed_per_cycle']:.2f}",
-                f"{row['levels_mean']:.2f}",
-                f"{row['size_mean']:.2f}",
-            )
+            shown.add_row(*(text.format(**row) for text in columns.values()))
         shown.add_section()
     return shown
 
@@ -663,20 +619,13 @@ class InspectConfig(PairFlags):
     json: bool = False
 
 
-def inspect_(argv: list[str]) -> None:
+def inspect_(config: InspectConfig) -> None:
     """Look at a pair before using it: how its folders are read, what it needs, what is doubtful.
 
     --no-weights reads config.json only. Exit code 0 also with doubts.
     """
-    config = _parse(InspectConfig(), argv, "inspect", inspect_)
-    probe = workflow.PROBE
-    base = dataclasses.replace(
-        presets.EMBEDDED_CYCLE,
-        max_levels=int(probe.levels),
-        sizes=(0, int(probe.size)),
-        context=2048,
-    )
-    cycle = config.shapes.of(base)
+    base = dataclasses.replace(presets.EMBEDDED_CYCLE, context=2048)
+    cycle = config.shapes.of(methods.smallest_cycle("probe", workflow.PROBE, base))
     pair_config, remarks = inspect.read_pair_config(
         config.target, config.draft, cycle, config.feature_layers, config.draft_rope_theta
     )
@@ -745,13 +694,12 @@ class ExportConfig(PairFlags):
     shard_gigabytes: float = 5.0  # most of one file
 
 
-def export_(argv: list[str]) -> None:
+def export_(config: ExportConfig) -> None:
     """Write a pair as folders that transformers and EAGLE-3 stacks load.
 
     Writes OUT/target (index and shards, config.json, tokenizer files) and OUT/draft; a Griffin
     draft under its authors' names. Needs the memory of the weights and of one shard.
     """
-    config = _parse(ExportConfig(), argv, "export", export_)
     if config.shard_gigabytes <= 0:
         raise UserError(f"--shard-gigabytes is {config.shard_gigabytes} but must be above 0.")
     folders = config.out / "target", config.out / "draft"
@@ -767,27 +715,17 @@ def export_(argv: list[str]) -> None:
         flags.say(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
-def _parse(default: Any, argv: list[str], name: str, command: Callable[..., None]) -> Any:
-    """A subcommand's flags, where no preset decides what they start from."""
-    return _parse_preset(lambda preset: default, argv, name, command)
-
-
-def _parse_preset(
-    start: Callable[[Preset], Any], argv: list[str], name: str, command: Callable[..., None]
-) -> Any:
-    """A subcommand's flags."""
-    return flags.parse(start, argv, prog=f"ltd {name}", description=pydoc.getdoc(command))
-
-
-COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    "generate": generate,
-    "tune": tune_,
-    "bench": bench,
-    "record": record,
-    "profile": profile,
-    "train": train,
-    "inspect": inspect_,
-    "export": export_,
+COMMANDS = {
+    "generate": Command(generate, lambda preset: GenerateConfig(), resumes=False),
+    "tune": Command(tune_, lambda preset: TuneConfig(widths=preset.policy)),
+    "bench": Command(bench, lambda preset: BenchConfig()),
+    "record": Command(record, lambda preset: RecordConfig()),
+    "profile": Command(profile, lambda preset: ProfileFlags(widths=preset.policy)),
+    "train": Command(
+        train, lambda preset: TrainFlags(widths=preset.policy, learning=preset.learning)
+    ),
+    "inspect": Command(inspect_, lambda preset: InspectConfig(), resumes=False),
+    "export": Command(export_, lambda preset: ExportConfig(), resumes=False),
 }
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import numpy as np
 
 VERSION = "0.1.0"
 ASSETS = Path(__file__).parent / "assets"
+OTHER_FOLDER = "give another `out` or delete it"  # what to do about a file of another run
 
 
 class UserError(ValueError):
@@ -30,14 +31,14 @@ class UserError(ValueError):
 
 
 @contextlib.contextmanager
-def errors_of(place: object) -> Iterator[None]:
-    """What configs say about their fields becomes a UserError that names where these are from."""
+def user_errors(what: object) -> Iterator[None]:
+    """Raises a ValueError of the block as a UserError that says first what it is about."""
     try:
         yield
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(f"{place}: {error}") from error
+        raise UserError(f"{what}: {error}") from error
 
 
 def processor_name() -> str:
@@ -206,35 +207,6 @@ def _require_hardware(
     warnings.warn(f"{sentence}; its choices may be slow here.", stacklevel=4)
 
 
-@contextlib.contextmanager
-def reading_json(path: Path, kind: str, schema: int, again: str) -> Iterator[dict[str, Any]]:
-    """The record of a JSON file, of which the block reads what it needs.
-
-    Args:
-      kind: of file, e.g. "latency table".
-      again: what to do where the file is of no use, the sentence's end without a full stop.
-
-    Raises:
-      UserError: the file is missing, truncated, of another schema or kind, or its record lacks what
-        the block looks for or holds other values.
-    """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"Cannot read the {kind} {path}: {error.strerror}.") from error
-    except ValueError as error:
-        raise UserError(f"{path} is no {kind} or is truncated; {again}.") from error
-    found = record.get("schema") if isinstance(record, dict) else None
-    if found != schema:
-        raise UserError(f"{path} has schema {found}, this version reads {schema}; {again}.")
-    try:
-        yield record
-    except KeyError as error:
-        raise UserError(f"The {kind} {path} lacks {error}; {again}.") from error
-    except (TypeError, ValueError) as error:
-        raise UserError(f"The {kind} {path} is damaged ({error}); {again}.") from error
-
-
 class ResumableStore:
     """Entries by name in a JSON file, written as they are made: a killed run goes on where it was.
 
@@ -288,6 +260,44 @@ class ResumableStore:
             return
         with replacing(self.path) as temporary:
             temporary.write_text(json.dumps({"settings": self.settings, "entries": self.entries}))
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Writes JSON for people to read; a killed process leaves the old file or the new one.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def reading_json(path: Path, kind: str, schema: int, remedy: str) -> Iterator[dict[str, Any]]:
+    """The JSON object of a file; what the block reads of it may be missing or wrong.
+
+    Args:
+      kind: of file, e.g. "latency table".
+      remedy: what to do, the sentence's end without a full stop.
+
+    Raises:
+      UserError: the file is missing, truncated, of another schema, or damaged.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read the {kind} {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is no {kind} or is truncated; {remedy}.") from error
+    found = record.get("schema") if isinstance(record, dict) else None
+    if found != schema:
+        raise UserError(f"{path} has schema {found}, this version reads {schema}; {remedy}.")
+    try:
+        yield record
+    except KeyError as error:
+        raise UserError(f"The {kind} {path} lacks {error}; {remedy}.") from error
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The {kind} {path} is damaged ({error}); {remedy}.") from error
 
 
 @contextlib.contextmanager

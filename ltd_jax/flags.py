@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from ltd_jax import files, presets
 from ltd_jax.config import CycleConfig, Rule, SamplingConfig
-from ltd_jax.files import ASSETS, UserError
+from ltd_jax.files import ASSETS, UserError, user_errors
 from ltd_jax.models import pair as pairs
 from ltd_jax.models.hf import hub
 from ltd_jax.models.pair import Pair
@@ -73,10 +73,8 @@ class ShapeFlags:
 
     def of(self, cycle: CycleConfig) -> CycleConfig:
         """The cycle with what is asked for; UserError where there is no such cycle."""
-        try:
+        with user_errors("There is no such cycle"):
             return dataclasses.replace(cycle, **self.changes)
-        except ValueError as error:
-            raise UserError(f"There is no such cycle: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)

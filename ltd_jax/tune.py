@@ -11,40 +11,28 @@ that the folder can be moved as a whole.
 """
 
 import dataclasses
-import json
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ltd_jax import workflow
+from ltd_jax import files, workflow
 from ltd_jax.config import CycleConfig
 from ltd_jax.decoding import benchmark
 from ltd_jax.decoding.benchmark import PLAIN, Method, Run
-from ltd_jax.files import (
-    Identity,
-    identity_of,
-    reading_json,
-    replacing,
-    require_same,
-)
+from ltd_jax.files import Identity, identity_of, require_same, write_json
 from ltd_jax.models.pair import Pair
 from ltd_jax.policies.policy import Constant, eagle3_default
-from ltd_jax.replay import latency as latencies
 from ltd_jax.replay import optimum, simulate
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.simulate import Simulator
-from ltd_jax.workflow import Progress, StageConfig, Trained, silent
+from ltd_jax.workflow import Progress, StageConfig, silent
 
 SCHEMA = 1
 SETTINGS = "settings.json"
-CANDIDATES = (PLAIN, "best_constant", "ltd")  # of these one is chosen
-NAMES = {
-    PLAIN: "plain decoding",
-    "best_constant": "the best constant setting",
-    "ltd": "the learned policies",
-}
-AGAIN = "tune again"
+NAMES = {"best_constant": "the best constant setting", "ltd": "the learned policies"}
+IDENTITY = ("fingerprint", "latency", "device", "dtype")  # in a settings file
 NO_DIFFERENCE = 0.005  # of two rates by replay: too little to matter
 Verdict = Literal["faster", "slower", "same", "unclear", "disputed"]
 
@@ -91,7 +79,7 @@ class Advice:
     methods: tuple[MethodAdvice, ...]
     live_over_constant: LiveRatio | None  # learned policies, prompt by prompt; None = not measured
     contexts: tuple[ContextAdvice, ...]
-    chosen: str  # one of CANDIDATES
+    chosen: str  # autoregressive, best_constant or ltd
     share_of_gap: float  # of the way from the best constant to the optimum that is learned
     seconds: float  # of the whole search
 
@@ -135,20 +123,21 @@ def tune(
     trained = workflow.train_policies(pair, config, progress=progress)
     trace = workflow.load_or_record(pair, config, "test", progress=progress)
     test = simulate.build(trace, trained.table, pair.config.cycle)
-    policies = _policies(pair, trained)
+    policies = {
+        "eagle3": eagle3_default(pair.config.cycle),
+        "best_constant": trained.best.policy,
+        "ltd": trained.saved.policy,
+    }
     live = _decode_live(pair, config, policies, live_prompts, progress)
     methods = _compare(policies, test, live)
     rates = {advice.method: advice.tokens_per_second for advice in methods}
     gap = (rates["ltd"], rates["best_constant"], rates["optimum"])
-    live_ratio = _live_ratio(live)
+    live_ratio = None
+    if benchmark.ratios(live, "ltd", "best_constant"):
+        live_ratio = LiveRatio(**benchmark.over(live, "ltd", "best_constant"))
     advice = Advice(
         environment=pair.environment,
-        identity={
-            "fingerprint": pair.fingerprint,
-            "latency": latencies.fingerprint(trained.table),
-            "device": trained.table.provenance["device"],
-            "dtype": trained.table.provenance["dtype"],
-        },
+        identity={name: trained.saved.provenance[name] for name in IDENTITY},
         methods=methods,
         live_over_constant=live_ratio,
         contexts=tuple(
@@ -159,19 +148,9 @@ def tune(
         share_of_gap=optimum.share_gained(*gap) if gap[2] > gap[1] else 0.0,
         seconds=time.monotonic() - started,
     )
-    with replacing(config.folder / "advice.json") as temporary:
-        temporary.write_text(json.dumps(advice.to_json(), indent=1) + "\n")
+    write_json(config.folder / "advice.json", advice.to_json())
     save_settings(config.folder / SETTINGS, advice, pair.config.cycle)
     return advice
-
-
-def _policies(pair: Pair, trained: Trained) -> dict[str, Any]:
-    """The policies that are compared."""
-    return {
-        "eagle3": eagle3_default(pair.config.cycle),
-        "best_constant": Constant(trained.best.levels, trained.best.size),
-        "ltd": trained.saved.policy,
-    }
 
 
 def _decode_live(
@@ -184,12 +163,10 @@ def _decode_live(
     """Plain decoding and the policies in turns on a few test prompts of every task."""
     if not live_prompts:
         return []
-    prompt_set = workflow.load_prompts(pair, config, "test")
-    prompts = [
-        prompt
-        for task in range(len(prompt_set.tasks))
-        for prompt in [each for each in prompt_set.prompts if each.task == task][:live_prompts]
-    ]
+    by_task = itertools.groupby(
+        workflow.load_prompts(pair, config, "test").prompts, key=lambda prompt: prompt.task
+    )
+    prompts = [prompt for _, of_task in by_task for prompt in list(of_task)[:live_prompts]]
     methods = [Method(PLAIN), *(Method(name, policy) for name, policy in policies.items())]
     runs: list[Run] = []
     for batch in benchmark.interleaved(pair, methods, prompts, config.questions.new_tokens):
@@ -228,23 +205,15 @@ def _compare(
     return tuple(rows)
 
 
-def _live_ratio(live: Sequence[Run]) -> LiveRatio | None:
-    """Learned policies over the constant; None where no text has more than its first token."""
-    if not benchmark.ratios(live, "ltd", "best_constant"):
-        return None
-    return LiveRatio(**benchmark.over(live, "ltd", "best_constant"))
-
-
 def choose(methods: Sequence[MethodAdvice], live: LiveRatio | None = None) -> str:
-    """The fastest by replay of `CANDIDATES`, unless live decoding speaks against it.
+    """The fastest by replay of three ways to decode, unless live decoding speaks against it.
 
     Replay compares exactly, but under times of another minute; live decoding is noisy. So learned
     policies are chosen only where they are distinguishable from the constant (`compare`), and plain
     decoding also where the choice measured live as surely slower than that.
 
     Args:
-      live: learned policies over the constant, prompt by prompt, which tells more than the two
-        separate intervals.
+      live: learned policies over the constant, prompt by prompt; None = not measured.
     """
     by_name = {advice.method: advice for advice in methods}
     verdict = compare(by_name["ltd"], by_name["best_constant"], live)
@@ -265,26 +234,11 @@ def compare(
     if abs(gained - 1) <= NO_DIFFERENCE:
         return "same"
     by_replay: Verdict = "faster" if gained > 1 else "slower"
-    ends = _live_interval(learned, constant, live)
-    if ends is None:
+    if live is None:
         return by_replay
-    low, high = ends
-    if low < 1 < high:
+    if live.low < 1 < live.high:
         return "unclear"
-    return by_replay if (by_replay == "faster") == (low >= 1) else "disputed"
-
-
-def _live_interval(
-    learned: MethodAdvice, constant: MethodAdvice, live: LiveRatio | None
-) -> tuple[float, float] | None:
-    """Lowest and highest ratio that the live check allows; None where nothing was measured."""
-    if live is not None:
-        return live.low, live.high
-    low, high = learned.live_low, learned.live_high
-    least, most = constant.live_low, constant.live_high
-    if low is None or high is None or least is None or most is None:
-        return None
-    return low / most, high / least
+    return by_replay if (by_replay == "faster") == (live.low >= 1) else "disputed"
 
 
 def _at_context(simulator: Simulator | None, table: LatencyTable, row: int) -> ContextAdvice:
@@ -384,8 +338,7 @@ def save_settings(path: Path, advice: Advice, cycle: CycleConfig) -> None:
         **advice.identity,
         "environment": advice.environment,
     }
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
+    write_json(path, record)
 
 
 def load_settings(path: Path) -> DecodeSettings:
@@ -394,21 +347,13 @@ def load_settings(path: Path) -> DecodeSettings:
     Raises:
       UserError: it is missing, damaged or of another version.
     """
-    with reading_json(path, "settings file", SCHEMA, AGAIN) as record:
-        policy = record["policy"] if "policy" in record else _former_policy(record)
+    with files.reading_json(path, "settings file", SCHEMA, "tune again") as record:
+        policy = record["policy"] if "policy" in record else record["controller"]  # its former name
+        if policy == "ltd":  # of a former version, in a folder of its own
+            raise ValueError("its policies are of another version")
+        identity = {name: str(record[name]) for name in IDENTITY}
         cycle = CycleConfig(**record["cycle"])
-        identity = identity_of({name: str(record[name]) for name in _IDENTITY})
-    return DecodeSettings(path, str(policy), cycle, identity)
-
-
-_IDENTITY = ("fingerprint", "device", "dtype", "latency")
-
-
-def _former_policy(record: Mapping[str, Any]) -> str:
-    """The policy of a file that calls it a controller; its learned ones lie in a folder."""
-    if record["controller"] == "ltd":
-        raise ValueError("its policies are of another version")
-    return str(record["controller"])
+        return DecodeSettings(path, str(policy), cycle, identity_of(identity))
 
 
 def check_settings(settings: DecodeSettings, here: Identity, *, other_hardware: bool) -> None:

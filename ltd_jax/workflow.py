@@ -36,9 +36,9 @@ from ltd_jax.config import (
 from ltd_jax.cycle.prefill import check_room
 from ltd_jax.decoding import generate
 from ltd_jax.decoding.runs import Turn
-from ltd_jax.files import UserError, identity_of, replacing, require_same
+from ltd_jax.files import OTHER_FOLDER, UserError, identity_of, replacing, require_same
 from ltd_jax.learning.loop import CurvePoint, Splits, TrainResult
-from ltd_jax.models.pair import Pair, check_known
+from ltd_jax.models.pair import Pair
 from ltd_jax.policies import saved
 from ltd_jax.policies.networks import Learned
 from ltd_jax.policies.policy import Constant
@@ -55,7 +55,6 @@ from ltd_jax.replay.trace import Trace
 from ltd_jax.text import Message, QuestionConfig, Split
 
 Progress = Callable[[str, float], None]  # of a stage's name and the share of it that is done
-OTHER_FOLDER = "give another `out` or delete it"
 POLICY = "policy.safetensors"
 PROBE = Constant(levels=3, size=6)
 PROBE_TEXT = "def add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return"
@@ -86,11 +85,6 @@ class StageConfig:
         """The latency table's file."""
         return self.folder / "latency.json"
 
-    @property
-    def policy(self) -> Path:
-        """The policies' file."""
-        return self.folder / POLICY
-
 
 @dataclasses.dataclass(frozen=True)
 class PromptSet:
@@ -103,11 +97,6 @@ class PromptSet:
     def prompts(self) -> list[Prompt]:
         """The prompts alone."""
         return [turn.prompt for turn in self.turns]
-
-    @property
-    def digest(self) -> str:
-        """12 hex digits that name the prompts and which of them belong to one task."""
-        return record.digest(self.prompts)
 
 
 def load_prompts(pair: Pair, config: StageConfig, split: Split) -> PromptSet:
@@ -125,31 +114,22 @@ def load_prompts(pair: Pair, config: StageConfig, split: Split) -> PromptSet:
     chosen = [(index, question) for index, task in enumerate(by_task) for question in by_task[task]]
     turns: list[Turn] = []
     talks: list[list[Message]] = [[] for _ in chosen]
+    last: dict[int, Prompt] = {}  # of every talk
     for turn in range(max(len(question.turns) for _, question in chosen)):
         open_talks = [i for i, (_, question) in enumerate(chosen) if len(question.turns) > turn]
         if turn:
-            before = [
-                one.prompt
-                for one in turns
-                if one.turn == turn - 1 and len(one.question.turns) > turn
-            ]
-            answers = _load_or_answer(pair, config, before)
+            answers = _load_or_answer(pair, config, [last[talk] for talk in open_talks])
             for talk, answer in zip(open_talks, answers, strict=True):
                 talks[talk].append(Message("assistant", answer))
         for talk in open_talks:
             task, question = chosen[talk]
             talks[talk].append(Message("user", question.turns[turn]))
-            prompt = Prompt(_encode(pair, config.questions, talks[talk]), task)
-            turns.append(Turn(prompt, question, turn))
+            token_T = pair.encode(talks[talk], config.questions.style)
+            check_room(pair, len(token_T), config.questions.new_tokens)
+            last[talk] = Prompt(token_T, task)
+            turns.append(Turn(last[talk], question, turn))
     ordered = sorted(turns, key=lambda one: one.prompt.task)
     return PromptSet(tuple(ordered), tuple(by_task))
-
-
-def _encode(pair: Pair, questions: QuestionConfig, talk: Sequence[Message]) -> np.ndarray:
-    token_T = pair.encode(talk, questions.style)
-    check_room(pair, len(token_T), questions.new_tokens)
-    check_known(pair, token_T)
-    return token_T
 
 
 def _load_or_answer(pair: Pair, config: StageConfig, prompts: Sequence[Prompt]) -> list[str]:
@@ -250,15 +230,11 @@ def load_or_profile(
     if latency is None:
         return load_or_profile_all([pair], [config], progress=progress)[0]
     table = LatencyTable.find(latency, pair.config.cycle)
-    if config.latency.exists():
-        kept = latencies.fingerprint(latencies.load(config.latency))
-        if kept != latencies.fingerprint(table):
-            raise UserError(
-                f"{config.latency} is latency table {kept}, not {latencies.fingerprint(table)}; "
-                f"{OTHER_FOLDER}."
-            )
-    else:
+    if not config.latency.exists():
         latencies.save(table, config.latency)
+    kept, wanted = map(latencies.fingerprint, (latencies.load(config.latency), table))
+    if kept != wanted:
+        raise UserError(f"{config.latency} is latency table {kept}, not {wanted}; {OTHER_FOLDER}.")
     return table
 
 
@@ -270,39 +246,32 @@ def load_or_profile_all(
     Args:
       configs: of every pair, all with the same widths and settings of profiling.
     """
-    tables: dict[int, LatencyTable] = {}
-    missing = []
-    for index, (pair, config) in enumerate(zip(pairs, configs, strict=True)):
+    missing: list[tuple[Pair, StageConfig]] = []
+    for pair, config in zip(pairs, configs, strict=True):
         if config.latency.exists():
-            tables[index] = latencies.load(config.latency)
-            require_table(tables[index], config.latency, pair, config.widths)
+            require_table(latencies.load(config.latency), config.latency, pair, config.widths)
         else:
-            missing.append(index)
+            missing.append((pair, config))
     if missing:
+        partial_files = [config.folder / "latency-partial.json" for _, config in missing]
         measured = profile.profile_in_turns(
-            [pairs[index] for index in missing],
+            [pair for pair, _ in missing],
             configs[0].widths,
             configs[0].profiling,
-            stores=[_partial_file(configs[index]) for index in missing],
+            stores=partial_files,
             progress=lambda share: progress("measure latencies", share),
         )
-        for index, table in zip(missing, measured, strict=True):
-            tables[index] = table
-            latencies.save(table, configs[index].latency)
-            _partial_file(configs[index]).unlink(missing_ok=True)
-    return [tables[index] for index in range(len(pairs))]
+        for (_, config), table, partial_file in zip(missing, measured, partial_files, strict=True):
+            latencies.save(table, config.latency)
+            partial_file.unlink(missing_ok=True)
+    return [latencies.load(config.latency) for config in configs]
 
 
-def _partial_file(config: StageConfig) -> Path:
-    """Keeps half a table until it is measured."""
-    return config.latency.with_name(f"{config.latency.stem}-partial.json")
-
-
-def require_table(table: LatencyTable, path: Path, pair: Pair, widths: PolicyConfig | None) -> None:
+def require_table(table: LatencyTable, path: Path, pair: Pair, widths: PolicyConfig) -> None:
     """Raises UserError unless a table is of this pair and cycle; warns of another device.
 
     Args:
-      widths: of the policies whose decisions the table timed; None = do not compare.
+      widths: of the policies whose decisions are to be timed.
     """
     if "fingerprint" not in table.provenance:
         raise UserError(
@@ -323,7 +292,7 @@ def require_table(table: LatencyTable, path: Path, pair: Pair, widths: PolicyCon
             f"{cycle.sizes}; {OTHER_FOLDER}."
         )
     timed = table.provenance.get("policy")
-    if widths is not None and timed is not None and not _are_widths(timed, widths):
+    if timed is not None and not _are_widths(timed, widths):
         raise UserError(f"{what} policies of other widths or observations; {OTHER_FOLDER}.")
 
 
@@ -364,20 +333,16 @@ def train_policies(
     table = load_or_profile(pair, config, latency, progress=progress)
     splits = Splits(*(simulate.build(trace, table, cycle) for trace in recorded))
     best = optimum.best_constant(splits.validation)
-    provenance = {
+    provenance = _provenance_of(table) | {
         "fingerprint": pair.fingerprint,
-        "latency": latencies.fingerprint(table),
-        "device": table.provenance["device"],
-        "dtype": table.provenance["dtype"],
         "sampling": describe_sampling(pair.config.sampling),  # of the texts
     }
     result = train_or_resume(splits, config, provenance, progress=progress)
     cost = _learning_cost(result, recorded)
     facts = {"best": best._asdict(), "learning": cost}
-    saved.save(result.policy, config.policy, cycle, provenance | facts)
-    return Trained(
-        table, best, saved.load(config.policy), cost, tuple(result.curves), splits.validation
-    )
+    path = config.folder / POLICY
+    saved.save(result.policy, path, cycle, provenance | facts)
+    return Trained(table, best, saved.load(path), cost, tuple(result.curves), splits.validation)
 
 
 def train_or_resume(

@@ -80,15 +80,6 @@ def test_a_learned_policy_that_is_not(learned, words):
     assert tune.choose(lacking.methods) == "best_constant"
 
 
-def test_intervals_that_overlap_do_not_recommend_learned_policies():
-    found = advice("best_constant", learned=123.6, live=OVERLAPPING)
-    assert tune.sentences(found)[1] == (
-        "Learned policies are 1.03x the best constant by replay, but not distinguishable live; "
-        "simplest: the constant."
-    )
-    assert tune.choose(found.methods) == "best_constant"
-
-
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [(1.01, 1.05, "faster"), (0.98, 1.05, "unclear"), (0.9, 0.95, "disputed")],

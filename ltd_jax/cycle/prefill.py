@@ -1,7 +1,6 @@
 """Prefill: a prompt enters the caches of target and draft, in chunks of one shape."""
 
 import functools
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +14,6 @@ from ltd_jax.files import UserError
 from ltd_jax.models import kv_cache, layers, sharding, target
 from ltd_jax.models.pair import Model, Pair
 from ltd_jax.policies.policy import Policy
-from ltd_jax.text import Message
-
-AnyPrompt = str | Sequence[int] | Sequence[Message] | np.ndarray
-
-
-def token_ids(pair: Pair, prompt: AnyPrompt) -> np.ndarray:
-    """A prompt as token ids [T] i32."""
-    if isinstance(prompt, str):
-        return pair.encode(prompt)
-    messages = [item for item in prompt if isinstance(item, Message)]
-    return pair.encode(messages) if messages else np.asarray(prompt, np.int32)
 
 
 def check_room(pair: Pair, prompt_tokens: int, new_tokens: int) -> None:

@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ltd_jax.cycle.prefill import AnyPrompt, token_ids
 from ltd_jax.decoding import generate
 from ltd_jax.decoding.generate import Step
 from ltd_jax.files import UserError
-from ltd_jax.models.pair import Pair
+from ltd_jax.models.pair import AnyPrompt, Pair
 from ltd_jax.policies.policy import Policy
+from ltd_jax.replay import record
 from ltd_jax.replay.record import Prompt
 
 RESAMPLES = 2000
@@ -85,27 +85,35 @@ def benchmark(
       ['autoregressive', 'short']
     """
     methods = [Method(PLAIN), *(Method(name, policy) for name, policy in policies.items())]
-    asked = [Prompt(token_ids(pair, prompt), 0) for prompt in prompts]
+    asked = [record.with_task(pair, prompt) for prompt in prompts]
     runs: list[Run] = []
     for batch in interleaved(pair, methods, asked, new_tokens, seed=seed):
         runs += batch
         progress(len(runs) / (len(asked) * len(methods)))
-    names = [method.name for method in methods]
-    rows = sorted(method_rows(runs, ["prompts"]), key=lambda row: names.index(row["method"]))
-    return [
-        {name: value for name, value in row.items() if name != "task"}
-        for row in rows
-        if row["task"] == MEAN
-    ]
+    rows = {row["method"]: row for row in method_rows(runs, tasks=[])}
+    for row in rows.values():
+        del row["task"]  # the mean of all
+    return [rows[method.name] for method in methods]
 
 
-def decode(pair: Pair, method: Method, prompt: Prompt, index: int, new_tokens: int) -> Run:
-    """Decodes and times one text."""
+def decode(
+    pair: Pair,
+    method: Method,
+    prompt: Prompt,
+    index: int,
+    new_tokens: int,
+    show: Callable[[Step], None] = lambda step: None,
+) -> Run:
+    """Decodes and times one text; `show` gets its steps as they come."""
     steps = method.steps(pair, prompt.token, new_tokens)
     asked = time.perf_counter()
     first = next(steps)
     started = time.perf_counter()
-    rest = list(steps)
+    show(first)
+    rest = []
+    for step in steps:
+        rest.append(step)
+        show(step)
     seconds = time.perf_counter() - started
     tokens = first.tokens + tuple(token for step in rest for token in step.tokens)
     return Run(

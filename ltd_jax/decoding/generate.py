@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltd_jax.cycle import step
-from ltd_jax.cycle.prefill import AnyPrompt, check_room, prefill, token_ids, with_history
+from ltd_jax.cycle.prefill import check_room, prefill, with_history
 from ltd_jax.cycle.step import Cycles
-from ltd_jax.models.pair import Pair
+from ltd_jax.models.pair import AnyPrompt, Pair, token_ids
 from ltd_jax.policies.policy import Policy
 
 

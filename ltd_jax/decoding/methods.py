@@ -12,7 +12,6 @@ to that pair.
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any
 
 from ltd_jax import files
 from ltd_jax.baselines import catalogue, published
@@ -26,7 +25,7 @@ from ltd_jax.baselines.rules import FixedSize, Tiers
 from ltd_jax.config import CycleConfig
 from ltd_jax.decoding import benchmark
 from ltd_jax.decoding.benchmark import Method
-from ltd_jax.files import Identity, UserError
+from ltd_jax.files import UserError, user_errors
 from ltd_jax.models.pair import Pair
 from ltd_jax.policies import saved
 from ltd_jax.policies.policy import Constant, Policy, eagle3_default
@@ -92,7 +91,8 @@ def parse_method(
         spec = MethodSpec(label, chosen, smallest_cycle(name, chosen, base))
     if context is None:
         return spec
-    return dataclasses.replace(spec, cycle=_replace(spec.name, spec.cycle, context=context))
+    with user_errors(spec.name):
+        return dataclasses.replace(spec, cycle=dataclasses.replace(spec.cycle, context=context))
 
 
 def build_method(spec: MethodSpec, pair: Pair, *, other_hardware: bool = False) -> Method:
@@ -108,10 +108,9 @@ def build_method(spec: MethodSpec, pair: Pair, *, other_hardware: bool = False) 
     if spec.classifiers is not None:
         check_classifiers(spec.classifiers, here)
     if spec.table is not None:
-        there = files.identity_of(spec.table.provenance)
         files.require_same(
             f"{spec.name}: the latency table is of",
-            Identity(pair=there.pair, device=there.device, dtype=there.dtype),
+            dataclasses.replace(spec.table.identity, cycle=None),
             here,
             remedy="measure here",
             other_hardware=other_hardware,
@@ -149,7 +148,8 @@ def smallest_cycle(name: str, policy: Policy | None, base: CycleConfig) -> Cycle
             return policy.smallest_cycle(base)
         case _:
             return base
-    return _replace(name, base, max_levels=levels, sizes=tuple(sorted({0, *sizes})))
+    with user_errors(name):
+        return dataclasses.replace(base, max_levels=levels, sizes=tuple(sorted({0, *sizes})))
 
 
 def _unnamed(name: str, base: CycleConfig) -> Policy | None:
@@ -209,26 +209,13 @@ def _baseline(
     cycle = base if trained is None else trained.cycle
     table = None if latency is None else LatencyTable.find(str(latency))
     if table is not None and "fingerprint" in table.provenance:
-        cycle = _replace(name, cycle, max_levels=table.max_levels, sizes=table.sizes)
+        with user_errors(name):
+            cycle = dataclasses.replace(cycle, max_levels=table.max_levels, sizes=table.sizes)
     elif table is not None:
         table = latencies.fit(table, cycle)
     costs = None if table is None else costs_of(table)
     policy = catalogue.parse(name, baseline, cycle, Needs(trained, costs))
     cycle = smallest_cycle(name, policy, cycle)
-    try:
+    with user_errors(baseline.name):
         policy.check(cycle)
-    except UserError as error:
-        raise UserError(f"{baseline.name}: {error}") from error
     return MethodSpec(name, policy, cycle, classifiers=trained, table=table)
-
-
-def _replace(name: str, cycle: CycleConfig, **changes: Any) -> CycleConfig:
-    """The cycle with some fields changed for a method.
-
-    Raises:
-      UserError: no tree has them.
-    """
-    try:
-        return dataclasses.replace(cycle, **changes)
-    except ValueError as error:
-        raise UserError(f"{name}: {error}") from error

@@ -31,6 +31,8 @@ from ltd_jax.models.hf import weights as hf_weights
 from ltd_jax.models.target import TargetParams
 from ltd_jax.text import Chat, Message
 
+AnyPrompt = str | Sequence[int] | Sequence[Message] | np.ndarray
+
 
 @struct.dataclass
 class Model:
@@ -178,7 +180,7 @@ def load(
         devices=devices,
         head=target_params.head,
     )
-    with files.errors_of(f"{target_folder} and {draft_folder}"):
+    with files.user_errors(f"{target_folder} and {draft_folder}"):
         config = PairConfig(
             target=with_features(target_config, loaded.feature_layers, feature_layers),
             draft=loaded.config,
@@ -228,6 +230,14 @@ def with_features(
     """
     default = (0, 0, 0) if draft_layers is None else draft_layers
     return dataclasses.replace(target, feature_layers=feature_layers or default)
+
+
+def token_ids(pair: Pair, prompt: AnyPrompt) -> np.ndarray:
+    """Token ids [T] i32 of a text or a conversation as `Pair.encode` puts it, or of token ids."""
+    if isinstance(prompt, str):
+        return pair.encode(prompt)
+    messages = [item for item in prompt if isinstance(item, Message)]
+    return pair.encode(messages) if messages else np.asarray(prompt, np.int32)
 
 
 def check_known(pair: Pair, token_T: np.ndarray) -> None:

@@ -20,15 +20,15 @@ read, whatever their number.
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ltd_jax import files
 from ltd_jax.config import CycleConfig
-from ltd_jax.files import ASSETS, Identity, UserError, identity_of, reading_json, replacing
+from ltd_jax.files import ASSETS, Identity, UserError, identity_of, write_json
 
 SCHEMA = 1
 FOLDER = ASSETS / "latency"
@@ -184,8 +184,7 @@ def save(table: LatencyTable, path: Path) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(to_json(table), indent=1) + "\n")
+    write_json(path, to_json(table))
 
 
 def load(path: Path) -> LatencyTable:
@@ -194,7 +193,8 @@ def load(path: Path) -> LatencyTable:
     Raises:
       UserError: the file is missing, no latency table, truncated or of another schema.
     """
-    with reading_json(path, "latency table", SCHEMA, "measure the latencies again") as record:
+    remedy = "measure the latencies again"
+    with files.reading_json(path, "latency table", SCHEMA, remedy) as record:
         numbers: dict[str, Any] = {name: np.asarray(record[name], np.float64) for name in _ARRAYS}
         numbers |= {name: float(record[name]) for name in _SCALARS}
         table = LatencyTable(

@@ -18,13 +18,14 @@ from flax import struct
 
 from ltd_jax.config import describe_sampling
 from ltd_jax.cycle import expand, step
-from ltd_jax.cycle.prefill import AnyPrompt, check_room, prefill, token_ids
+from ltd_jax.cycle.prefill import check_room, prefill
 from ltd_jax.cycle.step import PlainState
 from ltd_jax.cycle.tree import DraftTree
 from ltd_jax.files import UserError
 from ltd_jax.models import kv_cache, layers, target
+from ltd_jax.models import pair as pairs
 from ltd_jax.models.kv_cache import KVCache
-from ltd_jax.models.pair import Model, Pair
+from ltd_jax.models.pair import AnyPrompt, Model, Pair
 from ltd_jax.replay import trace as traces
 from ltd_jax.replay.trace import Trace
 
@@ -72,10 +73,7 @@ def record(
       >>> trace.tokens_left.tolist()
       [7, 6, 5, 4, 3, 2, 1]
     """
-    tasked = [
-        prompt if isinstance(prompt, Prompt) else Prompt(token_ids(pair, prompt), task=0)
-        for prompt in prompts
-    ]
+    tasked = [with_task(pair, prompt) for prompt in prompts]
     if provenance is None:
         provenance = provenance_of(pair, tasked, new_tokens, tasks=["all"])
     recorded = []
@@ -115,6 +113,13 @@ def digest(prompts: Sequence[Prompt]) -> str:
     """12 hex digits that name a list of prompts and which of them belong to one task."""
     parts = [prompt.token.tobytes() + prompt.task.to_bytes(4, "little") for prompt in prompts]
     return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
+
+
+def with_task(pair: Pair, prompt: Prompt | AnyPrompt) -> Prompt:
+    """The prompt as token ids; of the first task where it does not name one."""
+    if isinstance(prompt, Prompt):
+        return prompt
+    return Prompt(pairs.token_ids(pair, prompt), task=0)
 
 
 def _record_batch(

@@ -171,7 +171,7 @@ def target_config(folder: Path) -> TargetConfig:
     shared = settings.shared()
     check_head_dim(settings.path, shared["head_dim"])
     layers = settings.count("num_hidden_layers")
-    with files.errors_of(settings.path):
+    with files.user_errors(settings.path):
         return TargetConfig(
             **shared,
             layer_count=layers,
@@ -234,7 +234,7 @@ def draft_settings(
     layers, about_layers = feature_layers(settings, target)
     shared |= {field: has(name) for field, name in NORM_NAMES.items()}
     vocab_size = settings.count("draft_vocab_size", target.vocab_size)
-    with files.errors_of(settings.path):
+    with files.user_errors(settings.path):
         config = DraftConfig(**shared, draft_vocab_size=vocab_size, target_hidden_size=width)
     return DraftSettings(config, layers, (about_rope, about_layers))
 

@@ -53,7 +53,7 @@ def read_pair_config(
     """
     config = hf_config.target_config(target_folder)
     settings = weights.read_draft_settings(draft_folder, config, rope_theta)
-    with files.errors_of(f"{target_folder} and {draft_folder}"):
+    with files.user_errors(f"{target_folder} and {draft_folder}"):
         config = with_features(config, settings.feature_layers, feature_layers)
         return PairConfig(config, settings.config, cycle), settings.remarks
 
