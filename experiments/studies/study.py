@@ -96,7 +96,7 @@ class Study(Generic[Flags]):
         config, ground = self.config, self.ground
         settings = loop.resume_settings(ground.splits, ground.widths, config.learning)
         settings |= {"seeds": config.seeds, "jax": jax.__version__}
-        return ResumableStore(config.folder / f"{name}.partial", settings, is_numeric=False)
+        return ResumableStore(config.folder / f"{name}.partial", settings)
 
 
 def stand(config: StudyFlags, progress: Progress) -> Ground:
