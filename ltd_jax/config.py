@@ -6,10 +6,18 @@ instances are in presets.py.
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 Rule = Literal["coupled", "sequential"]
 LEAST_TEMPERATURE = 1e-3  # below it, f32 logits over the temperature overflow or are greedy anyway
+
+
+def require_at_least(least: int, config: Any, *names: str) -> None:
+    """Raises ValueError for a field below `least`; None is no number and passes."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name} is {value} but must be at least {least}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +174,7 @@ class DraftConfig:
     norm_before_fc: bool = False  # one norm over the three target features together
     norm_each_feature: bool = False  # "fc_norm": one norm for each of them
     norm_output: bool = False  # the next level reads the normed output (EAGLE-3.1)
+    feature_count: ClassVar[int] = 3  # layers of the target that the draft reads
 
     def __post_init__(self) -> None:
         if self.draft_vocab_size > self.vocab_size:
@@ -180,11 +189,6 @@ class DraftConfig:
     def fuse_norms(self) -> int:
         """Norms over the target's features before they are fused: none, one, or one of each."""
         return 3 if self.norm_each_feature else int(self.norm_before_fc)
-
-    @property
-    def feature_count(self) -> int:
-        """Layers of the target that the draft reads."""
-        return 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +205,7 @@ class GriffinConfig:
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
     attention_bias: bool = False  # "qkv_bias", of drafts for Qwen2
+    feature_count: ClassVar[int] = 0  # layers of the target that it reads: none, but its last state
 
     @property
     def draft_vocab_size(self) -> int:
@@ -212,23 +217,11 @@ class GriffinConfig:
         """Width of the state that it reads."""
         return self.hidden_size
 
-    @property
-    def feature_count(self) -> int:
-        """Layers of the target that the draft reads: none, but its last state."""
-        return 0
-
 
 AnyDraftConfig = DraftConfig | GriffinConfig
 
 Reward = Literal["paper", "average", "accepted", "time"]
 Algorithm = Literal["alternate", "joint", "exact"]
-
-
-def require_positive(config: Any, *names: str) -> None:
-    """Raises ValueError for a field below 1."""
-    for name in names:
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)} but must be at least 1.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,10 +239,7 @@ class ObservationConfig:
     acceptance_ema: bool = False  # running means of what the cycles before this one accepted
 
     def __post_init__(self) -> None:
-        if self.top_k_probs < 0 or self.hidden < 0:
-            raise ValueError(
-                f"top_k_probs {self.top_k_probs} and hidden {self.hidden} are counts; give >= 0."
-            )
+        require_at_least(0, self, "top_k_probs", "hidden")
         if not any(value for name, value in vars(self).items() if name != "hidden"):
             raise ValueError("The size policy sees nothing; switch on another part than hidden.")
 
@@ -312,7 +302,7 @@ class PPOConfig:
     adam_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        require_positive(self, "total_steps", "environments", "rollout", "epochs")
+        require_at_least(1, self, "total_steps", "environments", "rollout", "epochs")
         if self.minibatch < 2:
             raise ValueError("minibatch must be >= 2: advantages are normalised within it.")
         if self.rollout % self.environments or self.rollout % self.minibatch:
@@ -341,7 +331,7 @@ class ExactConfig:
     entropy: float = 0.6  # tokens per nat, falls to 0
 
     def __post_init__(self) -> None:
-        require_positive(self, "updates", "environments", "cycles", "steps", "minibatch")
+        require_at_least(1, self, "updates", "environments", "cycles", "steps", "minibatch")
         if self.minibatch > self.environments * self.cycles:
             raise ValueError(
                 f"minibatch {self.minibatch} is larger than the {self.environments} environments "
@@ -371,9 +361,8 @@ class LearningConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_positive(self, "validate_every")
-        if self.alternations < 0:
-            raise ValueError(f"alternations is {self.alternations} but must not be negative.")
+        require_at_least(1, self, "validate_every")
+        require_at_least(0, self, "alternations")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -397,9 +386,8 @@ class CycleConfig:
     def __post_init__(self) -> None:
         for name in ("sizes", "short_catch_ups"):  # lists where read from JSON
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        require_positive(self, "beam_width", "max_levels", "prefill_chunk", "cycles_per_call")
-        if self.context < 2:
-            raise ValueError(f"context is {self.context} but must be at least 2.")
+        require_at_least(1, self, "beam_width", "max_levels", "prefill_chunk", "cycles_per_call")
+        require_at_least(2, self, "context")
         if self.max_levels >= self.context:
             raise ValueError(
                 f"max_levels {self.max_levels} must be less than the context of {self.context}."
