@@ -3,8 +3,7 @@
 A checkpoint holds one pytree (parameters, optimiser, random key, counters) and its provenance.
 Orbax writes into a temporary folder and renames it, so a killed process leaves no half-written
 step. Digests of both lie in the record: a step that was damaged later, down to one bit, is named
-and the one before it is used. Metrics lie beside the steps and are read when their folder is
-opened; damaged ones must not keep a training from going on, for their step is whole without them.
+and the one before it is used.
 """
 
 import contextlib
@@ -12,32 +11,24 @@ import dataclasses
 import hashlib
 import json
 import logging
-import math
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
-from orbax.checkpoint import checkpoint_managers
+from jax.sharding import SingleDeviceSharding
 
 from ltd_jax.files import UserError
 
 logging.getLogger("absl").setLevel(logging.ERROR)
 DIGESTS = "digests"  # their place in a record
-WORST = -sys.float_info.max  # metric of a step whose own cannot be read
-
-
-class Damaged(Exception):
-    """A step's contents are not what was saved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +40,8 @@ class Restored:
     provenance: dict[str, Any]
 
 
-def manager(
-    folder: Path, *, keep: int = 2, best_metric: str | None = None
-) -> ocp.CheckpointManager:
-    """A manager that keeps the last `keep` steps, and the one of the highest metric, if named.
+def manager(folder: Path) -> ocp.CheckpointManager:
+    """A manager that keeps the last two steps.
 
     Raises:
       UserError: the folder cannot be made.
@@ -62,38 +51,11 @@ def manager(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"Cannot write checkpoints to {folder}: {error.strerror}.") from error
-    best, kept = None, [checkpoint_managers.LatestN(keep)]
-    if best_metric is not None:
-        _repair_metrics(folder, best_metric)
-        best = lambda metrics: metrics[best_metric]
-        kept.append(checkpoint_managers.BestN(get_metric_fn=best, n=1))
-    policy = checkpoint_managers.AnyPreservationPolicy(kept)
-    options = ocp.CheckpointManagerOptions(best_fn=best, preservation_policy=policy)
-    return ocp.CheckpointManager(folder, options=options)
-
-
-def _repair_metrics(folder: Path, name: str) -> None:
-    """Makes a step whose metric cannot be read the worst, with a warning."""
-    for path in folder.glob("*/metrics/metrics"):
-        try:
-            readable = math.isfinite(json.loads(path.read_text())[name])
-        except (OSError, ValueError, TypeError, LookupError):
-            readable = False
-        if not readable:
-            path.write_text(json.dumps({name: WORST}))
-            warnings.warn(
-                f"Checkpoint {path.parents[1].name} in {folder} has damaged metrics; it is not "
-                "taken for the best one.",
-                stacklevel=3,
-            )
+    return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(max_to_keep=2))
 
 
 def save(
-    checkpoints: ocp.CheckpointManager,
-    step: int,
-    state: Any,
-    provenance: dict[str, Any],
-    metrics: dict[str, float] | None = None,
+    checkpoints: ocp.CheckpointManager, step: int, state: Any, provenance: dict[str, Any]
 ) -> None:
     """Starts an asynchronous save; `checkpoints.close()` waits for it.
 
@@ -109,13 +71,11 @@ def save(
         state=ocp.args.StandardSave(state),
         provenance=ocp.args.JsonSave({**record, DIGESTS: digests}),
     )
-    checkpoints.save(step, args=args, metrics=metrics, force=True)
+    checkpoints.save(step, args=args, force=True)
 
 
-def restore(
-    checkpoints: ocp.CheckpointManager, abstract: Any, *, step: int | None = None
-) -> Restored | None:
-    """The newest undamaged step (or the given one), or None where there is none.
+def restore(checkpoints: ocp.CheckpointManager, abstract: Any) -> Restored | None:
+    """The newest undamaged step, or None where there is none.
 
     Args:
       abstract: the state's structure as arrays or `jax.ShapeDtypeStruct`s. A leaf goes where its
@@ -124,7 +84,7 @@ def restore(
     Raises:
       UserError: there are steps, but none can be read.
     """
-    steps = sorted(checkpoints.all_steps(), reverse=True) if step is None else [step]
+    steps = sorted(checkpoints.all_steps(), reverse=True)
     abstract = jax.tree.map(_with_sharding, abstract)
     for candidate in steps:
         try:
@@ -150,39 +110,15 @@ def _restore_step(checkpoints: ocp.CheckpointManager, abstract: Any, step: int) 
         state=ocp.args.StandardRestore(stored), provenance=ocp.args.JsonRestore()
     )
     contents = checkpoints.restore(step, args=args)
-    state = contents["state"]
-    provenance, state_digest = _checked_record(contents["provenance"])
-    if len({state_digest, digest(state)} - {None}) > 1:
-        raise Damaged("its arrays are not what was saved")
+    state, provenance = contents["state"], contents["provenance"]
+    digests = provenance.pop(DIGESTS, None)
+    if digests is None or digests["provenance"] != _record_digest(provenance):
+        raise ValueError("its provenance is not what was saved")
+    if len({digests["state"], digest(state)} - {None}) > 1:
+        raise ValueError("its arrays are not what was saved")
     if any(jax.tree.leaves(jax.tree.map(_has_other_type, stored, state))):
-        raise Damaged("its arrays have lost their types")
+        raise ValueError("its arrays have lost their types")
     return Restored(step, jax.tree.map(_emptied, abstract, state), provenance)
-
-
-class Record(NamedTuple):
-    """What a step says of itself."""
-
-    provenance: dict[str, Any]
-    digest: str | None  # of its state: equal bits, equal text; None = spread over processes
-
-
-def newest_record(checkpoints: ocp.CheckpointManager) -> Record | None:
-    """The record of the newest step that has a readable one; None where there is none."""
-    args = ocp.args.Composite(provenance=ocp.args.JsonRestore())
-    for step in sorted(checkpoints.all_steps(), reverse=True):
-        try:
-            return _checked_record(checkpoints.restore(step, args=args)["provenance"])
-        except Exception:  # orbax raises many kinds for a damaged folder; `restore` names it
-            continue
-    return None
-
-
-def _checked_record(record: dict[str, Any]) -> Record:
-    """The record; Damaged where it is not what was saved."""
-    digests = record.pop(DIGESTS, None)
-    if digests is None or digests["provenance"] != _record_digest(record):
-        raise Damaged("its provenance is not what was saved")
-    return Record(record, digests["state"])
 
 
 def _record_digest(record: dict[str, Any]) -> str:
@@ -242,14 +178,7 @@ def _with_sharding(leaf: Any) -> Any:
 
 def _stored(leaf: Any) -> Any:
     """The leaf; orbax keeps no array without numbers, so a single number stands for one."""
-    if not _is_empty(leaf):
-        return leaf
-    if not isinstance(leaf, jax.ShapeDtypeStruct):
-        return np.zeros(1, leaf.dtype)
-    sharding = leaf.sharding
-    if isinstance(sharding, NamedSharding):  # one number cannot be split
-        sharding = NamedSharding(sharding.mesh, PartitionSpec())
-    return leaf.update(shape=(1,), sharding=sharding)
+    return np.zeros(1, leaf.dtype) if _is_empty(leaf) else leaf
 
 
 def _emptied(abstract: Any, leaf: Any) -> Any:

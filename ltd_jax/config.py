@@ -12,6 +12,14 @@ Rule = Literal["coupled", "sequential"]
 LEAST_TEMPERATURE = 1e-3  # below it, f32 logits over the temperature overflow or are greedy anyway
 
 
+def require_at_least(least: int, config: Any, *names: str) -> None:
+    """Raises ValueError for a field below `least`; None is no number and passes."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name} is {value} but must be at least {least}.")
+
+
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
     """How tokens are drawn, greedily by default; every field names another compiled program.
@@ -218,13 +226,6 @@ Reward = Literal["paper", "average", "accepted", "time"]
 Algorithm = Literal["alternate", "joint", "exact"]
 
 
-def require_positive(config: Any, *names: str) -> None:
-    """Raises ValueError for a field below 1."""
-    for name in names:
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)} but must be at least 1.")
-
-
 @dataclasses.dataclass(frozen=True)
 class ObservationConfig:
     """What the two policies see; the defaults are the paper's (Eq. 3: P + D + L of Table 6)."""
@@ -240,10 +241,7 @@ class ObservationConfig:
     acceptance_ema: bool = False  # running means of what the cycles before this one accepted
 
     def __post_init__(self) -> None:
-        if self.top_k_probs < 0 or self.hidden < 0:
-            raise ValueError(
-                f"top_k_probs {self.top_k_probs} and hidden {self.hidden} are counts; give >= 0."
-            )
+        require_at_least(0, self, "top_k_probs", "hidden")
         if not any(value for name, value in vars(self).items() if name != "hidden"):
             raise ValueError("The size policy sees nothing; switch on another part than hidden.")
 
@@ -306,7 +304,7 @@ class PPOConfig:
     adam_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        require_positive(self, "total_steps", "environments", "rollout", "epochs")
+        require_at_least(1, self, "total_steps", "environments", "rollout", "epochs")
         if self.minibatch < 2:
             raise ValueError("minibatch must be >= 2: advantages are normalised within it.")
         if self.rollout % self.environments or self.rollout % self.minibatch:
@@ -335,7 +333,7 @@ class ExactConfig:
     entropy: float = 0.6  # tokens per nat, falls to 0
 
     def __post_init__(self) -> None:
-        require_positive(self, "updates", "environments", "cycles", "steps", "minibatch")
+        require_at_least(1, self, "updates", "environments", "cycles", "steps", "minibatch")
         if self.minibatch > self.environments * self.cycles:
             raise ValueError(
                 f"minibatch {self.minibatch} is larger than the {self.environments} environments "
@@ -365,9 +363,8 @@ class LearningConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_positive(self, "validate_every")
-        if self.alternations < 0:
-            raise ValueError(f"alternations is {self.alternations} but must not be negative.")
+        require_at_least(1, self, "validate_every")
+        require_at_least(0, self, "alternations")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -391,9 +388,8 @@ class CycleConfig:
     def __post_init__(self) -> None:
         for name in ("sizes", "short_catch_ups"):  # lists where read from JSON
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        require_positive(self, "beam_width", "max_levels", "prefill_chunk", "cycles_per_call")
-        if self.context < 2:
-            raise ValueError(f"context is {self.context} but must be at least 2.")
+        require_at_least(1, self, "beam_width", "max_levels", "prefill_chunk", "cycles_per_call")
+        require_at_least(2, self, "context")
         if self.max_levels >= self.context:
             raise ValueError(
                 f"max_levels {self.max_levels} must be less than the context of {self.context}."

@@ -45,14 +45,8 @@ def processor_name() -> str:
     """Kind, vector instructions and usable cores, as in "AMD EPYC (AVX2), 2 cores"."""
     kind = _cpuinfo().get("model name") or platform.processor() or platform.machine()
     vectors = f" ({vector_instructions()})" if vector_instructions() else ""
-    return f"{kind}{vectors}, {core_count()} cores"
-
-
-def core_count() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{kind}{vectors}, {cores or 1} cores"
 
 
 def vector_instructions() -> str:
@@ -140,12 +134,8 @@ def identity_of(provenance: Mapping[str, Any]) -> Identity:
 
 def hashable_fields(fields: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     """A config's fields as a value that can be compared and hashed; lists become tuples."""
-    return tuple(
-        sorted(
-            (name, tuple(value) if isinstance(value, list) else value)
-            for name, value in fields.items()
-        )
-    )
+    hashable = lambda value: tuple(value) if isinstance(value, list) else value
+    return tuple(sorted((name, hashable(value)) for name, value in fields.items()))
 
 
 def _sampling_words(sampling: Mapping[str, Any] | None) -> str:
@@ -188,16 +178,14 @@ def _require_hardware(
     theirs, ours = there.device, here.device
     if theirs is None or ours is None:
         return
-    (kind, _, count), (own_kind, _, _) = (
-        theirs.partition(OVER_DEVICES),
-        ours.partition(OVER_DEVICES),
-    )
-    if kind == own_kind and theirs != ours:
-        remedy = f"give `devices` {count or 1}, or {remedy}"
-    if theirs == ours and None not in (there.dtype, here.dtype) and there.dtype != here.dtype:
-        theirs, ours = f"{theirs} in {there.dtype}", f"{ours} in {here.dtype}"
     if theirs == ours:
-        return
+        if None in (there.dtype, here.dtype) or there.dtype == here.dtype:
+            return
+        theirs, ours = f"{theirs} in {there.dtype}", f"{ours} in {here.dtype}"
+    else:
+        kind, _, count = theirs.partition(OVER_DEVICES)
+        if kind == ours.partition(OVER_DEVICES)[0]:
+            remedy = f"give `devices` {count or 1}, or {remedy}"
     sentence = f"{what} {theirs}, not {ours}"
     if not other_hardware:
         raise UserError(
@@ -231,7 +219,10 @@ class ResumableStore:
         """The JSON value of a name; made and written where it is not there yet."""
         if name not in self.entries:
             self.entries[name] = json.loads(json.dumps(make()))
-            self._write()
+            if self.path is not None:
+                with replacing(self.path) as temporary:
+                    record = {"settings": self.settings, "entries": self.entries}
+                    temporary.write_text(json.dumps(record))
         return self.entries[name]
 
     def forget(self) -> None:
@@ -245,21 +236,13 @@ class ResumableStore:
             record = json.loads(path.read_text())
             settings, entries = record["settings"], dict(record["entries"])
         except (OSError, ValueError, LookupError, TypeError) as error:
-            self._say(f"is damaged ({error})")
-            return {}
-        if settings != self.settings:
-            self._say("is of another pair, device or setting")
-            return {}
-        return entries
-
-    def _say(self, what: str) -> None:
-        warnings.warn(f"{self.path} {what}; it is measured from the beginning.", stacklevel=4)
-
-    def _write(self) -> None:
-        if self.path is None:
-            return
-        with replacing(self.path) as temporary:
-            temporary.write_text(json.dumps({"settings": self.settings, "entries": self.entries}))
+            wrong = f"is damaged ({error})"
+        else:
+            if settings == self.settings:
+                return entries
+            wrong = "is of another pair, device or setting"
+        warnings.warn(f"{path} {wrong}; it is measured from the beginning.", stacklevel=3)
+        return {}
 
 
 def write_json(path: Path, record: Any) -> None:

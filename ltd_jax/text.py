@@ -29,6 +29,7 @@ import tokenizers
 from tokenizers.decoders import DecodeStream
 
 from ltd_jax import files
+from ltd_jax.config import require_at_least
 from ltd_jax.files import UserError
 
 TASKS = ("code", "tests", "docs", "tables")
@@ -50,11 +51,6 @@ class Question:
     category: str
     turns: tuple[str, ...]
     task: str
-
-    @property
-    def text(self) -> str:
-        """All turns, with an empty line between two."""
-        return "\n\n".join(self.turns)
 
 
 def load_questions(path: str | Path) -> list[Question]:
@@ -132,10 +128,8 @@ class QuestionConfig:
     new_tokens: int = 128  # per turn
 
     def __post_init__(self) -> None:
-        for name, least in (("prompts", 1), ("turns", 1), ("new_tokens", 2)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} is {value} but must be at least {least}.")
+        require_at_least(1, self, "prompts", "turns")
+        require_at_least(2, self, "new_tokens")
 
 
 def load_question_set(config: QuestionConfig, split: Split) -> dict[str, list[Question]]:
@@ -317,7 +311,7 @@ class Chat:
     tokenizer: tokenizers.Tokenizer
     style: Style  # never "auto"
     template: str | None  # jinja source; None for "plain" and "vicuna"
-    special: dict[str, str]  # of SPECIAL, those that the folder names
+    special: dict[str, str]  # of SPECIAL_TOKENS, those that the folder names
     place: Path  # the template's file, for messages
 
     def encode(self, messages: Sequence[Message]) -> np.ndarray:
@@ -341,16 +335,13 @@ class Chat:
         if self.style in SYSTEM_PROMPTS:
             messages = [Message("system", SYSTEM_PROMPTS[self.style]), *messages]
         try:
-            return (
-                _jinja()
-                .from_string(str(self.template))
-                .render(
-                    messages=[dataclasses.asdict(message) for message in messages],
-                    add_generation_prompt=True,
-                    tools=None,
-                    **self.special,
-                    **SWITCHES.get(self.style, {}),
-                )
+            template = _jinja().from_string(str(self.template))
+            return template.render(
+                messages=[dataclasses.asdict(message) for message in messages],
+                add_generation_prompt=True,
+                tools=None,
+                **self.special,
+                **SWITCHES.get(self.style, {}),
             )
         except Exception as error:  # a template is somebody's program: it may fail in any way
             raise UserError(

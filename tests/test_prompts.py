@@ -28,7 +28,7 @@ def test_shipped_questions(task, tokenizer):
         found = texts.load_question_set(texts.QuestionConfig(prompts=99), split)[task]
         assert len(found) == questions.COUNTS[split]
         for question in found:
-            length = len(tokenizer.encode(question.text).ids)
+            length = len(tokenizer.encode("\n\n".join(question.turns)).ids)
             assert questions.MIN_TOKENS <= length <= questions.MAX_TOKENS
             assert question.task == task
         categories[split] = {question.category for question in found}
@@ -41,7 +41,6 @@ def test_load_questions_keeps_order_and_turns(tmp_path):
     path.write_text(GOOD + "\n\n" + GOOD.replace("1", "0") + "\n")
     first, second = texts.load_questions(path)
     assert first == texts.Question(1, "a", ("one", "two"), "mine")
-    assert first.text == "one\n\ntwo"
     assert second.question_id == 0
 
 

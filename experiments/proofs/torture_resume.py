@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import orbax.checkpoint as ocp
 import tyro
 
 from experiments import quickstart
@@ -144,8 +145,9 @@ def digests(folder: Path) -> dict[str, str | None]:
     by_stage: dict[str, str | None] = {}
     for stage in sorted(path for path in (folder / "learning").iterdir() if path.is_dir()):
         with checkpoint.manager(stage) as checkpoints:
-            newest = checkpoint.newest_record(checkpoints)
-            by_stage[stage.name] = None if newest is None else newest.digest
+            args = ocp.args.Composite(provenance=ocp.args.JsonRestore())
+            record = checkpoints.restore(checkpoints.latest_step(), args=args)["provenance"]
+            by_stage[stage.name] = record[checkpoint.DIGESTS]["state"]
     policy = workflow.load_policy(folder)
     by_stage["policies"] = checkpoint.digest((policy.depth, policy.size))
     return by_stage

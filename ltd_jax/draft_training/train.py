@@ -19,7 +19,7 @@ import optax
 from flax import struct
 
 from ltd_jax import checkpoint
-from ltd_jax.config import DraftConfig, TargetConfig, require_positive
+from ltd_jax.config import DraftConfig, TargetConfig, require_at_least
 from ltd_jax.draft_training import pack
 from ltd_jax.draft_training.loss import DraftLoss
 from ltd_jax.draft_training.pack import Mixture
@@ -51,7 +51,7 @@ class TrainConfig:
     save_every: int = 200  # steps
 
     def __post_init__(self) -> None:
-        require_positive(self, "tokens", "window", "long_window", "batch_tokens", "save_every")
+        require_at_least(1, self, "tokens", "window", "long_window", "batch_tokens", "save_every")
         for name in ("long_share", "decay_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)} but must lie in 0..1.")

@@ -42,7 +42,6 @@ from ltd_jax.replay.simulate import Simulator
 
 AXIS = "environments"  # of the mesh
 THROUGHPUT_RATE = 0.2  # weight of the newest rollout in the running throughput
-VALIDATION = "validation"  # the metric whose best checkpoint is kept, beside the last ones
 _SETTINGS = "settings.json"
 
 
@@ -373,7 +372,7 @@ def _open_checkpoints(
 ) -> contextlib.AbstractContextManager[ocp.CheckpointManager | None]:
     if folder is None:
         return contextlib.nullcontext()
-    return checkpoint.manager(folder / stage.name, best_metric=VALIDATION)
+    return checkpoint.manager(folder / stage.name)
 
 
 def _begin(
@@ -438,9 +437,7 @@ def _save(
     provenance: dict[str, Any],
 ) -> None:
     record = {**provenance, "points": [dataclasses.asdict(point) for point in points]}
-    newest = points[-1]
-    metrics = {VALIDATION: newest.validation}
-    checkpoint.save(checkpoints, newest.update, state, record, metrics)
+    checkpoint.save(checkpoints, points[-1].update, state, record)
 
 
 def claim(folder: Path, settings: dict[str, Any]) -> None:

@@ -172,18 +172,18 @@ def test_a_signal_is_obeyed_when_the_updates_under_way_are_saved(splits, tmp_pat
         signal.signal(signal.SIGINT, before)
     with checkpoint.manager(tmp_path / "size-alone") as checkpoints:
         assert checkpoints.all_steps() == [3]
-        assert checkpoint.newest_record(checkpoints).digest is not None
+        args = ocp.args.Composite(provenance=ocp.args.JsonRestore())
+        record = checkpoints.restore(3, args=args)["provenance"]
+        assert record[checkpoint.DIGESTS]["state"] is not None
 
 
-def test_the_best_step_of_a_stage_is_kept(splits, trained, tmp_path) -> None:
+def test_the_best_policies_of_a_stage_are_kept(splits, trained, tmp_path) -> None:
     alternate.train(splits, WIDTHS, LEARNING, folder=tmp_path)
     points = [point for point in trained.curves if point.stage == "depth-alone"]
-    validation = {point.update: point.validation for point in points if point.update}
-    folder = tmp_path / "depth-alone"
-    with checkpoint.manager(folder, best_metric=loop.VALIDATION) as checkpoints:
-        best = checkpoints.best_step()
-        assert validation[best] == max(validation.values())
-        assert set(checkpoints.all_steps()) == {best, 6, 8}
+    with checkpoint.manager(tmp_path / "depth-alone") as checkpoints:
+        assert checkpoints.all_steps() == [6, 8]
+        best = checkpoints.restore(8)["state"]["best_validation"]
+    assert best == max(point.validation for point in points)
 
 
 def test_a_folder_of_another_training_is_refused(splits: Splits, tmp_path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.studies.model_latency import LLAMA_3_1_8B, eagle3_draft
 from ltd_jax import presets
 from ltd_jax.config import PairConfig
 from ltd_jax.files import UserError
@@ -142,8 +143,8 @@ def test_devices_that_there_are_not(devices, words):
 
 
 def test_what_the_devices_do_not_divide_is_said():
-    llama = presets.LLAMA_3_1_8B
-    pair = PairConfig(llama, presets.eagle3_draft(llama), presets.PAPER_CYCLE, devices=16)
+    draft = eagle3_draft(LLAMA_3_1_8B)
+    pair = PairConfig(LLAMA_3_1_8B, draft, presets.PAPER_CYCLE, devices=16)
     assert sharding.uneven(pair) == ()  # two devices share each of eight key-value heads
     (remark,) = sharding.uneven(dataclasses.replace(pair, devices=3))
     assert (
