@@ -232,10 +232,7 @@ def learn_in_epochs(
     """
     shuffle = partial(jax.random.permutation, x=config.rollout)
     order = jax.vmap(shuffle)(jax.random.split(key, config.epochs)).reshape(-1, config.minibatch)
-    learn = lambda state, index_M: loop.gradient_step(
-        algorithm, state, jax.tree.map(lambda leaf: leaf[index_M], rows), objective
-    )
-    state, losses = jax.lax.scan(learn, state, order)
+    state, losses = loop.descend(algorithm, state, rows, order, objective)
     return state, jax.tree.map(jnp.mean, losses)
 
 
@@ -265,14 +262,14 @@ class PPO(Algorithm):
     def init(self, key: jax.Array, data: Any) -> Start:
         """Random networks."""
         key_actor, key_critic, key_environments, key_learning = jax.random.split(key, 4)
-        observation_O = jnp.zeros(self.environment.observation_width)
         keys_B = jax.random.split(key_environments, self.settings.environments)
+        environments = jax.vmap(self.environment.reset, (None, 0))(data, keys_B)
+        first_BO = jax.vmap(self.environment.observe, (None, 0))(data, environments)
+        actor = self.actor.init(key_actor, first_BO)
+        critic = self.critic.init(key_critic, first_BO)
         return Start(
-            params=ActorCritic(
-                actor=self.actor.init(key_actor, observation_O),
-                critic=self.critic.init(key_critic, observation_O),
-            ),
-            environments=jax.vmap(self.environment.reset, (None, 0))(data, keys_B),
+            params=ActorCritic(actor=actor, critic=critic),
+            environments=environments,
             key=key_learning,
         )
 
@@ -295,12 +292,10 @@ class PPO(Algorithm):
         state, losses = learn_in_epochs(
             self, self.settings, state, rollout, self._objective, key_shuffle
         )
-        throughput = transitions.throughput
-        state = state.next_update(environments=environments, key=key, throughput=throughput)
-        return state, Metrics(
+        return state.replace(environments=environments, key=key), Metrics(
             decisions=jnp.float32(self.settings.rollout),
             reward=transitions.reward.mean(),
-            throughput=throughput,
+            throughput=transitions.throughput,
             entropy=losses.entropy,
             policy_loss=losses.policy,
             value_loss=losses.value,

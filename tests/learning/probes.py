@@ -37,7 +37,6 @@ class ProbeEnvironment:
     reward: Callable[[Probe, jax.Array], jax.Array | float]
     steps: int = 1
     action_count: int = 2
-    observation_width: int = 2
 
     def reset(self, data: None, key: jax.Array) -> Probe:
         return Probe(sign=jax.random.rademacher(key, (), jnp.float32), step=jnp.int32(0))
