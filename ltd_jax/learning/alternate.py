@@ -15,7 +15,7 @@ import dataclasses
 import itertools
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +25,16 @@ from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
 from ltd_jax.learning import loop
 from ltd_jax.learning.environment import DepthEnvironment, EnvData, SizeEnvironment
 from ltd_jax.learning.loop import CurvePoint, Progress, Splits, Stage, TrainResult
-from ltd_jax.learning.ppo import PPO
+from ltd_jax.learning.ppo import PPO, PolicyName
 from ltd_jax.policies.networks import ActorCritic, Learned
 from ltd_jax.policies.policy import Constant, Mixed, Policy
 from ltd_jax.replay import optimum, simulate
 from ltd_jax.replay.optimum import BestConstant
 
-PolicyName = Literal["size", "depth"]
+ENVIRONMENTS: dict[PolicyName, type[SizeEnvironment] | type[DepthEnvironment]] = {
+    "size": SizeEnvironment,
+    "depth": DepthEnvironment,
+}
 
 
 class Phase(NamedTuple):
@@ -60,9 +63,21 @@ def train(
     if folder is not None:
         loop.claim(folder, loop.resume_settings(splits, widths, learning))
     best = optimum.best_constant(splits.train)
-    constant = Constant(best.levels, fixed_size(splits.train.config, learning, best)).traced()
+    config = splits.train.config
+    constant = Constant(best.levels, fixed_size(config, learning, best)).traced()
+    algorithms = {
+        name: PhasePPO(
+            policy=name,
+            widths=widths,
+            environment=environment(config, learning.reward, widths.observation),
+            settings=getattr(learning, name),
+            validate_every=learning.validate_every,
+            mesh=mesh,
+        )
+        for name, environment in ENVIRONMENTS.items()
+    }
     untrained = Learned(depth=None, size=None, widths=widths)
-    budgets = [getattr(learning, phase.policy) for phase in phases(learning)]
+    budgets = [algorithms[phase.policy].settings for phase in phases(learning)]
     made, all_decisions = 0, sum(budget.updates * budget.rollout for budget in budgets)
     learned: dict[PolicyName, ActorCritic] = {}
     policy = untrained
@@ -70,14 +85,14 @@ def train(
     curves: list[CurvePoint] = []
     for index, phase in enumerate(phases(learning, last)):
         frozen, other = (untrained, constant) if phase.alone else (policy, policy)
-        is_first = phase.alone and phase.policy == "size"  # levels are drawn at random
+        draws_levels = phase.alone and phase.policy == "size"
         state, points = loop.run_stage(
             Stage(
                 name=phase.name,
-                algorithm=_algorithm(phase.policy, widths, learning, splits.train.config, mesh),
+                algorithm=algorithms[phase.policy],
                 key=jax.random.fold_in(jax.random.key(learning.seed), index),
                 throughput=jnp.float32(best.tokens_per_second),
-                data=EnvData(splits.train, None if is_first else other),
+                data=EnvData(splits.train, None if draws_levels else other),
                 validation=EnvData(splits.validation, other),
                 params=learned.get(phase.policy),
             ),
@@ -117,32 +132,9 @@ def fixed_size(config: CycleConfig, learning: LearningConfig, best: BestConstant
 class PhasePPO(PPO):
     """One policy by PPO, validated with the other one; learns on `EnvData`."""
 
-    policy: PolicyName
-    widths: PolicyConfig
-
     def validate(self, params: ActorCritic, validation: EnvData) -> jax.Array:
         alone = Learned(depth=None, size=None, widths=self.widths)
         assert validation.other is not None  # nothing is drawn at random where it counts
         parts: dict[str, Policy] = {"depth": validation.other, "size": validation.other}
         parts[self.policy] = alone.replace(**{self.policy: params.actor})
         return simulate.throughput(simulate.run(validation.simulator, Mixed(**parts)))
-
-
-def _algorithm(
-    policy: PolicyName,
-    widths: PolicyConfig,
-    learning: LearningConfig,
-    config: CycleConfig,
-    mesh: Mesh | None,
-) -> PhasePPO:
-    environment = SizeEnvironment if policy == "size" else DepthEnvironment
-    return PhasePPO(
-        policy=policy,
-        widths=widths,
-        environment=environment(config, learning.reward, widths.observation),
-        settings=getattr(learning, policy),
-        actor_widths=getattr(widths, f"{policy}_actor"),
-        critic_widths=getattr(widths, f"{policy}_critic"),
-        validate_every=learning.validate_every,
-        mesh=mesh,
-    )

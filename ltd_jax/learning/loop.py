@@ -40,7 +40,6 @@ from ltd_jax.policies.networks import ActorCritics, Learned
 from ltd_jax.replay import simulate
 from ltd_jax.replay.simulate import Simulator
 
-AXIS = "environments"  # of the mesh
 THROUGHPUT_RATE = 0.2  # weight of the newest rollout in the running throughput
 VALIDATION = "validation"  # the metric whose best checkpoint is kept, beside the last ones
 _SETTINGS = "settings.json"
@@ -211,14 +210,10 @@ class BothPolicies(Algorithm):
         cycles: int,
         keep: Callable[[Exploration], Any],
     ) -> tuple[EnvState, Any]:
-        """Walks on with the current policies.
-
-        Args:
-          cycles: of every environment.
-          keep: what is kept of a cycle.
+        """Walks on with the current policies, so many cycles in every environment.
 
         Returns:
-          where the environments are then, and what was kept, [cycles, environments].
+          the environments after them; what `keep` keeps of each cycle, [cycles, environments].
         """
         policy = state.params.policy(self.widths)
 
@@ -280,8 +275,9 @@ def advance(
 
     def update(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
         state, metrics = algorithm.update(state, data)
-        change = THROUGHPUT_RATE * (metrics.throughput - state.throughput)
-        return state.replace(update=state.update + 1, throughput=state.throughput + change), metrics
+        rate = state.throughput
+        rate += THROUGHPUT_RATE * (metrics.throughput - rate)
+        return state.replace(update=state.update + 1, throughput=rate), metrics
 
     def update_before_end(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
         nothing = dict.fromkeys(Metrics.__dataclass_fields__, jnp.float32(jnp.nan))
@@ -322,14 +318,10 @@ def descend(
     index: jax.Array,
     objective: Callable[[Any, Any], tuple[jax.Array, Any]],
 ) -> tuple[TrainState, Any]:
-    """Gradient steps that lower an objective, one after the other.
+    """Gradient steps that lower `objective(params, batch) -> (loss, rest)`; returns the rests.
 
     Args:
       index: i32 [steps, M], the rows of each step's minibatch.
-      objective: parameters, minibatch -> what to lower, the rest.
-
-    Returns:
-      the state after them and the rests, leading axis [steps].
     """
 
     def step(state: TrainState, index_M: jax.Array) -> tuple[TrainState, Any]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from ltd_jax.config import PPOConfig
+from ltd_jax.config import PolicyConfig, PPOConfig
 from ltd_jax.learning.environment import Environment, Step
 from ltd_jax.learning.ppo import PPO
 
@@ -69,10 +69,10 @@ class ProbePPO(PPO):
 def algorithm(probe: Environment, config: PPOConfig = CONFIG, validate_every: int = 10) -> ProbePPO:
     """PPO with small networks."""
     return ProbePPO(
+        policy="size",
+        widths=PolicyConfig(size_actor=(16,), size_critic=(16,)),
         environment=probe,
         settings=config,
-        actor_widths=(16,),
-        critic_widths=(16,),
         validate_every=validate_every,
     )
 

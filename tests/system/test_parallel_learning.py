@@ -21,7 +21,7 @@ from ltd_jax.policies.policy import Constant
 from tests.learning import small
 
 assert len(jax.devices()) == 8
-mesh = jax.make_mesh((8,), (loop.AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+mesh = jax.make_mesh((8,), ("environments",), axis_types=(jax.sharding.AxisType.Auto,))
 simulator, widths = small.simulator(0), small.POLICY
 observations = environment.observe_all(simulator, widths.observation)
 constant = Constant(2, 2).traced()
@@ -32,8 +32,6 @@ def phase(widths, learning, mesh):
         widths=widths,
         environment=SizeEnvironment(small.CYCLE, "average", widths.observation),
         settings=learning.joint,
-        actor_widths=widths.size_actor,
-        critic_widths=widths.size_critic,
         validate_every=3,
         mesh=mesh,
     )
