@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ from ltd_jax.config import LearningConfig, PolicyConfig, PPOConfig
 from ltd_jax.learning import alternate, loop
 from ltd_jax.learning.environment import DepthEnvironment, EnvData, Environment, SizeEnvironment
 from ltd_jax.learning.loop import CurvePoint, Splits
-from ltd_jax.learning.ppo import PPO
+from ltd_jax.learning.ppo import PPO, PolicyName
 from ltd_jax.presets import EMBEDDED_LEARNING, EMBEDDED_POLICY
 from ltd_jax.replay import optimum, simulate
 from ltd_jax.replay.profile import ProfileConfig
@@ -40,8 +40,6 @@ from ltd_jax.replay.simulate import Simulator
 
 PAPER_LEARNING, PAPER_WIDTHS = LearningConfig(), PolicyConfig()
 ALMOST = 0.99  # of the paper's best validation
-
-PolicyName = Literal["size", "depth"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,11 +199,7 @@ def ppo_update(
 ) -> Callable[[], Any]:
     """One PPO update of a policy: a rollout and the epochs over it; gives its parameters."""
     ppo = UnvalidatedPPO(
-        environment=environment,
-        settings=settings,
-        actor_widths=getattr(widths, f"{name}_actor"),
-        critic_widths=getattr(widths, f"{name}_critic"),
-        validate_every=1,
+        policy=name, widths=widths, environment=environment, settings=settings, validate_every=1
     )
     state = loop.init(ppo, jax.random.key(0), jnp.float32(0), data, None)
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from ltd_jax.config import PPOConfig
+from ltd_jax.config import PolicyConfig, PPOConfig
 from ltd_jax.learning.environment import Environment, Step
 from ltd_jax.learning.ppo import PPO
 
@@ -37,7 +37,6 @@ class ProbeEnvironment:
     reward: Callable[[Probe, jax.Array], jax.Array | float]
     steps: int = 1
     action_count: int = 2
-    observation_width: int = 2
 
     def reset(self, data: None, key: jax.Array) -> Probe:
         return Probe(sign=jax.random.rademacher(key, (), jnp.float32), step=jnp.int32(0))
@@ -70,10 +69,10 @@ class ProbePPO(PPO):
 def algorithm(probe: Environment, config: PPOConfig = CONFIG, validate_every: int = 10) -> ProbePPO:
     """PPO with small networks."""
     return ProbePPO(
+        policy="size",
+        widths=PolicyConfig(size_actor=(16,), size_critic=(16,)),
         environment=probe,
         settings=config,
-        actor_widths=(16,),
-        critic_widths=(16,),
         validate_every=validate_every,
     )
 

@@ -201,4 +201,6 @@ def test_a_folder_of_another_training_is_refused(splits: Splits, tmp_path) -> No
 
 
 def test_the_fixed_size_is_the_nearest_compiled_one() -> None:
-    assert [alternate.nearest_size(CYCLE, size) for size in (0, 3, 5, 60)] == [0, 2, 4, 8]
+    best = optimum.BestConstant(levels=1, size=1, tokens_per_second=1.0)
+    wanted = [dataclasses.replace(LEARNING, depth_stage_size=size) for size in (0, 3, 5, 60)]
+    assert [alternate.fixed_size(CYCLE, each, best) for each in wanted] == [0, 2, 4, 8]

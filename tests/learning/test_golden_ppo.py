@@ -10,6 +10,7 @@ import pytest
 
 from ltd_jax.config import PPOConfig
 from ltd_jax.learning import ppo
+from ltd_jax.learning.environment import Step
 from ltd_jax.learning.ppo import Rollout, Transitions
 from ltd_jax.policies.networks import Actor, ActorCritic, Critic
 from tests.oracle import sb3
@@ -35,10 +36,13 @@ def experience() -> Rollout:
         observation=stored["observation"],
         action=stored["action"],
         log_prob=stored["log_prob"],
-        reward=stored["reward"].astype(jnp.float32),
-        terminated=terminated,
-        committed=jnp.zeros((32, 2)),
-        seconds=jnp.zeros((32, 2)),
+        step=Step(
+            state=None,
+            reward=stored["reward"].astype(jnp.float32),
+            terminated=terminated,
+            committed=jnp.zeros((32, 2)),
+            seconds=jnp.zeros((32, 2)),
+        ),
     )
     value_TB = critic(stored["observation"])
     next_TB = jax.vmap(ppo.next_values, (1, 0, 1), 1)(value_TB, critic(stored["last"]), terminated)

@@ -10,7 +10,9 @@ import pytest
 
 from ltd_jax import learning
 from ltd_jax.files import UserError
-from ltd_jax.learning import TrainResult, environment, exact, joint, loop
+from ltd_jax.learning import TrainResult, environment, loop
+from ltd_jax.learning.exact import Exact
+from ltd_jax.learning.joint import Joint
 from ltd_jax.policies.networks import Learned
 from ltd_jax.replay import optimum, simulate
 from tests.learning import small
@@ -20,7 +22,7 @@ from tests.replay import synthetic
 jax.config.update("jax_numpy_rank_promotion", "raise")
 SPLITS = small.splits()
 LEARNING = {"exact": EXACT, "joint": JOINT}
-MAKE = {"exact": exact.algorithm, "joint": joint.algorithm}
+MAKE = {"exact": Exact.of, "joint": Joint.of}
 ALGORITHMS = {name: MAKE[name](POLICY, LEARNING[name]) for name in LEARNING}
 RATE = jnp.float32(optimum.best_constant(SPLITS.train).tokens_per_second)
 both_ways = pytest.mark.parametrize("way", ["exact", "joint"])
