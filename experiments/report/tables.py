@@ -11,7 +11,8 @@ from rich.text import Text
 
 from experiments.report import plots, words
 from experiments.report.paper import PaperTable
-from experiments.report.words import MEAN, NONE, Report, Row, rate, times
+from experiments.report.words import NONE, Report, Row, rate, times
+from ltd_jax.decoding.benchmark import MEAN
 
 SHORT_NAMES = {
     "autoregressive": "plain",
@@ -157,8 +158,10 @@ def _beside_paper(
 
 def paper_cell(paper: PaperTable, method: str) -> str:
     """The paper's mean speedup and committed tokens of a method; a dash where it has none."""
-    means = [row.mean for row in paper.rows if row.method == method]
-    return f"{times(means[0].speedup)}, {means[0].committed:.2f}" if means else NONE
+    if method not in paper.rows:
+        return NONE
+    mean = paper.rows[method].mean
+    return f"{times(mean.speedup)}, {mean.committed:.2f}"
 
 
 def moves(cells: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from experiments.report.figures import Figures
+from ltd_jax.decoding.benchmark import MEAN
 
 METHOD_NAMES = {
     "autoregressive": "Plain decoding",
@@ -26,7 +27,6 @@ LATENCY_NAMES = {
     "epyc-2-cores-embedded": "EPYC, 2 cores, embedded pair",
 }
 NONE = "–"
-MEAN = "mean"  # the name of the row over all tasks
 CONSTANT_SHARE = 0.99  # of all cycles with one choice: the policy is called a constant
 
 Report = Mapping[str, Any]
