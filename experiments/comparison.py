@@ -97,7 +97,10 @@ def report_of(comparison: Comparison) -> dict[str, Any]:
             "target": pair.names[0],
             "draft": pair.names[1],
             "fingerprint": pair.fingerprint,
-            "parameters": [_parameter_count(model.target), _parameter_count(model.draft)],
+            "parameters": [
+                sum(leaf.size for leaf in jax.tree.leaves(params))
+                for params in (model.target, model.draft)
+            ],
         },
         "lossless": lossless.compare(pair, done, prompts.prompts, PLAIN),
         "methods": [row for row in methods if row["method"] in REPORTED],
@@ -107,10 +110,6 @@ def report_of(comparison: Comparison) -> dict[str, Any]:
         "optimum": optimum_row(comparison, predictions),
         "learning": comparison.trained.learning,
     }
-
-
-def _parameter_count(params: Any) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def _of_row(done: Sequence[Run], tasks: Sequence[str], row: Mapping[str, Any]) -> list[Run]:
@@ -135,13 +134,12 @@ def time_shares(method: str, done: Sequence[Run], table: LatencyTable) -> dict[s
 
 def replay_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """Per method: the replay's tokens per second on the same prompts beside the measured ones."""
-    rows = []
+    simulator, rows = comparison.simulator, []
     for method in comparison.methods:
-        if method.policy is None:
-            predicted = 1 / float(comparison.simulator.plain_seconds)
-        else:
+        predicted = 1 / float(simulator.plain_seconds)
+        if method.policy is not None:
             decides = method.name == LEARNED
-            totals = simulate.run(comparison.simulator, method.policy, charge_decisions=decides)
+            totals = simulate.run(simulator, method.policy, charge_decisions=decides)
             predicted = float(simulate.throughput(totals))
         mine = [run for run in comparison.runs if run.method == method.name]
         rows.append(
@@ -158,14 +156,10 @@ def optimum_row(comparison: Comparison, predictions: list[dict[str, Any]]) -> di
     """The clairvoyant optimum on these prompts, by replay, and the share of it that LTD gained."""
     rate = {row["controller"]: row["predicted_tokens_per_second"] for row in predictions}
     most = optimum.clairvoyant(comparison.simulator).tokens_per_second
-    gained = optimum.share_gained(rate[LEARNED], rate["best_constant"], most)
-    best = comparison.trained.best
+    constant = rate["best_constant"]
+    gained = optimum.share_gained(rate[LEARNED], constant, most)
     return {
-        "best_constant": {
-            "levels": best.levels,
-            "size": best.size,
-            "tokens_per_second": rate["best_constant"],
-        },
+        "best_constant": comparison.trained.best._replace(tokens_per_second=constant)._asdict(),
         "dynamic_programme_tokens_per_second": most,
         "share_gained_by_ltd": 0.0 if np.isnan(gained) else float(gained),
     }

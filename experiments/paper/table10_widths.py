@@ -93,14 +93,13 @@ def with_decision_times(ground: Ground, pair: Pair, config: ProfileConfig) -> Gr
 
 def show(rows: Sequence[Row]) -> Group:
     """Our networks, then the paper's in a line."""
-    theirs = ", ".join(f"{width.hidden} {width.mean:.2f}x" for width in paper.TABLE10)
+    theirs = ", ".join(f"{width['hidden']} {width['mean']:.2f}x" for width in paper.TABLE10)
     line = f"Table 10 of the paper, Llama-3.1-8B on an A100: {theirs}"
     return Group(tables.study("Layers of the size policy", rows, []), line)
 
 
 def main() -> None:
-    papers = [width._asdict() for width in paper.TABLE10]
-    study.run(NAME, study.parse(Config), rows, show, papers=papers)
+    study.run(NAME, study.parse(Config), rows, show, papers=paper.TABLE10)
 
 
 if __name__ == "__main__":

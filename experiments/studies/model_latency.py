@@ -79,15 +79,15 @@ def paper_a100() -> LatencyTable:
     verify = np.asarray(figure.verify) / 1e3
     draft = np.asarray(figure.draft) / 1e3
     cycle = draft[levels - 1] + float(np.interp(size, figure.sizes, verify))
-    eagle3 = paper.TABLE4.row("eagle3").mean
-    overhead = next(row for row in paper.TABLE9 if row.model == figure.model)
+    eagle3 = paper.TABLE4.rows["eagle3"].mean
+    overhead = next(row for row in paper.TABLE9 if row["model"] == figure.model)
     return additive(
         contexts=(512,),
         sizes=figure.sizes,
         draft_seconds=draft[None],
         verify_seconds=verify[None],
         plain_seconds=np.asarray([eagle3.speedup * cycle / eagle3.committed]),
-        decision_seconds=(overhead.depth_share * cycle / levels, overhead.size_share * cycle),
+        decision_seconds=(overhead["depth_share"] * cycle / levels, overhead["size_share"] * cycle),
         provenance={
             "kind": "read off a picture",
             "device": "NVIDIA A100 (the paper's, read off a picture)",

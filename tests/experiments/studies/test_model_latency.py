@@ -37,7 +37,7 @@ def test_the_papers_a100_gives_the_papers_speedup(made):
     levels, size = model_latency.PAPER_SETTING
     verify = np.interp(size, table.sizes, table.verify_seconds[0])
     cycle = table.draft_seconds[0, levels - 1] + verify
-    eagle3 = paper.TABLE4.row("eagle3").mean
+    eagle3 = paper.TABLE4.rows["eagle3"].mean
     assert eagle3.committed / cycle * table.plain_seconds[0] == pytest.approx(eagle3.speedup)
     policies = levels * table.depth_seconds + table.size_seconds
     assert policies / cycle == pytest.approx(0.0122, abs=1e-4)  # Table 9, Vicuna-13B
