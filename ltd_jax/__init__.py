@@ -48,7 +48,7 @@ Words:
 from ltd_jax import baselines
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig, SamplingConfig
 from ltd_jax.decoding.benchmark import benchmark
-from ltd_jax.decoding.generate import Step, generate, generate_plain
+from ltd_jax.decoding.generate import Step, generate, generate_plain, warm_up
 from ltd_jax.decoding.lossless import check_lossless
 from ltd_jax.files import VERSION as __version__
 from ltd_jax.files import UserError
@@ -93,4 +93,5 @@ __all__ = [
     "record",
     "save_policy",
     "train",
+    "warm_up",
 ]

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
@@ -38,9 +39,10 @@ from ltd_jax.config import CycleConfig, LearningConfig, PairConfig, PolicyConfig
 from ltd_jax.cycle.prefill import check_room
 from ltd_jax.decoding import benchmark, lossless, methods, runs
 from ltd_jax.decoding.benchmark import Method
+from ltd_jax.decoding.generate import warm_up
 from ltd_jax.decoding.methods import MethodSpec
 from ltd_jax.files import UserError, write_json
-from ltd_jax.flags import PairFlags
+from ltd_jax.flags import PairFlags, Rare
 from ltd_jax.models.hf import export, inspect
 from ltd_jax.models.hf.inspect import Memory
 from ltd_jax.models.hf.weights import Dialect
@@ -55,7 +57,7 @@ from ltd_jax.text import Chat, Message, QuestionConfig, Split, Style, TextStream
 from ltd_jax.tune import DecodeSettings
 from ltd_jax.workflow import StageConfig, Trained
 
-WARM_UP_TOKENS = 2
+TURNS = 3  # of a comparison: so often each way decodes the prompt
 _print_now = functools.partial(print, end="", flush=True)
 
 
@@ -90,55 +92,110 @@ class Command:
 class MethodFlags(PairFlags):
     """Which pair, and the files that ways to decode it may need."""
 
-    classifiers: Path | None = None  # file of trained classifiers, for disco, specdec++ and c2t
-    latency: Path | None = None  # a latency table, shipped or a file, for cost-aware
-    allow_other_hardware: bool = False  # use what was trained or tuned for another device
+    classifiers: Rare[Path | None] = None  # trained classifiers, for disco, specdec++ and c2t
+    latency: Rare[Path | None] = None  # a latency table, shipped or a file, for cost-aware
+    allow_other_hardware: Rare[bool] = False  # use what was trained or tuned for another device
 
 
 @dataclasses.dataclass(frozen=True)
 class GenerateConfig(MethodFlags):
     """What to decode, and how."""
 
-    policy: str = "eagle3"
-    """autoregressive, eagle3, constant:levels=6,size=24, a compared method such as svip or ddd, or
-    what `ltd train` or `ltd tune` wrote: its file or folder"""
-    prompt: str | None = None
-    prompt_ids: str | None = None  # token ids with commas between; needs no tokenizer
-    chat: bool = False  # ask and answer in turns
+    prompt: str | None = None  # a text, or - to read it from the standard input
+    prompt_ids: Rare[str | None] = None  # token ids with commas between; needs no tokenizer
+    chat: bool = False  # ask and answer in turns; an empty line ends it
+    new_tokens: int = 128  # most tokens of an answer
+    policy: str | None = None
+    """what `ltd train` or `ltd tune` wrote (its file or folder), plain, eagle3,
+    constant:levels=4,size=8, or a compared method such as svip or ddd; None = what runs/tuned says,
+    else a constant"""
+    compare: bool = False  # decode plain beside it, in turns, and print the ratio
     style: Style = "auto"  # how a prompt is put to the target
-    new_tokens: int = 128
     json: bool = False
-    """print one object: tokens, text, committed_per_cycle, cycles, tokens_per_second"""
+    """print one object: tokens, text, committed_per_cycle, cycles, first_token_seconds,
+    tokens_per_second; with --compare also plain_tokens_per_second and speedup"""
 
 
 def generate(config: GenerateConfig) -> None:
-    """Decode a prompt and stream the text; or chat."""
+    """Decode a prompt and stream the text; or chat.
+
+    ltd generate --prompt "def read_lines(path):"
+    ltd generate --prompt - --compare < prompt.txt
+    ltd generate --chat --policy runs/tuned
+    """
     if sum((config.prompt is not None, config.prompt_ids is not None, config.chat)) != 1:
         raise UserError("Give one of --prompt, --prompt-ids and --chat.")
     flags.at_least_one(config, "new_tokens")
     if config.chat and config.json:
         raise UserError("--json prints one answer; leave it out with --chat.")
+    config, is_default = (
+        dataclasses.replace(config, policy=default_policy(config)),
+        not config.policy,
+    )
     spec, settings = choose_policy(config)
     pair, other = flags.load_pair(config, spec.cycle), config.allow_other_hardware
+    if is_default and settings is not None and settings.identity.pair != pair.fingerprint:
+        flags.say(f"{config.policy} was tuned for another pair and is left out.")
+        spec, settings = choose_policy(dataclasses.replace(config, policy=shallow(config.cycle)))
+        pair = flags.load_pair(config, spec.cycle)
     if settings is not None:
         tune.check_settings(settings, pair.identity, other_hardware=other)
     method = methods.build_method(spec, pair, other_hardware=other)
-    flags.say(f"policy {method.name}")
+    decoder = Decoder(pair, method, config.new_tokens, config.compare)
     if config.chat:
-        converse(pair, method, open_chat(pair.folder, config.style), config.new_tokens)
+        decoder.warm_up()
+        converse(decoder, open_chat(pair.folder, config.style))
         return
     if config.prompt_ids is not None:
         prompt_T, text = token_ids(config.prompt_ids, pair), None
     else:
-        prompt_T = pair.encode(str(config.prompt), config.style)
+        prompt_T = pair.encode(_prompt_text(str(config.prompt)), config.style)
         text = TextStream(pair.chat.tokenizer)
-    warm_up(pair, method, prompt_T, config.new_tokens)
-    show = (lambda piece: None) if config.json else _print_now
-    answer = decode(pair, method, prompt_T, config.new_tokens, text, show)
+    check_room(pair, len(prompt_T), config.new_tokens)
+    decoder.warm_up()
+    answer = decoder.decode(prompt_T, text, (lambda piece: None) if config.json else _print_now)
     if config.json:
-        print(json.dumps(dataclasses.asdict(answer)))
+        print(json.dumps(answer.to_json()))
+    elif text is None:
+        print(",".join(map(str, answer.tokens)))
+        flags.say(answer.summary)
     else:
-        print(",".join(map(str, answer.tokens)) if text is None else f"\n{answer.summary}")
+        print(f"\n{answer.summary}")
+
+
+def default_policy(config: GenerateConfig) -> str:
+    """The policy that is asked for; else what `ltd tune` found, else a constant; says which."""
+    if config.policy is not None:
+        return config.policy
+    tuned = TuneConfig().out / tune.SETTINGS
+    if tuned.exists():
+        flags.say(f"policy: what {tuned} says")
+        return str(tuned)
+    constant = shallow(config.cycle)
+    flags.say(f"policy: {constant}; `ltd tune` finds what is fastest here")
+    return constant
+
+
+def shallow(cycle: CycleConfig) -> str:
+    """A constant that few devices are slower with than plain decoding: a short, narrow tree.
+
+    On accelerators, where a pass over many tokens takes as long as over one, EAGLE-3's default.
+    """
+    if jax.default_backend() != "cpu":
+        return "eagle3"
+    levels = min(2, cycle.max_levels)
+    size = min(cycle.sizes, key=lambda size: abs(size - 3))
+    return f"constant:levels={levels},size={size}"
+
+
+def _prompt_text(prompt: str) -> str:
+    """The prompt; "-" is read from the standard input."""
+    if prompt != "-":
+        return prompt
+    try:
+        return sys.stdin.read().strip("\n")
+    except UnicodeDecodeError as error:
+        raise UserError("The standard input is no text in this terminal's encoding.") from error
 
 
 def choose_policy(config: GenerateConfig) -> tuple[MethodSpec, DecodeSettings | None]:
@@ -148,8 +205,9 @@ def choose_policy(config: GenerateConfig) -> tuple[MethodSpec, DecodeSettings | 
       UserError: there is no such policy, a file cannot be read, or a shape is asked for that the
         policies were not trained with.
     """
-    learned, settings, base = policy_path(config.policy), None, config.cycle
-    name = config.policy if learned is None else "ltd"
+    asked, base = str(config.policy), config.cycle
+    learned, settings = policy_path(asked), None
+    name = asked if learned is None else "ltd"
     if learned is not None and learned.suffix == ".json":
         settings = tune.load_settings(learned)
         base, learned = config.shapes.of(settings.cycle), settings.policy_file
@@ -190,63 +248,101 @@ def policy_path(text: str) -> Path | None:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What decoding one prompt gave; the clock runs from the first token on."""
+    """What decoding one prompt gave; `tokens_per_second` counts from the first token on."""
 
     tokens: tuple[int, ...]
     text: str | None
     committed_per_cycle: float
     cycles: int
+    first_token_seconds: float  # of prefill
     tokens_per_second: float
+    plain_tokens_per_second: float | None = None  # None = not compared
+
+    @property
+    def speedup(self) -> float | None:
+        """Tokens per second over plain decoding's on the same prompt; None = not compared."""
+        plain = self.plain_tokens_per_second
+        return self.tokens_per_second / plain if plain else None
 
     @property
     def summary(self) -> str:
         """One line about the speed."""
+        compared = ""
+        if self.speedup is not None:
+            compared = f"; {self.speedup:.2f}x plain decoding's {self.plain_tokens_per_second:.1f}"
         return (
-            f"[{len(self.tokens)} tokens, {self.tokens_per_second:.1f} per second, "
-            f"{self.committed_per_cycle:.2f} per cycle]"
+            f"[{len(self.tokens)} tokens, the first after {1e3 * self.first_token_seconds:.0f} ms, "
+            f"then {self.tokens_per_second:.1f} per second{compared}; "
+            f"{self.committed_per_cycle:.2f} tokens per cycle]"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields; those of a comparison only where there was one."""
+        compared = {} if self.speedup is None else {"speedup": self.speedup}
+        fields = dataclasses.asdict(self)
+        return {name: value for name, value in fields.items() if value is not None} | compared
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoder:
+    """A method that answers prompts of one pair, warm, and plain decoding beside it where asked."""
+
+    pair: Pair
+    method: Method
+    new_tokens: int
+    compare: bool = False
+
+    @property
+    def methods(self) -> list[Method]:
+        """The method, and what it is compared with."""
+        beside = self.compare and self.method.policy is not None
+        return [self.method, *([Method(benchmark.PLAIN)] if beside else [])]
+
+    def warm_up(self) -> None:
+        """Compiles and runs every part once, so that only decoding is timed; says so on stderr."""
+        with flags.progress_bars(Console(stderr=True)) as progress:
+            for method in self.methods:
+                stage = f"compiling {method.name}"
+                progress(stage, 0.0)
+                warm_up(self.pair, method.policy, functools.partial(progress, stage))
+
+    def decode(
+        self,
+        prompt_T: np.ndarray,
+        text: TextStream | None,
+        show: Callable[[str], None],
+    ) -> Answer:
+        """Decodes one prompt and shows its text as it comes; then compares, in `TURNS` turns."""
+        prompt = Prompt(prompt_T, 0)
+        decode = functools.partial(benchmark.decode, self.pair, index=0, new_tokens=self.new_tokens)
+        show_step = lambda step: None if text is None else show(text.add(step.tokens))
+        run = decode(self.method, prompt, show=show_step)
+        if text is not None:
+            show(text.end())
+        turns = range(TURNS if len(self.methods) > 1 else 0)
+        compared = [decode(method, prompt) for _ in turns for method in self.methods]
+        own, beside = compared[::2] or [run], compared[1::2]
+        cycles = len(run.committed)
+        return Answer(
+            tokens=run.tokens,
+            text=None if text is None else text.tokenizer.decode(list(run.tokens)),
+            committed_per_cycle=sum(run.committed) / cycles if cycles else 0.0,
+            cycles=cycles,
+            first_token_seconds=run.prefill_seconds,
+            tokens_per_second=benchmark.tokens_per_second(own),
+            plain_tokens_per_second=benchmark.tokens_per_second(beside) if beside else None,
         )
 
 
-def warm_up(pair: Pair, method: Method, prompt_T: np.ndarray, new_tokens: int) -> None:
-    """Decodes a few tokens, so that compiling is not timed; UserError without room for all."""
-    check_room(pair, len(prompt_T), new_tokens)
-    for _ in method.steps(benchmark.endless(pair), prompt_T, min(new_tokens, WARM_UP_TOKENS)):
-        pass
-
-
-def decode(
-    pair: Pair,
-    method: Method,
-    prompt_T: np.ndarray,
-    new_tokens: int,
-    text: TextStream | None = None,
-    show: Callable[[str], None] = lambda piece: None,
-) -> Answer:
-    """Decodes one prompt and shows its text as it comes."""
-    show_step = lambda step: None if text is None else show(text.add(step.tokens))
-    run = benchmark.decode(pair, method, Prompt(prompt_T, 0), 0, new_tokens, show_step)
-    if text is not None:
-        show(text.end())
-    cycles = len(run.committed)
-    return Answer(
-        tokens=run.tokens,
-        text=None if text is None else text.tokenizer.decode(list(run.tokens)),
-        committed_per_cycle=sum(run.committed) / cycles if cycles else 0.0,
-        cycles=cycles,
-        tokens_per_second=benchmark.tokens_per_second([run]),
-    )
-
-
-def converse(pair: Pair, method: Method, chat: Chat, new_tokens: int) -> None:
+def converse(decoder: Decoder, chat: Chat) -> None:
     """Turns until an empty line or the end of the input; ctrl-C stops an answer, or the chat."""
     messages: list[Message] = []
-    warm_up(pair, method, chat.encode([Message("user", "Hello")]), WARM_UP_TOKENS)
+    flags.say("Ask; an empty line ends the chat, ctrl-C stops an answer.")
     while question := _ask():
         messages.append(Message("user", question))
         try:
-            prompt_T = _fitting(pair, chat, messages, new_tokens)
-            text = TextStream(chat.tokenizer)
-            answer = decode(pair, method, prompt_T, new_tokens, text, _print_now)
+            prompt_T = _fitting(decoder.pair, chat, messages, decoder.new_tokens)
+            answer = decoder.decode(prompt_T, TextStream(chat.tokenizer), _print_now)
         except flags.Terminated:
             raise
         except (KeyboardInterrupt, UserError) as reason:
@@ -300,7 +396,7 @@ def token_ids(text: str, pair: Pair) -> np.ndarray:
 class StageFlags(PairFlags):
     """Which pair, which questions, and the folder of what is recorded, measured and trained."""
 
-    out: Path = Path("runs/embedded")
+    out: Path = Path("runs/embedded")  # folder that is written; what is done there is read
     asked: tyro.conf.OmitArgPrefixes[QuestionConfig] = QuestionConfig()
 
     @property
@@ -341,7 +437,7 @@ class PrintFlags(StageFlags):
 class RecordConfig(PrintFlags):
     """What to record."""
 
-    split: Split = "train"
+    split: Split = "train"  # of the questions
 
 
 def record(config: RecordConfig) -> None:
@@ -365,8 +461,8 @@ def record(config: RecordConfig) -> None:
 class ProfileFlags(PrintFlags):
     """What to measure."""
 
-    widths: PolicyConfig = EMBEDDED_POLICY  # of the policies whose decisions are timed
-    profiling: ProfileConfig = ProfileConfig()
+    widths: Rare[PolicyConfig] = EMBEDDED_POLICY  # of the policies whose decisions are timed
+    profiling: Rare[ProfileConfig] = ProfileConfig()
 
 
 def profile(config: ProfileFlags) -> None:
@@ -402,7 +498,7 @@ class TrainFlags(ProfileFlags):
     """Settings of all stages."""
 
     latency: str | None = None  # a shipped latency table or a file; None = measure this device
-    learning: LearningConfig = EMBEDDED_LEARNING
+    learning: Rare[LearningConfig] = EMBEDDED_LEARNING
     classifiers: bool = False  # train the compared methods' classifiers, not the policies
 
 
@@ -464,8 +560,8 @@ class TuneConfig(ProfileFlags):
     out: Path = Path("runs/tuned")
     asked: tyro.conf.OmitArgPrefixes[QuestionConfig] = QuestionConfig(prompts=6, new_tokens=64)
     live_prompts: int = 3  # per task, decoded live at the end; 0 = none
-    learning: LearningConfig = QUICK_LEARNING
-    profiling: ProfileConfig = ProfileConfig(visits=4, policy_visits=30)
+    learning: Rare[LearningConfig] = QUICK_LEARNING
+    profiling: Rare[ProfileConfig] = ProfileConfig(visits=4, policy_visits=30)
 
 
 def tune_(config: TuneConfig) -> None:

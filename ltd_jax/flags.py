@@ -9,16 +9,26 @@ import os
 import re
 import signal
 import sys
+import threading
+import time
+import typing
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import jax
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from ltd_jax import files, presets
 from ltd_jax.config import CycleConfig, Rule, SamplingConfig
@@ -30,6 +40,10 @@ from ltd_jax.presets import Preset
 from ltd_jax.workflow import Progress as ProgressCallback
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+RARE = "rare"
+T = TypeVar("T")
+Rare = Annotated[T, RARE]  # a flag that --help leaves out and --help-all shows
+REPORT_EVERY = 30.0  # seconds between two lines about a stage, where no bar can be drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +51,11 @@ class SamplingFlags:
     """How the target's tokens are drawn (cycle/sample.py); the default is greedy."""
 
     temperature: float = 0.0  # 0 = greedy
-    top_k: int = 0  # 0 = all tokens
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0
-    draft_temperature: float = 1.0
-    rule: Rule = "coupled"
+    top_k: int = 0  # draw among so many of the likeliest tokens; 0 = all
+    top_p: float = 1.0  # draw among the likeliest tokens that hold this share
+    repetition_penalty: Rare[float] = 1.0  # divides the logits of tokens that were there; 1 = none
+    draft_temperature: Rare[float] = 1.0  # of the draft's own draws, under the sequential rule
+    rule: Rare[Rule] = "coupled"  # sequential: tokens other than plain decoding's, of the same law
     seed: int = 0  # of the random numbers; every prompt has its own of them
 
     @property
@@ -62,9 +76,9 @@ class ShapeFlags:
     max_levels: int | None = None  # most draft passes of a cycle
     sizes: tuple[int, ...] | None = None  # numbers of drafted nodes that can be verified
     context: int | None = None  # most tokens of prompt and answer
-    prefill_chunk: int | None = None  # tokens per prefill pass
-    cycles_per_call: int | None = None  # cycles between two visits of the host
-    short_catch_ups: tuple[int, ...] | None = None  # rows of catch-up passes for short paths
+    prefill_chunk: Rare[int | None] = None  # tokens per prefill pass
+    cycles_per_call: Rare[int | None] = None  # cycles between two visits of the host
+    short_catch_ups: Rare[tuple[int, ...] | None] = None  # rows of catch-up passes for short paths
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -82,11 +96,14 @@ class PairFlags:
     """Which pair, and how it decodes."""
 
     target: Path = ASSETS / "target"  # folder of its weights and tokenizer, or a hub id
-    draft: Path = ASSETS / "draft"
+    draft: Path = ASSETS / "draft"  # likewise, of the EAGLE-3 or Griffin draft
     dtype: DType = "auto"  # auto = bfloat16 on accelerators, float32 on processors
     devices: int = 1  # of this host, that weights and caches are split over
-    feature_layers: tuple[int, int, int] | None = None  # None = as the draft says
-    draft_rope_theta: float | None = None  # None = as the draft says
+    feature_layers: Rare[tuple[int, int, int] | None] = None
+    """layers of the target that the draft reads; None = as the draft says"""
+    draft_rope_theta: Rare[float | None] = None  # None = as the draft says
+    compile_cache: Rare[bool] = True  # keep compiled programs, so that the next start is quick
+    verbose: bool = False  # say all settings and how the folders are read
     sampling: tyro.conf.OmitArgPrefixes[SamplingFlags] = SamplingFlags()
     shapes: tyro.conf.OmitArgPrefixes[ShapeFlags] = ShapeFlags()
 
@@ -117,7 +134,9 @@ def parse(
     description: str | None = None,
     small: Callable[[Flags], Flags] | None = None,
 ) -> Flags:
-    """The command line, with hub ids downloaded and nothing left to choose; says it on stderr.
+    """The command line, with hub ids downloaded and nothing left to choose.
+
+    --help shows the everyday flags, --help-all those that are marked `Rare`, too.
 
     Args:
       start: the command's settings where no flag changes them, for the target's preset.
@@ -132,11 +151,77 @@ def parse(
     default = start(presets.of(named.target))
     if small is not None and "--smoke" in others:
         default = small(default)
-    parsed = tyro.cli(type(default), args=argv, default=default, prog=prog, description=description)
-    config = resolved(parsed)
-    for line in described(config):
-        say(line)
-    return config
+    asked = {"-h", "--help", "--help-all"} & set(argv)
+    with _plain_if_asked():
+        if asked:
+            shown = as_shown(default, everything="--help-all" in asked)
+            more = "" if "--help-all" in asked else "\n\n--help-all shows every flag."
+            said = (description or "").replace(
+                "\nltd ", "\n\nltd "
+            ) + more  # examples, line by line
+            tyro.cli(type(shown), args=["--help"], default=shown, prog=prog, description=said)
+        parsed = tyro.cli(type(default), args=argv, default=default, prog=prog)
+    return resolved(parsed)
+
+
+@contextlib.contextmanager
+def _plain_if_asked() -> Iterator[None]:
+    """No colours from tyro where NO_COLOR is set, which it does not read."""
+    terminal = os.environ.get("TERM")
+    if os.environ.get("NO_COLOR"):
+        os.environ["TERM"] = "dumb"
+    try:
+        yield
+    finally:
+        if terminal is not None:
+            os.environ["TERM"] = terminal
+
+
+def as_shown(default: Any, *, everything: bool) -> Any:
+    """The same settings in a kind of flags that is only for help: plainly named, own ones first.
+
+    Args:
+      everything: also the rare ones.
+    """
+    kind, suppress = type(default), typing.cast(Any, tyro.conf.Suppress)
+    kinds, values = dict[str, Any](), dict[str, Any]()
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        value = getattr(default, name)
+        shown: Any = hint
+        if dataclasses.is_dataclass(value):
+            value = as_shown(value, everything=everything)
+            marks = getattr(hint, "__metadata__", ())
+            shown = Annotated[(type(value), *marks)] if marks else type(value)
+        elif hint_name := _optional_name(hint):
+            shown = Annotated[hint, tyro.conf.arg(metavar=hint_name)]
+        is_hidden = RARE in getattr(hint, "__metadata__", ()) and not everything
+        kinds[name] = suppress[shown] if is_hidden else shown
+        values[name] = value
+    space = {"__annotations__": kinds, "__doc__": kind.__doc__, "__module__": kind.__module__}
+    shown_kind: Any = dataclasses.dataclass(frozen=True)(type(kind.__name__, (kind,), space))
+    fields = shown_kind.__dataclass_fields__  # help lists them in this order
+    own = [name for name in vars(kind)["__annotations__"] if name in fields]
+    shown_kind.__dataclass_fields__ = {
+        name: fields[name] for name in dict.fromkeys((*own, *fields))
+    }
+    made = object.__new__(shown_kind)
+    made.__dict__.update(values)
+    return made
+
+
+def _optional_name(hint: Any) -> str | None:
+    """How help names the value of a flag that may be None; None for other flags."""
+    if typing.get_origin(hint) is Annotated:
+        hint = typing.get_args(hint)[0]
+    choices = typing.get_args(hint)
+    if type(None) not in choices:
+        return None
+    kind = next(choice for choice in choices if choice is not type(None))
+    if typing.get_origin(kind) is not tuple:
+        return str(kind.__name__).upper().replace("STR", "TEXT")
+    inner = typing.get_args(kind)
+    names = [part.__name__.upper() for part in inner if part is not ...]
+    return f"{names[0]} [{names[0]} ...]" if ... in inner else " ".join(names)
 
 
 def resolved(config: Flags) -> Flags:
@@ -168,12 +253,13 @@ def described(config: Any) -> Iterator[str]:
 
 
 def load_pair(flags: PairFlags, cycle: CycleConfig, *, packed: bool | None = None) -> Pair:
-    """The pair that the flags name; says on stderr what was found and how it was read.
+    """The pair that the flags name; says on stderr what it is and what decodes it.
 
     Args:
       packed: weights in the layout of models/cpu_layout.py; None = where that is fast.
     """
     sampling, flags = flags.sampling.config, resolved(flags)
+    keep_programs(flags.compile_cache)
     pair = pairs.load(
         flags.target,
         flags.draft,
@@ -186,11 +272,37 @@ def load_pair(flags: PairFlags, cycle: CycleConfig, *, packed: bool | None = Non
         packed=packed,
         devices=flags.devices,
     )
-    say(f"target {pair.names[0]}, draft {pair.names[1]}, fingerprint {pair.fingerprint}")
-    say(f"{flags.dtype} on {pair.device}; {cycle}")
+    if flags.verbose:
+        for line in (*described(flags), f"cycle: {cycle}", f"fingerprint: {pair.fingerprint}"):
+            say(line)
+    sizes = " ".join(map(str, cycle.sizes))
+    say(
+        f"{pair.names[0]} with {pair.names[1]}, {flags.dtype} on {pair.device}; up to "
+        f"{cycle.max_levels} levels, sizes {sizes}, context {cycle.context}"
+    )
     for remark in pair.remarks:
         say(remark)
     return pair
+
+
+def keep_programs(wanted: bool) -> None:
+    """Keeps compiled programs on disk for the next start, unless jax was told where itself."""
+    if not wanted:
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = home / "ltd_jax" / "programs"
+    try:
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            say(f"Compiled programs are kept in {folder}; --no-compile-cache keeps none.")
+    except OSError as error:
+        say(f"Compiled programs cannot be kept in {folder} ({error.strerror}).")
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def say(line: str) -> None:
@@ -200,8 +312,24 @@ def say(line: str) -> None:
 
 @contextlib.contextmanager
 def progress_bars(console: Console) -> Iterator[ProgressCallback]:
-    """A bar for every stage that reports its share, as `workflow` takes it; else nothing."""
-    columns = (TextColumn("{task.description:<30}"), BarColumn(), TimeElapsedColumn())
+    """A bar for every stage that reports its share, as `workflow` takes it; else nothing.
+
+    Where no bar can be drawn, as in a pipe or a log: a line when a stage begins and ends, and every
+    `REPORT_EVERY` seconds, on stderr.
+    """
+    with _bars(console) if console.is_terminal else _lines() as advance:
+        yield advance
+
+
+@contextlib.contextmanager
+def _bars(console: Console) -> Iterator[ProgressCallback]:
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(bar_width=None),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     bars = Progress(*columns, console=console)
     tasks: dict[str, TaskID] = {}
 
@@ -217,6 +345,36 @@ def progress_bars(console: Console) -> Iterator[ProgressCallback]:
     finally:
         if tasks:  # rich would print an empty line
             bars.stop()
+
+
+@contextlib.contextmanager
+def _lines() -> Iterator[ProgressCallback]:
+    started: dict[str, float] = {}
+    shares: dict[str, float] = {}
+    over = threading.Event()
+
+    def say_all() -> None:
+        while not over.wait(REPORT_EVERY):
+            for stage, share in list(shares.items()):
+                if share < 1:
+                    say(f"{stage}: {share:.0%} after {time.monotonic() - started[stage]:.0f} s")
+
+    def advance(stage: str, share: float) -> None:
+        if stage not in started:
+            started[stage] = time.monotonic()
+            if share < 1:
+                say(f"{stage} ...")
+        if share >= 1 > shares.get(stage, 0.0):
+            say(f"{stage}: done after {time.monotonic() - started[stage]:.1f} s")
+        shares[stage] = share
+
+    reporter = threading.Thread(target=say_all, daemon=True)
+    reporter.start()
+    try:
+        yield advance
+    finally:
+        over.set()
+        reporter.join()
 
 
 class Terminated(KeyboardInterrupt):

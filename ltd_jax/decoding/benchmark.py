@@ -140,27 +140,19 @@ def interleaved(
 ) -> Iterator[list[Run]]:
     """The runs of every method on a prompt, prompt by prompt, in an order drawn anew for each.
 
-    Each decodes the first prompt of every task beforehand: on a CPU the first use of a size takes
-    60 to 150 ms more (measured), and a method of many sizes has many first uses.
+    Each is compiled and runs all its sizes once beforehand (`generate.warm_up`).
 
     Args:
       skip: prompts that were measured before.
     """
     if skip >= set(range(len(prompts))):
         return
-    tasks = [prompt.task for prompt in prompts]
     for method in methods:
-        for first in sorted({tasks.index(task) for task in tasks}):
-            decode(endless(pair), method, prompts[first], first, new_tokens)
+        generate.warm_up(pair, method.policy)
     for index, prompt in enumerate(prompts):
         if index not in skip:
             order = np.random.default_rng((seed, index)).permutation(len(methods))
             yield [decode(pair, methods[m], prompt, index, new_tokens) for m in order]
-
-
-def endless(pair: Pair) -> Pair:
-    """The same pair and programs, but no token ends a text: a warm-up compiles all of a method."""
-    return dataclasses.replace(pair, stop_tokens=(-1,) * len(pair.stop_tokens))
 
 
 def per_cycle(runs: Sequence[Run], field: Literal["levels", "sizes", "committed"]) -> np.ndarray:

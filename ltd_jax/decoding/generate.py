@@ -5,6 +5,8 @@ the device never waits for Python; at the end of a text one call is dispatched t
 """
 
 import dataclasses
+import itertools
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -17,7 +19,7 @@ from ltd_jax.cycle import step
 from ltd_jax.cycle.prefill import check_room, prefill, with_history
 from ltd_jax.cycle.step import Cycles
 from ltd_jax.models.pair import AnyPrompt, Pair, token_ids
-from ltd_jax.policies.policy import Policy
+from ltd_jax.policies.policy import Constant, Forced, Policy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +82,7 @@ def _steps(
     if new_tokens < 1:
         return
     left = new_tokens - 1
-    traced = None if policy is None else policy.traced()
+    traced = None if policy is None else decoded(policy, pair)
     stops, policy, limit = pair.put((pair.stops, traced, jnp.int32(left)))
     state = prefill(pair, prompt_T)
     root = int(state.root)
@@ -98,6 +100,58 @@ def _steps(
         for cycle_step in steps_of(cycles, pair, left):
             left -= len(cycle_step.tokens)
             yield cycle_step
+
+
+def decoded(policy: Policy, pair: Pair, forced: Constant | None = None) -> Policy:
+    """The policy as decoding compiles it: one that chooses can be forced, by data, to a constant.
+
+    Args:
+      forced: levels and size of every cycle; None = as the policy chooses.
+    """
+    constant = forced or Constant(1, pair.config.cycle.sizes[0])
+    if policy.is_constant:
+        return policy.traced()
+    return Forced(policy, constant, holds=forced is not None).traced()
+
+
+def warm_up(
+    pair: Pair, policy: Policy | None, progress: Callable[[float], None] = lambda share: None
+) -> float:
+    """Compiles all that decoding with a policy runs, and runs each part of it once: the seconds.
+
+    On a CPU the first use of a size takes 60 to 150 ms more than those after it (measured), and a
+    policy of many sizes has many first uses. So the policy is forced to every size, after as many
+    tokens as each compiled catch-up pass holds. After it the first text decodes as fast as others.
+
+    Args:
+      policy: None = plain decoding.
+      progress: called with the share that is done; compiling is nearly all of the first part.
+
+    Example:
+      >>> import ltd_jax as ltd
+      >>> ltd.warm_up(ltd.load(), ltd.Constant(levels=2, size=4)) > 0
+      True
+    """
+    started, cycle = time.perf_counter(), pair.config.cycle
+    stops, left = pair.put((jnp.full_like(pair.stops, -1), jnp.int32(1)))
+    state = prefill(pair, np.zeros(1, np.int32))
+    if policy is None:
+        jax.block_until_ready(step.run_plain(pair.model, stops, step.plain_of(state), left))
+        progress(1.0)
+        return time.perf_counter() - started
+    constants: list[Constant | None] = [None]
+    if not policy.is_constant:
+        constants = [Constant(cycle.max_levels, size) for size in cycle.sizes]
+    count = max(len(constants), len(cycle.catch_up_rows))
+    for index, constant, rows in zip(
+        range(count), itertools.cycle(constants), itertools.cycle(cycle.catch_up_rows)
+    ):
+        forced, pending = pair.put((decoded(policy, pair, constant), jnp.int32(rows)))
+        start = with_history(pair, policy, prefill(pair, np.zeros(1, np.int32)))
+        start = start.replace(pending=start.pending.replace(count=pending))
+        jax.block_until_ready(step.run_cycles(pair.model, forced, stops, start, left))
+        progress((index + 1) / count)
+    return time.perf_counter() - started
 
 
 def dispatch_ahead(
