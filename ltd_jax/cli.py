@@ -278,9 +278,10 @@ class Answer:
 
     def to_json(self) -> dict[str, Any]:
         """The fields; those of a comparison only where there was one."""
-        compared = {} if self.speedup is None else {"speedup": self.speedup}
-        fields = dataclasses.asdict(self)
-        return {name: value for name, value in fields.items() if value is not None} | compared
+        fields = dataclasses.asdict(self) | {"speedup": self.speedup}
+        if self.plain_tokens_per_second is None:
+            del fields["plain_tokens_per_second"], fields["speedup"]
+        return fields
 
 
 @dataclasses.dataclass(frozen=True)

@@ -245,11 +245,13 @@ def described(config: Any) -> Iterator[str]:
         value = getattr(config, field.name)
         if isinstance(value, ShapeFlags):
             continue  # `load_pair` says the whole cycle
-        if dataclasses.is_dataclass(value):
-            inner = [line.replace(": ", " ") for line in described(value)]
-            yield f"{field.name}: {', '.join(inner)}"
-        else:
-            yield f"{field.name}: {value}"
+        is_group = dataclasses.is_dataclass(value)
+        yield f"{field.name}: {_words(value) if is_group else value}"
+
+
+def _words(config: Any) -> str:
+    """All fields of a config in one line."""
+    return ", ".join(line.replace(": ", " ") for line in described(config))
 
 
 def load_pair(flags: PairFlags, cycle: CycleConfig, *, packed: bool | None = None) -> Pair:
@@ -276,9 +278,10 @@ def load_pair(flags: PairFlags, cycle: CycleConfig, *, packed: bool | None = Non
         for line in (*described(flags), f"cycle: {cycle}", f"fingerprint: {pair.fingerprint}"):
             say(line)
     sizes = " ".join(map(str, cycle.sizes))
+    drawn = "" if flags.sampling.temperature == 0 else f"; drawn with {_words(flags.sampling)}"
     say(
         f"{pair.names[0]} with {pair.names[1]}, {flags.dtype} on {pair.device}; up to "
-        f"{cycle.max_levels} levels, sizes {sizes}, context {cycle.context}"
+        f"{cycle.max_levels} levels, sizes {sizes}, context {cycle.context}{drawn}"
     )
     for remark in pair.remarks:
         say(remark)

@@ -1,16 +1,21 @@
 """What all commands share: mistakes become one sentence, bars say nothing of nothing."""
 
+import contextlib
+import io
+import re
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
 import jax
 import pytest
+import tyro
 from rich.console import Console
 
-from ltd_jax import flags
-from ltd_jax.files import UserError
+from ltd_jax import cli, flags, presets
+from ltd_jax.files import ASSETS, UserError
 from ltd_jax.flags import PairFlags, ShapeFlags
 
 ROOT = Path(__file__).parents[1]
@@ -63,16 +68,88 @@ def test_a_reader_that_has_enough_ends_a_command_quietly():
     assert done.stdout == "x1\n" and done.stderr == ""
 
 
+def report(progress):
+    """Three reports of two stages."""
+    progress("record train", 0.5)
+    progress("record train", 1.0)
+    progress("measure latencies", 0.1)
+
+
 def test_bars_of_stages_that_report(capsys):
-    with flags.progress_bars(Console()):
+    with flags.progress_bars(Console(force_terminal=True)):
         pass
     assert capsys.readouterr().out == ""
-    with flags.progress_bars(Console()) as progress:
-        progress("record train", 0.5)
-        progress("record train", 1.0)
-        progress("measure latencies", 0.1)
-    printed = capsys.readouterr().out
-    assert printed.count("record train") == printed.count("measure latencies") == 1
+    with flags.progress_bars(Console(force_terminal=True, width=80)) as progress:
+        report(progress)
+    last = capsys.readouterr().out.split("record train")[-1]
+    assert "measure latencies" in last and "left" in last
+
+
+def test_in_a_log_stages_are_lines(capsys, monkeypatch):
+    monkeypatch.setattr(flags, "REPORT_EVERY", 0.05)
+    with flags.progress_bars(Console(force_terminal=False)) as progress:
+        report(progress)
+        time.sleep(0.2)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    first, second, third, *later = printed.err.splitlines()
+    assert (first, third) == ("record train ...", "measure latencies ...")
+    assert second.startswith("record train: done after ")
+    assert later and all(line.startswith("measure latencies: 10% after ") for line in later)
+
+
+def test_rare_flags_are_only_in_the_whole_help():
+    learning = presets.QUICK_LEARNING
+    default = cli.TuneConfig(out=Path("here"), learning=learning)
+    shown = {everything: flags.as_shown(default, everything=everything) for everything in (0, 1)}
+    texts = {}
+    for everything, config in shown.items():
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), pytest.raises(SystemExit):
+            tyro.cli(type(config), args=["--help"], default=config)
+        texts[everything] = printed.getvalue()
+    for text in texts.values():
+        assert "--live-prompts INT" in text and "{None}" not in text and "(default: here)" in text
+        assert text.index("--out") < text.index("--target")
+    for name in ("--learning.seed", "--widths.size-actor", "--prefill-chunk", "--feature-layers"):
+        assert name in texts[1] and name not in texts[0]
+
+
+def test_every_flag_is_described():
+    for name, command in cli.COMMANDS.items():
+        config = flags.as_shown(command.start(presets.of(ASSETS / "target")), everything=True)
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), pytest.raises(SystemExit):
+            tyro.cli(type(config), args=["--help"], default=config)
+        text = " ".join(printed.getvalue().replace("│", " ").split())
+        bare = re.findall(r"(--[a-z-]+[^()]{0,40}?) \(default", text)
+        assert not [flag for flag in bare if re.fullmatch(r"--\S+( [A-Z\[\]. ]+)?", flag)], name
+
+
+def test_programs_are_kept_where_nothing_else_is_said(tmp_path, monkeypatch, capsys):
+    before = {name: getattr(jax.config, name) for name in CACHE_SETTINGS}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    try:
+        flags.keep_programs(True)
+        assert jax.config.jax_compilation_cache_dir == before["jax_compilation_cache_dir"]
+        jax.config.update("jax_compilation_cache_dir", None)
+        for said in (f"Compiled programs are kept in {tmp_path}/ltd_jax/programs", ""):
+            flags.keep_programs(True)
+            assert capsys.readouterr().err.startswith(said)
+            assert jax.config.jax_compilation_cache_dir == f"{tmp_path}/ltd_jax/programs"
+            jax.config.update("jax_compilation_cache_dir", None)
+        flags.keep_programs(False)
+        assert not jax.config.jax_enable_compilation_cache
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+CACHE_SETTINGS = (
+    "jax_compilation_cache_dir",
+    "jax_enable_compilation_cache",
+    "jax_persistent_cache_min_compile_time_secs",
+)
 
 
 def test_shapes_change_what_the_preset_says():

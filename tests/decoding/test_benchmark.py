@@ -49,23 +49,24 @@ def real():
     return pair, prompts, sum(batches, []), batches
 
 
-def test_every_method_warms_up_on_a_prompt_of_every_task(monkeypatch):
-    decoded = []
+def test_every_method_warms_up_before_what_is_measured(monkeypatch):
+    done = []
 
     def decode(pair, method, prompt, index, new_tokens):
-        decoded.append((method.name, index, new_tokens, pair.stop_tokens))
+        done.append((method.name, index, new_tokens))
         return Run(method.name, index, prompt.task, (1, 2), 0.1, 0.2, (0,), (0,), (1,))
 
     monkeypatch.setattr(benchmark, "decode", decode)
-    pair = dataclasses.replace(tiny.pair(0), stop_tokens=(3,))
+    monkeypatch.setattr(benchmark.generate, "warm_up", lambda pair, policy: done.append(policy))
     prompts = [Prompt(np.zeros(2, np.int32), task) for task in (1, 1, 0, 0)]
-    methods = [Method("one"), Method("two")]
-    assert (
-        len(list(benchmark.interleaved(pair, methods, prompts, 20, skip=frozenset(range(3))))) == 1
+    methods = [Method("one"), Method("two", Constant(1, 1))]
+    measured = list(
+        benchmark.interleaved(tiny.pair(0), methods, prompts, 20, skip=frozenset(range(3)))
     )
-    warmed = [(name, index, 20, (-1,)) for name in ("one", "two") for index in (0, 2)]
-    assert decoded[:4] == warmed
-    assert sorted(decoded[4:]) == [("one", 3, 20, (3,)), ("two", 3, 20, (3,))]
+    assert len(measured) == 1 and done[:2] == [None, Constant(1, 1)]
+    assert sorted(done[2:]) == [("one", 3, 20), ("two", 3, 20)]
+    again = benchmark.interleaved(tiny.pair(0), methods, prompts, 20, skip=frozenset(range(4)))
+    assert list(again) == [] and len(done) == 4  # nothing to measure, nothing to warm up
 
 
 def test_every_method_decodes_every_prompt(real):

@@ -1,10 +1,14 @@
+import jax
 import numpy as np
 import pytest
 
+from ltd_jax.config import PolicyConfig
+from ltd_jax.cycle import step
 from ltd_jax.cycle.step import CycleResult, Cycles
 from ltd_jax.decoding import generate
 from ltd_jax.decoding.generate import Step
 from ltd_jax.files import UserError
+from ltd_jax.policies import networks
 from ltd_jax.policies.policy import Constant
 from tests.cycle import menu, tiny
 
@@ -95,3 +99,37 @@ def test_steps_are_cut_at_the_length_and_after_the_first_stop(left, stops, expec
 def test_what_the_cycle_lacks_is_refused_before_anything_runs():
     with pytest.raises(UserError, match="size 5 is not one of the compiled sizes"):
         generate.generate(tiny.pair(SEED), Constant(2, 5), PROMPT, 4)
+
+
+def test_a_warm_up_runs_every_size_and_every_catch_up_pass(monkeypatch):
+    pair, seen, shares = tiny.pair(SEED), [], []
+    cycle = pair.config.cycle
+
+    def run_cycles(model, policy, stops, state, left):
+        assert bool(policy.holds) and int(policy.constant.levels) == cycle.max_levels
+        seen.append((int(policy.constant.size), int(state.pending.count), stops.tolist()))
+        return state, left
+
+    monkeypatch.setattr(step, "run_cycles", run_cycles)
+    policy = networks.init(jax.random.key(0), cycle, PolicyConfig((4,), (4,), (4,), (4,)))
+    assert generate.warm_up(pair, policy, shares.append) > 0
+    sizes, rows, stops = zip(*seen, strict=True)
+    assert set(sizes) == set(cycle.sizes) and set(rows) == set(cycle.catch_up_rows)
+    assert all(token == -1 for each in stops for token in each)
+    assert shares == sorted(shares) and shares[-1] == 1
+
+
+def test_after_a_warm_up_nothing_is_compiled_and_a_choosing_policy_chooses():
+    pair = tiny.pair(SEED)
+    drawn = networks.init(
+        jax.random.key(0), pair.config.cycle, PolicyConfig((4,), (4,), (4,), (4,))
+    )
+    for policy, program in ((drawn, step.run_cycles), (None, step.run_plain)):
+        generate.warm_up(pair, policy)
+        before = program._cache_size()
+        steps = (
+            generate.generate_plain(pair, PROMPT, 16)
+            if policy is None
+            else generate.generate(pair, policy, PROMPT, 16)
+        )
+        assert tokens(steps) == NEW[:16] and program._cache_size() == before
