@@ -90,6 +90,7 @@ def main() -> None:
         print(json.dumps(content))
     console.print(tables.report(content))
     console.print(f"Report: {page}")
+    flags.say(f"Next: ltd generate --policy {folder} --compare --prompt 'def read_lines(path):'")
 
 
 if __name__ == "__main__":

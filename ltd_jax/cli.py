@@ -428,6 +428,10 @@ class PrintFlags(StageFlags):
         """Prints a summary as JSON, or what a person reads in its place."""
         print(json.dumps(summary)) if self.json else self.console.print(shown)
 
+    def show_next(self, command: str) -> None:
+        """Says on stderr what to do with what was written."""
+        flags.say(f"Next: {command}")
+
     def load_pair(self, cycle: CycleConfig | None = None) -> Pair:
         """The pair of the flags; UserError where the output folder cannot be written, too."""
         flags.writable(self.out)
@@ -445,6 +449,9 @@ def record(config: RecordConfig) -> None:
     """Record the trace of a split's prompts: full draft trees at every position of their texts.
 
     Writes OUT/traces/SPLIT.npz with its provenance; what is found there is used.
+
+    ltd record --split train
+    ltd record --questions my/questions --target my/target --draft my/draft --out runs/mine
     """
     pair = config.load_pair()
     with flags.progress_bars(config.console) as progress:
@@ -456,6 +463,7 @@ def record(config: RecordConfig) -> None:
         "provenance": trace.provenance,
     }
     config.show(summary, "{positions} positions of {texts} texts in {trace}.".format(**summary))
+    config.show_next(f"ltd train --out {config.out}, with the same flags for pair and questions")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -470,11 +478,14 @@ def profile(config: ProfileFlags) -> None:
     """Measure this device: seconds of a cycle for every (levels, size), of its parts, of a step.
 
     Writes OUT/latency.json with its provenance and prints it; a table found there is only printed.
+
+    ltd profile --out runs/mine
     """
     pair = config.load_pair()
     with flags.progress_bars(config.console) as progress:
         table = workflow.load_or_profile(pair, config.stages, progress=progress)
     config.show(latencies.to_json(table), latency_table(table))
+    config.show_next(f"ltd train --out {config.out}, with the same flags for the pair")
 
 
 def latency_table(table: LatencyTable) -> Table:
@@ -508,6 +519,9 @@ def train(config: TrainFlags) -> None:
 
     Uses what `ltd record` and `ltd profile` left in OUT, does what is missing, and writes
     OUT/policy.safetensors; with --classifiers OUT/classifiers.safetensors.
+
+    ltd train
+    ltd train --questions my/questions --target my/target --draft my/draft --out runs/mine
     """
     pair, stages = config.load_pair(), config.stages
     with flags.progress_bars(config.console) as progress:
@@ -531,6 +545,7 @@ def train(config: TrainFlags) -> None:
         f"{cost['decisions']:,} decisions in {cost['seconds']:.1f} s; the best constant is "
         f"{best.levels} levels and size {best.size}. Policies: {trained.saved.path}",
     )
+    config.show_next(f"ltd generate --policy {config.out} --compare --prompt ...")
 
 
 def quality(trained: Classifiers) -> Table:
@@ -558,7 +573,7 @@ def quality(trained: Classifiers) -> Table:
 class TuneConfig(ProfileFlags):
     """How much to record, to measure and to learn."""
 
-    out: Path = Path("runs/tuned")
+    out: Path = Path("runs/tuned")  # folder that is written; what is done there is read
     asked: tyro.conf.OmitArgPrefixes[QuestionConfig] = QuestionConfig(prompts=6, new_tokens=64)
     live_prompts: int = 3  # per task, decoded live at the end; 0 = none
     learning: Rare[LearningConfig] = QUICK_LEARNING
@@ -572,6 +587,9 @@ def tune_(config: TuneConfig) -> None:
     setting and what it gives over EAGLE-3's default, what learned policies add, what an optimum
     would add, and whether speculation pays at all. OUT gets settings.json, advice.json, and all
     that `ltd train` leaves: 3 minutes for the embedded pair on two cores.
+
+    ltd tune
+    ltd tune --target my/target --draft my/draft --questions my/questions --out runs/mine
     """
     if config.live_prompts < 0:
         raise UserError(f"--live-prompts is {config.live_prompts} but must not be negative.")
@@ -580,7 +598,7 @@ def tune_(config: TuneConfig) -> None:
         advice = tune.tune(pair, config.stages, live_prompts=config.live_prompts, progress=progress)
     for sentence in tune.sentences(advice):
         console.print(sentence, highlight=False)
-    console.print(f"`ltd generate --policy {config.out}` decodes so.", highlight=False)
+    config.show_next(f"ltd generate --policy {config.out} --compare --prompt ...")
     if config.json:
         print(json.dumps(advice.to_json(), indent=1))
 
@@ -589,7 +607,7 @@ def tune_(config: TuneConfig) -> None:
 class BenchConfig(PrintFlags, MethodFlags):
     """What to compare, on which questions."""
 
-    out: Path = Path("runs/bench")
+    out: Path = Path("runs/bench")  # folder that is written; what is decoded there is read
     policy: tuple[str, ...] = ("eagle3",)
     """names of methods, and files or folders of `ltd train` and `ltd tune`; plain decoding is
     always among them, and so is the best constant setting that a training found"""
@@ -603,6 +621,9 @@ def bench(config: BenchConfig) -> None:
     file that training leaves. `--split all` takes every question, for files that the policies were
     not trained on. Writes OUT/bench.json, and OUT/answers/TASK/METHOD.jsonl as FastChat and EAGLE
     have them.
+
+    ltd bench --policy runs/tuned eagle3
+    ltd bench --questions my/questions --split all --policy constant:levels=2,size=3
     """
     compared = choose_compared(config)
     pair, console = config.load_pair(compared.cycle), config.console
@@ -615,6 +636,7 @@ def bench(config: BenchConfig) -> None:
     stages = config.stages
     prompt_set = workflow.load_prompts(pair, stages, config.split)
     with flags.progress_bars(console) as progress:
+        progress("decode and compare", 0.0)
         done = runs.load_or_decode(
             pair,
             compared_methods,
@@ -637,7 +659,7 @@ def bench(config: BenchConfig) -> None:
     if config.json:
         print(json.dumps(report))
     console.print(comparison_table(report))
-    console.print(f"Report: {config.out / 'bench.json'}")
+    flags.say(f"Report: {config.out / 'bench.json'}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -720,6 +742,8 @@ def inspect_(config: InspectConfig) -> None:
     """Look at a pair before using it: how its folders are read, what it needs, what is doubtful.
 
     --no-weights reads config.json only. Exit code 0 also with doubts.
+
+    ltd inspect --target my/target --draft my/draft
     """
     base = dataclasses.replace(presets.EMBEDDED_CYCLE, context=2048)
     cycle = config.shapes.of(methods.smallest_cycle("probe", workflow.PROBE, base))
@@ -784,7 +808,7 @@ def _inspected(
 class ExportConfig(PairFlags):
     """Which pair, where to, and in which form; weights are stored in `dtype`."""
 
-    out: Path = Path("runs/exported")
+    out: Path = Path("runs/exported")  # folder that is written
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     dialect: Dialect = "eagle"
     """whose names of the draft's tensors: EAGLE's own, or "layers.0" as SpecForge and vLLM"""
@@ -796,6 +820,8 @@ def export_(config: ExportConfig) -> None:
 
     Writes OUT/target (index and shards, config.json, tokenizer files) and OUT/draft; a Griffin
     draft under its authors' names. Needs the memory of the weights and of one shard.
+
+    ltd export --target my/target --draft my/draft --out runs/exported --dialect layers.0
     """
     if config.shard_gigabytes <= 0:
         raise UserError(f"--shard-gigabytes is {config.shard_gigabytes} but must be above 0.")

@@ -236,8 +236,8 @@ class ObservationConfig:
     entropy: bool = False  # E, of the draft at every row of the newest level or of the tree
     root_entropy: bool = False  # of the target's distribution that the root came from
     hidden: int = 0  # H, so many channels of the draft's output, for the depth policy alone
-    levels: bool = True  # D
-    length: bool = True  # L
+    levels: bool = True  # D, draft passes done in this cycle
+    length: bool = True  # L, committed tokens as a share of the context
     acceptance_ema: bool = False  # running means of what the cycles before this one accepted
 
     def __post_init__(self) -> None:
@@ -255,10 +255,10 @@ class PolicyConfig:
       (32,)
     """
 
-    size_actor: tuple[int, ...] = (1024, 256)
-    size_critic: tuple[int, ...] = (1024, 256)
-    depth_actor: tuple[int, ...] = (1024,)
-    depth_critic: tuple[int, ...] = (1024, 256)
+    size_actor: tuple[int, ...] = (1024, 256)  # hidden layers of the size policy
+    size_critic: tuple[int, ...] = (1024, 256)  # of its critic
+    depth_actor: tuple[int, ...] = (1024,)  # hidden layers of the depth policy
+    depth_critic: tuple[int, ...] = (1024, 256)  # of its critic
     observation: ObservationConfig = ObservationConfig()
 
 
@@ -288,20 +288,20 @@ def policy_config_from_json(record: dict[str, Any]) -> PolicyConfig:
 class PPOConfig:
     """Proximal policy optimisation; defaults are the paper's (A.3) or Stable-Baselines3's."""
 
-    total_steps: int = 100_000
-    environments: int = 16
+    total_steps: int = 100_000  # decisions of the whole training
+    environments: int = 16  # texts walked side by side
     rollout: int = 2048  # decisions per update, over all environments (A.3)
-    minibatch: int = 256  # A.3
-    epochs: int = 20  # A.3
-    learning_rate: float = 1e-3  # A.3
+    minibatch: int = 256  # decisions per gradient step (A.3)
+    epochs: int = 20  # passes over a rollout (A.3)
+    learning_rate: float = 1e-3  # the highest (A.3)
     warmup: float = 0.01  # share of total_steps with rising rate, then linear decay to 0 (A.3)
-    gamma: float = 0.9  # size 0.9, depth 0.999 (A.3)
-    gae_lambda: float = 0.95
-    clip: float = 0.2
-    entropy: float = 0.01  # A.3
-    value: float = 0.5
-    max_gradient_norm: float = 0.5
-    adam_eps: float = 1e-5
+    gamma: float = 0.9  # discount per decision: size 0.9, depth 0.999 (A.3)
+    gae_lambda: float = 0.95  # of generalised advantage estimation
+    clip: float = 0.2  # of the ratio of new to old probabilities
+    entropy: float = 0.01  # weight of the entropy bonus (A.3)
+    value: float = 0.5  # weight of the critic's loss
+    max_gradient_norm: float = 0.5  # longer gradients are shortened to it
+    adam_eps: float = 1e-5  # Adam's epsilon
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "total_steps", "environments", "rollout", "epochs")
@@ -323,13 +323,13 @@ class PPOConfig:
 class ExactConfig:
     """Exact gradients of the expected reward: every choice is weighed, none has to be tried."""
 
-    updates: int = 120
+    updates: int = 120  # walks, each with its gradient steps
     environments: int = 256  # texts walked side by side
     cycles: int = 8  # of each walk per update
     steps: int = 24  # gradient steps per update
     minibatch: int = 1024  # places, out of environments * cycles
     learning_rate: float = 5e-3  # falls to 0
-    weight_decay: float = 1e-2
+    weight_decay: float = 1e-2  # of AdamW
     entropy: float = 0.6  # tokens per nat, falls to 0
 
     def __post_init__(self) -> None:
@@ -350,17 +350,18 @@ class LearningConfig:
       'exact'
     """
 
-    algorithm: Algorithm = "alternate"
+    algorithm: Algorithm = "alternate"  # the paper's order, both at once, or exact gradients
     size: PPOConfig = PPOConfig(total_steps=100_000, gamma=0.9)
     depth: PPOConfig = PPOConfig(total_steps=1_000_000, gamma=0.999)
     joint: PPOConfig = PPOConfig(total_steps=500_000, gamma=0.5)  # counts cycles, not decisions
     exact: ExactConfig = ExactConfig()
-    alternations: int = 3  # Iter1 size, Iter2 depth, Iter3 size
+    alternations: int = 3  # further turns of one policy: size, depth, size
     depth_stage_size: int | None = None
     """nodes verified while the depth policy learns alone (the paper: 60); None = best constant's"""
     reward: Reward = "paper"
+    """of a cycle: tokens per second, tokens beyond the average rate's, accepted tokens, or less time"""
     validate_every: int = 10  # updates between two validations
-    seed: int = 0
+    seed: int = 0  # of weights, walks and draws
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "validate_every")

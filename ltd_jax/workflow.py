@@ -193,6 +193,7 @@ def load_or_record(
     else:
         started = time.monotonic()
         parts = path.parent / f"{path.stem}-parts"
+        progress(f"record {split}", 0.0)
         trace = record.record(
             pair,
             prompt_set.prompts,
@@ -208,6 +209,7 @@ def load_or_record(
         shutil.rmtree(parts, ignore_errors=True)  # the whole trace holds them
     if with_accept_prob and trace.accept_prob is None:
         stage = "acceptance probabilities"
+        progress(stage, 0.0)
         trace = sampled.add_accept_prob(
             pair, prompt_set.prompts, trace, lambda share: progress(stage, share)
         )
@@ -349,6 +351,7 @@ def train_or_resume(
     splits: Splits, config: StageConfig, provenance: dict[str, Any], *, progress: Progress = silent
 ) -> TrainResult:
     """Trains both policies, or goes on with a training of the folder."""
+    progress("train policies", 0.0)
     return learning.train(
         splits,
         config.widths,

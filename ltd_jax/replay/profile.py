@@ -58,7 +58,7 @@ class ProfileConfig:
     cycles: int = 8  # in a row, per visit of a setting; rounded up to whole calls
     visits: int = 6  # of every setting at every context
     policy_visits: int = 100  # pairs of visits, with and without the policies
-    seed: int = 0
+    seed: int = 0  # of the order of visits
 
     def __post_init__(self) -> None:
         for name in ("cycles", "visits", "policy_visits"):
@@ -67,6 +67,9 @@ class ProfileConfig:
         is_rising = list(self.contexts) == sorted(set(self.contexts))
         if not self.contexts or not is_rising or self.contexts[0] < 1:
             raise ValueError(f"contexts {self.contexts} must be distinct, ascending and positive.")
+
+
+VISITS_SHARE = 0.7  # of a measurement's time; the rest are decisions and parts of a cycle
 
 
 class CycleTimer:
@@ -196,11 +199,13 @@ def profile_in_turns(
         ResumableStore(path, profile_identity(pair, config) | widths_said)
         for pair, path in zip(pairs, stores, strict=True)
     ]
-    seconds = _visit_in_turns(timers, kept, config, progress)
-    return [
-        _table(timers_of_pair[0], store, seconds_of_pair, widths, config)
-        for timers_of_pair, store, seconds_of_pair in zip(timers, kept, seconds, strict=True)
-    ]
+    progress(0.0)  # compiling comes first
+    seconds = _visit_in_turns(timers, kept, config, lambda share: progress(VISITS_SHARE * share))
+    tables = []
+    for timers_of_pair, store, seconds_of_pair in zip(timers, kept, seconds, strict=True):
+        tables.append(_table(timers_of_pair[0], store, seconds_of_pair, widths, config))
+        progress(VISITS_SHARE + (1 - VISITS_SHARE) * len(tables) / len(pairs))
+    return tables
 
 
 def profile_identity(pair: Pair, config: ProfileConfig) -> dict[str, Any]:
