@@ -359,7 +359,7 @@ class LearningConfig:
     depth_stage_size: int | None = None
     """nodes verified while the depth policy learns alone (the paper: 60); None = best constant's"""
     reward: Reward = "paper"
-    """a cycle's tokens per second, its tokens beyond the average rate's, accepted tokens, or time"""
+    """of a cycle: tokens per second, tokens beyond the average rate's, accepted tokens, time"""
     validate_every: int = 10  # updates between two validations
     seed: int = 0  # of weights, walks and draws
 
