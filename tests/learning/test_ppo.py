@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -135,22 +137,28 @@ def test_advance_compiles_once_and_stops_at_the_end() -> None:
     equal(again, state)
 
 
-def curve(rule: Rule, first: TrainState) -> tuple[TrainState, list[float]]:
+def curve(
+    rule: Rule, first: TrainState, folder: Path | None = None
+) -> tuple[TrainState, list[float]]:
     """The end of a training, and its validations."""
     state, points = loop.run_stage(
-        loop.Stage("probe", ALGORITHM, jax.random.key(0), first.throughput, rule, VALIDATION)
+        loop.Stage("probe", ALGORITHM, jax.random.key(0), first.throughput, rule, VALIDATION),
+        folder=folder,
     )
     return state, [point.validation for point in points[1:]]
 
 
-def test_the_best_validated_policy_is_kept() -> None:
+def test_the_best_validated_policy_and_the_best_saved_step_are_kept(tmp_path) -> None:
     # The reward teaches the policy away from what the validation likes: the start stays best.
     rule = probes.rule(lambda sign, step, action: -action)
     first = start(rule)
-    state, validations = curve(rule, first)
+    state, validations = curve(rule, first, tmp_path)
     assert len(validations) == 9 and max(validations) < float(first.best_validation)
     jax.tree.map(np.testing.assert_array_equal, state.best, first.params)
     assert float(state.best_validation) == float(first.best_validation)
+    assert validations[0] == max(validations)
+    with checkpoint.manager(tmp_path / "probe", best_metric=loop.VALIDATION) as checkpoints:
+        assert checkpoints.best_step() == 7 and set(checkpoints.all_steps()) == {7, 56, 60}
 
 
 def test_a_better_policy_replaces_the_best() -> None:
