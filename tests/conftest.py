@@ -39,15 +39,19 @@ def pytest_unconfigure(config):
         shutil.rmtree(OWNED, ignore_errors=True)
 
 
-AS_USERS_RUN = ("models", "test_lossless", "test_check_lossless", "test_sampling")
+AS_USERS_RUN = (
+    *("models", "test_lossless", "test_check_lossless", "test_sampling"),
+    *("test_golden_policies", "test_alternate", "test_loop"),
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def programs(request):
     """How a module's programs are compiled: nearly all of a test's time is XLA's optimising.
 
-    The proofs of losslessness are compiled as users run, all else in half the time. Programs hold
-    memory maps, and a process may have only so many of them: a module's are forgotten behind it.
+    The proofs of losslessness are compiled as users run, and so are the golden policies, whose
+    programs others find in the cache; all else in half the time. Programs hold memory maps, and a
+    process may have only so many of them: a module's are forgotten behind it.
     """
     optimised = {request.path.stem, request.path.parent.name} & set(AS_USERS_RUN)
     jax.config.update("jax_disable_most_optimizations", not optimised)

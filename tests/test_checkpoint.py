@@ -271,3 +271,23 @@ def test_shardings_that_are_asked_for_are_kept_also_of_arrays_without_numbers(tm
     with checkpoint.manager(tmp_path) as checkpoints:
         found = checkpoint.restore(checkpoints, abstract)
     assert all(leaf.sharding == split for leaf in jax.tree.leaves(found.state))
+
+
+def test_what_is_restored_finds_the_programs_of_what_was_saved(intact, tmp_path):
+    """An array is bound to a device only where that was asked for: bound ones compile anew."""
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    asked = jax.tree.map(lambda leaf: leaf.update(sharding=here), ABSTRACT)
+    program = jax.jit(lambda state: state)
+    program(state_of(5))
+    for abstract, programs in ((ABSTRACT, 1), (asked, 2)):
+        with checkpoint.manager(intact, best_metric="validation") as checkpoints:
+            found = checkpoint.restore(checkpoints, abstract)
+        same(found, 5)
+        program(found.state)
+        assert program._cache_size() == programs
+    arrays = {"free": jnp.arange(3.0), "bound": jax.device_put(jnp.arange(3.0), here)}
+    with checkpoint.manager(tmp_path) as checkpoints:
+        checkpoint.save(checkpoints, 1, arrays, {})
+    with checkpoint.manager(tmp_path) as checkpoints:
+        state = checkpoint.restore(checkpoints, arrays).state
+    assert state["bound"].committed and not state["free"].committed
