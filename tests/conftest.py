@@ -12,9 +12,14 @@ import tempfile
 import hypothesis
 import jax
 import pytest
+from jax._src import compiler
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # for the processes that tests start
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+EMITTERS = "xla_cpu_use_fusion_emitters"  # most of what compiling takes without optimisations
+KNOWS_EMITTERS = jax.__version_info__ < (0, 11)  # XLA ends a process for a flag that it lacks
+if KNOWS_EMITTERS and EMITTERS not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{EMITTERS}=false".strip()
 CACHE = "LTD_JAX_TEST_PROGRAMS"  # names the run's cache to the processes that it starts
 if CACHE not in os.environ:
     OWNED = os.environ[CACHE] = tempfile.mkdtemp(prefix="ltd-jax-programs-")
@@ -42,16 +47,30 @@ def pytest_unconfigure(config):
 AS_USERS_RUN = ("models", "test_lossless", "test_check_lossless", "test_sampling")
 
 
+usual_options = compiler.get_compile_options
+
+
+def with_emitters(*args, **kwargs):
+    """JAX's options for one compilation, with what XLA_FLAGS leaves out."""
+    options = usual_options(*args, **kwargs)
+    options.env_option_overrides = [*options.env_option_overrides, (EMITTERS, True)]
+    return options
+
+
 @pytest.fixture(scope="module", autouse=True)
 def programs(request):
     """How a module's programs are compiled: nearly all of a test's time is XLA's optimising.
 
-    The proofs of losslessness are compiled as users run, all else in half the time. Programs hold
-    memory maps, and a process may have only so many of them: a module's are forgotten behind it.
+    The proofs of losslessness are compiled as users run, all else in a third of the time. Programs
+    hold memory maps, and a process may have only so many of them: a module's are forgotten behind
+    it.
     """
     optimised = {request.path.stem, request.path.parent.name} & set(AS_USERS_RUN)
     jax.config.update("jax_disable_most_optimizations", not optimised)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        if optimised and KNOWS_EMITTERS:
+            patch.setattr(compiler, "get_compile_options", with_emitters)
+        yield
     jax.clear_caches()
 
 

@@ -121,7 +121,7 @@ print("same")
     [("qwen2", 2), ("llama-3 with griffin", 4)],  # two devices of four share each of two heads
 )
 def test_split_pairs_decode_as_whole_ones(family, devices, tmp_path):
-    flags = "--xla_force_host_platform_device_count=4"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, family, str(devices), str(tmp_path)],
         cwd=ROOT,
