@@ -86,10 +86,10 @@ def test_the_first_burst_is_prefills_and_the_others_are_cycles():
 def test_steps_are_cut_at_the_length_and_after_the_first_stop(left, stops, expected):
     one = lambda value: np.asarray([value, 0])
     row = np.asarray([[7, 8, 9, 5, 5, 5], [0] * 6])  # the second cycle did not happen
-    result = CycleResult(row, committed=one(3), accepted=one(2), levels=one(4), size_index=one(3))
+    result = CycleResult(row, committed=one(3), accepted=one(2), levels=one(4), size_index=one(2))
     pair = tiny.pair(SEED, stop_tokens=stops)
     steps = list(generate.steps_of(Cycles(result, np.int32(1), np.int32(0)), pair, left))
-    assert steps == [Step(expected, levels=4, size=6, accepted=2)]
+    assert steps == [Step(expected, levels=4, size=12, accepted=2)]
 
 
 def test_what_the_cycle_lacks_is_refused_before_anything_runs():
