@@ -44,7 +44,13 @@ def pytest_unconfigure(config):
         shutil.rmtree(OWNED, ignore_errors=True)
 
 
-AS_USERS_RUN = ("models", "test_lossless", "test_check_lossless", "test_sampling")
+AS_USERS_RUN = (
+    "test_check_lossless",
+    "test_embedded",
+    "test_families",
+    "test_lossless",
+    "test_sampling",
+)
 
 
 usual_options = compiler.get_compile_options
@@ -61,11 +67,11 @@ def with_emitters(*args, **kwargs):
 def programs(request):
     """How a module's programs are compiled: nearly all of a test's time is XLA's optimising.
 
-    The proofs of losslessness are compiled as users run, all else in a third of the time. Programs
-    hold memory maps, and a process may have only so many of them: a module's are forgotten behind
-    it.
+    The proofs of losslessness and what is compared with transformers are compiled as users run, all
+    else in a third of the time. Programs hold memory maps, and a process may have only so many of
+    them: a module's are forgotten behind it.
     """
-    optimised = {request.path.stem, request.path.parent.name} & set(AS_USERS_RUN)
+    optimised = request.path.stem in AS_USERS_RUN
     jax.config.update("jax_disable_most_optimizations", not optimised)
     with pytest.MonkeyPatch.context() as patch:
         if optimised and KNOWS_EMITTERS:
