@@ -1,6 +1,9 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
+from ltd_jax.config import SamplingConfig
 from ltd_jax.cycle.step import CycleResult, Cycles
 from ltd_jax.decoding import generate
 from ltd_jax.decoding.generate import Step
@@ -70,6 +73,13 @@ def test_the_first_burst_is_prefills_and_the_others_are_cycles():
         assert len(burst.tokens) == burst.accepted + 1
     assert len(others[-1].tokens) <= others[-1].accepted + 1
     assert all(burst == Step(burst.tokens) for burst in plain(tiny.pair(SEED), 5))
+
+
+def test_sequential_texts_are_reproducible():
+    pair = tiny.pair(SEED).sampled(SamplingConfig(temperature=1.0, rule="sequential"), seed=1)
+    text = tokens(speculative(pair, 30))
+    assert tokens(speculative(pair, 30)) == text and len(text) == 30
+    assert tokens(speculative(dataclasses.replace(pair, seed=2), 30)) != text
 
 
 @pytest.mark.parametrize(

@@ -100,14 +100,15 @@ largest = max(np.prod([int(size) for size in shape.split(",")]) for shape in mov
 whole = min(cache.size, layer.gate_up[0].size)
 assert largest < whole, (largest, whole)  # only rows of a pass
 
-widths = PolicyConfig((8,), (8,), (8,), (8,))
-learned = networks.init(jax.random.key(0), cycle, widths)
-drawing = SamplingConfig(temperature=1.0, repetition_penalty=1.2)
-texts = []
-for pair in (one.sampled(drawing, 3), many.sampled(drawing, 3)):
-    texts.append(tokens_of(generate.generate_plain(pair, prompts[0], 30)))
-texts.append(tokens_of(generate.generate(many.sampled(drawing, 3), learned, prompts[0], 30)))
-assert texts[0] == texts[1] == texts[2], texts
+if devices == 4:  # drawing knows nothing of the family
+    widths = PolicyConfig((8,), (8,), (8,), (8,))
+    learned = networks.init(jax.random.key(0), cycle, widths)
+    drawing = SamplingConfig(temperature=1.0, repetition_penalty=1.2)
+    texts = []
+    for pair in (one.sampled(drawing, 3), many.sampled(drawing, 3)):
+        texts.append(tokens_of(generate.generate_plain(pair, prompts[0], 30)))
+    texts.append(tokens_of(generate.generate(many.sampled(drawing, 3), learned, prompts[0], 30)))
+    assert texts[0] == texts[1] == texts[2], texts
 
 traces = [record.record(pair, prompts, 20) for pair in (one, many)]
 np.testing.assert_array_equal(traces[0].token, traces[1].token)
