@@ -207,6 +207,7 @@ def test_a_checkpoint_moves_between_one_device_and_eight(intact, tmp_path):
         assert memory.sharding == empty["memory"].sharding and memory.shape == (8, 0)
     """
     flags = "--xla_force_host_platform_device_count=8"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", textwrap.dedent(program)]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -280,7 +281,7 @@ def test_what_is_restored_finds_the_programs_of_what_was_saved(intact, tmp_path)
     program = jax.jit(lambda state: state)
     program(state_of(5))
     for abstract, programs in ((ABSTRACT, 1), (asked, 2)):
-        with checkpoint.manager(intact, best_metric="validation") as checkpoints:
+        with checkpoint.manager(intact) as checkpoints:
             found = checkpoint.restore(checkpoints, abstract)
         same(found, 5)
         program(found.state)
