@@ -15,7 +15,8 @@ tables: $(INSTALLED)
 	  --results experiments/results/embedded-cpu
 
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --max-worker-restart 0
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
+	  --max-worker-restart 0
 
 check: $(INSTALLED)
 	$(VENV)/bin/ruff check .

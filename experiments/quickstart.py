@@ -50,7 +50,7 @@ def smoke(config: Flags) -> Flags:
     learning = config.learning
     return dataclasses.replace(
         config,
-        asked=dataclasses.replace(config.asked, new_tokens=24, prompts=2),
+        asked=dataclasses.replace(config.asked, new_tokens=24, prompts=1),
         shapes=dataclasses.replace(config.shapes, max_levels=2, sizes=(0, 2), short_catch_ups=()),
         learning=dataclasses.replace(
             learning,

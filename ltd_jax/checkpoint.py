@@ -79,16 +79,19 @@ def restore(checkpoints: ocp.CheckpointManager, abstract: Any) -> Restored | Non
 
     Args:
       abstract: the state's structure as arrays or `jax.ShapeDtypeStruct`s. A leaf goes where its
-        sharding says, whatever devices it was saved from; without one, to the first device.
+        sharding says, whatever devices it was saved from; without one, to the first device, but
+        not bound to it, so that it finds the programs of a state that was never saved.
 
     Raises:
       UserError: there are steps, but none can be read.
     """
     steps = sorted(checkpoints.all_steps(), reverse=True)
+    bound = jax.tree.map(_is_bound, abstract)
     abstract = jax.tree.map(_with_sharding, abstract)
     for candidate in steps:
         try:
-            return _restore_step(checkpoints, abstract, candidate)
+            restored = _restore_step(checkpoints, abstract, candidate)
+            return dataclasses.replace(restored, state=jax.tree.map(_freed, bound, restored.state))
         except Exception as error:  # orbax raises many kinds for a damaged folder
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             warnings.warn(
@@ -166,6 +169,23 @@ def uninterrupted() -> Iterator[None]:
         give_back()
     if waiting:
         signal.raise_signal(waiting[0])
+
+
+def _is_bound(leaf: Any) -> bool:
+    """Whether a leaf is to lie on certain devices."""
+    if isinstance(leaf, jax.Array):
+        return leaf.committed
+    return getattr(leaf, "sharding", None) is not None
+
+
+def _freed(bound: bool, leaf: Any) -> Any:
+    """The leaf; an array that orbax bound to a device unasked is as if a program had made it."""
+    if bound or not isinstance(leaf, jax.Array):
+        return leaf
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = jnp.asarray(np.asarray(jax.random.key_data(leaf)))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    return jnp.asarray(np.asarray(leaf))
 
 
 def _with_sharding(leaf: Any) -> Any:

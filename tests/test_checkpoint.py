@@ -207,6 +207,7 @@ def test_a_checkpoint_moves_between_one_device_and_eight(intact, tmp_path):
         assert memory.sharding == empty["memory"].sharding and memory.shape == (8, 0)
     """
     flags = "--xla_force_host_platform_device_count=8"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", textwrap.dedent(program)]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -271,3 +272,23 @@ def test_shardings_that_are_asked_for_are_kept_also_of_arrays_without_numbers(tm
     with checkpoint.manager(tmp_path) as checkpoints:
         found = checkpoint.restore(checkpoints, abstract)
     assert all(leaf.sharding == split for leaf in jax.tree.leaves(found.state))
+
+
+def test_what_is_restored_finds_the_programs_of_what_was_saved(intact, tmp_path):
+    """An array is bound to a device only where that was asked for: bound ones compile anew."""
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    asked = jax.tree.map(lambda leaf: leaf.update(sharding=here), ABSTRACT)
+    program = jax.jit(lambda state: state)
+    program(state_of(5))
+    for abstract, programs in ((ABSTRACT, 1), (asked, 2)):
+        with checkpoint.manager(intact) as checkpoints:
+            found = checkpoint.restore(checkpoints, abstract)
+        same(found, 5)
+        program(found.state)
+        assert program._cache_size() == programs
+    arrays = {"free": jnp.arange(3.0), "bound": jax.device_put(jnp.arange(3.0), here)}
+    with checkpoint.manager(tmp_path) as checkpoints:
+        checkpoint.save(checkpoints, 1, arrays, {})
+    with checkpoint.manager(tmp_path) as checkpoints:
+        state = checkpoint.restore(checkpoints, arrays).state
+    assert state["bound"].committed and not state["free"].committed

@@ -176,7 +176,7 @@ def folders(tmp_path):
 
 
 def inspect(monkeypatch, capsys, folders, *arguments):
-    where = ("--target", folders / "target", "--draft", folders / "draft", "--context", 256)
+    where = ("--target", folders / "target", "--draft", folders / "draft", "--context", 96)
     return refusing.run("inspect", monkeypatch, capsys, *where, *arguments).out
 
 
@@ -193,7 +193,7 @@ def test_a_good_pair_is_inspected(folders, monkeypatch, capsys):
     assert (
         abs(found["bytes"]["draft"] - files["draft"]) <= 2 * ids
     )  # d2t and t2d are kept otherwise
-    slots, layers = 256 + 64, found["target"]["layer_count"] + 1
+    slots, layers = 96 + 64, found["target"]["layer_count"] + 1
     assert found["bytes"]["caches"] == pytest.approx(2 * layers * 2 * slots * 32 * 4, abs=100)
 
 

@@ -170,11 +170,11 @@ def profile(
     Example:
       >>> import ltd_jax as ltd
       >>> from ltd_jax.replay.profile import ProfileConfig
-      >>> small = ltd.CycleConfig(beam_width=2, max_levels=2, sizes=(0, 2, 4), context=96)
+      >>> small = ltd.CycleConfig(beam_width=2, max_levels=2, sizes=(2, 4), context=96)
       >>> quick = ProfileConfig(cycles=1, visits=3, policy_visits=1)
       >>> table = ltd.profile(ltd.load(cycle=small), config=quick)
       >>> table.cycle_seconds.shape  # contexts, levels, sizes
-      (1, 2, 3)
+      (1, 2, 2)
     """
     return profile_in_turns([pair], widths, config, [store], progress)[0]
 

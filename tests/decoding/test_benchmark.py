@@ -43,7 +43,7 @@ def test_interval_holds_the_median_and_shrinks_with_agreement():
 @pytest.fixture(scope="module")
 def real():
     pair = tiny.pair(0)
-    methods = [Method(benchmark.PLAIN), Method("eagle3", Constant(4, 6))]
+    methods = [Method(benchmark.PLAIN), Method("eagle3", Constant(4, 12))]
     prompts = [Prompt(np.asarray(prompt, np.int32), 0) for prompt in tiny.prompts(0)]
     batches = list(benchmark.interleaved(pair, methods, prompts, 20))
     return pair, prompts, sum(batches, []), batches

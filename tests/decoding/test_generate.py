@@ -1,8 +1,10 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
-from ltd_jax.config import PolicyConfig
+from ltd_jax.config import PolicyConfig, SamplingConfig
 from ltd_jax.cycle import step
 from ltd_jax.cycle.step import CycleResult, Cycles
 from ltd_jax.decoding import generate
@@ -76,6 +78,13 @@ def test_the_first_burst_is_prefills_and_the_others_are_cycles():
     assert all(burst == Step(burst.tokens) for burst in plain(tiny.pair(SEED), 5))
 
 
+def test_sequential_texts_are_reproducible():
+    pair = tiny.pair(SEED).sampled(SamplingConfig(temperature=1.0, rule="sequential"), seed=1)
+    text = tokens(speculative(pair, 30))
+    assert tokens(speculative(pair, 30)) == text and len(text) == 30
+    assert tokens(speculative(dataclasses.replace(pair, seed=2), 30)) != text
+
+
 @pytest.mark.parametrize(
     "left, stops, expected",
     [
@@ -90,10 +99,10 @@ def test_the_first_burst_is_prefills_and_the_others_are_cycles():
 def test_steps_are_cut_at_the_length_and_after_the_first_stop(left, stops, expected):
     one = lambda value: np.asarray([value, 0])
     row = np.asarray([[7, 8, 9, 5, 5, 5], [0] * 6])  # the second cycle did not happen
-    result = CycleResult(row, committed=one(3), accepted=one(2), levels=one(4), size_index=one(3))
+    result = CycleResult(row, committed=one(3), accepted=one(2), levels=one(4), size_index=one(2))
     pair = tiny.pair(SEED, stop_tokens=stops)
     steps = list(generate.steps_of(Cycles(result, np.int32(1), np.int32(0)), pair, left))
-    assert steps == [Step(expected, levels=4, size=6, accepted=2)]
+    assert steps == [Step(expected, levels=4, size=12, accepted=2)]
 
 
 def test_what_the_cycle_lacks_is_refused_before_anything_runs():

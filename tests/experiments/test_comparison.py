@@ -54,7 +54,7 @@ def test_texts_that_end_at_once_have_no_place_in_the_replay():
     trace = synthetic.trace(CYCLE, text_tokens=(5, 5))
     simulator = simulate.build(trace, TABLE, CYCLE)
     longer = [
-        Run("eagle3", prompt, 0, (1, 2, 3, 4, 5), 0.1, 1.0, (2, 2), (3, 3), (2, 2))
+        Run("eagle3", prompt, 0, (1, 2, 3, 4, 5), 0.1, 1.0, (2, 2), (1, 1), (2, 2))
         for prompt in (1, 3)
     ]
     ended = [

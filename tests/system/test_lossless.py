@@ -12,7 +12,7 @@ SEEDS = (3, 4)  # of weights and prompts
 NEW_TOKENS = 70
 POLICIES = {
     "deepest and widest": menu.policy(menu.FIXED, 5, 12),
-    "narrow": menu.policy(menu.FIXED, 3, 3),
+    "shallow": menu.policy(menu.FIXED, 2, 12),
     "one node": menu.policy(menu.FIXED, 1, 1),
     "nothing verified": menu.policy(menu.FIXED, 4, 0),
     "drawn from its history": menu.policy(menu.DRAWN),

@@ -102,7 +102,7 @@ def test_the_leaderboard_and_table_1_share_one_decoding(run_tiny, trained, out):
 
 
 def test_table_5_measures_and_decodes_at_temperature_1(run_tiny, trained, out):
-    arguments = ("--trained", trained, "--splits", "all", "all", "--methods", "ddd")
+    arguments = ("--trained", trained, "--splits", "all", "all", "--methods", "c2t-as-run")
     arguments += ("--sampled", trained / "sampled")
     found, _ = run_tiny(table5_sampling, out, *arguments, *QUICK)
     assert {row["temperature"] for row in found["rows"]} == {1.0}
