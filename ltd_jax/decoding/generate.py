@@ -111,7 +111,7 @@ def decoded(policy: Policy, pair: Pair, forced: Constant | None = None) -> Polic
     constant = forced or Constant(1, pair.config.cycle.sizes[0])
     if policy.is_constant:
         return policy.traced()
-    return Forced(policy, constant, holds=forced is not None).traced()
+    return Forced(policy.traced(), constant, holds=forced is not None).traced()
 
 
 def warm_up(
