@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, MappingProxyType
-from typing import Annotated, Any, Literal, TypeVar, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 import jax
 import tyro
@@ -32,6 +32,7 @@ from ltd_jax.presets import Preset
 from ltd_jax.workflow import Progress as ProgressCallback
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+(WITHOUT_PREFIX,) = tyro.conf.OmitArgPrefixes[int].__metadata__  # the mark of such a field
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -186,8 +187,8 @@ def names(config: Any, prefix: str = "--") -> list[str]:
     for field in dataclasses.fields(config):
         value, flag = getattr(config, field.name), prefix + field.name.replace("_", "-")
         if dataclasses.is_dataclass(value):
-            has_prefix = get_origin(hints[field.name]) is not Annotated  # OmitArgPrefixes is one
-            found += names(value, f"{flag}." if has_prefix else prefix)
+            marks = getattr(hints[field.name], "__metadata__", ())
+            found += names(value, prefix if WITHOUT_PREFIX in marks else f"{flag}.")
         else:
             found.append(flag)
     return found

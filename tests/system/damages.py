@@ -1,6 +1,7 @@
 """Damages of a tiny pair's folder (fixture `root`): files that commands read, made wrong."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -19,7 +20,13 @@ ELSEWHERE = "another device"
 
 
 def fingerprint(root):
-    return pairs.load(root / "target", root / "draft", cycle=CYCLE).fingerprint
+    """Of the pair that the folder links to, which all tests share."""
+    return _fingerprint((root / "target").resolve(), (root / "draft").resolve())
+
+
+@functools.cache
+def _fingerprint(target, draft):
+    return pairs.load(target, draft, cycle=CYCLE).fingerprint
 
 
 def table(root, sizes=CYCLE.sizes, levels=CYCLE.max_levels, **origin):
