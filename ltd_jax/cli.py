@@ -78,9 +78,9 @@ def main() -> None:
 
     def command() -> None:
         description = pydoc.getdoc(chosen.run)
-        others = {f"ltd {other}": COMMANDS[other].start for other in COMMANDS}
+        siblings = {f"ltd {other}": COMMANDS[other].start for other in COMMANDS}
         config = flags.parse(
-            chosen.start, argv, prog=f"ltd {name}", description=description, others=others
+            chosen.start, argv, prog=f"ltd {name}", description=description, siblings=siblings
         )
         chosen.run(config)
 

@@ -33,13 +33,17 @@ class UserError(ValueError):
 
 
 @contextlib.contextmanager
-def user_errors(what: object) -> Iterator[None]:
-    """Raises a ValueError of the block as a UserError that says first what it is about."""
+def user_errors(what: object, *, name_all: bool = False) -> Iterator[None]:
+    """Raises a ValueError of the block as a UserError that says first what it is about.
+
+    Args:
+      name_all: also a UserError, whose sentence does not say it yet.
+    """
     try:
         yield
-    except UserError:
-        raise
     except ValueError as error:
+        if isinstance(error, UserError) and not name_all:
+            raise
         raise UserError(f"{what}: {error}") from error
 
 

@@ -14,8 +14,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType, MappingProxyType
-from typing import Any, Literal, TypeVar, get_type_hints
+from types import FrameType
+from typing import Any, Literal, TypeVar
 
 import jax
 import tyro
@@ -120,7 +120,7 @@ def parse(
     prog: str | None = None,
     description: str | None = None,
     small: Callable[[Flags], Flags] | None = None,
-    others: Mapping[str, Callable[[Preset], PairFlags]] = MappingProxyType({}),
+    siblings: Mapping[str, Callable[[Preset], PairFlags]] | None = None,
 ) -> Flags:
     """The command line, with hub ids downloaded and nothing left to choose; says it on stderr.
 
@@ -128,15 +128,15 @@ def parse(
       start: the command's settings where no flag changes them, for the target's preset.
       argv: without the command's name; None = of this process.
       small: the settings that --smoke starts from, of the usual ones.
-      others: `start` of other commands, which may have a flag that this one has not.
+      siblings: `start` of other commands, which may have a flag that this one has not.
 
     Raises:
       UserError: a folder or a value cannot be.
     """
     argv = sys.argv[1:] if argv is None else argv
-    named, rest = tyro.cli(PairFlags, args=argv, return_unknown_args=True, add_help=False)
+    named, others = tyro.cli(PairFlags, args=argv, return_unknown_args=True, add_help=False)
     default = start(presets.of(named.target))
-    if small is not None and "--smoke" in rest:
+    if small is not None and "--smoke" in others:
         default = small(default)
     parsed, unknown = tyro.cli(
         type(default),
@@ -147,7 +147,8 @@ def parse(
         return_unknown_args=True,
     )
     if unknown:
-        flags_of = {name: names(begin(presets.of(named.target))) for name, begin in others.items()}
+        preset = presets.of(named.target)
+        flags_of = {name: names(begin(preset)) for name, begin in (siblings or {}).items()}
         raise not_known(unknown[0], default, prog or files.program_name(), flags_of)
     config = resolved(parsed)
     for line in described(config):
@@ -183,11 +184,10 @@ def not_known(
 def names(config: Any, prefix: str = "--") -> list[str]:
     """The flags of a command's settings."""
     found = []
-    hints = get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
         value, flag = getattr(config, field.name), prefix + field.name.replace("_", "-")
         if dataclasses.is_dataclass(value):
-            marks = getattr(hints[field.name], "__metadata__", ())
+            marks = getattr(field.type, "__metadata__", ())
             found += names(value, prefix if WITHOUT_PREFIX in marks else f"{flag}.")
         else:
             found.append(flag)

@@ -91,7 +91,7 @@ def parse_method(
         spec = MethodSpec(label, chosen, smallest_cycle(name, chosen, base))
     if context is None:
         return spec
-    with user_errors(spec.name):
+    with user_errors(spec.name, name_all=True):
         return dataclasses.replace(spec, cycle=dataclasses.replace(spec.cycle, context=context))
 
 
@@ -148,7 +148,7 @@ def smallest_cycle(name: str, policy: Policy | None, base: CycleConfig) -> Cycle
             return policy.smallest_cycle(base)
         case _:
             return base
-    with user_errors(name):
+    with user_errors(name, name_all=True):
         return dataclasses.replace(base, max_levels=levels, sizes=tuple(sorted({0, *sizes})))
 
 
@@ -228,15 +228,13 @@ def _baseline(
     cycle = base if trained is None else trained.cycle
     table = None if latency is None else LatencyTable.find(str(latency))
     if table is not None and "fingerprint" in table.provenance:
-        with user_errors(name):
+        with user_errors(name, name_all=True):
             cycle = dataclasses.replace(cycle, max_levels=table.max_levels, sizes=table.sizes)
     elif table is not None:
         table = latencies.fit(table, cycle)
     costs = None if table is None else costs_of(table)
     policy = catalogue.parse(name, baseline, cycle, Needs(trained, costs))
     cycle = smallest_cycle(name, policy, cycle)
-    try:
+    with user_errors(baseline.name, name_all=True):
         policy.check(cycle)
-    except UserError as error:
-        raise UserError(f"{baseline.name}: {error}") from error
     return MethodSpec(name, policy, cycle, classifiers=trained, table=table)
