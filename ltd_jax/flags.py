@@ -156,59 +156,6 @@ def parse(
     return config
 
 
-def not_known(
-    word: str, config: PairFlags, prog: str, others: Mapping[str, Sequence[str]]
-) -> UserError:
-    """The refusal of a word of the command line that a command does not know.
-
-    Args:
-      prog: how the command is called.
-      others: the flags of other commands.
-    """
-    ask = f"`{prog} --help` lists its flags"
-    if not word.startswith("-"):
-        return UserError(
-            f"{word!r} belongs to no flag; put a value with spaces in quotes, or see what there "
-            f"is: {ask}."
-        )
-    flag = word.partition("=")[0].replace("_", "-")
-    known_by = [other for other, flags in others.items() if flag in flags]
-    similar = difflib.get_close_matches(flag, names(config), n=1)
-    if known_by:
-        hint = f"{' and '.join(known_by)} {'have' if len(known_by) > 1 else 'has'} it; "
-    else:
-        hint = f"did you mean {similar[0]}? " if similar else ""
-    return UserError(f"{prog} has no flag {flag}; {hint}{ask}.")
-
-
-def names(config: Any, prefix: str = "--") -> list[str]:
-    """The flags of a command's settings."""
-    found = []
-    for field in dataclasses.fields(config):
-        value, flag = getattr(config, field.name), prefix + field.name.replace("_", "-")
-        if dataclasses.is_dataclass(value):
-            marks = getattr(field.type, "__metadata__", ())
-            found += names(value, prefix if WITHOUT_PREFIX in marks else f"{flag}.")
-        else:
-            found.append(flag)
-    return found
-
-
-def require_backend() -> None:
-    """Raises UserError where the devices that jax is told to use are not there."""
-    try:
-        jax.devices()
-    except (RuntimeError, AssertionError) as error:  # as jax says it, or an assertion of its own
-        asked = jax.config.jax_platforms
-        what = f"JAX_PLATFORMS is {asked}, but" if asked else "There is no device:"
-        reason = str(error).split("\n")[0].rstrip(".")
-        raise UserError(
-            f"{what} this installation of jax can use none{f' ({reason})' if reason else ''}; "
-            "install ltd-jax[cuda13], ltd-jax[cuda12] or ltd-jax[tpu] where there is one, or set "
-            "JAX_PLATFORMS to cpu."
-        ) from error
-
-
 def resolved(config: Flags) -> Flags:
     """The same flags with folders for hub ids and a dtype for "auto"."""
     require_backend()
@@ -359,6 +306,59 @@ def too_large(error: Exception) -> str:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
+
+
+def not_known(
+    word: str, config: PairFlags, prog: str, others: Mapping[str, Sequence[str]]
+) -> UserError:
+    """The refusal of a word of the command line that a command does not know.
+
+    Args:
+      prog: how the command is called.
+      others: the flags of other commands.
+    """
+    ask = f"`{prog} --help` lists its flags"
+    if not word.startswith("-"):
+        return UserError(
+            f"{word!r} belongs to no flag; put a value with spaces in quotes, or see what there "
+            f"is: {ask}."
+        )
+    flag = word.partition("=")[0].replace("_", "-")
+    known_by = [other for other, flags in others.items() if flag in flags]
+    similar = difflib.get_close_matches(flag, names(config), n=1)
+    if known_by:
+        hint = f"{' and '.join(known_by)} {'have' if len(known_by) > 1 else 'has'} it; "
+    else:
+        hint = f"did you mean {similar[0]}? " if similar else ""
+    return UserError(f"{prog} has no flag {flag}; {hint}{ask}.")
+
+
+def names(config: Any, prefix: str = "--") -> list[str]:
+    """The flags of a command's settings."""
+    found = []
+    for field in dataclasses.fields(config):
+        value, flag = getattr(config, field.name), prefix + field.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            marks = getattr(field.type, "__metadata__", ())
+            found += names(value, prefix if WITHOUT_PREFIX in marks else f"{flag}.")
+        else:
+            found.append(flag)
+    return found
+
+
+def require_backend() -> None:
+    """Raises UserError where the devices that jax is told to use are not there."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # as jax says it, or an assertion of its own
+        asked = jax.config.jax_platforms
+        what = f"JAX_PLATFORMS is {asked}, but" if asked else "There is no device:"
+        reason = str(error).split("\n")[0].rstrip(".")
+        raise UserError(
+            f"{what} this installation of jax can use none{f' ({reason})' if reason else ''}; "
+            "install ltd-jax[cuda13], ltd-jax[cuda12] or ltd-jax[tpu] where there is one, or set "
+            "JAX_PLATFORMS to cpu."
+        ) from error
 
 
 def at_least_one(config: Any, *names: str) -> None:
