@@ -8,14 +8,16 @@ and the one before it is used.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
 import re
 import signal
+import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -56,6 +58,8 @@ def manager(folder: Path) -> Iterator[ocp.CheckpointManager]:
         raise UserError(f"Cannot write checkpoints to {folder}: {error.strerror}.") from error
     checkpoints = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(max_to_keep=2))
     closing: contextlib.AbstractContextManager[None] = _writing(folder)
+    show = sys.unraisablehook
+    sys.unraisablehook = functools.partial(_unless_loop_is_closed, show)
     try:
         yield checkpoints
     except UserError:
@@ -64,6 +68,17 @@ def manager(folder: Path) -> Iterator[ocp.CheckpointManager]:
     finally:
         with closing:
             checkpoints.close()
+    sys.unraisablehook = show  # but after a failed write, whose remains may still come
+
+
+def _unless_loop_is_closed(show: Callable[[Any], Any], unraisable: Any) -> None:
+    """Shows what cannot be raised, but for the remains of a failed write.
+
+    Where one of orbax's writes fails, the loop that waits for all of them is closed; the others
+    find it so, which its storage library prints with a traceback each.
+    """
+    if str(unraisable.exc_value) != "Event loop is closed":
+        show(unraisable)
 
 
 @contextlib.contextmanager

@@ -159,8 +159,10 @@ def test_a_damaged_step_with_none_before_it_is_one_sentence(intact, tmp_path):
 
 
 @pytest.mark.parametrize("steps", [1, 4])
-def test_a_full_disk_is_one_sentence(tmp_path, capfd, caplog, steps):
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch, capfd, caplog, steps):
     """However many saves later it comes out; the limit on a file's size stands for the disk."""
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
     try:
@@ -171,6 +173,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, capfd, caplog, steps):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "Traceback" not in "".join(capfd.readouterr()) + caplog.text
+    assert not [each for each in shown if "loop" in str(each.exc_value)], shown
     with checkpoint.manager(tmp_path / "run") as checkpoints:
         checkpoint.save(checkpoints, 9, state_of(9), {"step": 9, "table": "", "points": []})
     same(read(tmp_path / "run")[0], 9)
