@@ -23,7 +23,8 @@ check: $(INSTALLED)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-# An environment that is there is kept; only a missing or broken one is made.
+# An environment that is there is kept; only a missing or broken one is made. The .pth file lets
+# `python -m experiments.NAME` of this environment start in any folder, not only in this one.
 $(INSTALLED): pyproject.toml
 	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || { \
 	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -33,4 +34,6 @@ $(INSTALLED): pyproject.toml
 	    echo "'$(PYTHON)' cannot make $(VENV); install Python's venv and ensurepip modules." >&2; \
 	    exit 1; }; }
 	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
+	@echo "$(CURDIR)" >"$$($(VENV)/bin/python -c \
+	  'import sysconfig; print(sysconfig.get_path("purelib"))')/ltd-jax-checkout.pth"
 	@touch $@

@@ -109,6 +109,7 @@ def report_of(comparison: Comparison) -> dict[str, Any]:
         "replay_vs_live": predictions,
         "optimum": optimum_row(comparison, predictions),
         "learning": comparison.trained.learning,
+        "skipped": list(prompts.skipped),
     }
 
 

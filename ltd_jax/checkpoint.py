@@ -8,13 +8,16 @@ and the one before it is used.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
+import re
 import signal
+import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,8 +30,9 @@ from jax.sharding import SingleDeviceSharding
 
 from ltd_jax.files import UserError
 
-logging.getLogger("absl").setLevel(logging.ERROR)
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # errors are raised; orbax logs them as well
 DIGESTS = "digests"  # their place in a record
+OS_ERROR = "os_error_code="  # how orbax's storage library tells errors of the system
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,30 +44,76 @@ class Restored:
     provenance: dict[str, Any]
 
 
-def manager(folder: Path) -> ocp.CheckpointManager:
-    """A manager that keeps the last two steps.
+@contextlib.contextmanager
+def manager(folder: Path) -> Iterator[ocp.CheckpointManager]:
+    """A manager that keeps the last two steps; leaving the block waits for the last save.
 
     Raises:
-      UserError: the folder cannot be made.
+      UserError: the folder cannot be made, or a checkpoint cannot be written.
     """
     folder = folder.absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"Cannot write checkpoints to {folder}: {error.strerror}.") from error
-    return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(max_to_keep=2))
+    checkpoints = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(max_to_keep=2))
+    closing: contextlib.AbstractContextManager[None] = _writing(folder)
+    show = sys.unraisablehook
+    sys.unraisablehook = functools.partial(_unless_loop_is_closed, show)
+    try:
+        yield checkpoints
+    except UserError:
+        closing = contextlib.suppress(Exception)  # it is told already
+        raise
+    finally:
+        with closing:
+            checkpoints.close()
+    sys.unraisablehook = show  # but after a failed write, whose remains may still come
+
+
+def _unless_loop_is_closed(show: Callable[[Any], Any], unraisable: Any) -> None:
+    """Shows what cannot be raised, but for the remains of a failed write.
+
+    Where one of orbax's writes fails, the loop that waits for all of them is closed; the others
+    find it so, which its storage library prints with a traceback each.
+    """
+    if str(unraisable.exc_value) != "Event loop is closed":
+        show(unraisable)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Raises UserError where a save of the block, or one begun before it, cannot be written."""
+    try:
+        yield
+    except Exception as error:  # orbax raises what its own libraries do
+        if not isinstance(error, OSError) and OS_ERROR not in str(error):
+            raise
+        raise UserError(
+            f"Cannot write a checkpoint to {folder} ({_reason(error)}); make room or give another "
+            "`out`, and the training goes on from the last checkpoint that is whole."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What an error says first; of the system's errors without the layers that it went through."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    found = re.search(rf"[^:]*(?= \[{OS_ERROR})", line)
+    return found[0].strip() if found else line[:200]
 
 
 def save(
     checkpoints: ocp.CheckpointManager, step: int, state: Any, provenance: dict[str, Any]
 ) -> None:
-    """Starts an asynchronous save; `checkpoints.close()` waits for it.
+    """Starts an asynchronous save; `manager` waits for it.
 
     Steps rise, so one that is there already, or lies ahead, could not be read: it is deleted.
+
+    Raises:
+      UserError: this checkpoint or the one before it cannot be written.
     """
-    for ahead in checkpoints.all_steps():
-        if ahead >= step:
-            checkpoints.delete(ahead)
     record = json.loads(json.dumps(provenance))  # a wrong value fails here, not in a thread
     state = jax.tree.map(_stored, state)
     digests = {"provenance": _record_digest(record), "state": digest(state)}
@@ -71,7 +121,11 @@ def save(
         state=ocp.args.StandardSave(state),
         provenance=ocp.args.JsonSave({**record, DIGESTS: digests}),
     )
-    checkpoints.save(step, args=args, force=True)
+    with _writing(checkpoints.directory):
+        for ahead in checkpoints.all_steps():
+            if ahead >= step:
+                checkpoints.delete(ahead)
+        checkpoints.save(step, args=args, force=True)
 
 
 def restore(checkpoints: ocp.CheckpointManager, abstract: Any) -> Restored | None:
@@ -93,17 +147,16 @@ def restore(checkpoints: ocp.CheckpointManager, abstract: Any) -> Restored | Non
             restored = _restore_step(checkpoints, abstract, candidate)
             return dataclasses.replace(restored, state=jax.tree.map(_freed, bound, restored.state))
         except Exception as error:  # orbax raises many kinds for a damaged folder
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            if candidate == steps[-1]:
+                raise UserError(
+                    f"None of the checkpoints {steps} in {checkpoints.directory} can be read "
+                    f"({candidate}: {_reason(error)}); delete the folder to start again."
+                ) from error
             warnings.warn(
-                f"Checkpoint {candidate} in {checkpoints.directory} is damaged ({reason}); "
-                "the one before it is used.",
+                f"Checkpoint {candidate} in {checkpoints.directory} is damaged ({_reason(error)}); "
+                "the one before it is tried.",
                 stacklevel=2,
             )
-    if steps:
-        raise UserError(
-            f"None of the checkpoints {steps} in {checkpoints.directory} can be read; "
-            "delete the folder to start again."
-        )
     return None
 
 

@@ -17,6 +17,7 @@ subcommand's help, and a row of COMMANDS at the end.
 """
 
 import dataclasses
+import difflib
 import functools
 import json
 import pydoc
@@ -69,12 +70,21 @@ def main() -> None:
         return
     chosen = COMMANDS.get(name)
     if chosen is None:
-        flags.say(f"error: There is no subcommand {name!r}; choose {', '.join(COMMANDS)}.")
+        similar = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.7)
+        meant = f"did you mean {similar[0]}? They are" if similar else "choose"
+        flags.say(
+            f"error: There is no subcommand {name!r}; {meant} {', '.join(COMMANDS)}; experiments "
+            "start in a checkout, with python -m experiments.NAME."
+        )
         sys.exit(2)
 
     def command() -> None:
         description = pydoc.getdoc(chosen.run)
-        chosen.run(flags.parse(chosen.start, argv, prog=f"ltd {name}", description=description))
+        siblings = {f"ltd {other}": COMMANDS[other].start for other in COMMANDS}
+        config = flags.parse(
+            chosen.start, argv, prog=f"ltd {name}", description=description, siblings=siblings
+        )
+        chosen.run(config)
 
     flags.run(command, resumes=chosen.resumes)
 
@@ -238,12 +248,19 @@ def _trained_shapes(config: GenerateConfig, cycle: CycleConfig) -> CycleConfig:
 
 
 def policy_path(text: str) -> Path | None:
-    """The file that a policy's name means; None for a method's name."""
+    """The file that a policy's name means; None for a method's name.
+
+    Of a folder its settings, or the policies in it or below it with the settings beside them.
+    """
     path = Path(text)
     if path.is_dir():
-        found = [path / name for name in (tune.SETTINGS, workflow.POLICY)]
-        return next((file for file in found if file.exists()), found[1])
-    return path if path.suffix in (".safetensors", ".json") else None
+        settings = path / tune.SETTINGS
+        if not settings.exists():
+            path = workflow.policy_file(path)
+            settings = path.with_name(tune.SETTINGS)
+        return settings if settings.exists() else path
+    is_path = len(path.parts) > 1 and ":" not in text
+    return path if is_path or path.suffix in (".safetensors", ".json") else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -651,6 +668,7 @@ def bench(config: BenchConfig) -> None:
         "pair": list(pair.names),
         "fingerprint": pair.fingerprint,
         "methods": benchmark.method_rows(done, prompt_set.tasks),
+        "skipped": list(prompt_set.skipped),
     }
     if pair.config.sampling.is_reproducible:
         report["lossless"] = lossless.compare(pair, done, prompt_set.prompts, benchmark.PLAIN)

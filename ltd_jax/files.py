@@ -12,6 +12,7 @@ import functools
 import json
 import os
 import platform
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from safetensors import SafetensorError
 
 VERSION = "0.1.0"
 ASSETS = Path(__file__).parent / "assets"
@@ -88,16 +90,16 @@ def environment(dtype: str, devices: int = 1) -> dict[str, Any]:
         "jax": jax.__version__,
         "ltd_jax": VERSION,
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "command": _command(),
+        "command": " ".join([program_name(), *sys.argv[1:]]),  # without the machine's paths
     }
 
 
-def _command() -> str:
-    """The command line as a user would type it, without the machine's paths."""
+def program_name() -> str:
+    """How this process was called: a script's name, or python -m and the module's."""
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
-    name = f"python -m {spec.name}" if spec is not None else sys.argv[0].rsplit("/", 1)[-1]
-    return " ".join([name, *sys.argv[1:]])
+    module = "" if spec is None else spec.name.removesuffix(".__main__")
+    return f"python -m {module}" if module else sys.argv[0].rsplit("/", 1)[-1]
 
 
 def device_name(devices: int = 1) -> str:
@@ -275,6 +277,7 @@ def reading_json(path: Path, kind: str, schema: int, remedy: str) -> Iterator[di
     except OSError as error:
         raise UserError(f"Cannot read the {kind} {path}: {error.strerror}.") from error
     except ValueError as error:
+        refuse_pointer(path)
         raise UserError(f"{path} is no {kind} or is truncated; {remedy}.") from error
     found = record.get("schema") if isinstance(record, dict) else None
     if found != schema:
@@ -295,12 +298,39 @@ def replacing(path: Path) -> Iterator[Path]:
       UserError: the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises UserError where the block cannot write a file or folder, as on a full disk."""
+    try:
+        yield
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror or error}.") from error
+    except SafetensorError as error:
+        found = re.search(r"I/O error: (.*) \(os error", str(error))
+        raise UserError(f"Cannot write {path}: {found[1] if found else error}.") from error
+
+
+POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raises UserError where git left its pointer to a large file in the file's place."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(POINTER))
+    except OSError:
+        return  # which is said where it is read
+    if start == POINTER:
+        raise UserError(
+            f"{path} is a git-lfs pointer, not the file that it stands for; run `git lfs pull` in "
+            "its folder, or download the file."
+        )

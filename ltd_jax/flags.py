@@ -5,6 +5,8 @@ The library speaks of arguments in backticks; `run` turns `` `context` `` into `
 
 import contextlib
 import dataclasses
+import difflib
+import errno
 import os
 import re
 import signal
@@ -13,7 +15,7 @@ import threading
 import time
 import typing
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal, TypeVar
@@ -39,6 +41,8 @@ from ltd_jax.models.pair import Pair
 from ltd_jax.presets import Preset
 from ltd_jax.workflow import Progress as ProgressCallback
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+(WITHOUT_PREFIX,) = tyro.conf.OmitArgPrefixes[int].__metadata__  # the mark of such a field
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 RARE = "rare"
 T = TypeVar("T")
@@ -133,6 +137,7 @@ def parse(
     prog: str | None = None,
     description: str | None = None,
     small: Callable[[Flags], Flags] | None = None,
+    siblings: Mapping[str, Callable[[Preset], PairFlags]] | None = None,
 ) -> Flags:
     """The command line, with hub ids downloaded and nothing left to choose.
 
@@ -142,6 +147,7 @@ def parse(
       start: the command's settings where no flag changes them, for the target's preset.
       argv: without the command's name; None = of this process.
       small: the settings that --smoke starts from, of the usual ones.
+      siblings: `start` of other commands, which may have a flag that this one has not.
 
     Raises:
       UserError: a folder or a value cannot be.
@@ -156,11 +162,16 @@ def parse(
         if asked:
             shown = as_shown(default, everything="--help-all" in asked)
             more = "" if "--help-all" in asked else "\n\n--help-all shows every flag."
-            said = (description or "").replace(
-                "\nltd ", "\n\nltd "
-            ) + more  # examples, line by line
+            said = (description or "").replace("\nltd ", "\n\nltd ")  # examples, line by line
+            said += more
             tyro.cli(type(shown), args=["--help"], default=shown, prog=prog, description=said)
-        parsed = tyro.cli(type(default), args=argv, default=default, prog=prog)
+        parsed, unknown = tyro.cli(
+            type(default), args=argv, default=default, prog=prog, return_unknown_args=True
+        )
+    if unknown:
+        preset = presets.of(named.target)
+        flags_of = {name: names(begin(preset)) for name, begin in (siblings or {}).items()}
+        raise not_known(unknown[0], default, prog or files.program_name(), flags_of)
     return resolved(parsed)
 
 
@@ -226,6 +237,7 @@ def _optional_name(hint: Any) -> str | None:
 
 def resolved(config: Flags) -> Flags:
     """The same flags with folders for hub ids and a dtype for "auto"."""
+    require_backend()
     theta = config.draft_rope_theta
     if theta is not None and not 1 <= theta < float("inf"):
         raise UserError(f"`draft_rope_theta` is {theta} but must be a number >= 1.")
@@ -394,6 +406,7 @@ def run(main: Callable[[], None], *, resumes: bool = True) -> None:
     warnings.showwarning = lambda message, *place, **rest: say(f"warning: {as_flags(str(message))}")
     try:
         main()
+        sys.stdout.flush()
     except UserError as error:
         say(f"error: {as_flags(str(error))}")
         sys.exit(2)
@@ -407,14 +420,34 @@ def run(main: Callable[[], None], *, resumes: bool = True) -> None:
         say(f"error: {too_large(error)}")
         sys.exit(2)
     except BrokenPipeError:  # whoever read the output has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        _drop_output()
+        place = error.filename or "what this command prints or keeps"
+        say(f"error: Cannot write {place}: {error.strerror}.")
+        sys.exit(2)
+
+
+def _drop_output() -> None:
+    """What is still to be printed goes nowhere; else Python would try, and fail, at its end."""
+    with contextlib.suppress(OSError):  # of a stream that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def as_flags(sentence: str) -> str:
-    """A sentence of the library with its arguments as flags: `new_tokens` as --new-tokens."""
-    flag = lambda match: "--" + match.group(1).replace("_", "-")
-    return re.sub(r"`([a-z][a-z0-9_.]*)`", flag, sentence)
+    """A sentence of the library with its arguments as flags: `new_tokens` as --new-tokens.
+
+    Other text in backticks, such as `ltd inspect`, stays as it is.
+    """
+
+    def shown(match: re.Match[str]) -> str:
+        is_argument = re.fullmatch(r"[a-z][a-z0-9_.]*", match[1])
+        return "--" + match[1].replace("_", "-") if is_argument else match[0]
+
+    return re.sub(r"`([^`]*)`", shown, sentence)
 
 
 def too_large(error: Exception) -> str:
@@ -428,6 +461,59 @@ def too_large(error: Exception) -> str:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
+
+
+def not_known(
+    word: str, config: PairFlags, prog: str, others: Mapping[str, Sequence[str]]
+) -> UserError:
+    """The refusal of a word of the command line that a command does not know.
+
+    Args:
+      prog: how the command is called.
+      others: the flags of other commands.
+    """
+    ask = f"`{prog} --help` lists its flags"
+    if not word.startswith("-"):
+        return UserError(
+            f"{word!r} belongs to no flag; put a value with spaces in quotes, or see what there "
+            f"is: {ask}."
+        )
+    flag = word.partition("=")[0].replace("_", "-")
+    known_by = [other for other, flags in others.items() if flag in flags]
+    similar = difflib.get_close_matches(flag, names(config), n=1)
+    if known_by:
+        hint = f"{' and '.join(known_by)} {'have' if len(known_by) > 1 else 'has'} it; "
+    else:
+        hint = f"did you mean {similar[0]}? " if similar else ""
+    return UserError(f"{prog} has no flag {flag}; {hint}{ask}.")
+
+
+def names(config: Any, prefix: str = "--") -> list[str]:
+    """The flags of a command's settings."""
+    found = []
+    for field in dataclasses.fields(config):
+        value, flag = getattr(config, field.name), prefix + field.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            marks = getattr(field.type, "__metadata__", ())
+            found += names(value, prefix if WITHOUT_PREFIX in marks else f"{flag}.")
+        else:
+            found.append(flag)
+    return found
+
+
+def require_backend() -> None:
+    """Raises UserError where the devices that jax is told to use are not there."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # as jax says it, or an assertion of its own
+        asked = jax.config.jax_platforms
+        what = f"JAX_PLATFORMS is {asked}, but" if asked else "There is no device:"
+        reason = str(error).split("\n")[0].rstrip(".")
+        raise UserError(
+            f"{what} this installation of jax can use none{f' ({reason})' if reason else ''}; "
+            "install ltd-jax[cuda13], ltd-jax[cuda12] or ltd-jax[tpu] where there is one, or set "
+            "JAX_PLATFORMS to cpu."
+        ) from error
 
 
 def at_least_one(config: Any, *names: str) -> None:

@@ -82,6 +82,7 @@ class Advice:
     chosen: str  # autoregressive, best_constant or ltd
     share_of_gap: float  # of the way from the best constant to the optimum that is learned
     seconds: float  # of the whole search
+    skipped: tuple[str, ...] = ()  # questions that do not fit the context
 
     def of(self, method: str) -> MethodAdvice:
         """The numbers of one way to decode."""
@@ -147,6 +148,7 @@ def tune(
         chosen=choose(methods, live_ratio),
         share_of_gap=optimum.share_gained(*gap) if gap[2] > gap[1] else 0.0,
         seconds=time.monotonic() - started,
+        skipped=(*trained.saved.provenance["skipped"], *trace.provenance.get("skipped", ())),
     )
     write_json(config.folder / "advice.json", advice.to_json())
     save_settings(config.folder / SETTINGS, advice, pair.config.cycle)

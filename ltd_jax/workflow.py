@@ -14,6 +14,7 @@ import dataclasses
 import json
 import shutil
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,7 +34,6 @@ from ltd_jax.config import (
     describe_sampling,
     policy_config_from_json,
 )
-from ltd_jax.cycle.prefill import check_room
 from ltd_jax.decoding import generate
 from ltd_jax.decoding.runs import Turn
 from ltd_jax.files import OTHER_FOLDER, UserError, identity_of, replacing, require_same
@@ -56,6 +56,7 @@ from ltd_jax.text import Message, QuestionConfig, Split
 
 Progress = Callable[[str, float], None]  # of a stage's name and the share of it that is done
 POLICY = "policy.safetensors"
+NAMED = 8  # most questions that a message about skipped ones names
 PROBE = Constant(levels=3, size=6)
 PROBE_TEXT = "def add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return"
 PROBE_TOKENS = 48
@@ -92,6 +93,7 @@ class PromptSet:
 
     turns: tuple[Turn, ...]
     tasks: tuple[str, ...]
+    skipped: tuple[str, ...] = ()  # turns that do not fit the context: file, line, tokens
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -104,20 +106,24 @@ def load_prompts(pair: Pair, config: StageConfig, split: Split) -> PromptSet:
 
     A question of several turns gives one prompt per turn. A later turn holds the answers before it,
     and these are plain decoding's, which are the same whoever decodes; so they are written once,
-    side by side, and kept.
+    side by side, and kept. A turn that does not fit the context with its answer is skipped with a
+    warning, and so are those after it.
 
     Raises:
-      UserError: a file is missing or broken, a prompt and its answer do not fit the context, or
-        the tokenizer of the pair's folder knows tokens that the target does not.
+      UserError: a file is missing or broken, no prompt fits the context with its answer, or the
+        tokenizer of the pair's folder knows tokens that the target does not.
     """
     by_task = texts.load_question_set(config.questions, split)
     chosen = [(index, question) for index, task in enumerate(by_task) for question in by_task[task]]
     turns: list[Turn] = []
     talks: list[list[Message]] = [[] for _ in chosen]
     last: dict[int, Prompt] = {}  # of every talk
+    too_long: dict[int, str] = {}  # by talk: the turn that ends it
+    needed, context = 0, pair.config.cycle.context
     for turn in range(max(len(question.turns) for _, question in chosen)):
-        open_talks = [i for i, (_, question) in enumerate(chosen) if len(question.turns) > turn]
-        if turn:
+        has_turn = [i for i, (_, question) in enumerate(chosen) if len(question.turns) > turn]
+        open_talks = [talk for talk in has_turn if talk not in too_long]
+        if turn and open_talks:
             answers = _load_or_answer(pair, config, [last[talk] for talk in open_talks])
             for talk, answer in zip(open_talks, answers, strict=True):
                 talks[talk].append(Message("assistant", answer))
@@ -125,11 +131,41 @@ def load_prompts(pair: Pair, config: StageConfig, split: Split) -> PromptSet:
             task, question = chosen[talk]
             talks[talk].append(Message("user", question.turns[turn]))
             token_T = pair.encode(talks[talk], config.questions.style)
-            check_room(pair, len(token_T), config.questions.new_tokens)
+            if len(token_T) + config.questions.new_tokens > context:
+                later = f" from turn {turn + 1} on" if turn else ""
+                too_long[talk] = f"{question.place}: {len(token_T)} tokens{later}"
+                needed = max(needed, len(token_T) + config.questions.new_tokens)
+                continue
             last[talk] = Prompt(token_T, task)
             turns.append(Turn(last[talk], question, turn))
-    ordered = sorted(turns, key=lambda one: one.prompt.task)
-    return PromptSet(tuple(ordered), tuple(by_task))
+    skipped = tuple(too_long[talk] for talk in sorted(too_long))
+    if skipped:
+        named = "; ".join(skipped[:NAMED]) + ("; ..." if len(skipped) > NAMED else "")
+        new_tokens = config.questions.new_tokens
+        rest = (
+            f"the context of {context} tokens with {new_tokens} new ones ({named}); raise the "
+            f"`context` to {needed} or ask for fewer `new_tokens`."
+        )
+        if not turns:
+            raise UserError(f"None of the {len(chosen)} questions fits {rest}")
+        warnings.warn(
+            f"{len(skipped)} of {len(chosen)} questions are skipped because they do not fit {rest}",
+            stacklevel=1,  # the same place whoever calls, so that it is said once
+        )
+    return PromptSet(*_by_task(turns, tuple(by_task)), skipped)
+
+
+def _by_task(
+    turns: Sequence[Turn], tasks: Sequence[str]
+) -> tuple[tuple[Turn, ...], tuple[str, ...]]:
+    """Turns in the order of their tasks, and the tasks that are left, numbered anew."""
+    left = sorted({turn.prompt.task for turn in turns})
+    renumbered = [
+        dataclasses.replace(turn, prompt=turn.prompt._replace(task=left.index(turn.prompt.task)))
+        for turn in turns
+    ]
+    ordered = sorted(renumbered, key=lambda one: one.prompt.task)
+    return tuple(ordered), tuple(tasks[task] for task in left)
 
 
 def _load_or_answer(pair: Pair, config: StageConfig, prompts: Sequence[Prompt]) -> list[str]:
@@ -186,7 +222,7 @@ def load_or_record(
     prompt_set = load_prompts(pair, config, split)
     provenance = record.provenance_of(
         pair, prompt_set.prompts, config.questions.new_tokens, tasks=prompt_set.tasks
-    )
+    ) | {"asked": config.questions.asked, "skipped": list(prompt_set.skipped)}
     if path.exists():
         trace, cycle = traces.load(path), pair.config.cycle
         trace = traces.require_recording(path, trace, provenance, cycle, remedy=OTHER_FOLDER)
@@ -341,7 +377,8 @@ def train_policies(
     }
     result = train_or_resume(splits, config, provenance, progress=progress)
     cost = _learning_cost(result, recorded)
-    facts = {"best": best._asdict(), "learning": cost}
+    skipped = [question for trace in recorded for question in trace.provenance.get("skipped", ())]
+    facts = {"best": best._asdict(), "learning": cost, "skipped": skipped}
     path = config.folder / POLICY
     saved.save(result.policy, path, cycle, provenance | facts)
     return Trained(table, best, saved.load(path), cost, tuple(result.curves), splits.validation)
@@ -387,8 +424,35 @@ def load_policy(path: Path | str) -> Learned:
       >>> sum(len(step.tokens) for step in ltd.generate(pair, policy, "import os", 8))
       8
     """
-    path = Path(path)
-    return saved.load(path / POLICY if path.is_dir() else path).policy
+    return saved.load(policy_file(Path(path))).policy
+
+
+def policy_file(path: Path) -> Path:
+    """The file of trained policies that a path means: itself, or the one in a folder or below it.
+
+    Raises:
+      UserError: the folder holds none, or several.
+    """
+    if not path.is_dir():
+        return path
+    if (path / POLICY).exists():
+        return path / POLICY
+    below = [file for depth in ("*", "*/*") for file in sorted(path.glob(f"{depth}/{POLICY}"))]
+    if len(below) == 1:
+        return below[0]
+    if below:
+        folders = ", ".join(str(file.parent) for file in below)
+        raise UserError(f"{path} holds several trained policies; name one folder: {folders}.")
+    steps = [step for folder in (path, path / "policies") for step in folder.glob("*/state")]
+    if any(step.parent.name.isdigit() for step in steps):
+        raise UserError(
+            f"{path} holds checkpoints of a training but no {POLICY}, which trained policies are; "
+            "train them again."
+        )
+    raise UserError(
+        f"There are no trained policies in {path} or in the folders below it; `ltd train` and "
+        f"`ltd tune` write them as {POLICY} into their `out`."
+    )
 
 
 def save_policy(
@@ -423,12 +487,12 @@ def load_trained(path: Path) -> Trained:
     """The policies that `train_policies` left, with the latency table beside their file.
 
     Args:
-      path: of the policies' file, or of the folder that holds it.
+      path: as of `policy_file`.
 
     Raises:
       UserError: something is missing or damaged, or policies and table are not of one training.
     """
-    path = path / POLICY if path.is_dir() else path
+    path = policy_file(path)
     policies, table_path = saved.load(path), path.parent / "latency.json"
     table = latencies.load(table_path)
     there, here = policies.provenance.get("latency"), latencies.fingerprint(table)

@@ -1,6 +1,7 @@
 """Checkpoints survive damage, signals and other devices; what is restored is what was saved."""
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -144,6 +145,38 @@ def test_nothing_readable_is_one_sentence(intact, tmp_path):
         shutil.rmtree(folder / str(step) / "state")
     with pytest.raises(UserError, match="None of the checkpoints .* delete the folder"):
         read(folder)
+
+
+def test_a_damaged_step_with_none_before_it_is_one_sentence(intact, tmp_path):
+    folder = shutil.copytree(intact, tmp_path / "copy")
+    shutil.rmtree(folder / "3")
+    (folder / "5" / "state" / "_METADATA").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # "the one before it is tried" would be wrong
+        with pytest.raises(UserError, match=r"None of the checkpoints \[5\] .* \(5: .*delete the"):
+            with checkpoint.manager(folder) as checkpoints:
+                checkpoint.restore(checkpoints, ABSTRACT)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch, capfd, caplog, steps):
+    """However many saves later it comes out; the limit on a file's size stands for the disk."""
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"checkpoint to .*run \(File too large\); make room"):
+            with checkpoint.manager(tmp_path / "run") as checkpoints:
+                for step in range(steps):
+                    checkpoint.save(checkpoints, step, state_of(step), {"step": step})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "Traceback" not in "".join(capfd.readouterr()) + caplog.text
+    assert not [each for each in shown if "loop" in str(each.exc_value)], shown
+    with checkpoint.manager(tmp_path / "run") as checkpoints:
+        checkpoint.save(checkpoints, 9, state_of(9), {"step": 9, "table": "", "points": []})
+    same(read(tmp_path / "run")[0], 9)
 
 
 def test_the_last_two_steps_are_kept(tmp_path):

@@ -1,6 +1,7 @@
 """What all commands share: mistakes become one sentence, bars say nothing of nothing."""
 
 import contextlib
+import errno
 import io
 import re
 import subprocess
@@ -24,6 +25,8 @@ ROOT = Path(__file__).parents[1]
 def test_arguments_become_flags():
     said = flags.as_flags("Give `new_tokens` or `learning.seed`; `1 + 2` and `Run` stay.")
     assert said == "Give --new-tokens or --learning.seed; `1 + 2` and `Run` stay."
+    said = flags.as_flags("Run `hf download a/b`or`target`; `ltd` `x y`as`draft`.")
+    assert said == "Run `hf download a/b`or--target; --ltd `x y`as--draft."
 
 
 def end_of(error, capsys, **how):
@@ -46,6 +49,12 @@ def test_how_commands_end(capsys):
     full = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.\nmore")
     code, said = end_of(full, capsys)
     assert code == 2 and "has no room for this (RESOURCE_EXHAUSTED: Out of memory)" in said
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert end_of(full, capsys)[1].endswith("prints or keeps: No space left on device.\n")
+    full.filename = "loss.json"
+    assert end_of(full, capsys) == (2, "error: Cannot write loss.json: No space left on device.\n")
+    with pytest.raises(PermissionError):
+        end_of(PermissionError(errno.EACCES, "Permission denied"), capsys)
     with pytest.raises(jax.errors.JaxRuntimeError):
         flags.run(lambda: (_ for _ in ()).throw(jax.errors.JaxRuntimeError("INTERNAL: a fault")))
 

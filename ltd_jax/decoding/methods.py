@@ -10,6 +10,7 @@ to that pair.
 """
 
 import dataclasses
+import difflib
 import re
 from pathlib import Path
 
@@ -34,7 +35,6 @@ from ltd_jax.replay import latency as latencies
 from ltd_jax.replay.latency import LatencyTable
 
 PLAIN = ("plain", "autoregressive")
-CONSTANT = re.compile(r"constant:levels=([1-9]\d*),size=(\d+)")
 OTHERS = ("plain", "constant:levels=6,size=24", "eagle3", "ltd", "sb3:size=FILE,depth=FILE")
 NAMES = ", ".join((*OTHERS, *catalogue.NAMES))
 
@@ -158,12 +158,31 @@ def _unnamed(name: str, base: CycleConfig) -> Policy | None:
         return None
     if name == "eagle3":
         return eagle3_default(base)
-    if name.startswith("sb3:"):
+    kind, _, numbers = name.partition(":")
+    if kind == "sb3":
         return _published(name)
-    constant = CONSTANT.fullmatch(name)
-    if constant is None:
-        raise UserError(f"There is no method {name!r}; choose {NAMES}.")
-    return Constant(levels=int(constant[1]), size=int(constant[2]))
+    if kind == "constant":
+        return _constant(name, numbers)
+    known = [*(other.partition(":")[0] for other in OTHERS), *PLAIN, *catalogue.NAMES]
+    if kind in known:
+        raise UserError(f"The method {kind} has no settings; write {kind} alone.")
+    similar = difflib.get_close_matches(kind, known, n=1)
+    meant = f"did you mean {similar[0]}? The methods are" if similar else "choose"
+    raise UserError(f"There is no method {name!r}; {meant} {NAMES}.")
+
+
+def _constant(name: str, numbers: str) -> Constant:
+    """The constant setting of "levels=6,size=24"."""
+    parts = numbers.split(",")
+    given = {key: value for key, _, value in (part.partition("=") for part in parts)}
+    is_known = len(parts) == 2 and given.keys() == {"levels", "size"}
+    is_whole = all(re.fullmatch(r"\d+", value, re.ASCII) for value in given.values())
+    if not (is_known and is_whole) or int(given["levels"]) < 1:
+        raise UserError(
+            f"{name!r} is no constant setting: its settings are called levels (at least 1) and "
+            "size (at least 0), as in constant:levels=6,size=24."
+        )
+    return Constant(levels=int(given["levels"]), size=int(given["size"]))
 
 
 def _published(name: str) -> PublishedPolicies:

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from flax import struct
 
-from ltd_jax import checkpoint
+from ltd_jax import checkpoint, files
 from ltd_jax.config import DraftConfig, TargetConfig, require_at_least
 from ltd_jax.draft_training import pack
 from ltd_jax.draft_training.loss import DraftLoss
@@ -232,5 +232,6 @@ def _update(
 
 def _log(folder: Path, step: int, loss: float, seconds: float) -> None:
     row = {"step": step, "loss": round(loss, 4), "step_seconds": round(seconds, 3)}
-    with (folder / "log.jsonl").open("a") as file:
+    path = folder / "log.jsonl"
+    with files.writing(path), path.open("a") as file:
         file.write(json.dumps(row) + "\n")

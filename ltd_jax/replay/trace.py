@@ -132,6 +132,9 @@ def load(path: Path) -> Trace:
     """
     again = "record it again."
     try:
+        if path.is_file() and not zipfile.is_zipfile(path):  # else numpy takes it for a pickle
+            files.refuse_pointer(path)
+            raise zipfile.BadZipFile("it is no npz file, or ends too early")
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             schema = int(file["schema"])
             if schema == SCHEMA:
@@ -141,7 +144,9 @@ def load(path: Path) -> Trace:
     except KeyError as error:
         raise UserError(f"{path} is no trace, it lacks {error}; {again}") from error
     except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is no trace or is damaged ({error}); {again}") from error
+        has_objects = "allow_pickle" in str(error)  # numpy's advice is to trust the file
+        reason = "objects where numbers are needed" if has_objects else error
+        raise UserError(f"{path} is no trace or is damaged ({reason}); {again}") from error
     raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; {again}")
 
 
@@ -330,7 +335,8 @@ def require_recording(
     theirs, ours = _recorded(trace.provenance), _recorded(provenance)
     for name, value in ours.items():
         if theirs[name] != value:
-            raise UserError(f"{what} {name} {theirs[name]}, not {value}; {remedy}.")
+            why = _asked_otherwise(trace.provenance, provenance) if name == "prompts" else ""
+            raise UserError(f"{what} {name} {theirs[name]}, not {value}{why}; {remedy}.")
     return dataclasses.replace(trace, provenance=trace.provenance | {"tasks": provenance["tasks"]})
 
 
@@ -345,6 +351,16 @@ def _recorded(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide the texts, beside the identity."""
     says = {name: provenance.get(name) for name in ("prompts", "new_tokens", "dtype")}
     return {**says, "seed": (provenance.get("sampling") or {}).get("seed")}
+
+
+def _asked_otherwise(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What differs in the settings that two recordings' questions were chosen by, in brackets."""
+    theirs, ours = there.get("asked"), here.get("asked")
+    if theirs is None or ours is None:
+        return ""
+    differing = [name for name in ours if theirs.get(name) != ours[name]]
+    other = [f"{name} {theirs.get(name)}, not {ours[name]}" for name in differing]
+    return f" ({'; '.join(other) or 'the questions of the same settings have changed'})"
 
 
 def load_part(

@@ -107,8 +107,13 @@ def test_load_names_what_is_wrong(tmp_path, monkeypatch):
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"text", whole[:2000] + whole[2300:]):
         path.write_bytes(content)
-        with pytest.raises(UserError, match="no trace or is damaged"):
+        with pytest.raises(UserError, match="no trace or is damaged") as caught:
             trace.load(path)
+        assert "pickle" not in str(caught.value)
+    with open(path, "wb") as file:
+        np.savez(file, schema=trace.SCHEMA, score=np.asarray([{}]), provenance="{}")
+    with pytest.raises(UserError, match="damaged .objects where numbers are needed.; record"):
+        trace.load(path)
     with open(path, "wb") as file:
         np.savez(file, schema=trace.SCHEMA, provenance="{}")
     with pytest.raises(UserError, match="lacks 'score"):
@@ -220,6 +225,12 @@ def test_a_trace_of_another_recording_is_told(tmp_path, change, words):
     trace.require_recording(path, one, origin, CONFIG, remedy="delete it")
     with pytest.raises(UserError, match=f"trace.npz was recorded with {words}; delete it.$"):
         trace.require_recording(path, one, origin | change, CONFIG, remedy="delete it")
+    asked = lambda prompts: origin | {"asked": {"questions": "mine", "prompts": prompts}}
+    few = dataclasses.replace(one, provenance=asked(6))
+    for count, why in ((24, "prompts 6, not 24"), (6, "the questions of the same settings have")):
+        with pytest.raises(UserError, match=f"prompts synthetic, not other .{why}"):
+            other = asked(count) | {"prompts": "other"}
+            trace.require_recording(path, few, other, CONFIG, remedy="delete it")
     deeper = dataclasses.replace(CONFIG, max_levels=5)
     with pytest.raises(UserError, match="max_levels 4, not 5"):
         trace.require_recording(path, one, origin, deeper, remedy="delete it")

@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from ltd_jax import files
 from ltd_jax import text as texts
 from ltd_jax.files import UserError
 from ltd_jax.models.hf.torch_file import TorchFile
@@ -33,7 +34,7 @@ FINGERPRINT_BLOCK_BYTES = 4096
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; UserError when the file is missing or is no JSON object."""
     if not path.exists():
-        raise UserError(f"{path} is missing; a model folder needs it.")
+        raise UserError(f"{path} is missing; a model folder needs it{_other_format(path.parent)}.")
     return texts.read_settings(path)
 
 
@@ -115,6 +116,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="np") as file:
             yield file
     except (OSError, SafetensorError) as error:
+        files.refuse_pointer(path)
         raise UserError(
             f"{path} cannot be read ({error}); the file is truncated or damaged, copy it again."
         ) from error
@@ -130,7 +132,17 @@ def _file_of_tensor(folder: Path) -> dict[str, str]:
             return dict.fromkeys(_names(folder / single), single)
     raise UserError(
         f"{folder} has neither {SINGLE} nor {INDEX} nor {TORCH_SINGLE}; there are no weights to "
-        "load."
+        f"load{_other_format(folder)}."
+    )
+
+
+def _other_format(folder: Path) -> str:
+    """The end of a sentence about a folder whose weights have a form that is not read."""
+    if not any(folder.glob("*.gguf")):
+        return ""
+    return (
+        ", and GGUF files as in this one are not read: give the folder of the model that they were "
+        "made from, as the Hugging Face hub has it"
     )
 
 
@@ -166,27 +178,28 @@ def write_folder(
       shard_bytes: most bytes of a shard, one tensor may be larger; None = SHARD_BYTES.
       always_index: also of a single shard.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in list(folder.glob("model*.safetensors*")):
-        stale.unlink()  # an older index would hide what is written now
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    shards: list[list[str]] = []
-    total = 0
-    named = tensors.items() if isinstance(tensors, dict) else tensors
-    for shard in _shards(named, shard_bytes or SHARD_BYTES):
-        save_file(shard, folder / f"{SINGLE}.part{len(shards)}", metadata={"format": "pt"})
-        shards.append(list(shard))
-        total += sum(tensor.nbytes for tensor in shard.values())
-    if len(shards) == 1 and not always_index:
-        (folder / f"{SINGLE}.part0").rename(folder / SINGLE)
-        return
-    weight_map: dict[str, str] = {}
-    for number, names in enumerate(shards):
-        file = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
-        (folder / f"{SINGLE}.part{number}").rename(folder / file)
-        weight_map |= dict.fromkeys(names, file)
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (folder / INDEX).write_text(json.dumps(index, indent=1))
+    with files.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in list(folder.glob("model*.safetensors*")):
+            stale.unlink()  # an older index would hide what is written now
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        shards: list[list[str]] = []
+        total = 0
+        named = tensors.items() if isinstance(tensors, dict) else tensors
+        for shard in _shards(named, shard_bytes or SHARD_BYTES):
+            save_file(shard, folder / f"{SINGLE}.part{len(shards)}", metadata={"format": "pt"})
+            shards.append(list(shard))
+            total += sum(tensor.nbytes for tensor in shard.values())
+        if len(shards) == 1 and not always_index:
+            (folder / f"{SINGLE}.part0").rename(folder / SINGLE)
+            return
+        weight_map: dict[str, str] = {}
+        for number, names in enumerate(shards):
+            file = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
+            (folder / f"{SINGLE}.part{number}").rename(folder / file)
+            weight_map |= dict.fromkeys(names, file)
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        (folder / INDEX).write_text(json.dumps(index, indent=1))
 
 
 def _shards(
