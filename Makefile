@@ -15,7 +15,7 @@ tables: $(INSTALLED)
 	  --results experiments/results/embedded-cpu
 
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --max-worker-restart 0
+	$(VENV)/bin/python -m pytest -q -rs -n 2 --dist loadfile --max-worker-restart 0
 
 check: $(INSTALLED)
 	$(VENV)/bin/ruff check .
