@@ -15,7 +15,7 @@ tables: $(INSTALLED)
 	  --results experiments/results/embedded-cpu
 
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
+	$(VENV)/bin/python -m pytest -q -rs -n 2 --dist loadfile --no-loadscope-reorder \
 	  --max-worker-restart 0
 
 check: $(INSTALLED)

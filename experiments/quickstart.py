@@ -74,12 +74,14 @@ def main() -> None:
         compared = comparison.compare(pair, config.stages, progress)
     content, figures = comparison.report_of(compared), comparison.figures_of(compared)
     folder = shlex.quote(str(config.out))
+    sampling = pair.config.sampling
     page = report.write(
         content,
         figures,
         config.out,
-        sample=f"{len(compared.prompts.prompts)} prompts of {len(compared.prompts.tasks)} tasks, "
-        f"{config.asked.new_tokens} new tokens each",
+        sample=f"{len(compared.prompts.prompts)} prompts of {len(compared.prompts.tasks)} tasks "
+        f"({', '.join(compared.prompts.tasks)}), {config.asked.new_tokens} new tokens each, "
+        f"temperature {sampling.temperature:g}",
         next_commands=(
             f"ltd generate --policy {folder} --prompt 'def read_lines(path):'",
             f"ltd bench --policy {folder}",

@@ -663,7 +663,7 @@ def bench(config: BenchConfig) -> None:
             progress=lambda share: progress("decode and compare", share),
         )
     report = {
-        "schema": 1,
+        "schema": 2,
         "environment": pair.environment,
         "pair": list(pair.names),
         "fingerprint": pair.fingerprint,
@@ -721,19 +721,20 @@ def choose_compared(config: BenchConfig) -> Compared:
 
 
 def comparison_table(report: dict[str, Any]) -> Table:
-    """A row per task and method."""
+    """A row per task and method, and what the numbers are (`benchmark.STATISTIC`)."""
     columns = {
         "task": "{task}",
         "method": "{method}",
         "tokens/s": "{tokens_per_second:.1f}",
         "speedup": "{speedup:.2f}x",
-        "95%": "{speedup_low:.2f}-{speedup_high:.2f}",
+        "95%": "{interval}",
         "commit.": "{committed_per_cycle:.2f}",
         "levels": "{levels_mean:.2f}",
         "size": "{size_mean:.2f}",
     }
     shown = Table(
         title=f"{report['pair'][0]} with {report['pair'][1]}",
+        caption=benchmark.STATISTIC,
         box=SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,
@@ -741,9 +742,15 @@ def comparison_table(report: dict[str, Any]) -> Table:
     for heading in columns:
         shown.add_column(heading, justify="left" if heading in ("task", "method") else "right")
     rows = report["methods"]
-    for task in dict.fromkeys(row["task"] for row in rows):
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    for task in tasks if len(tasks) > 2 else tasks[:1]:  # the mean of one task is that task
         for row in [row for row in rows if row["task"] == task]:
-            shown.add_row(*(text.format(**row) for text in columns.values()))
+            low, high = row["speedup_low"], row["speedup_high"]
+            words = {
+                "interval": "-" if low is None else f"{low:.2f}-{high:.2f}",
+                "task": "mean of tasks" if task == benchmark.MEAN else task,
+            }
+            shown.add_row(*(text.format(**row | words) for text in columns.values()))
         shown.add_section()
     return shown
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 _AXES = {
+    "tokens_per_second": "DV",
     "committed": "DV",
     "cycle_seconds": "DV",
     "draft_seconds": "D",
@@ -20,6 +21,8 @@ _AXES = {
 class Figures:
     """Host arrays by levels (rows 1..D) and size (columns); plots without their parts are left out.
 
+    Those of the test texts are means of tasks.
+
     Easy places are those where the most that any setting gets accepted is above the median, hard
     places the others. A point of `curves` has `stage`, `decisions`, `seconds` (both since the
     stage's start) and `validation` (tokens per second).
@@ -29,7 +32,8 @@ class Figures:
     """
 
     sizes: tuple[int, ...]  # V drafted nodes verified
-    committed: np.ndarray | None = None  # [D, V] mean tokens per cycle on the test traces
+    tokens_per_second: np.ndarray | None = None  # [D, V] by replay of the test texts
+    committed: np.ndarray | None = None  # [D, V] tokens per cycle of the test texts
     cycle_seconds: np.ndarray | None = None  # [D, V], nan = not measured
     draft_seconds: np.ndarray | None = None  # [D]
     verify_seconds: np.ndarray | None = None  # [V]

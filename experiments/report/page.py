@@ -16,7 +16,7 @@ from experiments.report import paper, plots, tables, words
 from experiments.report.figures import Figures
 from experiments.report.paper import PaperTable
 from experiments.report.words import METHOD_NAMES, NONE, Report, percent, rate, times
-from ltd_jax.decoding.benchmark import MEAN
+from ltd_jax.decoding.benchmark import MEAN, STATISTIC
 from ltd_jax.files import UserError, replacing
 
 HEADLINE_WIDTH = 9.0  # inches
@@ -33,7 +33,7 @@ def write(
     """Writes report.json, report.html, report.md and a PNG per plot; returns the page's path.
 
     Args:
-      report: schema 1, as `experiments.report` lists it; numbers are Python's own.
+      report: schema 2, as `experiments.report` lists it; numbers are Python's own.
       sample: on what was measured, such as "12 prompts per task, 128 new tokens each".
       next_commands: that use what the run left.
 
@@ -81,14 +81,13 @@ def leaderboard(document: Mapping[str, Any], papers: Mapping[float, Sequence[Pap
     """The HTML page of a leaderboard's document; pictures are inside it.
 
     Args:
-      document: rows, environment, and by temperature lossless, time, entries.
+      document: rows, environment, and by temperature lossless, entries.
       papers: the paper's tables that stand beside ours, by temperature.
     """
     temperatures = []
     for heat in sorted({row["temperature"] for row in document["rows"]}):
         name = f"{heat:g}"
         speedups = plots.leaderboard(document["rows"], heat)
-        times = plots.time_shares(document["time"][name])
         temperatures.append(
             {
                 "name": name,
@@ -97,7 +96,7 @@ def leaderboard(document: Mapping[str, Any], papers: Mapping[float, Sequence[Pap
                 "papers": papers.get(heat, ()),
                 "entries": document["entries"][name],
                 "speedups": plots.encode(speedups),
-                "times": plots.encode(times),
+                "dark_speedups": plots.encode(speedups, dark=True),
             }
         )
     environment = document["environment"]
@@ -156,12 +155,11 @@ def _render(template: str, **context: Any) -> str:
         "rate": rate,
         "times": times,
         "percent": percent,
-        "rest_share": words.rest_share,
         "data_uri": lambda png: f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}",
         "cell": lambda text: str(text).replace("|", r"\|").replace("\n", " "),
     }
     environment.globals |= {"plots": plots, "tables": tables, "words": words, "NONE": NONE}
-    environment.globals["setting_text"] = setting_text
+    environment.globals |= {"setting_text": setting_text, "STATISTIC": STATISTIC}
     return environment.get_template(template).render(**context)
 
 

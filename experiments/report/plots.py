@@ -6,25 +6,29 @@ with a caption and with what is to be seen, in words for those who cannot see it
 Long because each picture is one function, and they share one look.
 """
 
+import contextlib
 import dataclasses
 import functools
 import io
 import itertools
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from PIL import Image
 
 from experiments.report import words
 from experiments.report.figures import Figures
@@ -39,21 +43,51 @@ COLOURS = {
     "ltd": "#d55e00",
     "optimum": "#009e73",
 }  # told apart with any colour vision (Okabe-Ito)
-PARTS = {"draft": "#e69f00", "verify": "#7b3294", "decide": "#35b0ab", "rest": "#d9d9d9"}
+PARTS = {"draft": "#c17d00", "verify": "#9467bd"}
 OTHER = "#94a3b8"  # methods that have no colour of their own
 ORANGES = LinearSegmentedColormap.from_list("oranges", ["#fde3c8", "#d55e00", "#5c2400"])
 PLAIN_LINE: dict[str, Any] = {"color": COLOURS["autoregressive"], "linestyle": "--"}
-TEXT, FAINT, GRID = "#1f2328", "#5f6773", "#e5e7eb"
+TEXT, FAINT, GRID, PAGE = "#1f2328", "#5f6773", "#e5e7eb", "#ffffff"
+DARK = {TEXT: "#e6e8ea", FAINT: "#9aa4af", GRID: "#30363d", PAGE: "#14171a"}  # base.html.jinja's
 WIDTH = 6.0  # inches; with these font sizes still readable at the width of a phone
 LARGE, MEDIUM, SMALL = 12, 10.5, 9.5
 DPI = 180
 
 
-def encode(figure: Figure, kind: str = "png") -> bytes:
-    """The bytes of a file of the kind "png" or "svg"."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind)
-    return buffer.getvalue()
+def encode(figure: Figure, kind: str = "png", *, dark: bool = False) -> bytes:
+    """The bytes of a file of the kind "png" or "svg", for a light or a dark page."""
+    buffer, small = io.BytesIO(), io.BytesIO()
+    with _darkened(figure) if dark else contextlib.nullcontext():
+        figure.savefig(buffer, format=kind)
+    if kind != "png":
+        return buffer.getvalue()
+    Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, kind)
+    return small.getvalue()
+
+
+@contextlib.contextmanager
+def _darkened(figure: Figure) -> Iterator[None]:
+    """The figure with a dark page's background, texts and lines; what shows data stays."""
+    figure.canvas.draw()  # makes the ticks
+    texts = figure.findobj(Text)
+    boxes = [box for box in (text.get_bbox_patch() for text in texts) if box is not None]
+    undo: list[Callable[[], None]] = []
+    for artist in (*figure.findobj(), *boxes):
+        for name in ("color", "facecolor", "edgecolor"):
+            get, change = (getattr(artist, f"{verb}_{name}", None) for verb in ("get", "set"))
+            if get is None or change is None:
+                continue
+            before = get()
+            colours = to_rgba_array(before)
+            known = DARK.get(to_hex(colours[0])) if len(colours) and colours[0, 3] else None
+            if known and not (isinstance(artist, Text) and known == DARK[PAGE]):  # on a dark cell
+                undo.append(functools.partial(change, before))
+                change(known)
+    try:
+        yield
+    finally:
+        for restore in reversed(undo):
+            restore()
 
 
 # What is common to all pictures
@@ -94,6 +128,7 @@ def _legend(figure: Figure, handles: Sequence[Artist], columns: int = 0) -> None
         ncols=columns or len(handles),
         frameon=False,
         fontsize=SMALL,
+        labelcolor=TEXT,
         handlelength=1.6,
         columnspacing=1.4,
     )
@@ -119,12 +154,22 @@ def _rows(
 
 
 def _write_cells(image: AxesImage, texts: np.ndarray, fontsize: float | None = None) -> None:
-    """A text in every cell of a heat map but the masked ones, white on dark colours."""
+    """A text in every cell of a heat map but the masked ones, black or white: what is clearer."""
     for (row, column), value in np.ma.ndenumerate(np.ma.asarray(image.get_array())):
-        red, green, blue, _ = image.cmap(image.norm(value))
-        colour = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else TEXT
+        cell = image.cmap(image.norm(value))
+        colour = max("black", "white", key=functools.partial(contrast, cell))
         style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": fontsize}
         image.axes.text(column, row, texts[row, column], color=colour, **style)
+
+
+def contrast(one: Any, other: Any) -> float:
+    """The contrast ratio of two colours, 1 to 21, as WCAG defines it; texts need 4.5."""
+    lights = []
+    for colour in (one, other):
+        rgb = np.asarray(to_rgb(colour))
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        lights.append(float(linear @ (0.2126, 0.7152, 0.0722)) + 0.05)
+    return max(lights) / min(lights)
 
 
 def _texts(values: np.ndarray, write: Callable[[float], str]) -> np.ndarray:
@@ -147,6 +192,11 @@ class Picture:
         """The file's bytes."""
         return encode(self.figure)
 
+    @functools.cached_property
+    def dark_png(self) -> bytes:
+        """The same for a dark page."""
+        return encode(self.figure, dark=True)
+
 
 def pictures(report: Report, figures: Figures) -> dict[str, Picture]:
     """All plots that there are parts for, by their names and in the page's order."""
@@ -156,12 +206,9 @@ def pictures(report: Report, figures: Figures) -> dict[str, Picture]:
 
 def headline(report: Report, width: float = WIDTH) -> Figure:
     """Speedup over plain decoding by method and task, with 95% intervals."""
-    tasks, names = words.tasks_of(report), dict(METHOD_NAMES)
-    first = {row["method"]: row for row in reversed(report["methods"])}
-    shown = [name for name in METHODS[1:] if name in first]
-    for name in (name for name in ("eagle3", "best_constant") if name in first):
-        levels, size = (round(first[name][f"{choice}_mean"]) for choice in ("levels", "size"))
-        names[name] += f" ({words.setting(levels, size)})"
+    tasks, names = words.tasks_of(report), words.named_settings(report)
+    there = {row["method"] for row in report["methods"]}
+    shown = [name for name in METHODS[1:] if name in there]
     figure = _figure(4.0, "Speedup over plain decoding", max(width, 0.9 * len(tasks)))
     axes = figure.subplots()
     bar = 0.8 / max(len(shown), 1)
@@ -174,9 +221,11 @@ def headline(report: Report, width: float = WIDTH) -> Figure:
         for index, method in enumerate(name for name in shown if name in rows):
             row, x = rows[method], place + (index - (len(shown) - 1) / 2) * bar
             axes.bar(x, row["speedup"], 0.92 * bar, color=COLOURS[method])
-            axes.vlines(x, row["speedup_low"], row["speedup_high"], color=TEXT, linewidth=1.2)
+            high = row["speedup_high"]
+            if high is not None:
+                axes.vlines(x, row["speedup_low"], high, color=TEXT, linewidth=1.2)
             if method == "ltd":
-                top, text = max(row["speedup"], row["speedup_high"]), words.times(row["speedup"])
+                top, text = max(row["speedup"], high or 0.0), words.times(row["speedup"])
                 _label(axes, text, (x, top), (0, 3), ha="center", va="bottom", weight="bold")
     axes.axhline(1, linewidth=1.5, zorder=3, **PLAIN_LINE)
     _tidy(axes, y="times plain decoding")
@@ -194,8 +243,8 @@ def _headline(report: Report, figures: Figures) -> Picture:
     said = ", ".join(f"{METHOD_NAMES[row['method']]} {words.times(row['speedup'])}" for row in rows)
     return Picture(
         headline(report),
-        "Speedup over plain decoding by method and task: the median over prompts. Whiskers: 95% "
-        "interval over prompts. The number above LTD's bar is its speedup.",
+        "Speedup over plain decoding by method and task, with the numbers of the table: bars are "
+        "speedups, whiskers their 95% intervals. LTD's bar has its number above it.",
         f"Speedup over plain decoding, {words.task_name(task)}: {said}.",
     )
 
@@ -231,8 +280,9 @@ def _constants(
     framed = ""
     if best["size"] in figures.sizes and 1 <= best["levels"] <= len(values_DV):
         row, column = best["levels"] - 1, figures.sizes.index(best["size"])
-        frame = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, linewidth=2.5)
-        frame.set_edgecolor(TEXT)
+        frame = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, linewidth=2)
+        frame.set_edgecolor("black")
+        frame.set_path_effects([withStroke(linewidth=5, foreground="white")])  # on any cell
         axes.add_patch(frame)
         name = words.setting(best["levels"], best["size"])
         framed = f" The best constant setting ({name}) has {texts_DV[row, column]}."
@@ -241,14 +291,13 @@ def _constants(
 
 
 def _throughput(report: Report, figures: Figures) -> Picture | None:
-    if figures.committed is None or figures.cycle_seconds is None:
+    if figures.tokens_per_second is None:
         return None
-    rate_DV = np.asarray(figures.committed, float) / np.asarray(figures.cycle_seconds, float)
+    rate_DV = np.asarray(figures.tokens_per_second, float)
     title = "Tokens per second of every constant setting, by replay"
     caption = (
-        "Tokens per second with every constant setting: mean committed tokens of the test texts "
-        "over the time of a cycle. The frame marks the setting that was best on the validation "
-        "texts."
+        "Tokens per second with every constant setting, by replay of the test texts, as the mean "
+        "of tasks. The frame marks the setting that was best on the validation texts."
     )
     return _constants(report, figures, rate_DV, title, caption, "Greens", 0)
 
@@ -258,8 +307,8 @@ def _committed(report: Report, figures: Figures) -> Picture | None:
         return None
     values_DV, title = np.asarray(figures.committed, float), "Committed tokens per cycle"
     caption = (
-        "Mean tokens that a cycle commits with every constant setting, on the test texts. The "
-        "frame marks the best constant setting."
+        "Mean tokens that a cycle commits with every constant setting, by replay of the test "
+        "texts, as the mean of tasks. The frame marks the best constant setting."
     )
     return _constants(report, figures, values_DV, title, caption, "Blues", 2)
 
@@ -269,8 +318,8 @@ def _cycle_time(report: Report, figures: Figures) -> Picture | None:
         return None
     values_DV, title = 1e3 * np.asarray(figures.cycle_seconds, float), "Milliseconds per cycle"
     caption = (
-        "Time of a whole cycle with every constant setting. The frame marks the best constant "
-        "setting."
+        "Time of a whole cycle with every constant setting, from the latency table. The frame "
+        "marks the best constant setting."
     )
     digits = 1 if np.nanmax(values_DV) < 100 else 0
     return _constants(report, figures, values_DV, title, caption, "Purples", digits)
@@ -304,7 +353,8 @@ def _part_times(report: Report, figures: Figures) -> Picture | None:
     panels[0].set_ylim(bottom=0)
     return Picture(
         figure,
-        "Time of the draft passes by levels and of the target's pass by size.",
+        "Time of the draft passes by levels and of the target's pass by size, from the latency "
+        "table, each compiled and timed alone.",
         f"Milliseconds, from the least to the most: {'; '.join(said)}.",
     )
 
@@ -343,8 +393,9 @@ def _learning(report: Report, figures: Figures) -> Picture | None:
     against = "" if constant is None else f", where the best constant has {words.rate(constant)}"
     return Picture(
         figure,
-        "Throughput on the validation texts while learning, with the seconds that each stage took. "
-        "A stage that names one policy trains only that one; the other choice is fixed meanwhile.",
+        "Tokens per second by replay of the validation texts, all of them together, while "
+        "learning, with the seconds that each stage took. The star marks what is kept. A stage "
+        "that names one policy trains only that one; the other choice is fixed meanwhile.",
         f"From {words.rate(first.validation)} to {words.rate(best)} tokens per second{against}.",
     )
 
@@ -420,8 +471,8 @@ def _optimum(report: Report, figures: Figures) -> Picture:
     )
     return Picture(
         figure,
-        "What there is to gain: the optimum knows the text and takes the fastest choice in every "
-        "cycle, so no policy can pass it.",
+        "What there is to gain, by replay of the test texts, as the mean of tasks. The optimum "
+        "knows the text and takes the fastest choice in every cycle, so no policy can pass it.",
         f"{title}. Tokens per second by replay: {said}.",
     )
 
@@ -663,39 +714,11 @@ def leaderboard(rows: Sequence[Row], temperature: float) -> Figure:
     axes.set_ylim(-0.7, len(mine) - 0.3)
     for place, row in enumerate(mine):
         axes.barh(place, row["speedup"], 0.72, color=method_colour(row["method"]))
-        axes.hlines(place, row["low"], row["high"], color=TEXT, linewidth=1.2)
-        right = max(row["speedup"], row["high"])
+        if row["high"] is not None:
+            axes.hlines(place, row["low"], row["high"], color=TEXT, linewidth=1.2)
+        right = max(row["speedup"], row["high"] or 0.0)
         background = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
         _label(axes, words.times(row["speedup"]), (right, place), (4, 0), bbox=background)
     axes.axvline(1, zorder=0, linewidth=1.2, **PLAIN_LINE)
     axes.margins(x=0.08)
-    return figure
-
-
-def time_shares(split: Sequence[Row]) -> Figure:
-    """The latency table's times of each method's parts, over its measured time.
-
-    Args:
-      split: method, draft, verify, decide, rest (negative where the parts take longer than all).
-    """
-    mine = list(split)[::-1]
-    names, title = (
-        [row["method"] for row in mine],
-        "Parts by the latency table, over the measured time",
-    )
-    x = "share of the measured time (line = all of it)"
-    figure, axes = _rows(names, title, x, above=1.4, each=0.26)
-    axes.set_ylim(-0.7, len(mine) - 0.3)
-    for place, row in enumerate(mine):
-        start = 0.0
-        for part, colour in PARTS.items():
-            width = max(row[part], 0.0)
-            axes.barh(place, width, 0.72, left=start, color=colour, edgecolor="white")
-            start += width
-    axes.axvline(1, color=TEXT, linewidth=1)
-    labels = {"rest": "not explained", "decide": "own decisions"}
-    _legend(
-        figure,
-        [Patch(color=colour, label=labels.get(part, part)) for part, colour in PARTS.items()],
-    )
     return figure

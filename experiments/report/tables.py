@@ -11,8 +11,8 @@ from rich.text import Text
 from experiments import output
 from experiments.report import plots, words
 from experiments.report.paper import PaperTable
-from experiments.report.words import NONE, Report, Row, rate, times
-from ltd_jax.decoding.benchmark import MEAN
+from experiments.report.words import METHODS, NONE, Report, Row, rate, times
+from ltd_jax.decoding.benchmark import MEAN, STATISTIC
 
 SHORT_NAMES = {
     "autoregressive": "plain",
@@ -26,6 +26,26 @@ SHORT_NAMES = {
 SPEEDUP, INTERVAL, COMMITTED, OVER = "over\nplain", "95%", "per\ncycle", "over\nconst."
 
 
+def summary(content: Report) -> list[list[str]]:
+    """The results in few cells, headings first: a row per method, a column per task."""
+    tasks = words.tasks_of(content)
+    names = words.named_settings(content) | {"autoregressive": "plain decoding, tokens per second"}
+    by_task = {task: {row["method"]: row for row in words.rows_of(content, task)} for task in tasks}
+    rows = [["speedup (95% interval)", *map(words.task_name, tasks)]]
+    for method in METHODS:
+        found = [by_task[task].get(method) for task in tasks]
+        cells = [NONE if row is None else _summary_cell(row) for row in found]
+        rows.append([names[method], *cells])
+    return rows
+
+
+def _summary_cell(row: Row) -> str:
+    if row["method"] == "autoregressive":
+        return rate(row["tokens_per_second"])
+    interval = words.interval(row["speedup_low"], row["speedup_high"])
+    return times(row["speedup"]) + ("" if interval == NONE else f" ({interval})")
+
+
 def report(content: Report) -> Group:
     """The results for the end of a command, a section per task; then what they mean."""
     headings = ("method", "tokens\n/s", SPEEDUP, INTERVAL, COMMITTED, "levels", "size")
@@ -36,8 +56,8 @@ def report(content: Report) -> Group:
             style = "bold" if row["method"] == "ltd" else None
             table.add_row(*_cells(row), style=style)
         table.add_section()
-    verdict = words.against_constant(content)
-    return Group(table, verdict, words.lossless(content["lossless"]))
+    verdict = (words.against_plain(content), words.against_constant(content))
+    return Group(table, STATISTIC, "", *filter(None, verdict), words.lossless(content["lossless"]))
 
 
 def _cells(row: Row) -> list[str]:
@@ -47,15 +67,11 @@ def _cells(row: Row) -> list[str]:
         SHORT_NAMES[row["method"]],
         rate(row["tokens_per_second"]),
         times(row["speedup"]),
-        NONE if plain else _interval(row["speedup_low"], row["speedup_high"]),
+        NONE if plain else words.interval(row["speedup_low"], row["speedup_high"]),
         f"{row['committed_per_cycle']:.2f}",
         NONE if plain else f"{row['levels_mean']:.1f}",
         NONE if plain else f"{row['size_mean']:.1f}",
     ]
-
-
-def _interval(low: float, high: float, digits: int = 2) -> str:
-    return f"{low:.{digits}f}–{high:.{digits}f}"
 
 
 def leaderboard(
@@ -70,8 +86,8 @@ def leaderboard(
     mine = [row for row in rows if row["temperature"] == temperature]
     tasks = list(dict.fromkeys(row["task"] for row in mine if row["task"] != MEAN))
     gap = (
-        "per cycle = committed tokens; const. = the best constant; gap = share of the way from it "
-        "to the optimum, by replay"
+        f"{STATISTIC} Per cycle = committed tokens; const. = the best constant; gap = share of the "
+        "way from it to the optimum, by replay."
     )
     headings = ("method", SPEEDUP, INTERVAL, COMMITTED, OVER, "gap")
     whole = output.table(title, headings, caption=gap)
@@ -81,9 +97,9 @@ def leaderboard(
         whole.add_row(
             row["method"],
             times(row["speedup"]),
-            _interval(row["low"], row["high"]),
+            words.interval(row["low"], row["high"]),
             f"{row['committed_per_cycle']:.2f}",
-            f"{row['over_best_constant']:.3f}",
+            words.ratio(row["over_best_constant"]),
             words.gap_share(row["share_of_optimum"], below="below"),
         )
         speedups = {one["task"]: one["speedup"] for one in mine if one["method"] == row["method"]}
@@ -102,9 +118,12 @@ def study(title: str, rows: Sequence[Row], papers: Sequence[PaperTable]) -> Grou
     """
     tasks = list(rows[0]["tasks"])
     said = f"{title}: speedup over plain decoding, by replay"
-    by_task = output.table(said, ("method", *tasks, MEAN))
+    by_task = output.table(said, ("method", *tasks, words.task_name(MEAN)))
     headings = ("method", f"{INTERVAL}\nof mean", COMMITTED, OVER, INTERVAL)
-    explained = "95% = over seeds; per cycle = committed tokens; const. = the best constant"
+    explained = (
+        "Speedups are means of tasks, 95% = over seeds, per cycle = committed tokens, const. = "
+        "the best constant, of all texts together."
+    )
     means = output.table("", headings, caption=explained)
     for row in rows:
         name = SHORT_NAMES.get(row["method"], row["method"])
@@ -123,7 +142,8 @@ def study(title: str, rows: Sequence[Row], papers: Sequence[PaperTable]) -> Grou
 
 def seeds_interval(row: Row, name: str, digits: int) -> str:
     """Both ends of a row's interval; a dash where one seed gave the number."""
-    return NONE if row["seeds"] == 1 else _interval(row[f"{name}_low"], row[f"{name}_high"], digits)
+    ends = (row[f"{name}_low"], row[f"{name}_high"])
+    return NONE if row["seeds"] == 1 else words.interval(*ends, digits)
 
 
 def _beside_paper(

@@ -353,7 +353,6 @@ def document(contests: Mapping[float, Contest]) -> dict[str, Any]:
     by_temperature = lambda rows_of: {f"{heat:g}": rows_of(one) for heat, one in contests.items()}
     return {
         "rows": [row for heat, one in contests.items() for row in leaderboard_rows(one, heat)],
-        "time": by_temperature(time_rows),
         "replay": by_temperature(replay_rows),
         "entries": by_temperature(entry_rows),
         "lossless": by_temperature(
@@ -365,16 +364,17 @@ def document(contests: Mapping[float, Contest]) -> dict[str, Any]:
 def leaderboard_rows(contest: Contest, temperature: float) -> list[dict[str, Any]]:
     """One row per method and task, and one for the mean of the tasks.
 
-    Speedups are medians of ratios per prompt with 95 % intervals; `share_of_optimum` is a share, by
-    replay, of the way from the best constant to the clairvoyant optimum, null where there is none.
+    `benchmark.STATISTIC` says what the numbers are. `over_best_constant` is tokens per second over
+    the best constant's; `share_of_optimum` is a share, by replay, of the way from the best constant
+    to the clairvoyant optimum, null where there is none.
     """
     tasks, rows = contest.prompts.tasks, []
     first_P = np.asarray(contest.simulator.text_start)
     least_seconds = optimum.clairvoyant(contest.simulator).seconds[first_P]
     for row in contest.measured:
         name, task = row["method"], None if row["task"] == MEAN else tasks.index(row["task"])
-        ratios = benchmark.ratios(contest.runs, name, BEST)
-        over_best, _, _ = benchmark.interval(ratios if task is None else {task: ratios[task]})
+        runs = [run for run in contest.runs if task in (None, run.task)]
+        over_best = benchmark.over(runs, name, BEST)
         one = {
             "method": name,
             "task": row["task"],
@@ -383,7 +383,7 @@ def leaderboard_rows(contest: Contest, temperature: float) -> list[dict[str, Any
             "speedup": row["speedup"],
             "low": row["speedup_low"],
             "high": row["speedup_high"],
-            "over_best_constant": over_best,
+            "over_best_constant": over_best and over_best.ratio,
             "committed_per_cycle": row["committed_per_cycle"],
             "share_of_optimum": _share_of_optimum(contest, name, least_seconds, task),
         }
@@ -397,43 +397,31 @@ def _share_of_optimum(
     if name not in contest.predicted:
         return None
     totals, best = contest.predicted[name], contest.predicted[BEST]
-    task_of_text = np.asarray(contest.simulator.task)
-    texts = np.full(len(task_of_text), True) if task is None else task_of_text == task
-    summed = lambda values: float(np.asarray(values)[texts].sum())
-    rate = lambda one: summed(one.committed) / summed(one.seconds)
-    highest = summed(best.committed) / summed(least_seconds)
-    share = optimum.share_gained(rate(totals), rate(best), highest)
+    simulator, task_of_text = contest.simulator, np.asarray(contest.simulator.task)
+    texts = np.flatnonzero(task_of_text == task) if task is not None else slice(None)
+    of_texts = simulator.replace(task=task_of_text[texts])
+    mean = lambda tokens, seconds: float(
+        simulate.mean_of_tasks(of_texts, np.asarray(tokens)[texts], np.asarray(seconds)[texts])
+    )
+    rate = lambda one: mean(one.committed, one.seconds)
+    share = optimum.share_gained(rate(totals), rate(best), mean(best.committed, least_seconds))
     return None if np.isnan(share) else float(share)
 
 
-def time_rows(contest: Contest) -> list[dict[str, Any]]:
-    """How each method's measured time splits: drafting, verifying, its own decisions, the rest."""
-    table, rows = contest.table, []
-    for entry in contest.entries:
-        if entry.policy is None:
-            continue
-        own_runs = [run for run in contest.runs if run.method == entry.name]
-        levels = benchmark.per_cycle(own_runs, "levels")
-        size_index = np.searchsorted(table.sizes, benchmark.per_cycle(own_runs, "sizes"))
-        total, cost = sum(run.seconds for run in own_runs), entry.overhead
-        parts = {
-            "draft": table.draft_seconds.mean(axis=0)[levels - 1].sum(),
-            "verify": table.verify_seconds.mean(axis=0)[size_index].sum(),
-            "decide": levels.sum() * cost.depth_seconds + len(levels) * cost.size_seconds,
-        }
-        shares = {part: float(seconds / total) for part, seconds in parts.items()}
-        rows.append({"method": entry.name} | shares | {"rest": 1 - sum(shares.values())})
-    return rows
+def _mean_rate(contest: Contest, name: str) -> np.ndarray:
+    totals = contest.predicted[name]
+    return simulate.mean_of_tasks(contest.simulator, totals.committed, totals.seconds)
 
 
 def replay_rows(contest: Contest) -> list[dict[str, Any]]:
-    """Per method: the replay's tokens per second beside the measured ones, and mean choices."""
+    """Per method: the replay's tokens per second beside the measured ones, and mean choices.
+
+    All are means of tasks.
+    """
     return [
         {
             "method": row["method"],
-            "predicted_tokens_per_second": float(
-                simulate.throughput(contest.predicted[row["method"]])
-            ),
+            "predicted_tokens_per_second": float(_mean_rate(contest, row["method"])),
             "measured_tokens_per_second": row["tokens_per_second"],
             "levels_mean": row["levels_mean"],
             "size_mean": row["size_mean"],

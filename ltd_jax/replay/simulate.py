@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.typing import ArrayLike
 
 from ltd_jax.config import CycleConfig
 from ltd_jax.files import UserError
@@ -453,6 +454,21 @@ def follow(simulator: Simulator, levels_P: jax.Array, size_index_P: jax.Array) -
 def throughput(totals: Totals) -> jax.Array:
     """Tokens per second over all texts, both summed before dividing (Eq. 1)."""
     return totals.committed.sum(-1) / totals.seconds.sum(-1)
+
+
+def mean_of_tasks(simulator: Simulator, summed: ArrayLike, over: ArrayLike) -> np.ndarray:
+    """Two quantities of texts, summed over each task and divided, and the mean over tasks, f64.
+
+    Args:
+      summed, over: [..., texts], such as committed tokens and seconds.
+    """
+    task = np.asarray(simulator.task)
+    by_task = [
+        np.asarray(summed, np.float64)[..., task == one].sum(-1)
+        / np.asarray(over, np.float64)[..., task == one].sum(-1)
+        for one in np.unique(task)
+    ]
+    return np.mean(by_task, axis=0)
 
 
 class CycleList(NamedTuple):

@@ -133,7 +133,29 @@ def test_all_methods():
         check_texts(figure)
         order = [text.get_text() for text in figure.axes[0].get_yticklabels()]
         assert order[::-1] == [row["method"] for row in plots.ranked(found["rows"], heat)]
-        check_texts(plots.time_shares(found["time"][f"{heat:g}"]))
+
+
+def test_texts_on_heat_maps_are_clear():
+    for draw in (
+        plots.PLOTS[name] for name in ("throughput", "committed", "cycle_time", "choices")
+    ):
+        for axes in draw(synthetic.numbers(), synthetic.figures()).figure.axes:
+            (image,) = axes.images
+            for text in axes.texts:
+                column, row = (int(place) for place in text.get_position())
+                cell = image.cmap(image.norm(image.get_array()[row, column]))
+                assert plots.contrast(text.get_color(), cell) >= 4.5
+
+
+def test_a_dark_picture_has_clear_texts_and_leaves_the_figure_as_it_was():
+    figure = plots.headline(synthetic.numbers())
+    light = plots.encode(figure)
+    assert plots.encode(figure, dark=True) != light and plots.encode(figure) == light
+    for look in (lambda colour: colour, plots.DARK.get):
+        assert plots.contrast(look(plots.TEXT), look(plots.PAGE)) >= 4.5
+        assert plots.contrast(look(plots.FAINT), look(plots.PAGE)) >= 4.5
+        for colour in plots.PARTS.values():
+            assert plots.contrast(colour, look(plots.PAGE)) >= 3
 
 
 def test_texts_of_a_report_are_whole():
