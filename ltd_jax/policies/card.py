@@ -8,6 +8,7 @@ All of it is read from the policy file, so a card can be made again wherever the
 """
 
 import shlex
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def facts(policies: SavedPolicy) -> dict[str, Any]:
             "device": origin.get("device"),
             "dtype": origin.get("dtype"),
             "texts": _texts(origin),
-            "cycle": vars(cycle) | {"sizes": list(cycle.sizes)},
+            "cycle": {name: _listed(value) for name, value in vars(cycle).items()},
             "networks": {
                 "depth": {
                     "observation": _numbered(observe.depth_parts(cycle, widths.observation)),
@@ -67,6 +68,11 @@ def facts(policies: SavedPolicy) -> dict[str, Any]:
             "written": {name: environment.get(name) for name in ("date", "ltd_jax", "command")},
             "use": _use(policies.path, dict(origin.get("loaded_with", {}))),
         }
+
+
+def _listed(value: Any) -> Any:
+    """A value as JSON has it: no tuples."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _texts(origin: dict[str, Any]) -> str | None:
@@ -95,6 +101,8 @@ def _validation(origin: dict[str, Any]) -> dict[str, Any] | None:
     gained, best = origin["validation"], origin["best"]
     rates = {name: float(gained[name]) for name in ("plain", "learned", "optimum")}
     rates["best_constant"] = float(best["tokens_per_second"])
+    if min(rates.values()) <= 0:
+        raise ValueError("tokens per second that are not positive")
     gap = rates["optimum"] - rates["best_constant"]
     return {
         "texts": int(gained["texts"]),
@@ -132,27 +140,39 @@ def _use(path: Path, loaded_with: dict[str, Any]) -> dict[str, Any]:
 
 def markdown(known: dict[str, Any]) -> str:
     """The card of what `facts` gave."""
-    networks, use, written = known["networks"], known["use"], known["written"]
+    networks, use = known["networks"], known["use"]
     parts = [
         f"# Policies of {Path(known['file']).name}",
-        "Two small networks for speculative decoding with ltd_jax: the depth policy decides after "
-        "every draft pass whether to draft another level, the size policy how many drafted nodes "
-        "the target verifies. They change the speed of decoding and never its output.",
+        _prose(
+            "Two small networks for speculative decoding with ltd_jax: the depth policy decides "
+            "after every draft pass whether to draft another level, the size policy how many "
+            "drafted nodes the target verifies. They change the speed of decoding and never its "
+            "output."
+        ),
         _table([("", "")], _identity(known)),
         "## What they gave",
         _gained(known),
         "## How to use them",
         f"```\n{use['command']}\n```",
         "```python\n" + "\n".join(["import ltd_jax as ltd", "", *use["python"]]) + "\n```",
-        "Both name this file: its folder may hold a settings.json in which `ltd tune` chose "
-        "another method, and the folder's name then stands for that choice.",
+        _prose(
+            "Both name this file: its folder may hold a settings.json in which `ltd tune` chose "
+            "another method, and the folder's name then stands for that choice."
+        ),
         "## What they see",
         _observation("depth policy", networks["depth"]),
         _observation("size policy", networks["size"]),
-        f"Written by ltd_jax {written['ltd_jax'] or '(version ' + NOT_SAID + ')'}, "
-        f"{written['date'] or 'date ' + NOT_SAID}: `{written['command'] or NOT_SAID}`.",
+        _written(known["written"]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _written(written: dict[str, Any]) -> str:
+    """By which version, when and by which command."""
+    if None in written.values():
+        return f"Which version wrote it, and when, is {NOT_SAID}."
+    made = f"Written by ltd_jax {written['ltd_jax']} at {written['date']} with"
+    return f"{made}\n\n```\n{written['command']}\n```"
 
 
 def _identity(known: dict[str, Any]) -> list[tuple[str, str]]:
@@ -193,15 +213,19 @@ def _gained(known: dict[str, Any]) -> str:
         )
         for name, rate in rates.items()
     ]
-    share = gained["share_of_optimum"]
-    end = "" if share is None else f", {share:.0%} of the way from the best constant to the optimum"
+    share, end = gained["share_of_optimum"], ""
+    if gained["over_best_constant"] <= 1:
+        end = f", so decode with constant:levels={best['levels']},size={best['size']} instead"
+    elif share is not None:
+        end = f", {share:.0%} of the way from the best constant to the optimum"
     heads = [("by replay", ""), ("tokens/s", ":"), ("over plain", ":"), ("over constant", ":")]
-    return (
+    said = _prose(
         f"On the {gained['texts']} texts of the validation split, which also chose among the "
         f"checkpoints of the training, they are {gained['over_best_constant']:.3f} times as fast "
         f"as the best constant setting{end}. Times are the latency table's, all tokens over all "
-        "seconds; the optimum knows each text in advance.\n\n" + _table(heads, rows)
+        "seconds; the optimum knows each text in advance."
     )
+    return f"{said}\n\n{_table(heads, rows)}"
 
 
 def _observation(name: str, network: dict[str, Any]) -> str:
@@ -216,6 +240,11 @@ def _observation(name: str, network: dict[str, Any]) -> str:
     return f"The {name} has {layers} hidden units (ReLU); its choices are {choices}.\n\n" + _table(
         heads, rows
     )
+
+
+def _prose(text: str) -> str:
+    """A paragraph in lines that fit a terminal."""
+    return textwrap.fill(text, 88, break_long_words=False, break_on_hyphens=False)
 
 
 def _short(value: Any) -> str:
