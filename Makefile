@@ -3,7 +3,20 @@
 
 PYTHON ?= python3
 VENV := .venv
-INSTALLED := $(VENV)/installed
+
+# The extra of jax for the accelerator that is here; none for the CPU. Another one, or none:
+# `make EXTRA=cuda12 quickstart`, `make EXTRA= quickstart`.
+ifeq ($(origin EXTRA),undefined)
+EXTRA := $(shell \
+  if nvidia-smi >/dev/null 2>&1; then \
+    nvidia-smi | grep -Eq 'CUDA[A-Z ]* Version: *(1[3-9]|[2-9][0-9])' && echo cuda13 || echo cuda12; \
+  elif [ -e /dev/accel0 ] || { [ -e /dev/vfio/0 ] && \
+      grep -qs 0x1ae0 /sys/bus/pci/devices/*/vendor; }; then \
+    echo tpu; \
+  fi)
+endif
+comma := ,
+INSTALLED := $(VENV)/installed$(EXTRA:%=-%)
 
 .PHONY: check quickstart tables test
 
@@ -33,7 +46,7 @@ $(INSTALLED): pyproject.toml
 	  $(PYTHON) -m venv $(VENV) || { \
 	    echo "'$(PYTHON)' cannot make $(VENV); install Python's venv and ensurepip modules." >&2; \
 	    exit 1; }; }
-	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
+	$(VENV)/bin/python -m pip install --quiet --editable '.[dev$(EXTRA:%=$(comma)%)]'
 	@echo "$(CURDIR)" >"$$($(VENV)/bin/python -c \
 	  'import sysconfig; print(sysconfig.get_path("purelib"))')/ltd-jax-checkout.pth"
 	@touch $@

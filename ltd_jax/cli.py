@@ -8,6 +8,7 @@
     ltd train                        train the policies; --classifiers those of compared methods
     ltd inspect --target DIR ...     look at a pair before using it
     ltd export --out DIR             write a pair as folders that other stacks load
+    ltd policies show DIR            say what trained policies are for, and what they gave
 
 `ltd NAME --help` lists a subcommand's flags. Stopped, record, profile, train, tune and bench go on
 where they were. Exit codes: 0, 2 for a mistake that one sentence explains, 130 when interrupted.
@@ -48,6 +49,7 @@ from ltd_jax.models.hf import export, inspect
 from ltd_jax.models.hf.inspect import Memory
 from ltd_jax.models.hf.weights import Dialect
 from ltd_jax.models.pair import Pair, check_known
+from ltd_jax.policies import card, saved
 from ltd_jax.policies.networks import Learned
 from ltd_jax.presets import EMBEDDED_LEARNING, EMBEDDED_POLICY, QUICK_LEARNING, Preset
 from ltd_jax.replay import latency as latencies
@@ -79,10 +81,14 @@ def main() -> None:
         sys.exit(2)
 
     def command() -> None:
-        description = pydoc.getdoc(chosen.run)
-        siblings = {f"ltd {other}": COMMANDS[other].start for other in COMMANDS}
+        prog, description = f"ltd {name}", pydoc.getdoc(chosen.run)
+        if isinstance(chosen.start, type):
+            chosen.run(tyro.cli(chosen.start, args=argv, prog=prog, description=description))
+            return
+        starts = {f"ltd {other}": COMMANDS[other].start for other in COMMANDS}
+        siblings = {other: begin for other, begin in starts.items() if not isinstance(begin, type)}
         config = flags.parse(
-            chosen.start, argv, prog=f"ltd {name}", description=description, siblings=siblings
+            chosen.start, argv, prog=prog, description=description, siblings=siblings
         )
         chosen.run(config)
 
@@ -94,7 +100,8 @@ class Command:
     """A subcommand."""
 
     run: Callable[[Any], None]  # its docstring is what --help says first
-    start: Callable[[Preset], PairFlags]  # its settings where no flag changes them
+    start: Callable[[Preset], PairFlags] | type
+    """its settings where no flag changes them; a class of flags where it reads no pair"""
     resumes: bool = True  # whether the same command goes on from what an interrupted one wrote
 
 
@@ -863,6 +870,26 @@ def export_(config: ExportConfig) -> None:
         flags.say(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
+@dataclasses.dataclass(frozen=True)
+class PoliciesConfig:
+    """Which policies, and for whom to print."""
+
+    action: tyro.conf.Positional[Literal["show"]]
+    folder: tyro.conf.Positional[Path]
+    """what `ltd train` or `ltd tune` wrote: the folder, or its policy.safetensors"""
+    json: bool = False  # print one JSON object
+
+
+def policies(config: PoliciesConfig) -> None:
+    """Say what trained policies are: pair, device, observation, what they gave, how to use them.
+
+    Prints the card that lies beside the policy file (policy.md), read from the file itself.
+    """
+    path = config.folder / workflow.POLICY if config.folder.is_dir() else config.folder
+    known = card.facts(saved.load(path))
+    print(json.dumps(known) if config.json else card.markdown(known).rstrip())
+
+
 COMMANDS = {
     "generate": Command(generate, lambda preset: GenerateConfig(), resumes=False),
     "tune": Command(tune_, lambda preset: TuneConfig(widths=preset.policy)),
@@ -874,6 +901,7 @@ COMMANDS = {
     ),
     "inspect": Command(inspect_, lambda preset: InspectConfig(), resumes=False),
     "export": Command(export_, lambda preset: ExportConfig(), resumes=False),
+    "policies": Command(policies, PoliciesConfig, resumes=False),
 }
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     FOLDER/traces/SPLIT.npz    what every (levels, size) would accept (`load_or_record`)
     FOLDER/latency.json        what every (levels, size) costs here (`load_or_profile`)
     FOLDER/learning/           checkpoints of a training that can be stopped at any moment
-    FOLDER/policy.safetensors  the trained policies (`train_policies`)
+    FOLDER/policy.safetensors  the trained policies (`train_policies`), and policy.md, their card
     FOLDER/settings.json       the fastest way to decode that `tune` found
 
 A stage that is found done for the same pair and settings is read; one of another pair or with other
@@ -39,7 +39,7 @@ from ltd_jax.decoding.runs import Turn
 from ltd_jax.files import OTHER_FOLDER, UserError, identity_of, replacing, require_same
 from ltd_jax.learning.loop import CurvePoint, Splits, TrainResult
 from ltd_jax.models.pair import Pair
-from ltd_jax.policies import saved
+from ltd_jax.policies import card, saved
 from ltd_jax.policies.networks import Learned
 from ltd_jax.policies.policy import Constant
 from ltd_jax.policies.saved import SavedPolicy
@@ -377,11 +377,39 @@ def train_policies(
     }
     result = train_or_resume(splits, config, provenance, progress=progress)
     cost = _learning_cost(result, recorded)
-    skipped = [question for trace in recorded for question in trace.provenance.get("skipped", ())]
-    facts = {"best": best._asdict(), "learning": cost, "skipped": skipped}
-    path = config.folder / POLICY
-    saved.save(result.policy, path, cycle, provenance | facts)
-    return Trained(table, best, saved.load(path), cost, tuple(result.curves), splits.validation)
+    facts = {
+        "best": best._asdict(),
+        "learning": cost,
+        "skipped": [
+            question for trace in recorded for question in trace.provenance.get("skipped", ())
+        ],
+        "validation": _gained(splits.validation, result),
+        "pair": list(pair.names),
+        "loaded_with": dict(pair.loaded_with),
+        "environment": pair.environment,
+    }
+    kept = _save_with_card(result.policy, config.folder / POLICY, cycle, provenance | facts)
+    return Trained(table, best, kept, cost, tuple(result.curves), splits.validation)
+
+
+def _gained(validation: Simulator, result: TrainResult) -> dict[str, Any]:
+    """Tokens per second on the validation texts by replay, beside the best constant's."""
+    return {
+        "texts": len(validation.text_start),
+        "plain": 1 / float(validation.plain_seconds),
+        "learned": result.validation,
+        "optimum": optimum.clairvoyant(validation).tokens_per_second,
+    }
+
+
+def _save_with_card(
+    policy: Learned, path: Path, cycle: CycleConfig, provenance: dict[str, Any]
+) -> SavedPolicy:
+    """Writes a policy file and its card beside it; the policies as the file has them."""
+    saved.save(policy, path, cycle, provenance)
+    kept = saved.load(path)
+    card.write(kept)
+    return kept
 
 
 def train_or_resume(
@@ -460,6 +488,8 @@ def save_policy(
 ) -> None:
     """Writes policies to one safetensors file whose metadata says what they were trained for.
 
+    Their card, the same facts to read, is written beside it: policy.md beside policy.safetensors.
+
     Args:
       table: the latency table that they were trained with.
       cycle: as of `Simulator.of`.
@@ -473,7 +503,7 @@ def save_policy(
       True
     """
     cycle = cycle or CycleConfig(**table.provenance["cycle"])
-    saved.save(policy, path, cycle, _provenance_of(table))
+    _save_with_card(policy, Path(path), cycle, _provenance_of(table))
 
 
 def _provenance_of(table: LatencyTable) -> dict[str, Any]:

@@ -96,4 +96,5 @@ def train(
         report=lambda point: progress(point, point.update / algorithm.updates),
     )
     policy = state.best.policy(widths)
-    return TrainResult(policy, {learning.algorithm: policy}, curve)
+    validation = float(state.best_validation)
+    return TrainResult(policy, {learning.algorithm: policy}, curve, validation)

@@ -105,7 +105,10 @@ def train(
         policy = policy.replace(**{phase.policy: state.best.actor})
         made += points[-1].decisions
         curves += points
-    return TrainResult(policy, stages, curves)
+    validation = state.best_validation
+    if phase.alone and policy.depth is not None:  # it was validated with a constant beside it
+        validation = simulate.throughput(simulate.run(splits.validation, policy))
+    return TrainResult(policy, stages, curves, float(validation))
 
 
 def _report(progress: Progress, made: int, all_decisions: int, point: CurvePoint) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +66,8 @@ class Pair:
     names: tuple[str, str] = ("random target", "random draft")  # for reports
     remarks: tuple[str, ...] = ()  # how the folders were read, sentences for a person
     seed: int = 0  # of all random numbers that sampling draws
+    loaded_with: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """the arguments of `load`, JSON, that give these weights again; {} = the embedded pair's"""
 
     @property
     def config(self) -> PairConfig:
@@ -189,6 +191,14 @@ def load(
             devices=devices,
         )
     draft_params = cpu_layout.pack_draft(loaded.params) if packed else loaded.params
+    asked = {
+        "target": hub.given_as(target_folder),
+        "draft": hub.given_as(draft_folder),
+        "dtype": None if dtype.name == default_dtype(target_folder) else dtype.name,
+        "feature_layers": feature_layers,
+        "draft_rope_theta": draft_rope_theta,
+        "devices": None if devices == 1 else devices,
+    }
     return Pair(
         model=Model(target_params, draft_params, config),
         dtype=dtype,
@@ -198,6 +208,7 @@ def load(
         names=(hub.name_of(target_folder), hub.name_of(draft_folder)),
         remarks=(*loaded.remarks, *sharding.uneven(config)),
         seed=seed,
+        loaded_with={name: value for name, value in asked.items() if value is not None},
     )
 
 

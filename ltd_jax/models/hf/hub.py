@@ -66,6 +66,16 @@ def name_of(folder: Path) -> str:
     """The name of a folder in reports: its hub id or its own, without the machine's paths."""
     if folder.parent == ASSETS:
         return f"embedded {folder.name}"
-    if folder.parent.name == "snapshots":  # of the hub's cache, models--OWNER--NAME/snapshots/HASH
-        return folder.parents[1].name.removeprefix("models--").replace("--", "/")
-    return folder.resolve().name
+    return _id_of(folder) or folder.resolve().name
+
+
+def given_as(folder: Path) -> str | None:
+    """What names a folder to `folder_of` again: its hub id or its path; None = the embedded one."""
+    return None if folder.parent == ASSETS else _id_of(folder) or str(folder)
+
+
+def _id_of(folder: Path) -> str | None:
+    """The hub id of a folder of the hub's cache, models--OWNER--NAME/snapshots/HASH."""
+    if folder.parent.name != "snapshots":
+        return None
+    return folder.parents[1].name.removeprefix("models--").replace("--", "/")
