@@ -885,8 +885,7 @@ def policies(config: PoliciesConfig) -> None:
 
     Prints the card that lies beside the policy file (policy.md), read from the file itself.
     """
-    path = config.folder / workflow.POLICY if config.folder.is_dir() else config.folder
-    known = card.facts(saved.load(path))
+    known = card.facts(saved.load(workflow.policy_file(config.folder)))
     print(json.dumps(known) if config.json else card.markdown(known).rstrip())
 
 

@@ -125,7 +125,9 @@ def test_rare_flags_are_only_in_the_whole_help():
 
 
 def test_every_flag_is_described():
-    for name, command in cli.COMMANDS.items():
+    of_a_pair = {name: c for name, c in cli.COMMANDS.items() if not isinstance(c.start, type)}
+    assert len(of_a_pair) == 8
+    for name, command in of_a_pair.items():
         config = flags.as_shown(command.start(presets.of(ASSETS / "target")), everything=True)
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), pytest.raises(SystemExit):

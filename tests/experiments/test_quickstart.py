@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 METHODS = {"autoregressive", "eagle3", "best_constant", "ltd"}
 FIELDS = {
     *("schema", "environment", "pair", "lossless", "methods", "without_repetition"),
-    *("ltd_over_best_constant", "replay_vs_live", "optimum", "learning"),
+    *("ltd_over_best_constant", "replay_vs_live", "optimum", "learning", "skipped"),
 }
 
 
