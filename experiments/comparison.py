@@ -4,7 +4,8 @@ What the quickstart reports; `experiments.report` lists the report's fields.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -81,74 +82,88 @@ def methods_of(pair: Pair, trained: Trained) -> list[Method]:
 
 
 def report_of(comparison: Comparison) -> dict[str, Any]:
-    """The report, schema 1."""
+    """The report, schema 2."""
     pair, done, prompts = comparison.pair, comparison.runs, comparison.prompts
     table, model = comparison.trained.table, pair.model
-    methods = [
-        row | time_shares(row["method"], _of_row(done, prompts.tasks, row), table)
-        for row in benchmark.method_rows(done, prompts.tasks)
-    ]
+    methods = with_policy_share(benchmark.method_rows(done, prompts.tasks), comparison)
+    over_constant = benchmark.over(done, LEARNED, "best_constant")
+    assert over_constant is not None  # else there were no rows
     clean = without_repetition(done, prompts.tasks, comparison.simulator, table)
     predictions = replay_rows(comparison)
     return {
-        "schema": 1,
+        "schema": 2,
         "environment": pair.environment,
         "pair": {
             "target": pair.names[0],
             "draft": pair.names[1],
             "fingerprint": pair.fingerprint,
-            "parameters": [_parameter_count(model.target), _parameter_count(model.draft)],
+            "parameters": [
+                sum(leaf.size for leaf in jax.tree.leaves(params))
+                for params in (model.target, model.draft)
+            ],
         },
         "lossless": lossless.compare(pair, done, prompts.prompts, PLAIN),
         "methods": [row for row in methods if row["method"] in REPORTED],
         "without_repetition": [row for row in clean if row["method"] in REPORTED],
-        "ltd_over_best_constant": benchmark.over(done, LEARNED, "best_constant"),
+        "ltd_over_best_constant": dataclasses.asdict(over_constant),
         "replay_vs_live": predictions,
         "optimum": optimum_row(comparison, predictions),
         "learning": comparison.trained.learning,
+        "skipped": list(prompts.skipped),
     }
 
 
-def _parameter_count(params: Any) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
+def with_policy_share(
+    rows: Sequence[dict[str, Any]], comparison: Comparison
+) -> list[dict[str, Any]]:
+    """The rows of `benchmark.method_rows` with `policy_share`, which is 0 but for LTD."""
+    learned = [run for run in comparison.runs if run.method == LEARNED and run.committed]
+    table, tasks = comparison.trained.table, comparison.prompts.tasks
+    shares = {
+        tasks[index]: policy_share([run for run in learned if run.task == index], table)
+        for index in sorted({run.task for run in learned})
+    }
+    shares[MEAN] = float(np.mean(list(shares.values())))
+    decides = lambda row: row["method"] == LEARNED
+    return [row | {"policy_share": shares[row["task"]] if decides(row) else 0.0} for row in rows]
 
 
-def _of_row(done: Sequence[Run], tasks: Sequence[str], row: Mapping[str, Any]) -> list[Run]:
-    """The runs behind a row of `benchmark.method_rows`."""
-    mine = [run for run in done if run.method == row["method"]]
-    return [run for run in mine if row["task"] in (MEAN, tasks[run.task])]
+def policy_share(done: Sequence[Run], table: LatencyTable) -> float:
+    """The policies' share of the time of the cycles that they chose.
 
-
-def time_shares(method: str, done: Sequence[Run], table: LatencyTable) -> dict[str, float]:
-    """Shares of a method's measured time by the parts' own times; what they leave is the rest."""
-    names = ("draft_share", "verify_share", "policy_share")
-    if method == PLAIN:
-        return dict.fromkeys(names, 0.0)
+    Both times are the latency table's, which measured them in turns inside the compiled cycle. Over
+    the seconds of decoding, which are of another minute, it would show the machine's drift.
+    """
     levels, sizes = benchmark.per_cycle(done, "levels"), benchmark.per_cycle(done, "sizes")
-    draft = table.draft_seconds.mean(axis=0)[levels - 1].sum()
-    verify = table.verify_seconds.mean(axis=0)[np.searchsorted(table.sizes, sizes)].sum()
+    cycles_DV = table.cycle_seconds.mean(axis=0)
+    cycles = cycles_DV[levels - 1, np.searchsorted(table.sizes, sizes)].sum()
     decisions = levels.sum() * table.depth_seconds + len(levels) * table.size_seconds
-    parts = np.asarray([draft, verify, decisions if method == LEARNED else 0.0])
-    total = max(sum(run.seconds for run in done), float(parts.sum()))
-    return {name: float(part / total) for name, part in zip(names, parts, strict=True)}
+    return float(decisions / (cycles + decisions))
 
 
 def replay_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Per method: the replay's tokens per second on the same prompts beside the measured ones."""
-    rows = []
+    """Per method: the replay's tokens per second on the same prompts beside the measured ones.
+
+    Both are means of tasks, as in the table of methods.
+    """
+    simulator, rows = comparison.simulator, []
+    measured = {
+        row["method"]: row["tokens_per_second"]
+        for row in benchmark.method_rows(comparison.runs, comparison.prompts.tasks)
+        if row["task"] == MEAN
+    }
     for method in comparison.methods:
-        if method.policy is None:
-            predicted = 1 / float(comparison.simulator.plain_seconds)
-        else:
+        predicted = 1 / float(simulator.plain_seconds)
+        if method.policy is not None:
             decides = method.name == LEARNED
-            totals = simulate.run(comparison.simulator, method.policy, charge_decisions=decides)
-            predicted = float(simulate.throughput(totals))
-        mine = [run for run in comparison.runs if run.method == method.name]
+            totals = simulate.run(simulator, method.policy, charge_decisions=decides)
+            mean = simulate.mean_of_tasks(simulator, totals.committed, totals.seconds)
+            predicted = float(mean)
         rows.append(
             {
                 "controller": method.name,
                 "predicted_tokens_per_second": predicted,
-                "measured_tokens_per_second": benchmark.tokens_per_second(mine),
+                "measured_tokens_per_second": measured[method.name],
             }
         )
     return rows
@@ -157,15 +172,11 @@ def replay_rows(comparison: Comparison) -> list[dict[str, Any]]:
 def optimum_row(comparison: Comparison, predictions: list[dict[str, Any]]) -> dict[str, Any]:
     """The clairvoyant optimum on these prompts, by replay, and the share of it that LTD gained."""
     rate = {row["controller"]: row["predicted_tokens_per_second"] for row in predictions}
-    most = optimum.clairvoyant(comparison.simulator).tokens_per_second
-    gained = optimum.share_gained(rate[LEARNED], rate["best_constant"], most)
-    best = comparison.trained.best
+    most = optimum.mean_of_tasks(comparison.simulator)
+    constant = rate["best_constant"]
+    gained = optimum.share_gained(rate[LEARNED], constant, most)
     return {
-        "best_constant": {
-            "levels": best.levels,
-            "size": best.size,
-            "tokens_per_second": rate["best_constant"],
-        },
+        "best_constant": comparison.trained.best._replace(tokens_per_second=constant)._asdict(),
         "dynamic_programme_tokens_per_second": most,
         "share_gained_by_ltd": 0.0 if np.isnan(gained) else float(gained),
     }
@@ -232,12 +243,14 @@ def figures_of(comparison: Comparison) -> Figures:
     trained, simulator = comparison.trained, comparison.simulator
     table, validation = trained.table, trained.validation
     constants = simulate.constants(simulator)
+    mean_of_tasks = functools.partial(simulate.mean_of_tasks, simulator)
     learned = [run for run in comparison.runs if run.method == LEARNED]
     easy, hard = choices(learned, simulator)
     most = None if validation is None else optimum.clairvoyant(validation).tokens_per_second
     return Figures(
         sizes=table.sizes,
-        committed=np.asarray(constants.committed.sum(-1) / constants.cycles.sum(-1)),
+        tokens_per_second=mean_of_tasks(constants.committed, constants.seconds),
+        committed=mean_of_tasks(constants.committed, constants.cycles),
         cycle_seconds=table.cycle_seconds.mean(axis=0),
         draft_seconds=table.draft_seconds.mean(axis=0),
         verify_seconds=table.verify_seconds.mean(axis=0),

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ltd_jax import flags
@@ -30,12 +31,14 @@ class ResultFlags(StageFlags):
 
 
 def table(
-    title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], caption: str = ""
+    title: str, headings: Sequence[str], rows: Iterable[Sequence[str]] = (), caption: str = ""
 ) -> Table:
-    """A table of texts for the terminal."""
-    shown = Table(title=title, caption=caption)
+    """A table for the terminal, names on the left; whatever is too long is folded, never cut."""
+    shown = Table(title=title, caption=caption, box=SIMPLE_HEAD, pad_edge=False)
+    shown.collapse_padding = True
     for heading in headings:
-        shown.add_column(heading, justify="right")
+        shown.add_column(heading, justify="right", overflow="fold")
+    shown.columns[0].justify = "left"
     for row in rows:
         shown.add_row(*row)
     return shown

@@ -50,7 +50,7 @@ def smoke(config: Flags) -> Flags:
     learning = config.learning
     return dataclasses.replace(
         config,
-        asked=dataclasses.replace(config.asked, new_tokens=24, prompts=2),
+        asked=dataclasses.replace(config.asked, new_tokens=24, prompts=1),
         shapes=dataclasses.replace(config.shapes, max_levels=2, sizes=(0, 2), short_catch_ups=()),
         learning=dataclasses.replace(
             learning,
@@ -74,12 +74,14 @@ def main() -> None:
         compared = comparison.compare(pair, config.stages, progress)
     content, figures = comparison.report_of(compared), comparison.figures_of(compared)
     folder = shlex.quote(str(config.out))
+    sampling = pair.config.sampling
     page = report.write(
         content,
         figures,
         config.out,
-        sample=f"{len(compared.prompts.prompts)} prompts of {len(compared.prompts.tasks)} tasks, "
-        f"{config.asked.new_tokens} new tokens each",
+        sample=f"{len(compared.prompts.prompts)} prompts of {len(compared.prompts.tasks)} tasks "
+        f"({', '.join(compared.prompts.tasks)}), {config.asked.new_tokens} new tokens each, "
+        f"temperature {sampling.temperature:g}",
         next_commands=(
             f"ltd generate --policy {folder} --prompt 'def read_lines(path):'",
             f"ltd bench --policy {folder}",
@@ -90,6 +92,7 @@ def main() -> None:
         print(json.dumps(content))
     console.print(tables.report(content))
     console.print(f"Report: {page}")
+    flags.say(f"Next: ltd generate --policy {folder} --compare --prompt 'def read_lines(path):'")
 
 
 if __name__ == "__main__":

@@ -45,10 +45,20 @@ Words:
     throughput  committed tokens / seconds, both summed over cycles before dividing
 """
 
-from ltd_jax import baselines
+import sys
+
+try:
+    from ltd_jax import baselines
+except ModuleNotFoundError as error:
+    if sys.argv[0] != "-m" or str(error.name).startswith("ltd_jax"):
+        raise
+    sys.exit(
+        f"error: {sys.executable} lacks {error.name}, which ltd_jax needs; use the Python that it "
+        "was installed with, .venv/bin/python after `make quickstart`, or `pip install .` here."
+    )
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig, SamplingConfig
 from ltd_jax.decoding.benchmark import benchmark
-from ltd_jax.decoding.generate import Step, generate, generate_plain
+from ltd_jax.decoding.generate import Step, generate, generate_plain, warm_up
 from ltd_jax.decoding.lossless import check_lossless
 from ltd_jax.files import VERSION as __version__
 from ltd_jax.files import UserError
@@ -93,4 +103,5 @@ __all__ = [
     "record",
     "save_policy",
     "train",
+    "warm_up",
 ]

@@ -3,41 +3,36 @@
 A checkpoint holds one pytree (parameters, optimiser, random key, counters) and its provenance.
 Orbax writes into a temporary folder and renames it, so a killed process leaves no half-written
 step. Digests of both lie in the record: a step that was damaged later, down to one bit, is named
-and the one before it is used. Metrics lie beside the steps and are read when their folder is
-opened; damaged ones must not keep a training from going on, for their step is whole without them.
+and the one before it is used.
 """
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
-import math
+import re
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
-from orbax.checkpoint import checkpoint_managers
+from jax.sharding import SingleDeviceSharding
 
 from ltd_jax.files import UserError
 
-logging.getLogger("absl").setLevel(logging.ERROR)
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # errors are raised; orbax logs them as well
 DIGESTS = "digests"  # their place in a record
-WORST = -sys.float_info.max  # metric of a step whose own cannot be read
-
-
-class Damaged(Exception):
-    """A step's contents are not what was saved."""
+OS_ERROR = "os_error_code="  # how orbax's storage library tells errors of the system
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,59 +44,76 @@ class Restored:
     provenance: dict[str, Any]
 
 
-def manager(
-    folder: Path, *, keep: int = 2, best_metric: str | None = None
-) -> ocp.CheckpointManager:
-    """A manager that keeps the last `keep` steps, and the one of the highest metric, if named.
+@contextlib.contextmanager
+def manager(folder: Path) -> Iterator[ocp.CheckpointManager]:
+    """A manager that keeps the last two steps; leaving the block waits for the last save.
 
     Raises:
-      UserError: the folder cannot be made.
+      UserError: the folder cannot be made, or a checkpoint cannot be written.
     """
     folder = folder.absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"Cannot write checkpoints to {folder}: {error.strerror}.") from error
-    best, kept = None, [checkpoint_managers.LatestN(keep)]
-    if best_metric is not None:
-        _repair_metrics(folder, best_metric)
-        best = lambda metrics: metrics[best_metric]
-        kept.append(checkpoint_managers.BestN(get_metric_fn=best, n=1))
-    policy = checkpoint_managers.AnyPreservationPolicy(kept)
-    options = ocp.CheckpointManagerOptions(best_fn=best, preservation_policy=policy)
-    return ocp.CheckpointManager(folder, options=options)
+    checkpoints = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(max_to_keep=2))
+    closing: contextlib.AbstractContextManager[None] = _writing(folder)
+    show = sys.unraisablehook
+    sys.unraisablehook = functools.partial(_unless_loop_is_closed, show)
+    try:
+        yield checkpoints
+    except UserError:
+        closing = contextlib.suppress(Exception)  # it is told already
+        raise
+    finally:
+        with closing:
+            checkpoints.close()
+    sys.unraisablehook = show  # but after a failed write, whose remains may still come
 
 
-def _repair_metrics(folder: Path, name: str) -> None:
-    """Makes a step whose metric cannot be read the worst, with a warning."""
-    for path in folder.glob("*/metrics/metrics"):
-        try:
-            readable = math.isfinite(json.loads(path.read_text())[name])
-        except (OSError, ValueError, TypeError, LookupError):
-            readable = False
-        if not readable:
-            path.write_text(json.dumps({name: WORST}))
-            warnings.warn(
-                f"Checkpoint {path.parents[1].name} in {folder} has damaged metrics; it is not "
-                "taken for the best one.",
-                stacklevel=3,
-            )
+def _unless_loop_is_closed(show: Callable[[Any], Any], unraisable: Any) -> None:
+    """Shows what cannot be raised, but for the remains of a failed write.
+
+    Where one of orbax's writes fails, the loop that waits for all of them is closed; the others
+    find it so, which its storage library prints with a traceback each.
+    """
+    if str(unraisable.exc_value) != "Event loop is closed":
+        show(unraisable)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Raises UserError where a save of the block, or one begun before it, cannot be written."""
+    try:
+        yield
+    except Exception as error:  # orbax raises what its own libraries do
+        if not isinstance(error, OSError) and OS_ERROR not in str(error):
+            raise
+        raise UserError(
+            f"Cannot write a checkpoint to {folder} ({_reason(error)}); make room or give another "
+            "`out`, and the training goes on from the last checkpoint that is whole."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What an error says first; of the system's errors without the layers that it went through."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    found = re.search(rf"[^:]*(?= \[{OS_ERROR})", line)
+    return found[0].strip() if found else line[:200]
 
 
 def save(
-    checkpoints: ocp.CheckpointManager,
-    step: int,
-    state: Any,
-    provenance: dict[str, Any],
-    metrics: dict[str, float] | None = None,
+    checkpoints: ocp.CheckpointManager, step: int, state: Any, provenance: dict[str, Any]
 ) -> None:
-    """Starts an asynchronous save; `checkpoints.close()` waits for it.
+    """Starts an asynchronous save; `manager` waits for it.
 
     Steps rise, so one that is there already, or lies ahead, could not be read: it is deleted.
+
+    Raises:
+      UserError: this checkpoint or the one before it cannot be written.
     """
-    for ahead in checkpoints.all_steps():
-        if ahead >= step:
-            checkpoints.delete(ahead)
     record = json.loads(json.dumps(provenance))  # a wrong value fails here, not in a thread
     state = jax.tree.map(_stored, state)
     digests = {"provenance": _record_digest(record), "state": digest(state)}
@@ -109,38 +121,42 @@ def save(
         state=ocp.args.StandardSave(state),
         provenance=ocp.args.JsonSave({**record, DIGESTS: digests}),
     )
-    checkpoints.save(step, args=args, metrics=metrics, force=True)
+    with _writing(checkpoints.directory):
+        for ahead in checkpoints.all_steps():
+            if ahead >= step:
+                checkpoints.delete(ahead)
+        checkpoints.save(step, args=args, force=True)
 
 
-def restore(
-    checkpoints: ocp.CheckpointManager, abstract: Any, *, step: int | None = None
-) -> Restored | None:
-    """The newest undamaged step (or the given one), or None where there is none.
+def restore(checkpoints: ocp.CheckpointManager, abstract: Any) -> Restored | None:
+    """The newest undamaged step, or None where there is none.
 
     Args:
       abstract: the state's structure as arrays or `jax.ShapeDtypeStruct`s. A leaf goes where its
-        sharding says, whatever devices it was saved from; without one, to the first device.
+        sharding says, whatever devices it was saved from; without one, to the first device, but
+        not bound to it, so that it finds the programs of a state that was never saved.
 
     Raises:
       UserError: there are steps, but none can be read.
     """
-    steps = sorted(checkpoints.all_steps(), reverse=True) if step is None else [step]
+    steps = sorted(checkpoints.all_steps(), reverse=True)
+    bound = jax.tree.map(_is_bound, abstract)
     abstract = jax.tree.map(_with_sharding, abstract)
     for candidate in steps:
         try:
-            return _restore_step(checkpoints, abstract, candidate)
+            restored = _restore_step(checkpoints, abstract, candidate)
+            return dataclasses.replace(restored, state=jax.tree.map(_freed, bound, restored.state))
         except Exception as error:  # orbax raises many kinds for a damaged folder
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            if candidate == steps[-1]:
+                raise UserError(
+                    f"None of the checkpoints {steps} in {checkpoints.directory} can be read "
+                    f"({candidate}: {_reason(error)}); delete the folder to start again."
+                ) from error
             warnings.warn(
-                f"Checkpoint {candidate} in {checkpoints.directory} is damaged ({reason}); "
-                "the one before it is used.",
+                f"Checkpoint {candidate} in {checkpoints.directory} is damaged ({_reason(error)}); "
+                "the one before it is tried.",
                 stacklevel=2,
             )
-    if steps:
-        raise UserError(
-            f"None of the checkpoints {steps} in {checkpoints.directory} can be read; "
-            "delete the folder to start again."
-        )
     return None
 
 
@@ -150,39 +166,15 @@ def _restore_step(checkpoints: ocp.CheckpointManager, abstract: Any, step: int) 
         state=ocp.args.StandardRestore(stored), provenance=ocp.args.JsonRestore()
     )
     contents = checkpoints.restore(step, args=args)
-    state = contents["state"]
-    provenance, state_digest = _checked_record(contents["provenance"])
-    if len({state_digest, digest(state)} - {None}) > 1:
-        raise Damaged("its arrays are not what was saved")
+    state, provenance = contents["state"], contents["provenance"]
+    digests = provenance.pop(DIGESTS, None)
+    if digests is None or digests["provenance"] != _record_digest(provenance):
+        raise ValueError("its provenance is not what was saved")
+    if len({digests["state"], digest(state)} - {None}) > 1:
+        raise ValueError("its arrays are not what was saved")
     if any(jax.tree.leaves(jax.tree.map(_has_other_type, stored, state))):
-        raise Damaged("its arrays have lost their types")
+        raise ValueError("its arrays have lost their types")
     return Restored(step, jax.tree.map(_emptied, abstract, state), provenance)
-
-
-class Record(NamedTuple):
-    """What a step says of itself."""
-
-    provenance: dict[str, Any]
-    digest: str | None  # of its state: equal bits, equal text; None = spread over processes
-
-
-def newest_record(checkpoints: ocp.CheckpointManager) -> Record | None:
-    """The record of the newest step that has a readable one; None where there is none."""
-    args = ocp.args.Composite(provenance=ocp.args.JsonRestore())
-    for step in sorted(checkpoints.all_steps(), reverse=True):
-        try:
-            return _checked_record(checkpoints.restore(step, args=args)["provenance"])
-        except Exception:  # orbax raises many kinds for a damaged folder; `restore` names it
-            continue
-    return None
-
-
-def _checked_record(record: dict[str, Any]) -> Record:
-    """The record; Damaged where it is not what was saved."""
-    digests = record.pop(DIGESTS, None)
-    if digests is None or digests["provenance"] != _record_digest(record):
-        raise Damaged("its provenance is not what was saved")
-    return Record(record, digests["state"])
 
 
 def _record_digest(record: dict[str, Any]) -> str:
@@ -232,6 +224,23 @@ def uninterrupted() -> Iterator[None]:
         signal.raise_signal(waiting[0])
 
 
+def _is_bound(leaf: Any) -> bool:
+    """Whether a leaf is to lie on certain devices."""
+    if isinstance(leaf, jax.Array):
+        return leaf.committed
+    return getattr(leaf, "sharding", None) is not None
+
+
+def _freed(bound: bool, leaf: Any) -> Any:
+    """The leaf; an array that orbax bound to a device unasked is as if a program had made it."""
+    if bound or not isinstance(leaf, jax.Array):
+        return leaf
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = jnp.asarray(np.asarray(jax.random.key_data(leaf)))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    return jnp.asarray(np.asarray(leaf))
+
+
 def _with_sharding(leaf: Any) -> Any:
     """A leaf's abstract form with an explicit sharding."""
     abstract = ocp.utils.to_shape_dtype_struct(leaf)
@@ -242,14 +251,7 @@ def _with_sharding(leaf: Any) -> Any:
 
 def _stored(leaf: Any) -> Any:
     """The leaf; orbax keeps no array without numbers, so a single number stands for one."""
-    if not _is_empty(leaf):
-        return leaf
-    if not isinstance(leaf, jax.ShapeDtypeStruct):
-        return np.zeros(1, leaf.dtype)
-    sharding = leaf.sharding
-    if isinstance(sharding, NamedSharding):  # one number cannot be split
-        sharding = NamedSharding(sharding.mesh, PartitionSpec())
-    return leaf.update(shape=(1,), sharding=sharding)
+    return np.zeros(1, leaf.dtype) if _is_empty(leaf) else leaf
 
 
 def _emptied(abstract: Any, leaf: Any) -> Any:

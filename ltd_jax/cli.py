@@ -8,22 +8,26 @@
     ltd train                        train the policies; --classifiers those of compared methods
     ltd inspect --target DIR ...     look at a pair before using it
     ltd export --out DIR             write a pair as folders that other stacks load
+    ltd policies show DIR            say what trained policies are for, and what they gave
 
 `ltd NAME --help` lists a subcommand's flags. Stopped, record, profile, train, tune and bench go on
 where they were. Exit codes: 0, 2 for a mistake that one sentence explains, 130 when interrupted.
 
-Long because every subcommand is a list of flags, what it does and what it prints.
+Long because every subcommand is a dataclass of flags, a function of them whose docstring is the
+subcommand's help, and a row of COMMANDS at the end.
 """
 
 import dataclasses
+import difflib
+import functools
 import json
 import pydoc
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
@@ -37,82 +41,194 @@ from ltd_jax.config import CycleConfig, LearningConfig, PairConfig, PolicyConfig
 from ltd_jax.cycle.prefill import check_room
 from ltd_jax.decoding import benchmark, lossless, methods, runs
 from ltd_jax.decoding.benchmark import Method
-from ltd_jax.decoding.generate import Step
+from ltd_jax.decoding.generate import warm_up
 from ltd_jax.decoding.methods import MethodSpec
-from ltd_jax.files import UserError, replacing
-from ltd_jax.flags import PairFlags
+from ltd_jax.files import UserError, write_json
+from ltd_jax.flags import PairFlags, Rare
 from ltd_jax.models.hf import export, inspect
 from ltd_jax.models.hf.inspect import Memory
 from ltd_jax.models.hf.weights import Dialect
 from ltd_jax.models.pair import Pair, check_known
+from ltd_jax.policies import card, saved
 from ltd_jax.policies.networks import Learned
 from ltd_jax.presets import EMBEDDED_LEARNING, EMBEDDED_POLICY, QUICK_LEARNING, Preset
 from ltd_jax.replay import latency as latencies
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.profile import ProfileConfig
+from ltd_jax.replay.record import Prompt
 from ltd_jax.text import Chat, Message, QuestionConfig, Split, Style, TextStream, open_chat
+from ltd_jax.tune import DecodeSettings
 from ltd_jax.workflow import StageConfig, Trained
 
-WARM_UP_TOKENS = 2
+TURNS = 3  # of a comparison: so often each way decodes the prompt
+_print_now = functools.partial(print, end="", flush=True)
 
 
 def main() -> None:
     """The entry point of `ltd`."""
-    argv = sys.argv[1:]
-    if not argv or argv[0] in ("-h", "--help"):
+    name, *argv = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help"):
         print(str(__doc__).rsplit("\n\n", 2)[0])
         return
-    command = COMMANDS.get(argv[0])
-    if command is None:
-        flags.say(f"error: There is no subcommand {argv[0]!r}; choose {', '.join(COMMANDS)}.")
+    chosen = COMMANDS.get(name)
+    if chosen is None:
+        similar = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.7)
+        meant = f"did you mean {similar[0]}? They are" if similar else "choose"
+        flags.say(
+            f"error: There is no subcommand {name!r}; {meant} {', '.join(COMMANDS)}; experiments "
+            "start in a checkout, with python -m experiments.NAME."
+        )
         sys.exit(2)
-    resumes = argv[0] not in ("generate", "inspect", "export")
-    flags.run(lambda: command(argv[1:]), resumes=resumes)
+
+    def command() -> None:
+        prog, description = f"ltd {name}", pydoc.getdoc(chosen.run)
+        if isinstance(chosen.start, type):
+            chosen.run(tyro.cli(chosen.start, args=argv, prog=prog, description=description))
+            return
+        starts = {f"ltd {other}": COMMANDS[other].start for other in COMMANDS}
+        siblings = {other: begin for other, begin in starts.items() if not isinstance(begin, type)}
+        config = flags.parse(
+            chosen.start, argv, prog=prog, description=description, siblings=siblings
+        )
+        chosen.run(config)
+
+    flags.run(command, resumes=chosen.resumes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A subcommand."""
+
+    run: Callable[[Any], None]  # its docstring is what --help says first
+    start: Callable[[Preset], PairFlags] | type
+    """its settings where no flag changes them; a class of flags where it reads no pair"""
+    resumes: bool = True  # whether the same command goes on from what an interrupted one wrote
 
 
 @dataclasses.dataclass(frozen=True)
 class MethodFlags(PairFlags):
-    """Which pair, and which policy chooses levels and size."""
+    """Which pair, and the files that ways to decode it may need."""
 
-    policy: str = "eagle3"
-    """autoregressive, eagle3, constant:levels=6,size=24, a compared method such as svip or ddd, or
-    what `ltd train` or `ltd tune` wrote: its file or folder"""
-    classifiers: Path | None = None  # file of trained classifiers, for disco, specdec++ and c2t
-    latency: Path | None = None  # a latency table, shipped or a file, for cost-aware
-    allow_other_hardware: bool = False  # use what was trained or tuned for another device
+    classifiers: Rare[Path | None] = None  # trained classifiers, for disco, specdec++ and c2t
+    latency: Rare[Path | None] = None  # a latency table, shipped or a file, for cost-aware
+    allow_other_hardware: Rare[bool] = False  # use what was trained or tuned for another device
 
 
 @dataclasses.dataclass(frozen=True)
-class Chosen:
-    """A policy that was asked for, before the pair is loaded."""
+class GenerateConfig(MethodFlags):
+    """What to decode, and how."""
 
-    spec: MethodSpec
-    settings: tune.DecodeSettings | None  # that named it
+    prompt: str | None = None  # a text, or - to read it from the standard input
+    prompt_ids: Rare[str | None] = None  # token ids with commas between; needs no tokenizer
+    chat: bool = False  # ask and answer in turns; an empty line ends it
+    new_tokens: int = 128  # most tokens of an answer
+    policy: str | None = None
+    """what `ltd train` or `ltd tune` wrote (its file or folder), plain, eagle3,
+    constant:levels=4,size=8, or a compared method such as svip or ddd; None = what runs/tuned says,
+    else a constant"""
+    compare: bool = False  # decode plain beside it, in turns, and print the ratio
+    style: Style = "auto"  # how a prompt is put to the target
+    json: bool = False
+    """print one object: tokens, text, committed_per_cycle, cycles, first_token_seconds,
+    tokens_per_second; with --compare also plain_tokens_per_second and speedup"""
 
-    def method(self, pair: Pair, *, other_hardware: bool) -> Method:
-        """The method; UserError where a file belongs to another pair or device."""
-        if self.settings is not None:
-            here = pair.identity
-            tune.check_settings(self.settings, here, other_hardware=other_hardware)
-        return methods.build_method(self.spec, pair, other_hardware=other_hardware)
+
+def generate(config: GenerateConfig) -> None:
+    """Decode a prompt and stream the text; or chat.
+
+    ltd generate --prompt "def read_lines(path):"
+    ltd generate --prompt - --compare < prompt.txt
+    ltd generate --chat --policy runs/tuned
+    """
+    if sum((config.prompt is not None, config.prompt_ids is not None, config.chat)) != 1:
+        raise UserError("Give one of --prompt, --prompt-ids and --chat.")
+    flags.at_least_one(config, "new_tokens")
+    if config.chat and config.json:
+        raise UserError("--json prints one answer; leave it out with --chat.")
+    config, is_default = (
+        dataclasses.replace(config, policy=default_policy(config)),
+        not config.policy,
+    )
+    spec, settings = choose_policy(config)
+    pair, other = flags.load_pair(config, spec.cycle), config.allow_other_hardware
+    if is_default and settings is not None and settings.identity.pair != pair.fingerprint:
+        flags.say(f"{config.policy} was tuned for another pair and is left out.")
+        spec, settings = choose_policy(dataclasses.replace(config, policy=shallow(config.cycle)))
+        pair = flags.load_pair(config, spec.cycle)
+    if settings is not None:
+        tune.check_settings(settings, pair.identity, other_hardware=other)
+    method = methods.build_method(spec, pair, other_hardware=other)
+    decoder = Decoder(pair, method, config.new_tokens, config.compare)
+    if config.chat:
+        decoder.warm_up()
+        converse(decoder, open_chat(pair.folder, config.style))
+        return
+    if config.prompt_ids is not None:
+        prompt_T, text = token_ids(config.prompt_ids, pair), None
+    else:
+        prompt_T = pair.encode(_prompt_text(str(config.prompt)), config.style)
+        text = TextStream(pair.chat.tokenizer)
+    check_room(pair, len(prompt_T), config.new_tokens)
+    decoder.warm_up()
+    answer = decoder.decode(prompt_T, text, (lambda piece: None) if config.json else _print_now)
+    if config.json:
+        print(json.dumps(answer.to_json()))
+    elif text is None:
+        print(",".join(map(str, answer.tokens)))
+        flags.say(answer.summary)
+    else:
+        print(f"\n{answer.summary}")
 
 
-def choose_policy(config: MethodFlags) -> Chosen:
-    """The policy of the flags, and the smallest cycle that serves it.
+def default_policy(config: GenerateConfig) -> str:
+    """The policy that is asked for; else what `ltd tune` found, else a constant; says which."""
+    if config.policy is not None:
+        return config.policy
+    tuned = TuneConfig().out / tune.SETTINGS
+    if tuned.exists():
+        flags.say(f"policy: what {tuned} says")
+        return str(tuned)
+    constant = shallow(config.cycle)
+    flags.say(f"policy: {constant}; `ltd tune` finds what is fastest here")
+    return constant
+
+
+def shallow(cycle: CycleConfig) -> str:
+    """A constant that few devices are slower with than plain decoding: a short, narrow tree.
+
+    On accelerators, where a pass over many tokens takes as long as over one, EAGLE-3's default.
+    """
+    if jax.default_backend() != "cpu":
+        return "eagle3"
+    levels = min(2, cycle.max_levels)
+    size = min(cycle.sizes, key=lambda size: abs(size - 3))
+    return f"constant:levels={levels},size={size}"
+
+
+def _prompt_text(prompt: str) -> str:
+    """The prompt; "-" is read from the standard input."""
+    if prompt != "-":
+        return prompt
+    try:
+        return sys.stdin.read().strip("\n")
+    except UnicodeDecodeError as error:
+        raise UserError("The standard input is no text in this terminal's encoding.") from error
+
+
+def choose_policy(config: GenerateConfig) -> tuple[MethodSpec, DecodeSettings | None]:
+    """The policy of the flags with the smallest cycle that serves it, and settings that named it.
 
     Raises:
       UserError: there is no such policy, a file cannot be read, or a shape is asked for that the
         policies were not trained with.
     """
-    path, settings, name = policy_path(config.policy), None, config.policy
-    base, learned = config.cycle, None
-    if path is not None and path.suffix == ".json":
-        settings = tune.load_settings(path)
-        base = config.shapes.of(settings.cycle)
-        learned = settings.policy_file
+    asked, base = str(config.policy), config.cycle
+    learned, settings = policy_path(asked), None
+    name = asked if learned is None else "ltd"
+    if learned is not None and learned.suffix == ".json":
+        settings = tune.load_settings(learned)
+        base, learned = config.shapes.of(settings.cycle), settings.policy_file
         name = "ltd" if learned else settings.policy
-    elif path is not None:
-        learned, name = path, "ltd"
     spec = methods.parse_method(
         name,
         base,
@@ -123,10 +239,10 @@ def choose_policy(config: MethodFlags) -> Chosen:
     )
     if isinstance(spec.policy, Learned):
         spec = dataclasses.replace(spec, cycle=_trained_shapes(config, spec.cycle))
-    return Chosen(spec, settings)
+    return spec, settings
 
 
-def _trained_shapes(config: MethodFlags, cycle: CycleConfig) -> CycleConfig:
+def _trained_shapes(config: GenerateConfig, cycle: CycleConfig) -> CycleConfig:
     """The policies' own cycle with the shapes that change no decision."""
     for name in ("beam_width", "max_levels", "sizes"):
         asked, known = config.shapes.changes.get(name), getattr(cycle, name)
@@ -139,124 +255,119 @@ def _trained_shapes(config: MethodFlags, cycle: CycleConfig) -> CycleConfig:
 
 
 def policy_path(text: str) -> Path | None:
-    """The file that a policy's name means; None for a method's name."""
+    """The file that a policy's name means; None for a method's name.
+
+    Of a folder its settings, or the policies in it or below it with the settings beside them.
+    """
     path = Path(text)
     if path.is_dir():
-        found = [path / name for name in (tune.SETTINGS, workflow.POLICY)]
-        return next((file for file in found if file.exists()), found[1])
-    return path if path.suffix in (".safetensors", ".json") else None
-
-
-@dataclasses.dataclass(frozen=True)
-class GenerateConfig(MethodFlags):
-    """What to decode, and how."""
-
-    prompt: str | None = None
-    prompt_ids: str | None = None  # token ids with commas between; needs no tokenizer
-    chat: bool = False  # ask and answer in turns
-    style: Style = "auto"  # how a prompt is put to the target
-    new_tokens: int = 128
-    json: bool = False
-    """print one object: tokens, text, committed_per_cycle, cycles, tokens_per_second"""
-
-
-def generate(argv: list[str]) -> None:
-    """Decode a prompt and stream the text; or chat."""
-    config = _parse(GenerateConfig(), argv, "generate", generate)
-    if sum((config.prompt is not None, config.prompt_ids is not None, config.chat)) != 1:
-        raise UserError("Give one of --prompt, --prompt-ids and --chat.")
-    flags.at_least_one(config, "new_tokens")
-    if config.chat and config.json:
-        raise UserError("--json prints one answer; leave it out with --chat.")
-    chosen = choose_policy(config)
-    pair = flags.load_pair(config, chosen.spec.cycle)
-    method = chosen.method(pair, other_hardware=config.allow_other_hardware)
-    flags.say(f"policy {method.name}")
-    if config.prompt_ids is not None:
-        prompt_T = token_ids(config.prompt_ids, pair)
-        warm_up(pair, method, prompt_T, config.new_tokens)
-        answer = decode(pair, method, prompt_T, config.new_tokens)
-        tokens = ",".join(map(str, answer.tokens))
-        print(json.dumps(dataclasses.asdict(answer)) if config.json else tokens)
-        return
-    chat = open_chat(pair.folder, config.style)
-    if config.chat:
-        converse(pair, method, chat, config.new_tokens)
-        return
-    prompt_T = chat.encode([Message("user", str(config.prompt))])
-    check_known(pair, prompt_T)
-    warm_up(pair, method, prompt_T, config.new_tokens)
-    show = (lambda piece: None) if config.json else _print_now
-    answer = decode(pair, method, prompt_T, config.new_tokens, TextStream(chat.tokenizer), show)
-    print(json.dumps(dataclasses.asdict(answer)) if config.json else f"\n{answer.summary}")
+        settings = path / tune.SETTINGS
+        if not settings.exists():
+            path = workflow.policy_file(path)
+            settings = path.with_name(tune.SETTINGS)
+        return settings if settings.exists() else path
+    is_path = len(path.parts) > 1 and ":" not in text
+    return path if is_path or path.suffix in (".safetensors", ".json") else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What decoding one prompt gave; the clock runs from the first token on."""
+    """What decoding one prompt gave; `tokens_per_second` counts from the first token on."""
 
     tokens: tuple[int, ...]
     text: str | None
     committed_per_cycle: float
     cycles: int
+    first_token_seconds: float  # of prefill
     tokens_per_second: float
+    plain_tokens_per_second: float | None = None  # None = not compared
+
+    @property
+    def speedup(self) -> float | None:
+        """Tokens per second over plain decoding's on the same prompt; None = not compared."""
+        plain = self.plain_tokens_per_second
+        return self.tokens_per_second / plain if plain else None
 
     @property
     def summary(self) -> str:
         """One line about the speed."""
+        compared = ""
+        if self.speedup is not None:
+            compared = f"; {self.speedup:.2f}x plain decoding's {self.plain_tokens_per_second:.1f}"
         return (
-            f"[{len(self.tokens)} tokens, {self.tokens_per_second:.1f} per second, "
-            f"{self.committed_per_cycle:.2f} per cycle]"
+            f"[{len(self.tokens)} tokens, the first after {1e3 * self.first_token_seconds:.0f} ms, "
+            f"then {self.tokens_per_second:.1f} per second{compared}; "
+            f"{self.committed_per_cycle:.2f} tokens per cycle]"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields; those of a comparison only where there was one."""
+        fields = dataclasses.asdict(self) | {"speedup": self.speedup}
+        if self.plain_tokens_per_second is None:
+            del fields["plain_tokens_per_second"], fields["speedup"]
+        return fields
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoder:
+    """A method that answers prompts of one pair, warm, and plain decoding beside it where asked."""
+
+    pair: Pair
+    method: Method
+    new_tokens: int
+    compare: bool = False
+
+    @property
+    def methods(self) -> list[Method]:
+        """The method, and what it is compared with."""
+        beside = self.compare and self.method.policy is not None
+        return [self.method, *([Method(benchmark.PLAIN)] if beside else [])]
+
+    def warm_up(self) -> None:
+        """Compiles and runs every part once, so that only decoding is timed; says so on stderr."""
+        with flags.progress_bars(Console(stderr=True)) as progress:
+            for method in self.methods:
+                stage = f"compiling {method.name}"
+                progress(stage, 0.0)
+                warm_up(self.pair, method.policy, functools.partial(progress, stage))
+
+    def decode(
+        self,
+        prompt_T: np.ndarray,
+        text: TextStream | None,
+        show: Callable[[str], None],
+    ) -> Answer:
+        """Decodes one prompt and shows its text as it comes; then compares, in `TURNS` turns."""
+        prompt = Prompt(prompt_T, 0)
+        decode = functools.partial(benchmark.decode, self.pair, index=0, new_tokens=self.new_tokens)
+        show_step = lambda step: None if text is None else show(text.add(step.tokens))
+        run = decode(self.method, prompt, show=show_step)
+        if text is not None:
+            show(text.end())
+        turns = range(TURNS if len(self.methods) > 1 else 0)
+        compared = [decode(method, prompt) for _ in turns for method in self.methods]
+        own, beside = compared[::2] or [run], compared[1::2]
+        cycles = len(run.committed)
+        return Answer(
+            tokens=run.tokens,
+            text=None if text is None else text.tokenizer.decode(list(run.tokens)),
+            committed_per_cycle=sum(run.committed) / cycles if cycles else 0.0,
+            cycles=cycles,
+            first_token_seconds=run.prefill_seconds,
+            tokens_per_second=benchmark.tokens_per_second(own),
+            plain_tokens_per_second=benchmark.tokens_per_second(beside) if beside else None,
         )
 
 
-def warm_up(pair: Pair, method: Method, prompt_T: np.ndarray, new_tokens: int) -> None:
-    """Decodes a few tokens, so that compiling is not timed; UserError without room for all."""
-    check_room(pair, len(prompt_T), new_tokens)
-    for _ in method.steps(benchmark.endless(pair), prompt_T, min(new_tokens, WARM_UP_TOKENS)):
-        pass
-
-
-def decode(
-    pair: Pair,
-    method: Method,
-    prompt_T: np.ndarray,
-    new_tokens: int,
-    text: TextStream | None = None,
-    show: Callable[[str], None] = lambda piece: None,
-) -> Answer:
-    """Decodes one prompt and shows its text as it comes."""
-    steps: list[Step] = []
-    started = 0.0
-    for step in method.steps(pair, prompt_T, new_tokens):
-        started = started or time.perf_counter()
-        steps.append(step)
-        if text is not None:
-            show(text.add(step.tokens))
-    seconds = time.perf_counter() - started
-    if text is not None:
-        show(text.end())
-    tokens = tuple(token for step in steps for token in step.tokens)
-    cycles = len(steps) - 1  # the first step is prefill's
-    return Answer(
-        tokens=tokens,
-        text=None if text is None else text.tokenizer.decode(list(tokens)),
-        committed_per_cycle=(len(tokens) - 1) / cycles if cycles else 0.0,
-        cycles=cycles,
-        tokens_per_second=(len(tokens) - 1) / seconds,
-    )
-
-
-def converse(pair: Pair, method: Method, chat: Chat, new_tokens: int) -> None:
+def converse(decoder: Decoder, chat: Chat) -> None:
     """Turns until an empty line or the end of the input; ctrl-C stops an answer, or the chat."""
     messages: list[Message] = []
-    warm_up(pair, method, chat.encode([Message("user", "Hello")]), WARM_UP_TOKENS)
+    flags.say("Ask; an empty line ends the chat, ctrl-C stops an answer.")
     while question := _ask():
         messages.append(Message("user", question))
         try:
-            prompt_T = _fitting(pair, chat, messages, new_tokens)
-            text = TextStream(chat.tokenizer)
-            answer = decode(pair, method, prompt_T, new_tokens, text, _print_now)
+            prompt_T = _fitting(decoder.pair, chat, messages, decoder.new_tokens)
+            answer = decoder.decode(prompt_T, TextStream(chat.tokenizer), _print_now)
         except flags.Terminated:
             raise
         except (KeyboardInterrupt, UserError) as reason:
@@ -306,16 +417,11 @@ def token_ids(text: str, pair: Pair) -> np.ndarray:
     return np.asarray(ids, np.int32)
 
 
-def _print_now(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
 @dataclasses.dataclass(frozen=True)
 class StageFlags(PairFlags):
     """Which pair, which questions, and the folder of what is recorded, measured and trained."""
 
-    out: Path = Path("runs/embedded")
+    out: Path = Path("runs/embedded")  # folder that is written; what is done there is read
     asked: tyro.conf.OmitArgPrefixes[QuestionConfig] = QuestionConfig()
 
     @property
@@ -332,23 +438,47 @@ class StageFlags(PairFlags):
 
 
 @dataclasses.dataclass(frozen=True)
-class RecordConfig(StageFlags):
+class PrintFlags(StageFlags):
+    """And for whom a command prints."""
+
+    json: bool = False  # print one JSON object alone; the rest goes to stderr
+
+    @property
+    def console(self) -> Console:
+        """Where a person reads."""
+        return Console(stderr=self.json)
+
+    def show(self, summary: dict[str, Any], shown: str | Table) -> None:
+        """Prints a summary as JSON, or what a person reads in its place."""
+        print(json.dumps(summary)) if self.json else self.console.print(shown)
+
+    def show_next(self, command: str) -> None:
+        """Says on stderr what to do with what was written."""
+        flags.say(f"Next: {command}")
+
+    def load_pair(self, cycle: CycleConfig | None = None) -> Pair:
+        """The pair of the flags; UserError where the output folder cannot be written, too."""
+        flags.writable(self.out)
+        return flags.load_pair(self, cycle or self.cycle)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordConfig(PrintFlags):
     """What to record."""
 
-    split: Split = "train"
-    json: bool = False
+    split: Split = "train"  # of the questions
 
 
-def record(argv: list[str]) -> None:
+def record(config: RecordConfig) -> None:
     """Record the trace of a split's prompts: full draft trees at every position of their texts.
 
     Writes OUT/traces/SPLIT.npz with its provenance; what is found there is used.
+
+    ltd record --split train
+    ltd record --questions my/questions --target my/target --draft my/draft --out runs/mine
     """
-    config = _parse(RecordConfig(), argv, "record", record)
-    flags.writable(config.out)
-    console = Console(stderr=config.json)
-    pair = flags.load_pair(config, config.cycle)
-    with flags.progress_bars(console) as progress:
+    pair = config.load_pair()
+    with flags.progress_bars(config.console) as progress:
         trace = workflow.load_or_record(pair, config.stages, config.split, progress=progress)
     summary = {
         "trace": str(config.stages.traces / f"{config.split}.npz"),
@@ -356,37 +486,30 @@ def record(argv: list[str]) -> None:
         "positions": len(trace.tokens_left),
         "provenance": trace.provenance,
     }
-    if config.json:
-        print(json.dumps(summary))
-    else:
-        console.print("{positions} positions of {texts} texts in {trace}.".format(**summary))
+    config.show(summary, "{positions} positions of {texts} texts in {trace}.".format(**summary))
+    config.show_next(f"ltd train --out {config.out}, with the same flags for pair and questions")
 
 
 @dataclasses.dataclass(frozen=True)
-class ProfileFlags(StageFlags):
+class ProfileFlags(PrintFlags):
     """What to measure."""
 
-    widths: PolicyConfig = EMBEDDED_POLICY  # of the policies whose decisions are timed
-    profiling: ProfileConfig = ProfileConfig()
-    json: bool = False
+    widths: Rare[PolicyConfig] = EMBEDDED_POLICY  # of the policies whose decisions are timed
+    profiling: Rare[ProfileConfig] = ProfileConfig()
 
 
-def profile(argv: list[str]) -> None:
+def profile(config: ProfileFlags) -> None:
     """Measure this device: seconds of a cycle for every (levels, size), of its parts, of a step.
 
     Writes OUT/latency.json with its provenance and prints it; a table found there is only printed.
+
+    ltd profile --out runs/mine
     """
-    start = lambda preset: ProfileFlags(widths=preset.policy)
-    config = _parse_preset(start, argv, "profile", profile)
-    flags.writable(config.out)
-    console = Console(stderr=config.json)
-    pair = flags.load_pair(config, config.cycle)
-    with flags.progress_bars(console) as progress:
+    pair = config.load_pair()
+    with flags.progress_bars(config.console) as progress:
         table = workflow.load_or_profile(pair, config.stages, progress=progress)
-    if config.json:
-        print(json.dumps(latencies.to_json(table)))
-    else:
-        console.print(latency_table(table))
+    config.show(latencies.to_json(table), latency_table(table))
+    config.show_next(f"ltd train --out {config.out}, with the same flags for the pair")
 
 
 def latency_table(table: LatencyTable) -> Table:
@@ -407,56 +530,46 @@ def latency_table(table: LatencyTable) -> Table:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainFlags(StageFlags):
+class TrainFlags(ProfileFlags):
     """Settings of all stages."""
 
     latency: str | None = None  # a shipped latency table or a file; None = measure this device
-    widths: PolicyConfig = EMBEDDED_POLICY
-    learning: LearningConfig = EMBEDDED_LEARNING
-    profiling: ProfileConfig = ProfileConfig()
+    learning: Rare[LearningConfig] = EMBEDDED_LEARNING
     classifiers: bool = False  # train the compared methods' classifiers, not the policies
-    json: bool = False
 
 
-def train(argv: list[str]) -> None:
+def train(config: TrainFlags) -> None:
     """Train the two policies for a pair and this device: record, measure, search, learn.
 
     Uses what `ltd record` and `ltd profile` left in OUT, does what is missing, and writes
     OUT/policy.safetensors; with --classifiers OUT/classifiers.safetensors.
+
+    ltd train
+    ltd train --questions my/questions --target my/target --draft my/draft --out runs/mine
     """
-    start = lambda preset: TrainFlags(widths=preset.policy, learning=preset.learning)
-    config = _parse_preset(start, argv, "train", train)
-    flags.writable(config.out)
-    console = Console(stderr=config.json)
-    pair = flags.load_pair(config, config.cycle)
-    with flags.progress_bars(console) as progress:
+    pair, stages = config.load_pair(), config.stages
+    with flags.progress_bars(config.console) as progress:
         if config.classifiers:
-            path = config.out / "classifiers.safetensors"
-            judged = workflow.train_classifiers(
-                pair, config.stages, path, seed=config.learning.seed, progress=progress
-            )
+            path, seed = config.out / "classifiers.safetensors", config.learning.seed
+            judged = workflow.train_classifiers(pair, stages, path, seed=seed, progress=progress)
         else:
-            trained = workflow.train_policies(
-                pair, config.stages, config.latency, progress=progress
-            )
+            trained = workflow.train_policies(pair, stages, config.latency, progress=progress)
     if config.classifiers:
-        print(json.dumps(judged.provenance)) if config.json else console.print(quality(judged))
+        config.show(judged.provenance, quality(judged))
         return
+    cost, best = trained.learning, trained.best
     summary = {
         "policies": str(trained.saved.path),
-        "best_constant": trained.best._asdict(),
-        "learning": trained.learning,
+        "best_constant": best._asdict(),
+        "learning": cost,
         "provenance": trained.saved.provenance,
     }
-    if config.json:
-        print(json.dumps(summary))
-    else:
-        cost = trained.learning
-        console.print(
-            f"{cost['decisions']:,} decisions in {cost['seconds']:.1f} s; the best constant is "
-            f"{trained.best.levels} levels and size {trained.best.size}. Policies: "
-            f"{trained.saved.path}"
-        )
+    config.show(
+        summary,
+        f"{cost['decisions']:,} decisions in {cost['seconds']:.1f} s; the best constant is "
+        f"{best.levels} levels and size {best.size}. Policies: {trained.saved.path}",
+    )
+    config.show_next(f"ltd generate --policy {config.out} --compare --prompt ...")
 
 
 def quality(trained: Classifiers) -> Table:
@@ -481,70 +594,63 @@ def quality(trained: Classifiers) -> Table:
 
 
 @dataclasses.dataclass(frozen=True)
-class TuneConfig(StageFlags):
+class TuneConfig(ProfileFlags):
     """How much to record, to measure and to learn."""
 
-    out: Path = Path("runs/tuned")
+    out: Path = Path("runs/tuned")  # folder that is written; what is done there is read
     asked: tyro.conf.OmitArgPrefixes[QuestionConfig] = QuestionConfig(prompts=6, new_tokens=64)
     live_prompts: int = 3  # per task, decoded live at the end; 0 = none
-    widths: PolicyConfig = EMBEDDED_POLICY
-    learning: LearningConfig = QUICK_LEARNING
-    profiling: ProfileConfig = ProfileConfig(visits=4, policy_visits=30)
-    json: bool = False  # print advice.json alone
+    learning: Rare[LearningConfig] = QUICK_LEARNING
+    profiling: Rare[ProfileConfig] = ProfileConfig(visits=4, policy_visits=30)
 
 
-def tune_(argv: list[str]) -> None:
+def tune_(config: TuneConfig) -> None:
     """Find out what pays for a pair on this device, and write it down for decoding.
 
     Records a few texts, measures the device, learns, and says in plain words: the best constant
     setting and what it gives over EAGLE-3's default, what learned policies add, what an optimum
     would add, and whether speculation pays at all. OUT gets settings.json, advice.json, and all
     that `ltd train` leaves: 3 minutes for the embedded pair on two cores.
+
+    ltd tune
+    ltd tune --target my/target --draft my/draft --questions my/questions --out runs/mine
     """
-    start = lambda preset: TuneConfig(widths=preset.policy)
-    config = _parse_preset(start, argv, "tune", tune_)
     if config.live_prompts < 0:
         raise UserError(f"--live-prompts is {config.live_prompts} but must not be negative.")
-    flags.writable(config.out)
-    console = Console(stderr=config.json)
-    pair = flags.load_pair(config, config.cycle)
+    pair, console = config.load_pair(), config.console
     with flags.progress_bars(console) as progress:
         advice = tune.tune(pair, config.stages, live_prompts=config.live_prompts, progress=progress)
     for sentence in tune.sentences(advice):
         console.print(sentence, highlight=False)
-    console.print(f"`ltd generate --policy {config.out}` decodes so.", highlight=False)
+    config.show_next(f"ltd generate --policy {config.out} --compare --prompt ...")
     if config.json:
         print(json.dumps(advice.to_json(), indent=1))
 
 
 @dataclasses.dataclass(frozen=True)
-class BenchConfig(StageFlags):
+class BenchConfig(PrintFlags, MethodFlags):
     """What to compare, on which questions."""
 
-    out: Path = Path("runs/bench")
+    out: Path = Path("runs/bench")  # folder that is written; what is decoded there is read
     policy: tuple[str, ...] = ("eagle3",)
     """names of methods, and files or folders of `ltd train` and `ltd tune`; plain decoding is
     always among them, and so is the best constant setting that a training found"""
-    classifiers: Path | None = None  # file of trained classifiers, for disco, specdec++ and c2t
-    latency: Path | None = None  # a latency table, shipped or a file, for cost-aware
     split: Split = "test"  # of the questions; all = also those that policies may have learned on
-    allow_other_hardware: bool = False  # use what was trained or tuned for another device
-    json: bool = False
 
 
-def bench(argv: list[str]) -> None:
+def bench(config: BenchConfig) -> None:
     """Decode questions with several methods in turns, and compare their speed.
 
     Decodes the test questions: those in DIR/test, or of a folder without splits the 15 % of each
     file that training leaves. `--split all` takes every question, for files that the policies were
     not trained on. Writes OUT/bench.json, and OUT/answers/TASK/METHOD.jsonl as FastChat and EAGLE
     have them.
+
+    ltd bench --policy runs/tuned eagle3
+    ltd bench --questions my/questions --split all --policy constant:levels=2,size=3
     """
-    config = _parse(BenchConfig(), argv, "bench", bench)
-    flags.writable(config.out)
-    console = Console(stderr=config.json)
     compared = choose_compared(config)
-    pair = flags.load_pair(config, compared.cycle)
+    pair, console = config.load_pair(compared.cycle), config.console
     for trained in compared.trained:
         workflow.require_sampling(trained, pair)
     other = config.allow_other_hardware
@@ -554,6 +660,7 @@ def bench(argv: list[str]) -> None:
     stages = config.stages
     prompt_set = workflow.load_prompts(pair, stages, config.split)
     with flags.progress_bars(console) as progress:
+        progress("decode and compare", 0.0)
         done = runs.load_or_decode(
             pair,
             compared_methods,
@@ -563,21 +670,21 @@ def bench(argv: list[str]) -> None:
             progress=lambda share: progress("decode and compare", share),
         )
     report = {
-        "schema": 1,
+        "schema": 2,
         "environment": pair.environment,
         "pair": list(pair.names),
         "fingerprint": pair.fingerprint,
         "methods": benchmark.method_rows(done, prompt_set.tasks),
+        "skipped": list(prompt_set.skipped),
     }
     if pair.config.sampling.is_reproducible:
         report["lossless"] = lossless.compare(pair, done, prompt_set.prompts, benchmark.PLAIN)
-    with replacing(config.out / "bench.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
+    write_json(config.out / "bench.json", report)
     runs.write_answers(config.out / "answers", pair, prompt_set.turns, prompt_set.tasks, done)
     if config.json:
         print(json.dumps(report))
     console.print(comparison_table(report))
-    console.print(f"Report: {config.out / 'bench.json'}")
+    flags.say(f"Report: {config.out / 'bench.json'}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -599,29 +706,21 @@ def choose_compared(config: BenchConfig) -> Compared:
     files_of = {name: path for name, path in paths.items() if path is not None}
     cycle, specs, trainings = config.cycle, list[MethodSpec](), list[Trained]()
     for name, path in files_of.items():
-        settings = tune.load_settings(path) if path.suffix == ".json" else None
-        learned = path if settings is None else path.parent / workflow.POLICY
+        learned = path.with_name(workflow.POLICY) if path.suffix == ".json" else path
         trained = workflow.load_trained(learned)
-        trainings.append(trained)
-        if len(files_of) > 1 and specs and trained.saved.cycle != cycle:
+        if trainings and trained.saved.cycle != cycle:
             raise UserError(f"The policies of {name} have another cycle; compare them apart.")
+        trainings.append(trained)
         cycle = config.shapes.of(trained.saved.cycle)
-        label = "ltd" if len(files_of) == 1 else f"ltd {name}"
         spec = methods.parse_method("ltd", cycle, policy=learned)
-        specs.append(dataclasses.replace(spec, name=label))
-        if len(files_of) == 1:
-            specs.append(MethodSpec("best_constant", trained.best.policy, cycle))
-    for name in [name for name in config.policy if name not in files_of]:
-        if name in methods.PLAIN:
-            continue
-        reads = methods.reads(name)
-        spec = methods.parse_method(
-            name,
-            cycle,
-            classifiers=config.classifiers if "classifiers" in reads else None,
-            latency=config.latency if "latency" in reads else None,
-        )
-        specs.append(spec)
+        specs.append(spec if len(files_of) == 1 else dataclasses.replace(spec, name=f"ltd {name}"))
+    if len(trainings) == 1:
+        specs.append(MethodSpec("best_constant", trainings[0].best.policy, cycle))
+    given: dict[str, Any] = {"classifiers": config.classifiers, "latency": config.latency}
+    for name in config.policy:
+        if name not in files_of and name not in methods.PLAIN:
+            read = {kind: given[kind] for kind in given if kind in methods.reads(name)}
+            specs.append(methods.parse_method(name, cycle, **read))
     for spec in specs:
         if spec.policy is not None:
             spec.policy.check(cycle)
@@ -629,28 +728,36 @@ def choose_compared(config: BenchConfig) -> Compared:
 
 
 def comparison_table(report: dict[str, Any]) -> Table:
-    """A row per task and method."""
+    """A row per task and method, and what the numbers are (`benchmark.STATISTIC`)."""
+    columns = {
+        "task": "{task}",
+        "method": "{method}",
+        "tokens/s": "{tokens_per_second:.1f}",
+        "speedup": "{speedup:.2f}x",
+        "95%": "{interval}",
+        "commit.": "{committed_per_cycle:.2f}",
+        "levels": "{levels_mean:.2f}",
+        "size": "{size_mean:.2f}",
+    }
     shown = Table(
         title=f"{report['pair'][0]} with {report['pair'][1]}",
+        caption=benchmark.STATISTIC,
         box=SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,
     )
-    for heading in ("task", "method", "tokens/s", "speedup", "95%", "commit.", "levels", "size"):
+    for heading in columns:
         shown.add_column(heading, justify="left" if heading in ("task", "method") else "right")
     rows = report["methods"]
-    for task in dict.fromkeys(row["task"] for row in rows):
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    for task in tasks if len(tasks) > 2 else tasks[:1]:  # the mean of one task is that task
         for row in [row for row in rows if row["task"] == task]:
-            shown.add_row(
-                task,
-                row["method"],
-                f"{row['tokens_per_second']:.1f}",
-                f"{row['speedup']:.2f}x",
-                f"{row['speedup_low']:.2f}-{row['speedup_high']:.2f}",
-                f"{row['committed_per_cycle']:.2f}",
-                f"{row['levels_mean']:.2f}",
-                f"{row['size_mean']:.2f}",
-            )
+            low, high = row["speedup_low"], row["speedup_high"]
+            words = {
+                "interval": "-" if low is None else f"{low:.2f}-{high:.2f}",
+                "task": "mean of tasks" if task == benchmark.MEAN else task,
+            }
+            shown.add_row(*(text.format(**row | words) for text in columns.values()))
         shown.add_section()
     return shown
 
@@ -663,20 +770,15 @@ class InspectConfig(PairFlags):
     json: bool = False
 
 
-def inspect_(argv: list[str]) -> None:
+def inspect_(config: InspectConfig) -> None:
     """Look at a pair before using it: how its folders are read, what it needs, what is doubtful.
 
     --no-weights reads config.json only. Exit code 0 also with doubts.
+
+    ltd inspect --target my/target --draft my/draft
     """
-    config = _parse(InspectConfig(), argv, "inspect", inspect_)
-    probe = workflow.PROBE
-    base = dataclasses.replace(
-        presets.EMBEDDED_CYCLE,
-        max_levels=int(probe.levels),
-        sizes=(0, int(probe.size)),
-        context=2048,
-    )
-    cycle = config.shapes.of(base)
+    base = dataclasses.replace(presets.EMBEDDED_CYCLE, context=2048)
+    cycle = config.shapes.of(methods.smallest_cycle("probe", workflow.PROBE, base))
     pair_config, remarks = inspect.read_pair_config(
         config.target, config.draft, cycle, config.feature_layers, config.draft_rope_theta
     )
@@ -738,20 +840,21 @@ def _inspected(
 class ExportConfig(PairFlags):
     """Which pair, where to, and in which form; weights are stored in `dtype`."""
 
-    out: Path = Path("runs/exported")
+    out: Path = Path("runs/exported")  # folder that is written
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     dialect: Dialect = "eagle"
     """whose names of the draft's tensors: EAGLE's own, or "layers.0" as SpecForge and vLLM"""
     shard_gigabytes: float = 5.0  # most of one file
 
 
-def export_(argv: list[str]) -> None:
+def export_(config: ExportConfig) -> None:
     """Write a pair as folders that transformers and EAGLE-3 stacks load.
 
     Writes OUT/target (index and shards, config.json, tokenizer files) and OUT/draft; a Griffin
     draft under its authors' names. Needs the memory of the weights and of one shard.
+
+    ltd export --target my/target --draft my/draft --out runs/exported --dialect layers.0
     """
-    config = _parse(ExportConfig(), argv, "export", export_)
     if config.shard_gigabytes <= 0:
         raise UserError(f"--shard-gigabytes is {config.shard_gigabytes} but must be above 0.")
     folders = config.out / "target", config.out / "draft"
@@ -767,27 +870,37 @@ def export_(argv: list[str]) -> None:
         flags.say(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
-def _parse(default: Any, argv: list[str], name: str, command: Callable[..., None]) -> Any:
-    """A subcommand's flags, where no preset decides what they start from."""
-    return _parse_preset(lambda preset: default, argv, name, command)
+@dataclasses.dataclass(frozen=True)
+class PoliciesConfig:
+    """Which policies, and for whom to print."""
+
+    action: tyro.conf.Positional[Literal["show"]]
+    folder: tyro.conf.Positional[Path]
+    """what `ltd train` or `ltd tune` wrote: the folder, or its policy.safetensors"""
+    json: bool = False  # print one JSON object
 
 
-def _parse_preset(
-    start: Callable[[Preset], Any], argv: list[str], name: str, command: Callable[..., None]
-) -> Any:
-    """A subcommand's flags."""
-    return flags.parse(start, argv, prog=f"ltd {name}", description=pydoc.getdoc(command))
+def policies(config: PoliciesConfig) -> None:
+    """Say what trained policies are: pair, device, observation, what they gave, how to use them.
+
+    Prints the card that lies beside the policy file (policy.md), read from the file itself.
+    """
+    known = card.facts(saved.load(workflow.policy_file(config.folder)))
+    print(json.dumps(known) if config.json else card.markdown(known).rstrip())
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    "generate": generate,
-    "tune": tune_,
-    "bench": bench,
-    "record": record,
-    "profile": profile,
-    "train": train,
-    "inspect": inspect_,
-    "export": export_,
+COMMANDS = {
+    "generate": Command(generate, lambda preset: GenerateConfig(), resumes=False),
+    "tune": Command(tune_, lambda preset: TuneConfig(widths=preset.policy)),
+    "bench": Command(bench, lambda preset: BenchConfig()),
+    "record": Command(record, lambda preset: RecordConfig()),
+    "profile": Command(profile, lambda preset: ProfileFlags(widths=preset.policy)),
+    "train": Command(
+        train, lambda preset: TrainFlags(widths=preset.policy, learning=preset.learning)
+    ),
+    "inspect": Command(inspect_, lambda preset: InspectConfig(), resumes=False),
+    "export": Command(export_, lambda preset: ExportConfig(), resumes=False),
+    "policies": Command(policies, PoliciesConfig, resumes=False),
 }
 
 if __name__ == "__main__":

@@ -6,10 +6,18 @@ instances are in presets.py.
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 Rule = Literal["coupled", "sequential"]
 LEAST_TEMPERATURE = 1e-3  # below it, f32 logits over the temperature overflow or are greedy anyway
+
+
+def require_at_least(least: int, config: Any, *names: str) -> None:
+    """Raises ValueError for a field below `least`; None is no number and passes."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name} is {value} but must be at least {least}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +174,8 @@ class DraftConfig:
     norm_before_fc: bool = False  # one norm over the three target features together
     norm_each_feature: bool = False  # "fc_norm": one norm for each of them
     norm_output: bool = False  # the next level reads the normed output (EAGLE-3.1)
+    layer_count: ClassVar[int] = 1
+    feature_count: ClassVar[int] = 3  # layers of the target that the draft reads
 
     def __post_init__(self) -> None:
         if self.draft_vocab_size > self.vocab_size:
@@ -180,11 +190,6 @@ class DraftConfig:
     def fuse_norms(self) -> int:
         """Norms over the target's features before they are fused: none, one, or one of each."""
         return 3 if self.norm_each_feature else int(self.norm_before_fc)
-
-    @property
-    def feature_count(self) -> int:
-        """Layers of the target that the draft reads."""
-        return 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +206,8 @@ class GriffinConfig:
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
     attention_bias: bool = False  # "qkv_bias", of drafts for Qwen2
+    layer_count: ClassVar[int] = 1
+    feature_count: ClassVar[int] = 0  # layers of the target that it reads: none, but its last state
 
     @property
     def draft_vocab_size(self) -> int:
@@ -212,23 +219,11 @@ class GriffinConfig:
         """Width of the state that it reads."""
         return self.hidden_size
 
-    @property
-    def feature_count(self) -> int:
-        """Layers of the target that the draft reads: none, but its last state."""
-        return 0
-
 
 AnyDraftConfig = DraftConfig | GriffinConfig
 
 Reward = Literal["paper", "average", "accepted", "time"]
 Algorithm = Literal["alternate", "joint", "exact"]
-
-
-def require_positive(config: Any, *names: str) -> None:
-    """Raises ValueError for a field below 1."""
-    for name in names:
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)} but must be at least 1.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,15 +236,12 @@ class ObservationConfig:
     entropy: bool = False  # E, of the draft at every row of the newest level or of the tree
     root_entropy: bool = False  # of the target's distribution that the root came from
     hidden: int = 0  # H, so many channels of the draft's output, for the depth policy alone
-    levels: bool = True  # D
-    length: bool = True  # L
+    levels: bool = True  # D, draft passes done in this cycle
+    length: bool = True  # L, committed tokens as a share of the context
     acceptance_ema: bool = False  # running means of what the cycles before this one accepted
 
     def __post_init__(self) -> None:
-        if self.top_k_probs < 0 or self.hidden < 0:
-            raise ValueError(
-                f"top_k_probs {self.top_k_probs} and hidden {self.hidden} are counts; give >= 0."
-            )
+        require_at_least(0, self, "top_k_probs", "hidden")
         if not any(value for name, value in vars(self).items() if name != "hidden"):
             raise ValueError("The size policy sees nothing; switch on another part than hidden.")
 
@@ -263,10 +255,10 @@ class PolicyConfig:
       (32,)
     """
 
-    size_actor: tuple[int, ...] = (1024, 256)
-    size_critic: tuple[int, ...] = (1024, 256)
-    depth_actor: tuple[int, ...] = (1024,)
-    depth_critic: tuple[int, ...] = (1024, 256)
+    size_actor: tuple[int, ...] = (1024, 256)  # hidden layers of the size policy
+    size_critic: tuple[int, ...] = (1024, 256)  # of its critic
+    depth_actor: tuple[int, ...] = (1024,)  # hidden layers of the depth policy
+    depth_critic: tuple[int, ...] = (1024, 256)  # of its critic
     observation: ObservationConfig = ObservationConfig()
 
 
@@ -296,23 +288,23 @@ def policy_config_from_json(record: dict[str, Any]) -> PolicyConfig:
 class PPOConfig:
     """Proximal policy optimisation; defaults are the paper's (A.3) or Stable-Baselines3's."""
 
-    total_steps: int = 100_000
-    environments: int = 16
+    total_steps: int = 100_000  # decisions of the whole training
+    environments: int = 16  # texts walked side by side
     rollout: int = 2048  # decisions per update, over all environments (A.3)
-    minibatch: int = 256  # A.3
-    epochs: int = 20  # A.3
-    learning_rate: float = 1e-3  # A.3
+    minibatch: int = 256  # decisions per gradient step (A.3)
+    epochs: int = 20  # passes over a rollout (A.3)
+    learning_rate: float = 1e-3  # the highest (A.3)
     warmup: float = 0.01  # share of total_steps with rising rate, then linear decay to 0 (A.3)
-    gamma: float = 0.9  # size 0.9, depth 0.999 (A.3)
-    gae_lambda: float = 0.95
-    clip: float = 0.2
-    entropy: float = 0.01  # A.3
-    value: float = 0.5
-    max_gradient_norm: float = 0.5
-    adam_eps: float = 1e-5
+    gamma: float = 0.9  # discount per decision: size 0.9, depth 0.999 (A.3)
+    gae_lambda: float = 0.95  # of generalised advantage estimation
+    clip: float = 0.2  # of the ratio of new to old probabilities
+    entropy: float = 0.01  # weight of the entropy bonus (A.3)
+    value: float = 0.5  # weight of the critic's loss
+    max_gradient_norm: float = 0.5  # longer gradients are shortened to it
+    adam_eps: float = 1e-5  # Adam's epsilon
 
     def __post_init__(self) -> None:
-        require_positive(self, "total_steps", "environments", "rollout", "epochs")
+        require_at_least(1, self, "total_steps", "environments", "rollout", "epochs")
         if self.minibatch < 2:
             raise ValueError("minibatch must be >= 2: advantages are normalised within it.")
         if self.rollout % self.environments or self.rollout % self.minibatch:
@@ -331,17 +323,17 @@ class PPOConfig:
 class ExactConfig:
     """Exact gradients of the expected reward: every choice is weighed, none has to be tried."""
 
-    updates: int = 120
+    updates: int = 120  # walks, each with its gradient steps
     environments: int = 256  # texts walked side by side
     cycles: int = 8  # of each walk per update
     steps: int = 24  # gradient steps per update
     minibatch: int = 1024  # places, out of environments * cycles
     learning_rate: float = 5e-3  # falls to 0
-    weight_decay: float = 1e-2
+    weight_decay: float = 1e-2  # of AdamW
     entropy: float = 0.6  # tokens per nat, falls to 0
 
     def __post_init__(self) -> None:
-        require_positive(self, "updates", "environments", "cycles", "steps", "minibatch")
+        require_at_least(1, self, "updates", "environments", "cycles", "steps", "minibatch")
         if self.minibatch > self.environments * self.cycles:
             raise ValueError(
                 f"minibatch {self.minibatch} is larger than the {self.environments} environments "
@@ -358,22 +350,22 @@ class LearningConfig:
       'exact'
     """
 
-    algorithm: Algorithm = "alternate"
+    algorithm: Algorithm = "alternate"  # the paper's order, both at once, or exact gradients
     size: PPOConfig = PPOConfig(total_steps=100_000, gamma=0.9)
     depth: PPOConfig = PPOConfig(total_steps=1_000_000, gamma=0.999)
     joint: PPOConfig = PPOConfig(total_steps=500_000, gamma=0.5)  # counts cycles, not decisions
     exact: ExactConfig = ExactConfig()
-    alternations: int = 3  # Iter1 size, Iter2 depth, Iter3 size
+    alternations: int = 3  # further turns of one policy: size, depth, size
     depth_stage_size: int | None = None
     """nodes verified while the depth policy learns alone (the paper: 60); None = best constant's"""
     reward: Reward = "paper"
+    """of a cycle: tokens per second, tokens beyond the average rate's, accepted tokens, time"""
     validate_every: int = 10  # updates between two validations
-    seed: int = 0
+    seed: int = 0  # of weights, walks and draws
 
     def __post_init__(self) -> None:
-        require_positive(self, "validate_every")
-        if self.alternations < 0:
-            raise ValueError(f"alternations is {self.alternations} but must not be negative.")
+        require_at_least(1, self, "validate_every")
+        require_at_least(0, self, "alternations")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -397,9 +389,8 @@ class CycleConfig:
     def __post_init__(self) -> None:
         for name in ("sizes", "short_catch_ups"):  # lists where read from JSON
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        require_positive(self, "beam_width", "max_levels", "prefill_chunk", "cycles_per_call")
-        if self.context < 2:
-            raise ValueError(f"context is {self.context} but must be at least 2.")
+        require_at_least(1, self, "beam_width", "max_levels", "prefill_chunk", "cycles_per_call")
+        require_at_least(2, self, "context")
         if self.max_levels >= self.context:
             raise ValueError(
                 f"max_levels {self.max_levels} must be less than the context of {self.context}."

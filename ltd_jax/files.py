@@ -12,6 +12,7 @@ import functools
 import json
 import os
 import platform
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -20,27 +21,38 @@ from typing import Any
 
 import jax
 import numpy as np
+from safetensors import SafetensorError
 
 VERSION = "0.1.0"
 ASSETS = Path(__file__).parent / "assets"
+OTHER_FOLDER = "give another `out` or delete it"  # what to do about a file of another run
 
 
 class UserError(ValueError):
     """One sentence for the person at the keyboard; commands print it and exit with code 2."""
 
 
+@contextlib.contextmanager
+def user_errors(what: object, *, name_all: bool = False) -> Iterator[None]:
+    """Raises a ValueError of the block as a UserError that says first what it is about.
+
+    Args:
+      name_all: also a UserError, whose sentence does not say it yet.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error, UserError) and not name_all:
+            raise
+        raise UserError(f"{what}: {error}") from error
+
+
 def processor_name() -> str:
     """Kind, vector instructions and usable cores, as in "AMD EPYC (AVX2), 2 cores"."""
     kind = _cpuinfo().get("model name") or platform.processor() or platform.machine()
     vectors = f" ({vector_instructions()})" if vector_instructions() else ""
-    return f"{kind}{vectors}, {core_count()} cores"
-
-
-def core_count() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{kind}{vectors}, {cores or 1} cores"
 
 
 def vector_instructions() -> str:
@@ -78,16 +90,16 @@ def environment(dtype: str, devices: int = 1) -> dict[str, Any]:
         "jax": jax.__version__,
         "ltd_jax": VERSION,
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "command": _command(),
+        "command": " ".join([program_name(), *sys.argv[1:]]),  # without the machine's paths
     }
 
 
-def _command() -> str:
-    """The command line as a user would type it, without the machine's paths."""
+def program_name() -> str:
+    """How this process was called: a script's name, or python -m and the module's."""
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
-    name = f"python -m {spec.name}" if spec is not None else sys.argv[0].rsplit("/", 1)[-1]
-    return " ".join([name, *sys.argv[1:]])
+    module = "" if spec is None else spec.name.removesuffix(".__main__")
+    return f"python -m {module}" if module else sys.argv[0].rsplit("/", 1)[-1]
 
 
 def device_name(devices: int = 1) -> str:
@@ -128,12 +140,8 @@ def identity_of(provenance: Mapping[str, Any]) -> Identity:
 
 def hashable_fields(fields: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     """A config's fields as a value that can be compared and hashed; lists become tuples."""
-    return tuple(
-        sorted(
-            (name, tuple(value) if isinstance(value, list) else value)
-            for name, value in fields.items()
-        )
-    )
+    hashable = lambda value: tuple(value) if isinstance(value, list) else value
+    return tuple(sorted((name, hashable(value)) for name, value in fields.items()))
 
 
 def _sampling_words(sampling: Mapping[str, Any] | None) -> str:
@@ -176,16 +184,14 @@ def _require_hardware(
     theirs, ours = there.device, here.device
     if theirs is None or ours is None:
         return
-    (kind, _, count), (own_kind, _, _) = (
-        theirs.partition(OVER_DEVICES),
-        ours.partition(OVER_DEVICES),
-    )
-    if kind == own_kind and theirs != ours:
-        remedy = f"give `devices` {count or 1}, or {remedy}"
-    if theirs == ours and None not in (there.dtype, here.dtype) and there.dtype != here.dtype:
-        theirs, ours = f"{theirs} in {there.dtype}", f"{ours} in {here.dtype}"
     if theirs == ours:
-        return
+        if None in (there.dtype, here.dtype) or there.dtype == here.dtype:
+            return
+        theirs, ours = f"{theirs} in {there.dtype}", f"{ours} in {here.dtype}"
+    else:
+        kind, _, count = theirs.partition(OVER_DEVICES)
+        if kind == ours.partition(OVER_DEVICES)[0]:
+            remedy = f"give `devices` {count or 1}, or {remedy}"
     sentence = f"{what} {theirs}, not {ours}"
     if not other_hardware:
         raise UserError(
@@ -203,13 +209,10 @@ class ResumableStore:
     Args:
       path: of the JSON file; None = keep nothing.
       settings: JSON; entries measured with others are not used.
-      is_numeric: whether all entries are numbers, as `entry` needs them; else they are any JSON.
     """
 
-    def __init__(
-        self, path: Path | None, settings: dict[str, Any], is_numeric: bool = True
-    ) -> None:
-        self.path, self.is_numeric = path, is_numeric
+    def __init__(self, path: Path | None, settings: dict[str, Any]) -> None:
+        self.path = path
         self.settings = json.loads(json.dumps(settings))
         self.entries = {} if path is None or not path.exists() else self._found(path)
 
@@ -222,7 +225,10 @@ class ResumableStore:
         """The JSON value of a name; made and written where it is not there yet."""
         if name not in self.entries:
             self.entries[name] = json.loads(json.dumps(make()))
-            self._write()
+            if self.path is not None:
+                with replacing(self.path) as temporary:
+                    record = {"settings": self.settings, "entries": self.entries}
+                    temporary.write_text(json.dumps(record))
         return self.entries[name]
 
     def forget(self) -> None:
@@ -235,24 +241,53 @@ class ResumableStore:
         try:
             record = json.loads(path.read_text())
             settings, entries = record["settings"], dict(record["entries"])
-            for value in entries.values() if self.is_numeric else ():
-                np.asarray(value, np.float64)
         except (OSError, ValueError, LookupError, TypeError) as error:
-            self._say(f"is damaged ({error})")
-            return {}
-        if settings != self.settings:
-            self._say("is of another pair, device or setting")
-            return {}
-        return entries
+            wrong = f"is damaged ({error})"
+        else:
+            if settings == self.settings:
+                return entries
+            wrong = "is of another pair, device or setting"
+        warnings.warn(f"{path} {wrong}; it is measured from the beginning.", stacklevel=3)
+        return {}
 
-    def _say(self, what: str) -> None:
-        warnings.warn(f"{self.path} {what}; it is measured from the beginning.", stacklevel=4)
 
-    def _write(self) -> None:
-        if self.path is None:
-            return
-        with replacing(self.path) as temporary:
-            temporary.write_text(json.dumps({"settings": self.settings, "entries": self.entries}))
+def write_json(path: Path, record: Any) -> None:
+    """Writes JSON for people to read; a killed process leaves the old file or the new one.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def reading_json(path: Path, kind: str, schema: int, remedy: str) -> Iterator[dict[str, Any]]:
+    """The JSON object of a file; what the block reads of it may be missing or wrong.
+
+    Args:
+      kind: of file, e.g. "latency table".
+      remedy: what to do, the sentence's end without a full stop.
+
+    Raises:
+      UserError: the file is missing, truncated, of another schema, or damaged.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read the {kind} {path}: {error.strerror}.") from error
+    except ValueError as error:
+        refuse_pointer(path)
+        raise UserError(f"{path} is no {kind} or is truncated; {remedy}.") from error
+    found = record.get("schema") if isinstance(record, dict) else None
+    if found != schema:
+        raise UserError(f"{path} has schema {found}, this version reads {schema}; {remedy}.")
+    try:
+        yield record
+    except KeyError as error:
+        raise UserError(f"The {kind} {path} lacks {error}; {remedy}.") from error
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The {kind} {path} is damaged ({error}); {remedy}.") from error
 
 
 @contextlib.contextmanager
@@ -263,12 +298,39 @@ def replacing(path: Path) -> Iterator[Path]:
       UserError: the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises UserError where the block cannot write a file or folder, as on a full disk."""
+    try:
+        yield
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror or error}.") from error
+    except SafetensorError as error:
+        found = re.search(r"I/O error: (.*) \(os error", str(error))
+        raise UserError(f"Cannot write {path}: {found[1] if found else error}.") from error
+
+
+POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raises UserError where git left its pointer to a large file in the file's place."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(POINTER))
+    except OSError:
+        return  # which is said where it is read
+    if start == POINTER:
+        raise UserError(
+            f"{path} is a git-lfs pointer, not the file that it stands for; run `git lfs pull` in "
+            "its folder, or download the file."
+        )

@@ -11,7 +11,6 @@ from ltd_jax.config import (
     ObservationConfig,
     PolicyConfig,
     PPOConfig,
-    RopeScaling,
     TargetConfig,
 )
 from ltd_jax.files import ASSETS
@@ -55,28 +54,22 @@ EMBEDDED_POLICY = PolicyConfig(
 )  # a thousandth of the paper's weights: the target is a thousand times smaller, too
 
 
-def _learning(*, size: int, depth: int, joint: int) -> LearningConfig:
-    """Exact gradients, and PPO for so many steps in batches that keep two cores busy."""
-    return LearningConfig(
-        algorithm="exact",
-        size=PPOConfig(size, environments=128, rollout=8192, minibatch=1024, epochs=4, gamma=0.9),
-        depth=PPOConfig(
-            depth, environments=256, rollout=16384, minibatch=2048, epochs=4, gamma=0.999
-        ),
-        joint=PPOConfig(joint, environments=256, rollout=4096, minibatch=1024, epochs=4, gamma=0.5),
-        reward="average",
-        validate_every=5,
-    )
-
-
-EMBEDDED_LEARNING = _learning(size=400_000, depth=800_000, joint=500_000)
-STUDY_LEARNING = dataclasses.replace(
-    _learning(size=200_000, depth=400_000, joint=500_000),
-    algorithm="alternate",
-    joint=LearningConfig().joint,
-)  # the paper's schedule in a size that five seeds of it take minutes on two cores
+# Exact gradients, and PPO in batches that keep two cores busy.
+EMBEDDED_LEARNING = LearningConfig(
+    algorithm="exact",
+    size=PPOConfig(400_000, environments=128, rollout=8192, minibatch=1024, epochs=4, gamma=0.9),
+    depth=PPOConfig(
+        800_000, environments=256, rollout=16384, minibatch=2048, epochs=4, gamma=0.999
+    ),
+    joint=PPOConfig(500_000, environments=256, rollout=4096, minibatch=1024, epochs=4, gamma=0.5),
+    reward="average",
+    validate_every=5,
+)
 QUICK_LEARNING = dataclasses.replace(
-    _learning(size=80_000, depth=160_000, joint=200_000),
+    EMBEDDED_LEARNING,
+    size=dataclasses.replace(EMBEDDED_LEARNING.size, total_steps=80_000),
+    depth=dataclasses.replace(EMBEDDED_LEARNING.depth, total_steps=160_000),
+    joint=dataclasses.replace(EMBEDDED_LEARNING.joint, total_steps=200_000),
     exact=ExactConfig(updates=100, steps=16, minibatch=512),
 )  # all ways of learning in a size that five seeds under every table take minutes on two cores
 PAPER_CYCLE = CycleConfig(
@@ -103,32 +96,3 @@ def of(target: Path) -> Preset:
     The schedule of learning is the same: replayed decisions are as cheap for a large model.
     """
     return EMBEDDED if target == ASSETS / "target" else PAPER
-
-
-# One of the paper's targets, as its config.json has it (Sec. 5); `eagle3_draft` gives its draft.
-LLAMA_3_1_8B = TargetConfig(
-    vocab_size=128256,
-    hidden_size=4096,
-    intermediate_size=14336,
-    layer_count=32,
-    head_count=32,
-    kv_head_count=8,
-    head_dim=128,
-    rope_theta=500_000.0,
-    rope_scaling=RopeScaling(8.0, 1.0, 4.0, 8192),
-)
-
-
-def eagle3_draft(target: TargetConfig, draft_vocab_size: int = 32000) -> DraftConfig:
-    """A target's published EAGLE-3 draft: one of its layers, without q/k norms."""
-    return DraftConfig(
-        vocab_size=target.vocab_size,
-        draft_vocab_size=draft_vocab_size,
-        hidden_size=target.hidden_size,
-        target_hidden_size=target.hidden_size,
-        intermediate_size=target.intermediate_size,
-        head_count=target.head_count,
-        kv_head_count=target.kv_head_count,
-        head_dim=target.head_dim,
-        rms_norm_eps=target.rms_norm_eps,
-    )

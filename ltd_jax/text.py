@@ -17,6 +17,7 @@ import datetime
 import json
 import re
 import string
+import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ import tokenizers
 from tokenizers.decoders import DecodeStream
 
 from ltd_jax import files
+from ltd_jax.config import require_at_least
 from ltd_jax.files import UserError
 
 TASKS = ("code", "tests", "docs", "tables")
@@ -39,6 +41,9 @@ Style = Literal[
     "auto", "plain", "template", "llama3", "deepseek", "qwen3", "qwen3-thinking", "vicuna"
 ]
 
+QUESTION_KEYS = ("question_id", "category", "turns")
+EXAMPLE = '{"question_id": 1, "category": "code", "turns": ["..."]}'
+SUFFIX = ".jsonl"  # of question files
 LETTERS = string.ascii_uppercase
 
 
@@ -50,11 +55,7 @@ class Question:
     category: str
     turns: tuple[str, ...]
     task: str
-
-    @property
-    def text(self) -> str:
-        """All turns, with an empty line between two."""
-        return "\n\n".join(self.turns)
+    place: str = dataclasses.field(default="", compare=False)  # file and line, for messages
 
 
 def load_questions(path: str | Path) -> list[Question]:
@@ -73,7 +74,8 @@ def load_questions(path: str | Path) -> list[Question]:
             raise UserError(f"{path}, line {number}: {error}") from error
         if question.question_id in questions:
             raise UserError(f"{path}, line {number}: question_id {question.question_id} is taken.")
-        questions[question.question_id] = question
+        place = f"{path.name}, line {number}"
+        questions[question.question_id] = dataclasses.replace(question, place=place)
     if not questions:
         raise UserError(f"{path} holds no questions.")
     return list(questions.values())
@@ -93,9 +95,11 @@ def parse_question(line: str, task: str, number: int) -> Question:
         raise UserError("a question must be a JSON object.")
     if "turns" not in row and "choices" in row:
         row = of_choices(row, number)
-    for key in ("question_id", "category", "turns"):
-        if key not in row:
-            raise UserError(f'"{key}" is missing.')
+    missing = [f'"{key}"' for key in QUESTION_KEYS if key not in row]
+    if missing:
+        *others, last = missing
+        names = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+        raise UserError(f"{names} missing; a line looks like {EXAMPLE}.")
     if not is_integer(row["question_id"]):
         raise UserError('"question_id" must be an integer.')
     if not isinstance(row["category"], str):
@@ -123,7 +127,7 @@ def of_choices(row: dict[str, Any], number: int) -> dict[str, Any]:
 class QuestionConfig:
     """Which questions are asked, and how they are put."""
 
-    questions: Path | None = None  # folder of question files; None = the embedded ones
+    questions: Path | None = None  # a question file or a folder of them; None = the embedded ones
     tasks: tuple[str, ...] = ()  # names of files; none = all that are there
     by_category: bool = False  # every category of a file is a task of its own
     style: Style = "auto"  # how a prompt is put to the target
@@ -132,31 +136,43 @@ class QuestionConfig:
     new_tokens: int = 128  # per turn
 
     def __post_init__(self) -> None:
-        for name, least in (("prompts", 1), ("turns", 1), ("new_tokens", 2)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} is {value} but must be at least {least}.")
+        require_at_least(1, self, "prompts", "turns")
+        require_at_least(2, self, "new_tokens")
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What the prompts depend on, as JSON values; the folder by its name alone."""
+        settings = {name: value for name, value in vars(self).items() if name != "new_tokens"}
+        where = "embedded" if self.questions is None else self.questions.name
+        return settings | {"questions": where, "tasks": list(self.tasks)}
 
 
 def load_question_set(config: QuestionConfig, split: Split) -> dict[str, list[Question]]:
     """The questions of a split by task, each cut to the wanted number of turns.
 
+    Warns of categories that have no question in the split.
+
     Raises:
-      UserError: a file is missing or broken, or no question falls into the split.
+      UserError: a file is missing or broken, or has too few questions to be split.
     """
     by_task: dict[str, list[Question]] = {}
     for path in question_files(config, split):
-        groups: dict[str, list[Question]] = {}
-        for question in load_questions(path):
+        questions = load_questions(path)
+        for question in _of_split(questions, path, config, split):
             short = dataclasses.replace(question, turns=question.turns[: config.turns])
-            groups.setdefault(task_name(question, config), []).append(short)
-        for task, questions in groups.items():
-            by_task[task] = _of_split(questions, config, split)
+            by_task.setdefault(task_name(question, config), []).append(short)
+        empty = {task_name(question, config) for question in questions} - by_task.keys()
+        if empty:
+            warnings.warn(
+                f"No question of {', '.join(sorted(empty))} falls into the split {split}; it goes "
+                "without.",
+                stacklevel=2,
+            )
     if RESERVED_TASK in by_task:
         raise UserError(
             f"A task cannot be called {RESERVED_TASK!r}, which reports use; rename that file."
         )
-    return by_task
+    return {task: questions[: config.prompts] for task, questions in by_task.items()}
 
 
 def task_name(question: Question, config: QuestionConfig) -> str:
@@ -174,13 +190,22 @@ def question_files(config: QuestionConfig, split: Split) -> list[Path]:
             raise UserError("The embedded questions come in splits; name one, or `questions`.")
         root = files.ASSETS / "prompts" / split
         names: tuple[str, ...] = TASKS
+    elif config.questions.is_file() and config.questions.suffix == SUFFIX:
+        root, names = config.questions.parent, (config.questions.stem,)
     else:
         root = config.questions
         root = root / split if (root / split).is_dir() else root
-        names = tuple(sorted(path.stem for path in root.glob("*.jsonl")))
+        names = tuple(sorted(path.stem for path in root.glob(f"*{SUFFIX}")))
+        if not root.exists():
+            raise UserError(f"There is no file or folder {root}; check `questions`.")
+        if not root.is_dir():
+            raise UserError(
+                f"{root} is no question file: these end in {SUFFIX}, and a line looks like "
+                f"{EXAMPLE}; check `questions`."
+            )
         if not names:
             raise UserError(
-                f"{root} holds no question files (*.jsonl); check `questions` and `split`: files "
+                f"{root} holds no question files (*{SUFFIX}); check `questions` and `split`: files "
                 "lie in the folder itself, or in its train/, validation/ and test/."
             )
     unknown = [task for task in config.tasks if task not in names]
@@ -188,26 +213,47 @@ def question_files(config: QuestionConfig, split: Split) -> list[Path]:
         raise UserError(
             f"There is no task {unknown[0]!r} in {root}; choose from {', '.join(names)}."
         )
-    return [root / f"{name}.jsonl" for name in config.tasks or names]
+    return [root / f"{name}{SUFFIX}" for name in config.tasks or names]
 
 
-def _of_split(questions: list[Question], config: QuestionConfig, split: Split) -> list[Question]:
-    """The first questions of a split; where files have no splits, a hash of the question says."""
-    whole = config.questions is None or split == "all" or (config.questions / split).is_dir()
-    chosen = [question for question in questions if whole or hashed_split(question) == split]
-    if not chosen:
+def _of_split(
+    questions: list[Question], path: Path, config: QuestionConfig, split: Split
+) -> list[Question]:
+    """The questions of a file that a split has; where files have no splits, `split_of` says.
+
+    Raises:
+      UserError: the file has too few questions to be split.
+    """
+    if config.questions is None or split == "all" or (config.questions / split).is_dir():
+        return questions
+    if len(questions) < len(SHARES):
         raise UserError(
-            f"None of the {len(questions)} questions of {questions[0].task} falls into the split "
-            f"{split}; give files in train/, validation/ and test/ folders."
+            f"{path} has too few questions ({len(questions)}) for a split {split}; add some up to "
+            f"{len(SHARES)} or more, or give files in train/, validation/ and test/ folders."
         )
-    return chosen[: config.prompts]
+    splits = split_of(questions)
+    return [question for question in questions if splits[question.question_id] == split]
 
 
-def hashed_split(question: Question) -> str:
-    """One of train, validation and test: the same for a question wherever it is read."""
-    name = f"{question.task} {question.question_id}"
-    place = zlib.crc32(name.encode()) / 2**32
-    return next(split for split, up_to in SHARES if place < up_to)
+def split_of(questions: Sequence[Question]) -> dict[int, str]:
+    """The split of every question of a file, by its id; of three questions or more none is empty.
+
+    A hash of the question says it. Of a file with so few questions that a split got none, that
+    split gets the question of the largest split whose hash is nearest.
+    """
+    place = {question.question_id: hashed_place(question) for question in questions}
+    splits = {number: next(s for s, up_to in SHARES if place[number] < up_to) for number in place}
+    for split, up_to in SHARES:
+        if split not in splits.values():
+            members = [[n for n in place if splits[n] == other] for other, _ in SHARES]
+            largest = max(members, key=len)
+            splits[min(largest, key=lambda number: abs(place[number] - up_to))] = split
+    return splits
+
+
+def hashed_place(question: Question) -> float:
+    """A number from 0 to below 1: the same for a question wherever it is read."""
+    return zlib.crc32(f"{question.task} {question.question_id}".encode()) / 2**32
 
 
 def load_tokenizer(folder: str | Path) -> tokenizers.Tokenizer:
@@ -247,6 +293,7 @@ def stop_tokens(folder: str | Path) -> tuple[int, ...]:
 def read_text(path: Path) -> str:
     """The file's text; raises UserError where there is no such file or it is not UTF-8."""
     try:
+        files.refuse_pointer(path)
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}; check the path.") from error
@@ -317,7 +364,7 @@ class Chat:
     tokenizer: tokenizers.Tokenizer
     style: Style  # never "auto"
     template: str | None  # jinja source; None for "plain" and "vicuna"
-    special: dict[str, str]  # of SPECIAL, those that the folder names
+    special: dict[str, str]  # of SPECIAL_TOKENS, those that the folder names
     place: Path  # the template's file, for messages
 
     def encode(self, messages: Sequence[Message]) -> np.ndarray:
@@ -341,16 +388,13 @@ class Chat:
         if self.style in SYSTEM_PROMPTS:
             messages = [Message("system", SYSTEM_PROMPTS[self.style]), *messages]
         try:
-            return (
-                _jinja()
-                .from_string(str(self.template))
-                .render(
-                    messages=[dataclasses.asdict(message) for message in messages],
-                    add_generation_prompt=True,
-                    tools=None,
-                    **self.special,
-                    **SWITCHES.get(self.style, {}),
-                )
+            template = _jinja().from_string(str(self.template))
+            return template.render(
+                messages=[dataclasses.asdict(message) for message in messages],
+                add_generation_prompt=True,
+                tools=None,
+                **self.special,
+                **SWITCHES.get(self.style, {}),
             )
         except Exception as error:  # a template is somebody's program: it may fail in any way
             raise UserError(

@@ -11,59 +11,42 @@ that the folder can be moved as a whole.
 """
 
 import dataclasses
-import json
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ltd_jax import workflow
+from ltd_jax import files, workflow
 from ltd_jax.config import CycleConfig
 from ltd_jax.decoding import benchmark
-from ltd_jax.decoding.benchmark import PLAIN, Method, Run
-from ltd_jax.files import Identity, UserError, identity_of, replacing, require_same
+from ltd_jax.decoding.benchmark import PLAIN, Method, Ratio, Run
+from ltd_jax.files import Identity, identity_of, require_same, write_json
 from ltd_jax.models.pair import Pair
 from ltd_jax.policies.policy import Constant, eagle3_default
-from ltd_jax.replay import latency as latencies
 from ltd_jax.replay import optimum, simulate
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.simulate import Simulator
-from ltd_jax.workflow import Progress, StageConfig, Trained, silent
+from ltd_jax.workflow import Progress, StageConfig, silent
 
 SCHEMA = 1
 SETTINGS = "settings.json"
-CANDIDATES = (PLAIN, "best_constant", "ltd")  # of these one is chosen
-NAMES = {
-    PLAIN: "plain decoding",
-    "best_constant": "the best constant setting",
-    "ltd": "the learned policies",
-}
-AGAIN = "tune again"
+NAMES = {"best_constant": "the best constant setting", "ltd": "the learned policies"}
+IDENTITY = ("fingerprint", "latency", "device", "dtype")  # in a settings file
 NO_DIFFERENCE = 0.005  # of two rates by replay: too little to matter
 Verdict = Literal["faster", "slower", "same", "unclear", "disputed"]
 
 
 @dataclasses.dataclass(frozen=True)
 class MethodAdvice:
-    """One way to decode, on the test texts."""
+    """One way to decode, on the test texts; numbers are means of tasks (`benchmark.STATISTIC`)."""
 
     method: str
     tokens_per_second: float  # by replay
     speedup: float  # over plain decoding, by replay
     levels: int | None = None  # of a constant setting
     size: int | None = None
-    live: float | None = None  # measured speedup over plain decoding; None = not measured
-    live_low: float | None = None  # its 95 % interval
-    live_high: float | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class LiveRatio:
-    """A measured ratio of two ways to decode, and its 95 % interval."""
-
-    ratio: float
-    low: float
-    high: float
+    live: Ratio | None = None  # measured speedup over plain decoding; None = not measured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,11 +66,12 @@ class Advice:
     environment: dict[str, Any]
     identity: dict[str, Any]  # fingerprints of pair and latency table, device and dtype
     methods: tuple[MethodAdvice, ...]
-    live_over_constant: LiveRatio | None  # learned policies, prompt by prompt; None = not measured
+    live_over_constant: Ratio | None  # learned policies; None = not measured
     contexts: tuple[ContextAdvice, ...]
-    chosen: str  # one of CANDIDATES
+    chosen: str  # autoregressive, best_constant or ltd
     share_of_gap: float  # of the way from the best constant to the optimum that is learned
     seconds: float  # of the whole search
+    skipped: tuple[str, ...] = ()  # questions that do not fit the context
 
     def of(self, method: str) -> MethodAdvice:
         """The numbers of one way to decode."""
@@ -129,20 +113,19 @@ def tune(
     trained = workflow.train_policies(pair, config, progress=progress)
     trace = workflow.load_or_record(pair, config, "test", progress=progress)
     test = simulate.build(trace, trained.table, pair.config.cycle)
-    policies = _policies(pair, trained)
+    policies = {
+        "eagle3": eagle3_default(pair.config.cycle),
+        "best_constant": trained.best.policy,
+        "ltd": trained.saved.policy,
+    }
     live = _decode_live(pair, config, policies, live_prompts, progress)
     methods = _compare(policies, test, live)
     rates = {advice.method: advice.tokens_per_second for advice in methods}
     gap = (rates["ltd"], rates["best_constant"], rates["optimum"])
-    live_ratio = _live_ratio(live)
+    live_ratio = benchmark.over(live, "ltd", "best_constant")
     advice = Advice(
         environment=pair.environment,
-        identity={
-            "fingerprint": pair.fingerprint,
-            "latency": latencies.fingerprint(trained.table),
-            "device": trained.table.provenance["device"],
-            "dtype": trained.table.provenance["dtype"],
-        },
+        identity={name: trained.saved.provenance[name] for name in IDENTITY},
         methods=methods,
         live_over_constant=live_ratio,
         contexts=tuple(
@@ -152,20 +135,11 @@ def tune(
         chosen=choose(methods, live_ratio),
         share_of_gap=optimum.share_gained(*gap) if gap[2] > gap[1] else 0.0,
         seconds=time.monotonic() - started,
+        skipped=(*trained.saved.provenance["skipped"], *trace.provenance.get("skipped", ())),
     )
-    with replacing(config.folder / "advice.json") as temporary:
-        temporary.write_text(json.dumps(advice.to_json(), indent=1) + "\n")
+    write_json(config.folder / "advice.json", advice.to_json())
     save_settings(config.folder / SETTINGS, advice, pair.config.cycle)
     return advice
-
-
-def _policies(pair: Pair, trained: Trained) -> dict[str, Any]:
-    """The policies that are compared."""
-    return {
-        "eagle3": eagle3_default(pair.config.cycle),
-        "best_constant": Constant(trained.best.levels, trained.best.size),
-        "ltd": trained.saved.policy,
-    }
 
 
 def _decode_live(
@@ -178,14 +152,13 @@ def _decode_live(
     """Plain decoding and the policies in turns on a few test prompts of every task."""
     if not live_prompts:
         return []
-    prompt_set = workflow.load_prompts(pair, config, "test")
-    prompts = [
-        prompt
-        for task in range(len(prompt_set.tasks))
-        for prompt in [each for each in prompt_set.prompts if each.task == task][:live_prompts]
-    ]
+    by_task = itertools.groupby(
+        workflow.load_prompts(pair, config, "test").prompts, key=lambda prompt: prompt.task
+    )
+    prompts = [prompt for _, of_task in by_task for prompt in list(of_task)[:live_prompts]]
     methods = [Method(PLAIN), *(Method(name, policy) for name, policy in policies.items())]
     runs: list[Run] = []
+    progress("check live", 0.0)
     for batch in benchmark.interleaved(pair, methods, prompts, config.questions.new_tokens):
         runs += batch
         progress("check live", len(runs) / (len(prompts) * len(methods)))
@@ -200,13 +173,12 @@ def _compare(
     rates = {PLAIN: plain}
     for name, policy in policies.items():
         totals = simulate.run(test, policy, charge_decisions=not policy.is_constant)
-        rates[name] = float(simulate.throughput(totals))
-    rates["optimum"] = optimum.clairvoyant(test).tokens_per_second
+        rates[name] = float(simulate.mean_of_tasks(test, totals.committed, totals.seconds))
+    rates["optimum"] = optimum.mean_of_tasks(test)
     rows = []
     for name, rate in rates.items():
-        policy, by_task = policies.get(name), benchmark.ratios(live, name, PLAIN)
+        policy = policies.get(name)
         constant = policy if isinstance(policy, Constant) else None
-        measured = benchmark.interval(by_task) if by_task else (None, None, None)
         rows.append(
             MethodAdvice(
                 method=name,
@@ -214,71 +186,43 @@ def _compare(
                 speedup=rate / plain,
                 levels=int(constant.levels) if constant else None,
                 size=int(constant.size) if constant else None,
-                live=measured[0],
-                live_low=measured[1],
-                live_high=measured[2],
+                live=benchmark.over(live, name, PLAIN),
             )
         )
     return tuple(rows)
 
 
-def _live_ratio(live: Sequence[Run]) -> LiveRatio | None:
-    """Learned policies over the constant; None where no text has more than its first token."""
-    if not benchmark.ratios(live, "ltd", "best_constant"):
-        return None
-    return LiveRatio(**benchmark.over(live, "ltd", "best_constant"))
-
-
-def choose(methods: Sequence[MethodAdvice], live: LiveRatio | None = None) -> str:
-    """The fastest by replay of `CANDIDATES`, unless live decoding speaks against it.
+def choose(methods: Sequence[MethodAdvice], live: Ratio | None = None) -> str:
+    """The fastest by replay of three ways to decode, unless live decoding speaks against it.
 
     Replay compares exactly, but under times of another minute; live decoding is noisy. So learned
     policies are chosen only where they are distinguishable from the constant (`compare`), and plain
     decoding also where the choice measured live as surely slower than that.
 
     Args:
-      live: learned policies over the constant, prompt by prompt, which tells more than the two
-        separate intervals.
+      live: learned policies over the constant; None = not measured.
     """
     by_name = {advice.method: advice for advice in methods}
     verdict = compare(by_name["ltd"], by_name["best_constant"], live)
     best = by_name["ltd" if verdict == "faster" else "best_constant"]
-    is_slower = best.live_high is not None and best.live_high < 1
+    is_slower = best.live is not None and best.live.side < 0
     return PLAIN if is_slower or best.speedup <= 1 else best.method
 
 
-def compare(
-    learned: MethodAdvice, constant: MethodAdvice, live: LiveRatio | None = None
-) -> Verdict:
+def compare(learned: MethodAdvice, constant: MethodAdvice, live: Ratio | None = None) -> Verdict:
     """Learned policies against the constant, arguments as of `choose`.
 
     Without a live check replay decides alone. With one both must say the same: else it is unclear
-    (the live interval contains 1) or disputed.
+    (the live interval contains 1, or there is none) or disputed.
     """
     gained = learned.tokens_per_second / constant.tokens_per_second
-    if abs(gained - 1) <= NO_DIFFERENCE:
-        return "same"
-    by_replay: Verdict = "faster" if gained > 1 else "slower"
-    ends = _live_interval(learned, constant, live)
-    if ends is None:
-        return by_replay
-    low, high = ends
-    if low < 1 < high:
+    by_replay = 0 if abs(gained - 1) <= NO_DIFFERENCE else 1 if gained > 1 else -1
+    verdicts: dict[int, Verdict] = {0: "same", 1: "faster", -1: "slower"}
+    if live is None or live.side == by_replay:
+        return verdicts[by_replay]
+    if live.side == 0:
         return "unclear"
-    return by_replay if (by_replay == "faster") == (low >= 1) else "disputed"
-
-
-def _live_interval(
-    learned: MethodAdvice, constant: MethodAdvice, live: LiveRatio | None
-) -> tuple[float, float] | None:
-    """Lowest and highest ratio that the live check allows; None where nothing was measured."""
-    if live is not None:
-        return live.low, live.high
-    low, high = learned.live_low, learned.live_high
-    least, most = constant.live_low, constant.live_high
-    if low is None or high is None or least is None or most is None:
-        return None
-    return low / most, high / least
+    return "disputed"
 
 
 def _at_context(simulator: Simulator | None, table: LatencyTable, row: int) -> ContextAdvice:
@@ -299,8 +243,8 @@ def sentences(advice: Advice) -> list[str]:
     over = best.tokens_per_second / eagle3.tokens_per_second
     share = max(advice.share_of_gap, 0.0)
     return [
-        f"The best constant setting here is {_setting(best)}: {best.speedup:.2f}x plain decoding, "
-        f"and {over:.2f}x EAGLE-3's default of {_setting(eagle3)}.",
+        f"By replay the best constant setting here is {_setting(best)}: {best.speedup:.2f}x plain "
+        f"decoding, and {over:.2f}x EAGLE-3's default of {_setting(eagle3)}.",
         _learned_sentence(advice.of("ltd"), best, advice.live_over_constant),
         f"A choice that knows the text would be {most:.2f}x the best constant; the policies go "
         f"{share:.0%} of that way.",
@@ -314,21 +258,27 @@ def _setting(advice: MethodAdvice | ContextAdvice) -> str:
     return f"{advice.levels} level{plural} and size {advice.size}"
 
 
-def _learned_sentence(learned: MethodAdvice, constant: MethodAdvice, live: LiveRatio | None) -> str:
+def _learned_sentence(learned: MethodAdvice, constant: MethodAdvice, live: Ratio | None) -> str:
     gained = learned.tokens_per_second / constant.tokens_per_second
-    interval = "" if live is None else f" ({_interval(live.low, live.high)})"
+    measured = "not checked live" if live is None else f"live {_measured(live)}"
+    verdict = compare(learned, constant, live)
     meaning = {
-        "faster": ": worth using",
+        "faster": "" if live is None else ": worth using",
         "same": ": they add nothing here",
-        "slower": ": worse, so do not use them",
-        "unclear": f" by replay, but not distinguishable live{interval}; simplest: the constant",
-        "disputed": f" by replay, but live says otherwise{interval}; simplest: the constant",
-    }[compare(learned, constant, live)]
-    return f"Learned policies are {gained:.2f}x the best constant{meaning}."
+        "slower": "" if live is None else ": do not use them",
+        "unclear": ": not distinguishable; take the constant",
+        "disputed": ": the two disagree; take the constant",
+    }[verdict]
+    return f"Learned policies are {gained:.2f}x the best constant by replay, {measured}{meaning}."
 
 
-def _interval(low: float, high: float) -> str:
-    return f"95% interval {low:.2f} to {high:.2f}"
+def _measured(ratio: Ratio) -> str:
+    """A measured ratio with its interval, such as 1.05x (95% interval 1.01 to 1.09)."""
+    if ratio.low is None or ratio.high is None:
+        return f"{ratio.ratio:.2f}x (one prompt per task has no interval)"
+    digits = 3 if "1.00" in (f"{ratio.low:.2f}", f"{ratio.high:.2f}") else 2  # which side of 1
+    ends = f"{ratio.low:.{digits}f} to {ratio.high:.{digits}f}"
+    return f"{ratio.ratio:.2f}x (95% interval {ends})"
 
 
 def _context_sentence(contexts: Sequence[ContextAdvice]) -> str:
@@ -338,25 +288,28 @@ def _context_sentence(contexts: Sequence[ContextAdvice]) -> str:
         for advice in contexts
     )
     if len(contexts) == 1:
-        return f"Speculation {'pays' if paying else 'does not pay'} with these caches: {numbers}."
+        does = "pays" if paying else "does not pay"
+        return f"By replay speculation {does} with these caches: {numbers}."
     if len(paying) == len(contexts):
-        return f"Speculation pays at every measured length of context: {numbers}."
+        return f"By replay speculation pays at every measured length of context: {numbers}."
     if not paying:
-        return f"Speculation pays at no measured length of context: {numbers}."
-    return f"Speculation pays only at a context of {', '.join(paying)} tokens: {numbers}."
+        return f"By replay speculation pays at no measured length of context: {numbers}."
+    return f"By replay speculation pays only at a context of {', '.join(paying)} tokens: {numbers}."
 
 
 def _decision(advice: Advice) -> str:
     chosen = advice.of(advice.chosen)
     if advice.chosen == PLAIN:
         return "Decode without a draft here: nothing is shown to be faster than plain decoding."
-    live, low, high = "", chosen.live_low, chosen.live_high
-    if low is not None and high is not None:
-        live = f"; measured live {chosen.live:.2f}x ({_interval(low, high)})"
-        if low <= 1 <= high:
-            live += ", which does not show that it is faster than plain decoding"
-    name = NAMES[advice.chosen]
-    return f"Use {name}: {chosen.speedup:.2f}x plain decoding by replay{live}."
+    said = f"Use {NAMES[advice.chosen]}: {chosen.speedup:.2f}x plain decoding by replay"
+    if chosen.live is None:
+        return f"{said}, not checked live."
+    if chosen.live.side > 0:
+        return f"{said}, live {_measured(chosen.live)}."
+    return (
+        f"{said}; live it is not distinguishable from plain decoding, {_measured(chosen.live)}, "
+        "and more live prompts would tell."
+    )
 
 
 def save_settings(path: Path, advice: Advice, cycle: CycleConfig) -> None:
@@ -378,8 +331,7 @@ def save_settings(path: Path, advice: Advice, cycle: CycleConfig) -> None:
         **advice.identity,
         "environment": advice.environment,
     }
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
+    write_json(path, record)
 
 
 def load_settings(path: Path) -> DecodeSettings:
@@ -388,34 +340,13 @@ def load_settings(path: Path) -> DecodeSettings:
     Raises:
       UserError: it is missing, damaged or of another version.
     """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"Cannot read the settings {path}: {error.strerror}.") from error
-    except ValueError as error:
-        raise UserError(f"{path} is no settings file or is truncated; {AGAIN}.") from error
-    schema = record.get("schema") if isinstance(record, dict) else None
-    if schema != SCHEMA:
-        raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; {AGAIN}.")
-    try:
-        policy = record["policy"] if "policy" in record else _former_policy(record)
+    with files.reading_json(path, "settings file", SCHEMA, "tune again") as record:
+        policy = record["policy"] if "policy" in record else record["controller"]  # its former name
+        if policy == "ltd":  # of a former version, in a folder of its own
+            raise ValueError("its policies are of another version")
+        identity = {name: str(record[name]) for name in IDENTITY}
         cycle = CycleConfig(**record["cycle"])
-        identity = identity_of({name: str(record[name]) for name in _IDENTITY})
-        return DecodeSettings(path, str(policy), cycle, identity)
-    except KeyError as error:
-        raise UserError(f"The settings {path} lack {error}; {AGAIN}.") from error
-    except (TypeError, ValueError) as error:
-        raise UserError(f"The settings {path} are damaged ({error}); {AGAIN}.") from error
-
-
-_IDENTITY = ("fingerprint", "device", "dtype", "latency")
-
-
-def _former_policy(record: Mapping[str, Any]) -> str:
-    """The policy of a file that calls it a controller; its learned ones lie in a folder."""
-    if record["controller"] == "ltd":
-        raise ValueError("its policies are of another version")
-    return str(record["controller"])
+        return DecodeSettings(path, str(policy), cycle, identity_of(identity))
 
 
 def check_settings(settings: DecodeSettings, here: Identity, *, other_hardware: bool) -> None:

@@ -3,7 +3,7 @@
     FOLDER/traces/SPLIT.npz    what every (levels, size) would accept (`load_or_record`)
     FOLDER/latency.json        what every (levels, size) costs here (`load_or_profile`)
     FOLDER/learning/           checkpoints of a training that can be stopped at any moment
-    FOLDER/policy.safetensors  the trained policies (`train_policies`)
+    FOLDER/policy.safetensors  the trained policies (`train_policies`), and policy.md, their card
     FOLDER/settings.json       the fastest way to decode that `tune` found
 
 A stage that is found done for the same pair and settings is read; one of another pair or with other
@@ -14,6 +14,7 @@ import dataclasses
 import json
 import shutil
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,13 +34,12 @@ from ltd_jax.config import (
     describe_sampling,
     policy_config_from_json,
 )
-from ltd_jax.cycle.prefill import check_room
 from ltd_jax.decoding import generate
 from ltd_jax.decoding.runs import Turn
-from ltd_jax.files import UserError, identity_of, replacing, require_same
+from ltd_jax.files import OTHER_FOLDER, UserError, identity_of, replacing, require_same
 from ltd_jax.learning.loop import CurvePoint, Splits, TrainResult
-from ltd_jax.models.pair import Pair, check_known
-from ltd_jax.policies import saved
+from ltd_jax.models.pair import Pair
+from ltd_jax.policies import card, saved
 from ltd_jax.policies.networks import Learned
 from ltd_jax.policies.policy import Constant
 from ltd_jax.policies.saved import SavedPolicy
@@ -55,8 +55,8 @@ from ltd_jax.replay.trace import Trace
 from ltd_jax.text import Message, QuestionConfig, Split
 
 Progress = Callable[[str, float], None]  # of a stage's name and the share of it that is done
-OTHER_FOLDER = "give another `out` or delete it"
 POLICY = "policy.safetensors"
+NAMED = 8  # most questions that a message about skipped ones names
 PROBE = Constant(levels=3, size=6)
 PROBE_TEXT = "def add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return"
 PROBE_TOKENS = 48
@@ -86,11 +86,6 @@ class StageConfig:
         """The latency table's file."""
         return self.folder / "latency.json"
 
-    @property
-    def policy(self) -> Path:
-        """The policies' file."""
-        return self.folder / POLICY
-
 
 @dataclasses.dataclass(frozen=True)
 class PromptSet:
@@ -98,16 +93,12 @@ class PromptSet:
 
     turns: tuple[Turn, ...]
     tasks: tuple[str, ...]
+    skipped: tuple[str, ...] = ()  # turns that do not fit the context: file, line, tokens
 
     @property
     def prompts(self) -> list[Prompt]:
         """The prompts alone."""
         return [turn.prompt for turn in self.turns]
-
-    @property
-    def digest(self) -> str:
-        """12 hex digits that name the prompts and which of them belong to one task."""
-        return record.digest(self.prompts)
 
 
 def load_prompts(pair: Pair, config: StageConfig, split: Split) -> PromptSet:
@@ -115,41 +106,66 @@ def load_prompts(pair: Pair, config: StageConfig, split: Split) -> PromptSet:
 
     A question of several turns gives one prompt per turn. A later turn holds the answers before it,
     and these are plain decoding's, which are the same whoever decodes; so they are written once,
-    side by side, and kept.
+    side by side, and kept. A turn that does not fit the context with its answer is skipped with a
+    warning, and so are those after it.
 
     Raises:
-      UserError: a file is missing or broken, a prompt and its answer do not fit the context, or
-        the tokenizer of the pair's folder knows tokens that the target does not.
+      UserError: a file is missing or broken, no prompt fits the context with its answer, or the
+        tokenizer of the pair's folder knows tokens that the target does not.
     """
     by_task = texts.load_question_set(config.questions, split)
     chosen = [(index, question) for index, task in enumerate(by_task) for question in by_task[task]]
     turns: list[Turn] = []
     talks: list[list[Message]] = [[] for _ in chosen]
+    last: dict[int, Prompt] = {}  # of every talk
+    too_long: dict[int, str] = {}  # by talk: the turn that ends it
+    needed, context = 0, pair.config.cycle.context
     for turn in range(max(len(question.turns) for _, question in chosen)):
-        open_talks = [i for i, (_, question) in enumerate(chosen) if len(question.turns) > turn]
-        if turn:
-            before = [
-                one.prompt
-                for one in turns
-                if one.turn == turn - 1 and len(one.question.turns) > turn
-            ]
-            answers = _load_or_answer(pair, config, before)
+        has_turn = [i for i, (_, question) in enumerate(chosen) if len(question.turns) > turn]
+        open_talks = [talk for talk in has_turn if talk not in too_long]
+        if turn and open_talks:
+            answers = _load_or_answer(pair, config, [last[talk] for talk in open_talks])
             for talk, answer in zip(open_talks, answers, strict=True):
                 talks[talk].append(Message("assistant", answer))
         for talk in open_talks:
             task, question = chosen[talk]
             talks[talk].append(Message("user", question.turns[turn]))
-            prompt = Prompt(_encode(pair, config.questions, talks[talk]), task)
-            turns.append(Turn(prompt, question, turn))
-    ordered = sorted(turns, key=lambda one: one.prompt.task)
-    return PromptSet(tuple(ordered), tuple(by_task))
+            token_T = pair.encode(talks[talk], config.questions.style)
+            if len(token_T) + config.questions.new_tokens > context:
+                later = f" from turn {turn + 1} on" if turn else ""
+                too_long[talk] = f"{question.place}: {len(token_T)} tokens{later}"
+                needed = max(needed, len(token_T) + config.questions.new_tokens)
+                continue
+            last[talk] = Prompt(token_T, task)
+            turns.append(Turn(last[talk], question, turn))
+    skipped = tuple(too_long[talk] for talk in sorted(too_long))
+    if skipped:
+        named = "; ".join(skipped[:NAMED]) + ("; ..." if len(skipped) > NAMED else "")
+        new_tokens = config.questions.new_tokens
+        rest = (
+            f"the context of {context} tokens with {new_tokens} new ones ({named}); raise the "
+            f"`context` to {needed} or ask for fewer `new_tokens`."
+        )
+        if not turns:
+            raise UserError(f"None of the {len(chosen)} questions fits {rest}")
+        warnings.warn(
+            f"{len(skipped)} of {len(chosen)} questions are skipped because they do not fit {rest}",
+            stacklevel=1,  # the same place whoever calls, so that it is said once
+        )
+    return PromptSet(*_by_task(turns, tuple(by_task)), skipped)
 
 
-def _encode(pair: Pair, questions: QuestionConfig, talk: Sequence[Message]) -> np.ndarray:
-    token_T = pair.encode(talk, questions.style)
-    check_room(pair, len(token_T), questions.new_tokens)
-    check_known(pair, token_T)
-    return token_T
+def _by_task(
+    turns: Sequence[Turn], tasks: Sequence[str]
+) -> tuple[tuple[Turn, ...], tuple[str, ...]]:
+    """Turns in the order of their tasks, and the tasks that are left, numbered anew."""
+    left = sorted({turn.prompt.task for turn in turns})
+    renumbered = [
+        dataclasses.replace(turn, prompt=turn.prompt._replace(task=left.index(turn.prompt.task)))
+        for turn in turns
+    ]
+    ordered = sorted(renumbered, key=lambda one: one.prompt.task)
+    return tuple(ordered), tuple(tasks[task] for task in left)
 
 
 def _load_or_answer(pair: Pair, config: StageConfig, prompts: Sequence[Prompt]) -> list[str]:
@@ -206,14 +222,14 @@ def load_or_record(
     prompt_set = load_prompts(pair, config, split)
     provenance = record.provenance_of(
         pair, prompt_set.prompts, config.questions.new_tokens, tasks=prompt_set.tasks
-    )
+    ) | {"asked": config.questions.asked, "skipped": list(prompt_set.skipped)}
     if path.exists():
-        trace = traces.load(path)
-        traces.require_recording(path, trace, provenance, pair.config.cycle, remedy=OTHER_FOLDER)
-        trace = traces.with_task_names(trace, provenance)
+        trace, cycle = traces.load(path), pair.config.cycle
+        trace = traces.require_recording(path, trace, provenance, cycle, remedy=OTHER_FOLDER)
     else:
         started = time.monotonic()
         parts = path.parent / f"{path.stem}-parts"
+        progress(f"record {split}", 0.0)
         trace = record.record(
             pair,
             prompt_set.prompts,
@@ -229,6 +245,7 @@ def load_or_record(
         shutil.rmtree(parts, ignore_errors=True)  # the whole trace holds them
     if with_accept_prob and trace.accept_prob is None:
         stage = "acceptance probabilities"
+        progress(stage, 0.0)
         trace = sampled.add_accept_prob(
             pair, prompt_set.prompts, trace, lambda share: progress(stage, share)
         )
@@ -250,16 +267,12 @@ def load_or_profile(
     """
     if latency is None:
         return load_or_profile_all([pair], [config], progress=progress)[0]
-    table = latencies.fit(latencies.find(latency), pair.config.cycle)
-    if config.latency.exists():
-        kept = latencies.fingerprint(latencies.load(config.latency))
-        if kept != latencies.fingerprint(table):
-            raise UserError(
-                f"{config.latency} is latency table {kept}, not {latencies.fingerprint(table)}; "
-                f"{OTHER_FOLDER}."
-            )
-    else:
+    table = LatencyTable.find(latency, pair.config.cycle)
+    if not config.latency.exists():
         latencies.save(table, config.latency)
+    kept, wanted = map(latencies.fingerprint, (latencies.load(config.latency), table))
+    if kept != wanted:
+        raise UserError(f"{config.latency} is latency table {kept}, not {wanted}; {OTHER_FOLDER}.")
     return table
 
 
@@ -271,39 +284,32 @@ def load_or_profile_all(
     Args:
       configs: of every pair, all with the same widths and settings of profiling.
     """
-    tables: dict[int, LatencyTable] = {}
-    missing = []
-    for index, (pair, config) in enumerate(zip(pairs, configs, strict=True)):
+    missing: list[tuple[Pair, StageConfig]] = []
+    for pair, config in zip(pairs, configs, strict=True):
         if config.latency.exists():
-            tables[index] = latencies.load(config.latency)
-            require_table(tables[index], config.latency, pair, config.widths)
+            require_table(latencies.load(config.latency), config.latency, pair, config.widths)
         else:
-            missing.append(index)
+            missing.append((pair, config))
     if missing:
+        partial_files = [config.folder / "latency-partial.json" for _, config in missing]
         measured = profile.profile_in_turns(
-            [pairs[index] for index in missing],
+            [pair for pair, _ in missing],
             configs[0].widths,
             configs[0].profiling,
-            stores=[_partial_file(configs[index]) for index in missing],
+            stores=partial_files,
             progress=lambda share: progress("measure latencies", share),
         )
-        for index, table in zip(missing, measured, strict=True):
-            tables[index] = table
-            latencies.save(table, configs[index].latency)
-            _partial_file(configs[index]).unlink(missing_ok=True)
-    return [tables[index] for index in range(len(pairs))]
+        for (_, config), table, partial_file in zip(missing, measured, partial_files, strict=True):
+            latencies.save(table, config.latency)
+            partial_file.unlink(missing_ok=True)
+    return [latencies.load(config.latency) for config in configs]
 
 
-def _partial_file(config: StageConfig) -> Path:
-    """Keeps half a table until it is measured."""
-    return config.latency.with_name(f"{config.latency.stem}-partial.json")
-
-
-def require_table(table: LatencyTable, path: Path, pair: Pair, widths: PolicyConfig | None) -> None:
+def require_table(table: LatencyTable, path: Path, pair: Pair, widths: PolicyConfig) -> None:
     """Raises UserError unless a table is of this pair and cycle; warns of another device.
 
     Args:
-      widths: of the policies whose decisions the table timed; None = do not compare.
+      widths: of the policies whose decisions are to be timed.
     """
     if "fingerprint" not in table.provenance:
         raise UserError(
@@ -324,7 +330,7 @@ def require_table(table: LatencyTable, path: Path, pair: Pair, widths: PolicyCon
             f"{cycle.sizes}; {OTHER_FOLDER}."
         )
     timed = table.provenance.get("policy")
-    if widths is not None and timed is not None and not _are_widths(timed, widths):
+    if timed is not None and not _are_widths(timed, widths):
         raise UserError(f"{what} policies of other widths or observations; {OTHER_FOLDER}.")
 
 
@@ -365,26 +371,52 @@ def train_policies(
     table = load_or_profile(pair, config, latency, progress=progress)
     splits = Splits(*(simulate.build(trace, table, cycle) for trace in recorded))
     best = optimum.best_constant(splits.validation)
-    provenance = {
+    provenance = _provenance_of(table) | {
         "fingerprint": pair.fingerprint,
-        "latency": latencies.fingerprint(table),
-        "device": table.provenance["device"],
-        "dtype": table.provenance["dtype"],
         "sampling": describe_sampling(pair.config.sampling),  # of the texts
     }
     result = train_or_resume(splits, config, provenance, progress=progress)
     cost = _learning_cost(result, recorded)
-    facts = {"best": best._asdict(), "learning": cost}
-    saved.save(result.policy, config.policy, cycle, provenance | facts)
-    return Trained(
-        table, best, saved.load(config.policy), cost, tuple(result.curves), splits.validation
-    )
+    facts = {
+        "best": best._asdict(),
+        "learning": cost,
+        "skipped": [
+            question for trace in recorded for question in trace.provenance.get("skipped", ())
+        ],
+        "validation": _gained(splits.validation, result),
+        "pair": list(pair.names),
+        "loaded_with": dict(pair.loaded_with),
+        "environment": pair.environment,
+    }
+    kept = _save_with_card(result.policy, config.folder / POLICY, cycle, provenance | facts)
+    return Trained(table, best, kept, cost, tuple(result.curves), splits.validation)
+
+
+def _gained(validation: Simulator, result: TrainResult) -> dict[str, Any]:
+    """Tokens per second on the validation texts by replay, beside the best constant's."""
+    return {
+        "texts": len(validation.text_start),
+        "plain": 1 / float(validation.plain_seconds),
+        "learned": result.validation,
+        "optimum": optimum.clairvoyant(validation).tokens_per_second,
+    }
+
+
+def _save_with_card(
+    policy: Learned, path: Path, cycle: CycleConfig, provenance: dict[str, Any]
+) -> SavedPolicy:
+    """Writes a policy file and its card beside it; the policies as the file has them."""
+    saved.save(policy, path, cycle, provenance)
+    kept = saved.load(path)
+    card.write(kept)
+    return kept
 
 
 def train_or_resume(
     splits: Splits, config: StageConfig, provenance: dict[str, Any], *, progress: Progress = silent
 ) -> TrainResult:
     """Trains both policies, or goes on with a training of the folder."""
+    progress("train policies", 0.0)
     return learning.train(
         splits,
         config.widths,
@@ -420,14 +452,43 @@ def load_policy(path: Path | str) -> Learned:
       >>> sum(len(step.tokens) for step in ltd.generate(pair, policy, "import os", 8))
       8
     """
-    path = Path(path)
-    return saved.load(path / POLICY if path.is_dir() else path).policy
+    return saved.load(policy_file(Path(path))).policy
+
+
+def policy_file(path: Path) -> Path:
+    """The file of trained policies that a path means: itself, or the one in a folder or below it.
+
+    Raises:
+      UserError: the folder holds none, or several.
+    """
+    if not path.is_dir():
+        return path
+    if (path / POLICY).exists():
+        return path / POLICY
+    below = [file for depth in ("*", "*/*") for file in sorted(path.glob(f"{depth}/{POLICY}"))]
+    if len(below) == 1:
+        return below[0]
+    if below:
+        folders = ", ".join(str(file.parent) for file in below)
+        raise UserError(f"{path} holds several trained policies; name one folder: {folders}.")
+    steps = [step for folder in (path, path / "policies") for step in folder.glob("*/state")]
+    if any(step.parent.name.isdigit() for step in steps):
+        raise UserError(
+            f"{path} holds checkpoints of a training but no {POLICY}, which trained policies are; "
+            "train them again."
+        )
+    raise UserError(
+        f"There are no trained policies in {path} or in the folders below it; `ltd train` and "
+        f"`ltd tune` write them as {POLICY} into their `out`."
+    )
 
 
 def save_policy(
     policy: Learned, path: Path | str, table: LatencyTable, cycle: CycleConfig | None = None
 ) -> None:
     """Writes policies to one safetensors file whose metadata says what they were trained for.
+
+    Their card, the same facts to read, is written beside it: policy.md beside policy.safetensors.
 
     Args:
       table: the latency table that they were trained with.
@@ -442,7 +503,7 @@ def save_policy(
       True
     """
     cycle = cycle or CycleConfig(**table.provenance["cycle"])
-    saved.save(policy, path, cycle, _provenance_of(table))
+    _save_with_card(policy, Path(path), cycle, _provenance_of(table))
 
 
 def _provenance_of(table: LatencyTable) -> dict[str, Any]:
@@ -456,12 +517,12 @@ def load_trained(path: Path) -> Trained:
     """The policies that `train_policies` left, with the latency table beside their file.
 
     Args:
-      path: of the policies' file, or of the folder that holds it.
+      path: as of `policy_file`.
 
     Raises:
       UserError: something is missing or damaged, or policies and table are not of one training.
     """
-    path = path / POLICY if path.is_dir() else path
+    path = policy_file(path)
     policies, table_path = saved.load(path), path.parent / "latency.json"
     table = latencies.load(table_path)
     there, here = policies.provenance.get("latency"), latencies.fingerprint(table)

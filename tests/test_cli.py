@@ -1,5 +1,7 @@
 """`ltd` as a user starts it: help, streams, JSON, chat, a look at a pair, and refusals."""
 
+import dataclasses
+import io
 import json
 import shutil
 import sys
@@ -12,6 +14,7 @@ from ltd_jax import cli, flags
 from ltd_jax import text as texts
 from ltd_jax.files import ASSETS
 from ltd_jax.models.hf import tensors as hf_tensors
+from ltd_jax.presets import EMBEDDED_CYCLE
 from tests.models.hf.test_weights import rewrite
 from tests.system import refusing
 
@@ -49,18 +52,38 @@ def test_json_and_stream_say_the_same(monkeypatch, capsys, name):
     policy = ("--policy", name)
     out, err = generate(monkeypatch, capsys, *PROMPT, *policy, *TINY, "--json")
     answer = json.loads(out)
-    assert set(answer) == {"tokens", "text", "committed_per_cycle", "cycles", "tokens_per_second"}
-    assert len(answer["tokens"]) == 12 and answer["tokens_per_second"] > 0
+    speeds = {"committed_per_cycle", "cycles", "first_token_seconds", "tokens_per_second"}
+    assert set(answer) == {"tokens", "text"} | speeds
+    assert len(answer["tokens"]) == 12 and all(answer[name] > 0 for name in speeds)
     assert (answer["cycles"] == 11) == (name == "autoregressive")
     assert answer["committed_per_cycle"] == pytest.approx(11 / answer["cycles"])
     tokenizer = texts.load_tokenizer(ASSETS / "target")
     assert answer["text"] == tokenizer.decode(answer["tokens"])
-    assert "fingerprint" in err and name in err
-    out, _ = generate(monkeypatch, capsys, *PROMPT, *policy, *TINY)
-    assert out.startswith(answer["text"]) and "[12 tokens, " in out
+    assert err.count(f"compiling {name}") == 2 and "fingerprint" not in err  # begun, and done
+    stdin = io.StringIO("def read(path):\n")
+    monkeypatch.setattr(sys, "stdin", stdin)
+    flags_of = ("--prompt", "-", *policy, *TINY, "--compare", "--verbose")
+    out, err = generate(monkeypatch, capsys, *flags_of)
+    assert out.startswith(answer["text"]) and "[12 tokens, " in out and "fingerprint: " in err
+    assert ("x plain decoding's" in out) == (name != "autoregressive")
     ids = ",".join(map(str, tokenizer.encode("def read(path):").ids))
     out, _ = generate(monkeypatch, capsys, "--prompt-ids", ids, *policy, *TINY, "--json")
     assert json.loads(out)["tokens"] == answer["tokens"] and json.loads(out)["text"] is None
+
+
+def test_without_a_policy_what_was_tuned_decodes_else_a_constant(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    _, err = generate(monkeypatch, capsys, *PROMPT, *TINY)
+    assert "policy: constant:levels=2,size=3; `ltd tune` finds what is fastest here" in err
+    folder = tmp_path / "runs" / "tuned"
+    folder.mkdir(parents=True)
+    identity = dict.fromkeys(("fingerprint", "device", "dtype", "latency"), "other")
+    cycle = dataclasses.asdict(EMBEDDED_CYCLE)
+    settings = {"schema": 1, "policy": "constant:levels=1,size=1", "cycle": cycle} | identity
+    (folder / "settings.json").write_text(json.dumps(settings))
+    out, err = generate(monkeypatch, capsys, *PROMPT, *TINY)
+    assert "runs/tuned/settings.json was tuned for another pair and is left out" in err
+    assert "[12 tokens, " in out and "compiling constant:levels=2,size=3" in err
 
 
 def test_a_seed_names_a_sampled_text(monkeypatch, capsys):
@@ -95,16 +118,16 @@ def type_lines(monkeypatch, *lines):
 
 
 def test_a_stopped_answer_is_forgotten_and_the_chat_goes_on(monkeypatch, capsys):
-    whole, seen = cli.decode, []
+    whole, seen = cli.Decoder.decode, []
     tokenizer = texts.load_tokenizer(ASSETS / "target")
 
-    def decode(pair, method, prompt_T, *rest):
+    def decode(decoder, prompt_T, *rest):
         seen.append(tokenizer.decode(prompt_T.tolist()))
         if len(seen) == 2:
             raise KeyboardInterrupt
-        return whole(pair, method, prompt_T, *rest)
+        return whole(decoder, prompt_T, *rest)
 
-    monkeypatch.setattr(cli, "decode", decode)
+    monkeypatch.setattr(cli.Decoder, "decode", decode)
     type_lines(monkeypatch, "import os", "import sys", "import os", KeyboardInterrupt())
     out, _ = generate(monkeypatch, capsys, "--chat", *PLAIN, *TINY)
     assert out.count("[12 tokens, ") == 2
@@ -153,7 +176,7 @@ def folders(tmp_path):
 
 
 def inspect(monkeypatch, capsys, folders, *arguments):
-    where = ("--target", folders / "target", "--draft", folders / "draft", "--context", 256)
+    where = ("--target", folders / "target", "--draft", folders / "draft", "--context", 96)
     return refusing.run("inspect", monkeypatch, capsys, *where, *arguments).out
 
 
@@ -170,7 +193,7 @@ def test_a_good_pair_is_inspected(folders, monkeypatch, capsys):
     assert (
         abs(found["bytes"]["draft"] - files["draft"]) <= 2 * ids
     )  # d2t and t2d are kept otherwise
-    slots, layers = 256 + 64, found["target"]["layer_count"] + 1
+    slots, layers = 96 + 64, found["target"]["layer_count"] + 1
     assert found["bytes"]["caches"] == pytest.approx(2 * layers * 2 * slots * 32 * 4, abs=100)
 
 

@@ -16,7 +16,7 @@ from ltd_jax import presets
 from ltd_jax.config import ExactConfig
 
 PARSER = doctest.DocTestParser()
-SMALL = ltd.CycleConfig(beam_width=2, max_levels=2, sizes=(0, 2, 4), context=96)
+SMALL = ltd.CycleConfig(beam_width=2, max_levels=2, sizes=(2, 4), context=96)
 NAMES = [name for name in ltd.__all__ if name not in ("__version__", "UserError", "baselines")]
 
 

@@ -39,7 +39,7 @@ def test_other_settings_and_damaged_files_are_measured_anew(tmp_path):
             ResumableStore(path, SETTINGS | {"fingerprint": "xyz"}).entry("plain", lambda: 2.0) == 2
         )
     content = path.read_text()
-    for damaged in (content[: len(content) // 2], "[]", '{"settings": {}, "entries": {"a": "b"}}'):
+    for damaged in (content[: len(content) // 2], "[]", '{"settings": {}, "entries": "b"}'):
         path.write_text(damaged)
         with pytest.warns(UserWarning, match="is damaged"):
             assert ResumableStore(path, SETTINGS).entry("plain", lambda: 3.0) == 3
@@ -47,7 +47,7 @@ def test_other_settings_and_damaged_files_are_measured_anew(tmp_path):
 
 def test_rows_are_kept_as_they_are(tmp_path):
     path, row = tmp_path / "rows.partial", ({"name": "a", "share": None}, [1.5])
-    make = lambda: ResumableStore(path, SETTINGS, is_numeric=False)
+    make = lambda: ResumableStore(path, SETTINGS)
     assert make().value("a", lambda: row) == [{"name": "a", "share": None}, [1.5]]
     assert make().value("a", lambda: pytest.fail("made twice")) == list(row)
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from experiments.studies.model_latency import LLAMA_3_1_8B, eagle3_draft
 from ltd_jax import presets
 from ltd_jax.config import AnyDraftConfig, CycleConfig, GriffinConfig, PairConfig, TargetConfig
 from ltd_jax.cycle import prefill, step
@@ -20,7 +21,7 @@ from ltd_jax.policies.policy import (
 )
 
 # The paper's targets, as their config.json files have them (Sec. 5 and Table 11).
-LLAMA_3_8B = dataclasses.replace(presets.LLAMA_3_1_8B, rope_scaling=None)
+LLAMA_3_8B = dataclasses.replace(LLAMA_3_1_8B, rope_scaling=None)
 VICUNA_13B = TargetConfig(
     vocab_size=32000,
     hidden_size=5120,
@@ -51,10 +52,10 @@ QWEN3_32B = dataclasses.replace(
     feature_layers=(0, 0, 0),  # the default for 64 layers, not the other model's
 )
 TARGETS = {
-    "meta-llama/Llama-3.1-8B-Instruct": presets.LLAMA_3_1_8B,
+    "meta-llama/Llama-3.1-8B-Instruct": LLAMA_3_1_8B,
     "meta-llama/Meta-Llama-3-8B-Instruct": LLAMA_3_8B,
     "lmsys/vicuna-13b-v1.3": VICUNA_13B,
-    "deepseek-ai/DeepSeek-R1-Distill-Llama-8B": presets.LLAMA_3_1_8B,
+    "deepseek-ai/DeepSeek-R1-Distill-Llama-8B": LLAMA_3_1_8B,
     "Qwen/Qwen3-14B": QWEN3_14B,
     "Qwen/Qwen3-32B": QWEN3_32B,
 }
@@ -83,7 +84,7 @@ FEATURE_LAYERS = {32: (2, 16, 29), 40: (2, 20, 37), 64: (2, 32, 61)}
 GRIFFIN = "Meta-Llama-3-8B-Instruct with Griffin"
 SAME_SHAPES = ("meta-llama/Meta-Llama-3-8B-Instruct", "deepseek-ai/DeepSeek-R1-Distill-Llama-8B")
 PAIRS = [*(name for name in TARGETS if name not in SAME_SHAPES), GRIFFIN]
-CYCLE = dataclasses.replace(presets.PAPER_CYCLE, sizes=(0, 60, 240))  # every size is traced alike
+CYCLE = dataclasses.replace(presets.PAPER_CYCLE, sizes=(0, 240))  # every size is traced alike
 
 
 def model_shapes(name: str) -> Model:
@@ -93,7 +94,7 @@ def model_shapes(name: str) -> Model:
         draft_config: AnyDraftConfig = GRIFFIN_LLAMA_3_8B
     else:
         config = TARGETS[name]
-        draft_config = presets.eagle3_draft(config)
+        draft_config = eagle3_draft(config)
 
     def init() -> Model:
         key = jax.random.key(0)
@@ -132,7 +133,7 @@ def test_a_prompt_and_a_call_trace_at_full_size(name):
     last = jax.ShapeDtypeStruct((), jnp.bool_)
     filled = jax.eval_shape(prefill.prefill_chunk, model, state, chunk, number, number, last)
     assert filled == state
-    policy = jax.eval_shape(lambda: Constant(levels=8, size=60).traced())
+    policy = jax.eval_shape(lambda: Constant(levels=8, size=240).traced())
     stops = jax.ShapeDtypeStruct((1,), jnp.int32)
     after, done = jax.eval_shape(step.run_cycles, model, policy, stops, filled, number)
     assert after == state

@@ -28,7 +28,7 @@ def test_shipped_questions(task, tokenizer):
         found = texts.load_question_set(texts.QuestionConfig(prompts=99), split)[task]
         assert len(found) == questions.COUNTS[split]
         for question in found:
-            length = len(tokenizer.encode(question.text).ids)
+            length = len(tokenizer.encode("\n\n".join(question.turns)).ids)
             assert questions.MIN_TOKENS <= length <= questions.MAX_TOKENS
             assert question.task == task
         categories[split] = {question.category for question in found}
@@ -41,7 +41,7 @@ def test_load_questions_keeps_order_and_turns(tmp_path):
     path.write_text(GOOD + "\n\n" + GOOD.replace("1", "0") + "\n")
     first, second = texts.load_questions(path)
     assert first == texts.Question(1, "a", ("one", "two"), "mine")
-    assert first.text == "one\n\ntwo"
+    assert (first.place, second.place) == ("mine.jsonl, line 1", "mine.jsonl, line 3")
     assert second.question_id == 0
 
 
@@ -79,7 +79,9 @@ def test_public_rows(tmp_path, line, expected):
         ('{"question": "a", "choices": ["b"]}', "a list of 2 to 26 choices"),
         ('{"question_id": 2, ', "not valid JSON"),
         ("[1]", "must be a JSON object"),
-        ('{"question_id": 2, "category": "a"}', '"turns" is missing'),
+        ('{"question_id": 2, "category": "a"}', '"turns" is missing; a line looks like {"ques'),
+        ('{"turns": ["a"]}', '"question_id" and "category" are missing'),
+        ('{"prompt": "a"}', '"question_id", "category" and "turns" are missing'),
         (GOOD.replace("1", '"1"'), '"question_id" must be an integer'),
         (GOOD.replace("1", "true"), '"question_id" must be an integer'),
         (GOOD.replace('"a"', "7"), '"category" must be a string'),

@@ -8,9 +8,10 @@ import pytest
 
 from ltd_jax import tune
 from ltd_jax.config import CycleConfig
+from ltd_jax.decoding.benchmark import Ratio
 from ltd_jax.files import Identity, UserError
 from ltd_jax.replay import latency, simulate
-from ltd_jax.tune import Advice, ContextAdvice, LiveRatio, MethodAdvice
+from ltd_jax.tune import Advice, ContextAdvice, MethodAdvice
 from tests.replay import synthetic
 
 CYCLE = CycleConfig(beam_width=4, max_levels=3, sizes=(0, 2, 5), context=32, prefill_chunk=8)
@@ -22,13 +23,12 @@ IDENTITY = {
 }
 
 
-CONSTANT, LEARNED = (1.15, 1.1, 1.2), (1.25, 1.2, 1.3)  # measured live, with 95 % intervals
-UNMEASURED = (None, None, None)
-OVERLAPPING = ((1.226, 1.0, 1.6), (1.222, 0.89, 2.09))
+CONSTANT, LEARNED = Ratio(1.15, 1.1, 1.2), Ratio(1.25, 1.2, 1.3)  # live, with 95 % intervals
+OVERLAPPING = (Ratio(1.226, 1.0, 1.6), Ratio(1.222, 0.89, 2.09))
 
 
-def method(name, rate, levels=None, size=None, live=UNMEASURED):
-    return MethodAdvice(name, rate, rate / 100, levels, size, *live)
+def method(name, rate, levels=None, size=None, live=None):
+    return MethodAdvice(name, rate, rate / 100, levels, size, live)
 
 
 def advice(
@@ -59,34 +59,25 @@ def advice(
 
 def test_a_learned_policy_that_is_worth_it():
     assert tune.sentences(advice("ltd")) == [
-        "The best constant setting here is 1 level and size 3: 1.20x plain decoding, and 1.50x "
-        "EAGLE-3's default of 5 levels and size 16.",
-        "Learned policies are 1.05x the best constant: worth using.",
+        "By replay the best constant setting here is 1 level and size 3: 1.20x plain decoding, and "
+        "1.50x EAGLE-3's default of 5 levels and size 16.",
+        "Learned policies are 1.05x the best constant by replay, not checked live.",
         "A choice that knows the text would be 1.25x the best constant; the policies go 20% of "
         "that way.",
-        "Speculation pays at every measured length of context: 1.20x at 64 tokens (1 level and "
-        "size 3), 1.10x at 256 tokens (1 level and size 3).",
-        "Use the learned policies: 1.26x plain decoding by replay; measured live 1.25x (95% "
-        "interval 1.20 to 1.30).",
+        "By replay speculation pays at every measured length of context: 1.20x at 64 tokens (1 "
+        "level and size 3), 1.10x at 256 tokens (1 level and size 3).",
+        "Use the learned policies: 1.26x plain decoding by replay, live 1.25x (95% interval 1.20 "
+        "to 1.30).",
     ]
 
 
 @pytest.mark.parametrize(
-    ("learned", "words"), [(120.1, "add nothing"), (110.0, "worse, so do not use them")]
+    ("learned", "words"), [(120.1, "add nothing"), (110.0, "0.92x the best constant by replay")]
 )
 def test_a_learned_policy_that_is_not(learned, words):
-    lacking = advice("best_constant", learned=learned, live=(UNMEASURED, UNMEASURED))
+    lacking = advice("best_constant", learned=learned, live=(None, None))
     assert words in tune.sentences(lacking)[1]
     assert tune.choose(lacking.methods) == "best_constant"
-
-
-def test_intervals_that_overlap_do_not_recommend_learned_policies():
-    found = advice("best_constant", learned=123.6, live=OVERLAPPING)
-    assert tune.sentences(found)[1] == (
-        "Learned policies are 1.03x the best constant by replay, but not distinguishable live; "
-        "simplest: the constant."
-    )
-    assert tune.choose(found.methods) == "best_constant"
 
 
 @pytest.mark.parametrize(
@@ -94,19 +85,30 @@ def test_intervals_that_overlap_do_not_recommend_learned_policies():
     [(1.01, 1.05, "faster"), (0.98, 1.05, "unclear"), (0.9, 0.95, "disputed")],
 )
 def test_a_ratio_prompt_by_prompt_decides_before_the_two_intervals(low, high, verdict):
-    over = LiveRatio((low + high) / 2, low, high)
+    over = Ratio((low + high) / 2, low, high)
     found = advice(learned=123.6, live=OVERLAPPING, over=over)
     assert tune.compare(found.of("ltd"), found.of("best_constant"), over) == verdict
     said = tune.sentences(found)[1]
+    assert f"live {over.ratio:.2f}x (95% interval {low:.2f} to {high:.2f})" in said
     assert ("worth using" in said) == (verdict == "faster")
-    assert ("simplest: the constant" in said) == (verdict != "faster")
+    assert ("take the constant" in said) == (verdict != "faster")
     chosen = "ltd" if verdict == "faster" else "best_constant"
     assert tune.choose(found.methods, over) == chosen
 
 
+@pytest.mark.parametrize("learned", [120.0, 126.0, 114.0])
+@pytest.mark.parametrize("over", [Ratio(1.03, 0.97, 1.09), Ratio(1.3, None, None)])
+def test_no_verdict_goes_beyond_its_interval(learned, over):
+    """Whatever replay says, an interval that holds 1 never makes learned policies worth using."""
+    found = advice(learned=learned, live=OVERLAPPING, over=over)
+    said = tune.sentences(found)[1]
+    assert "worth using" not in said and "do not use" not in said
+    assert tune.choose(found.methods, over) == "best_constant"
+
+
 def test_without_a_live_check_replay_decides_alone():
-    assert tune.choose(advice(live=(UNMEASURED, UNMEASURED)).methods) == "ltd"
-    slow = advice(best=98.0, learned=97.0, live=(UNMEASURED, UNMEASURED))
+    assert tune.choose(advice(live=(None, None)).methods) == "ltd"
+    slow = advice(best=98.0, learned=97.0, live=(None, None))
     assert tune.choose(slow.methods) == "autoregressive"
 
 
@@ -123,31 +125,36 @@ def test_the_fastest_by_replay_is_chosen_among_three():
 
 @pytest.mark.parametrize(("high", "chosen"), [(0.98, "autoregressive"), (1.02, "ltd")])
 def test_a_choice_that_is_surely_slower_live_is_not_made(high, chosen):
-    found = advice(learned=130.0, live=((0.8, 0.7, 0.8), (0.95, 0.9, high)))
+    found = advice(learned=130.0, live=(Ratio(0.8, 0.7, 0.8), Ratio(0.95, 0.9, high)))
     assert tune.choose(found.methods) == chosen
 
 
 def test_a_live_interval_around_one_is_said_to_show_nothing():
     said = tune.sentences(advice("best_constant", live=OVERLAPPING))[-1]
-    assert said.startswith("Use the best constant setting: 1.20x plain decoding by replay; measur")
-    assert said.endswith(
-        "1.00 to 1.60), which does not show that it is faster than plain decoding."
+    assert said == (
+        "Use the best constant setting: 1.20x plain decoding by replay; live it is not "
+        "distinguishable from plain decoding, 1.23x (95% interval 1.000 to 1.600), and more live "
+        "prompts would tell."
     )
+    single = advice("best_constant", live=(Ratio(1.3, None, None), None))
+    assert "not distinguishable" in tune.sentences(single)[-1]
+    assert "one prompt per task has no interval" in tune.sentences(single)[-1]
 
 
 @pytest.mark.parametrize(("speedup", "says"), [(1.2, "pays"), (0.9, "does not pay")])
 def test_one_context(speedup, says):
     sentence = tune.sentences(advice("best_constant", contexts=((64, speedup),)))[3]
     assert sentence == (
-        f"Speculation {says} with these caches: {speedup:.2f}x at 64 tokens (1 level and size 3)."
+        f"By replay speculation {says} with these caches: {speedup:.2f}x at 64 tokens (1 level and "
+        "size 3)."
     )
 
 
 def test_where_speculation_does_not_pay():
     some = tune.sentences(advice("autoregressive", contexts=((64, 1.2), (256, 0.9))))
-    assert some[3].startswith("Speculation pays only at a context of 64 tokens: ")
+    assert some[3].startswith("By replay speculation pays only at a context of 64 tokens: ")
     none = tune.sentences(advice("autoregressive", contexts=((64, 0.8), (256, 0.9))))
-    assert none[3].startswith("Speculation pays at no measured length of context")
+    assert none[3].startswith("By replay speculation pays at no measured length of context")
     assert none[4].startswith("Decode without a draft here: nothing is shown to be faster than")
 
 
@@ -237,7 +244,7 @@ def test_what_is_wrong_with_settings_is_named(path):
         "{": "no settings file or is truncated",
         "[]": "has schema None",
         json.dumps(record | {"schema": 9}): "has schema 9",
-        json.dumps({key: record[key] for key in record if key != "device"}): "lack 'device'",
+        json.dumps({key: record[key] for key in record if key != "device"}): "lacks 'device'",
         json.dumps(record | {"cycle": {"width": 3}}): "damaged",
         json.dumps(record | {"cycle": {"sizes": [3, 2]}}): "damaged",
     }

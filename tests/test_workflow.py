@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 
 import jax
 import numpy as np
@@ -70,7 +71,8 @@ def test_answers_are_written_once(pair, folder, tmp_path, monkeypatch):
     talk = {"questions": folder, "tasks": ("talk",), "new_tokens": NEW}
     before = load(pair, tmp_path / "out", **talk)
     monkeypatch.delattr(record, "texts_of")
-    assert before.digest == load(pair, tmp_path / "out", **talk).digest
+    again = load(pair, tmp_path / "out", **talk)
+    assert record.digest(before.prompts) == record.digest(again.prompts)
     (path,) = (tmp_path / "out" / "traces").glob("answers-*.json")
     for content in ("{", "[1, 2]", '["one"]', "{}"):
         path.write_text(content)
@@ -85,6 +87,32 @@ def test_files_without_splits_are_split_by_question(folder):
     assert sorted(q.question_id for part in parts for q in part) == list(range(7, 47))
     assert 20 < len(parts[0]) < 36
     assert of_split("all") == list(texts.load_questions(folder / "count.jsonl"))
+    alone = texts.load_question_set(QuestionConfig(folder / "count.jsonl", prompts=100), "test")
+    assert alone == {"count": parts[2]}
+
+
+@pytest.mark.parametrize("count", [3, 4, 7, 14, 40, 300])
+def test_no_split_of_a_file_is_empty(count):
+    for start in range(0, 1000, 100):
+        questions = [texts.Question(start + n, "", ("a",), "mine") for n in range(count)]
+        splits = texts.split_of(questions)
+        assert set(splits.values()) == {"train", "validation", "test"}
+        assert splits == texts.split_of(questions[::-1])  # in whatever order they are read
+        if count == 300:  # enough for the hash alone, which knows one question only
+            more = [*questions, texts.Question(5000, "", ("a",), "mine")]
+            assert splits.items() < texts.split_of(more).items()
+
+
+def test_categories_without_a_question_in_a_split_are_named(folder):
+    rows = [
+        {"question_id": n, "category": "many" if n else "one", "turns": ["a"]} for n in range(40)
+    ]
+    (folder / "mixed.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = QuestionConfig(folder, tasks=("mixed",), by_category=True)
+    found = texts.split_of(texts.load_questions(folder / "mixed.jsonl"))[0]
+    elsewhere = next(split for split in ("train", "test") if split != found)
+    with pytest.warns(UserWarning, match=f"No question of mixed-one falls into .* {elsewhere};"):
+        assert texts.load_question_set(config, elsewhere).keys() == {"mixed-many"}
 
 
 def test_folders_of_splits_are_taken_as_they_are(pair, folder, tmp_path):
@@ -108,8 +136,14 @@ def test_a_task_for_every_category(folder):
     assert {question.turns for task in found.values() for question in task} == {("a",)}
     whole = texts.load_question_set(QuestionConfig(folder, tasks=("mmlu",)), "all")
     assert [len(task) for task in whole.values()] == [4]
-    splits = lambda found: {q.question_id: texts.hashed_split(q) for t in found for q in t}
-    assert splits(found.values()) == splits(whole.values())  # the same with and without
+    assert sorted(q.question_id for task in found.values() for q in task) == [0, 1, 2, 3]
+    for split in ("train", "validation", "test"):  # the same with and without
+        both = (dataclasses.replace(config, by_category=by) for by in (True, False))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of categories that have none
+            sets = [texts.load_question_set(one, split).values() for one in both]
+        ids = [sorted(q.question_id for task in tasks for q in task) for tasks in sets]
+        assert ids[0] == ids[1] != []
 
 
 @pytest.mark.parametrize("wrong", [{"prompts": 0}, {"turns": 0}, {"new_tokens": 1}])
@@ -130,19 +164,40 @@ def test_the_embedded_questions(pair, tmp_path):
     [
         ({"tasks": ("chess",)}, "all", "no task 'chess' in .*; choose from count, talk"),
         ({"questions": None}, "all", "come in splits"),
-        ({"new_tokens": 400}, "all", "the context holds 384"),
-        ({"tasks": ("talk",)}, "validation", "None of the 3 questions of talk"),
+        ({"new_tokens": 400}, "all", "None of the 27 questions fits the context of 384 .* 400 new"),
+        ({"tasks": ("few",)}, "train", "few.jsonl has too few questions .2. for a split train"),
     ],
 )
 def test_questions_that_are_refused(pair, folder, tmp_path, questions, split, words):
-    if split == "validation":  # three questions that all fall into train
-        rows = [{"question_id": 7, "category": "", "turns": ["a"]}]
-        found = texts.hashed_split(texts.Question(7, "", ("a",), "talk"))
-        split = next(name for name in ("train", "validation", "test") if name != found)
-        (folder / "talk.jsonl").write_text("\n".join(map(json.dumps, rows)))
-        words = "None of the 1 questions of talk falls into the split"
+    rows = [{"question_id": number, "category": "", "turns": ["a"]} for number in range(2)]
+    if "few" in words:
+        (folder / "few.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(UserError, match=words):
         load(pair, tmp_path / "out", split, **({"questions": folder} | questions))
+
+
+def test_turns_that_do_not_fit_are_skipped_and_named(pair, folder, tmp_path):
+    rows = [
+        {"question_id": 1, "category": "", "turns": ["import os", "x = 1\n" * 200]},
+        {"question_id": 2, "category": "", "turns": ["y = 2\n" * 200, "import os"]},
+        {"question_id": 3, "category": "", "turns": ["import sys"]},
+    ]
+    (folder / "talk.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.warns(UserWarning, match="2 of 3 questions are skipped .* the context of 384"):
+        asking = load(pair, tmp_path / "out", questions=folder, tasks=("talk",), new_tokens=NEW)
+    assert [(one.question.question_id, one.turn) for one in asking.turns] == [(1, 0), (3, 0)]
+    first, second = asking.skipped
+    assert first.startswith("talk.jsonl, line 1: ") and first.endswith(" tokens from turn 2 on")
+    assert second.startswith("talk.jsonl, line 2: ") and second.endswith(" tokens")
+
+
+def test_a_task_without_a_question_that_fits_is_left_out(pair, folder, tmp_path):
+    long = {"question_id": 1, "category": "", "turns": ["y = 2\n" * 200]}
+    (folder / "a_first.jsonl").write_text(json.dumps(long))
+    with pytest.warns(UserWarning, match="1 of 5 questions are skipped"):
+        asking = load(pair, tmp_path / "out", questions=folder, new_tokens=NEW, turns=1, prompts=2)
+    assert asking.tasks == ("count", "talk")
+    assert [prompt.task for prompt in asking.prompts] == [0, 0, 1, 1]
 
 
 def test_an_empty_folder(pair, tmp_path):
@@ -176,6 +231,5 @@ def test_a_table_timed_with_other_policies_is_refused(tmp_path, record):
     table = synthetic.table(pair.config.cycle)
     table.provenance.update(fingerprint=pair.fingerprint, device=pair.device, policy=record)
     path = tmp_path / "latency.json"
-    workflow.require_table(table, path, pair, None)
     with pytest.raises(UserError, match="policies of other widths"):
         workflow.require_table(table, path, pair, PolicyConfig())

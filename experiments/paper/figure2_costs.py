@@ -14,7 +14,7 @@ from rich.console import Console
 from experiments import output
 from experiments.output import ResultFlags
 from experiments.report import plots
-from experiments.report.paper import FIGURE2
+from experiments.report.paper import FIGURE2, PartTimes
 from ltd_jax import flags, workflow
 from ltd_jax.config import PolicyConfig
 from ltd_jax.presets import EMBEDDED_POLICY
@@ -30,28 +30,23 @@ class Config(ResultFlags):
     profiling: ProfileConfig = ProfileConfig()
 
 
-def rows_of(table: LatencyTable) -> list[dict[str, Any]]:
-    """This device's, means over contexts."""
-    levels = range(1, table.max_levels + 1)
-    draft, verify = table.draft_seconds.mean(axis=0), table.verify_seconds.mean(axis=0)
-    return rows_of_part("draft", levels, 1e3 * draft) + rows_of_part(
-        "verify", table.sizes, 1e3 * verify
-    )
-
-
-def paper_rows() -> list[dict[str, Any]]:
-    """The paper's."""
-    levels = range(1, len(FIGURE2.draft) + 1)
-    draft = rows_of_part("draft", levels, FIGURE2.draft)
-    return draft + rows_of_part("verify", FIGURE2.sizes, FIGURE2.verify)
-
-
-def rows_of_part(part: str, places: Any, milliseconds: Any) -> list[dict[str, Any]]:
-    """One row per number of levels or per size."""
+def rows_of(times: PartTimes) -> list[dict[str, Any]]:
+    """One row per number of levels, then one per size."""
+    places = [("draft", at) for at in range(1, len(times.draft) + 1)]
+    places += [("verify", at) for at in times.sizes]
     return [
-        {"part": part, "at": int(at), "milliseconds": float(value)}
-        for at, value in zip(places, milliseconds, strict=True)
+        {"part": part, "at": at, "milliseconds": milliseconds}
+        for (part, at), milliseconds in zip(places, times.draft + times.verify, strict=True)
     ]
+
+
+def times_of(table: LatencyTable) -> PartTimes:
+    """This device's, means over contexts."""
+    draft, verify = (
+        tuple((1e3 * seconds.mean(axis=0)).tolist())
+        for seconds in (table.draft_seconds, table.verify_seconds)
+    )
+    return PartTimes("here", draft, table.sizes, verify)
 
 
 def main() -> None:
@@ -61,7 +56,7 @@ def main() -> None:
     pair = flags.load_pair(config, config.cycle)
     with flags.progress_bars(console) as progress:
         table = workflow.load_or_profile(pair, config.stages, progress=progress)
-    rows, papers = rows_of(table), paper_rows()
+    rows, papers = rows_of(times_of(table)), rows_of(FIGURE2)
     headings = ("", "part", "levels or size", "milliseconds")
     lines = [
         (name, row["part"], str(row["at"]), f"{row['milliseconds']:.2f}")

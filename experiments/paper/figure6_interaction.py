@@ -27,8 +27,6 @@ from ltd_jax.config import CycleConfig
 from ltd_jax.replay import simulate
 from ltd_jax.replay.simulate import CycleList
 
-PAPERS = [choices._asdict() for choices in paper.FIGURE6]
-
 
 def rows(study: Study[StudyFlags]) -> list[Row]:
     """Policies and accepted tokens, the shares of PLACES; the cycles of all seeds together."""
@@ -67,7 +65,7 @@ def shares(config: CycleConfig, cycles: CycleList) -> list[Row]:
 def panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Our rows and the paper's by their policies."""
     by_policies: dict[str, list[Row]] = {}
-    for source, lines in (("", rows), ("paper, ", PAPERS)):
+    for source, lines in (("", rows), ("paper, ", paper.FIGURE6)):
         for line in lines:
             by_policies.setdefault(source + line["policies"], []).append(line)
     return by_policies
@@ -91,7 +89,7 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 def main() -> None:
     config = study.parse(StudyFlags)
-    study.run("figure6_interaction", config, rows, show, papers=PAPERS, draw=draw)
+    study.run("figure6_interaction", config, rows, show, papers=paper.FIGURE6, draw=draw)
 
 
 if __name__ == "__main__":

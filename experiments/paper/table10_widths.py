@@ -24,7 +24,6 @@ from ltd_jax.config import LearningConfig
 from ltd_jax.files import UserError
 from ltd_jax.models.pair import Pair
 from ltd_jax.policies import networks
-from ltd_jax.policies.policy import Constant
 from ltd_jax.presets import QUICK_LEARNING
 from ltd_jax.replay import profile
 from ltd_jax.replay.profile import CycleTimer, ProfileConfig
@@ -81,9 +80,8 @@ def row(study: Study[Config], name: str, ground: Ground, pair: Pair | None) -> R
 
 def with_decision_times(ground: Ground, pair: Pair, config: ProfileConfig) -> Ground:
     """The same ground, where decisions take what the ground's own policies take on this device."""
-    cycle = pair.config.cycle
-    timer = CycleTimer(pair, Constant(1, cycle.sizes[0]), config.contexts[0], config.cycles)
-    policy = networks.init(jax.random.key(config.seed), cycle, ground.widths)
+    timer = CycleTimer(pair, config.contexts[0], config.cycles)
+    policy = networks.init(jax.random.key(config.seed), pair.config.cycle, ground.widths)
     overhead = profile.time_decisions(timer, policy, config.policy_visits)
     return dataclasses.replace(
         ground,
@@ -95,14 +93,13 @@ def with_decision_times(ground: Ground, pair: Pair, config: ProfileConfig) -> Gr
 
 def show(rows: Sequence[Row]) -> Group:
     """Our networks, then the paper's in a line."""
-    theirs = ", ".join(f"{width.hidden} {width.mean:.2f}x" for width in paper.TABLE10)
+    theirs = ", ".join(f"{width['hidden']} {width['mean']:.2f}x" for width in paper.TABLE10)
     line = f"Table 10 of the paper, Llama-3.1-8B on an A100: {theirs}"
     return Group(tables.study("Layers of the size policy", rows, []), line)
 
 
 def main() -> None:
-    papers = [width._asdict() for width in paper.TABLE10]
-    study.run(NAME, study.parse(Config), rows, show, papers=papers)
+    study.run(NAME, study.parse(Config), rows, show, papers=paper.TABLE10)
 
 
 if __name__ == "__main__":

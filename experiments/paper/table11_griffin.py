@@ -20,9 +20,9 @@ from experiments.quickstart import Config
 from experiments.report import paper, tables
 from experiments.studies import random_draft
 from ltd_jax import flags
+from ltd_jax.decoding.benchmark import MEAN
 from ltd_jax.presets import Preset
 
-NAMES = {"eagle3": "eagle3", "best_constant": "best constant", "ltd": "ltd"}
 OUT = Path("runs/griffin")
 
 
@@ -44,13 +44,13 @@ def main() -> None:
     with flags.progress_bars(console) as progress:
         report = comparison.report_of(comparison.compare(pair, config.stages, progress))
     console.print(tables.report(report))
+    theirs = paper.TABLE11[0]
     for row in report["methods"]:
-        if row["task"] == "mean" and row["method"] in NAMES:
-            theirs = tables.paper_cell(paper.TABLE11[0], NAMES[row["method"]])
+        name = row["method"].replace("_", " ")
+        if row["task"] == MEAN and name in theirs.rows:
             ours = f"{row['speedup']:.2f}x, {row['committed_per_cycle']:.2f}"
-            console.print(
-                f"{row['method']}: {ours}; {paper.TABLE11[0].model} in the paper {theirs}"
-            )
+            beside = f"{theirs.model} in the paper {tables.paper_cell(theirs, name)}"
+            console.print(f"{row['method']}: {ours}; {beside}")
     content = {
         "rows": report["methods"],
         "paper": paper.as_json(paper.TABLE11),

@@ -7,6 +7,7 @@ the size policy: the depth policy alone, at its size. Without iterative training
 learned alone. LTD: after the alternation. In the paper the alternation adds 3 %.
 """
 
+from experiments.paper.table7_8_iterations import iterations
 from experiments.report import paper
 from experiments.studies import scores, study
 from experiments.studies.study import Row, Study, StudyFlags
@@ -25,7 +26,7 @@ def policies(result: TrainResult, constant: Constant) -> dict[str, Policy]:
     methods = (
         Mixed(depth=constant, size=size),
         Mixed(depth=depth, size=constant),
-        depth.replace(size=size.size),
+        iterations(result)["iter0"],
         result.policy,
     )
     return dict(zip(METHODS, methods, strict=True))

@@ -7,14 +7,15 @@ which is what an adaptive draft length lives on.
 
     python -m experiments.pretrain.corpus
 
-writes the tokenizer into the embedded target's folder, and the streams to runs/corpus.
+writes the tokenizer into the embedded target's folder, and prints the token count of every split.
 """
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import sysconfig
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from pydoc_data import topics
 
@@ -80,19 +81,24 @@ class Document:
     text: str
 
 
-def find_documents(root: Path | None = None) -> list[Document]:
-    """All documents of the standard library under `root`, sorted by path.
+def find_documents() -> list[Document]:
+    """All documents of the standard library, sorted by path, each cut after MAX_CHARACTERS.
 
     Files that are not UTF-8, empty ones and the build's own settings (`_sysconfigdata*`) are no
     documents.
     """
-    root = Path(root or sysconfig.get_paths()["stdlib"])
+    root = Path(sysconfig.get_paths()["stdlib"])
     texts = {f"pydoc_data/topics/{topic}": text for topic, text in distinct_topics().items()}
     for file in root.rglob("*.*"):
         path = file.relative_to(root)
         if is_document(path):
             texts[path.as_posix()] = read_text(file)
-    return [make_document(path, text) for path, text in sorted(texts.items()) if text.strip()]
+    documents = []
+    for name, text in sorted(texts.items()):
+        if text.strip():
+            kind = kind_of(name)
+            documents.append(Document(name, kind, split_of(name, kind), text[:MAX_CHARACTERS]))
+    return documents
 
 
 def is_document(path: Path) -> bool:
@@ -128,12 +134,6 @@ def read_text(file: Path) -> str:
         return ""
 
 
-def make_document(path: str, text: str) -> Document:
-    """The document of a relative path, its text cut after MAX_CHARACTERS."""
-    kind = kind_of(path)
-    return Document(path, kind, split_of(path, kind), text[:MAX_CHARACTERS])
-
-
 def kind_of(path: str) -> str:
     """One of KINDS, from the relative path alone."""
     folders = path.split("/")[:-1]
@@ -167,18 +167,16 @@ def select_split(documents: Iterable[Document], split: str) -> list[Document]:
     return sorted(chosen, key=lambda document: hash_of(document.path, "order:"))
 
 
-def sample_texts(documents: Iterable[Document], characters: int = SAMPLE_CHARACTERS) -> list[str]:
-    """Train texts in stream order until `characters` are reached, for the tokenizer."""
-    texts, total = [], 0
+def sample_texts(documents: Iterable[Document]) -> Iterator[str]:
+    """Train texts in stream order until SAMPLE_CHARACTERS are reached, for the tokenizer."""
+    total = 0
     for document in select_split(documents, "train"):
-        if total >= characters:
-            break
-        texts.append(document.text)
+        if total < SAMPLE_CHARACTERS:
+            yield document.text
         total += len(document.text)
-    return texts
 
 
-def train_tokenizer(texts: Sequence[str], vocab_size: int = VOCAB_SIZE) -> tokenizers.Tokenizer:
+def train_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> tokenizers.Tokenizer:
     """A byte-level BPE of `vocab_size` entries that gives back any text exactly.
 
     Entry 0 is END_OF_TEXT, the end of a document; all 256 bytes are entries.
@@ -207,7 +205,7 @@ def token_stream(
     """All tokens of a split as one uint16 array; END_OF_TEXT_ID follows each document."""
     texts = [document.text for document in select_split(documents, split)]
     rows = [[*encoding.ids, END_OF_TEXT_ID] for encoding in tokenizer.encode_batch(texts)]
-    return np.concatenate([np.asarray(row, np.uint16) for row in rows] or [np.zeros(0, np.uint16)])
+    return np.fromiter(itertools.chain.from_iterable(rows), np.uint16)
 
 
 def kind_streams(
@@ -232,33 +230,18 @@ def write_tokenizer(tokenizer: tokenizers.Tokenizer, folder: Path) -> None:
         "eos_token": END_OF_TEXT,
         "clean_up_tokenization_spaces": False,
     }
-    for name, content in (
-        ("tokenizer_config.json", settings),
-        ("generation_config.json", {"eos_token_id": END_OF_TEXT_ID}),
-    ):
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
-
-
-def write_streams(
-    documents: Sequence[Document], tokenizer: tokenizers.Tokenizer, folder: Path
-) -> dict[str, int]:
-    """Writes <split>.npy and validation_<kind>.npy; returns the token count of each stream."""
-    folder.mkdir(parents=True, exist_ok=True)
-    streams = {split: token_stream(documents, tokenizer, split) for split in SPLITS}
-    for kind, stream in zip(KINDS, kind_streams(documents, tokenizer, "validation"), strict=True):
-        streams[f"validation_{kind}"] = stream
-    for name, stream in streams.items():
-        np.save(folder / f"{name}.npy", stream)
-    return {name: len(stream) for name, stream in streams.items()}
+    ends = {"eos_token_id": END_OF_TEXT_ID}
+    for name, content in (("tokenizer_config", settings), ("generation_config", ends)):
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
 def main() -> None:
-    """Writes the embedded target's tokenizer and runs/corpus, and prints the token counts."""
+    """Writes the embedded target's tokenizer and prints the token counts."""
     documents = find_documents()
     tokenizer = train_tokenizer(sample_texts(documents))
     write_tokenizer(tokenizer, ASSETS / "target")
-    for name, count in write_streams(documents, tokenizer, Path("runs/corpus")).items():
-        print(f"{name} {count}")
+    for split in SPLITS:
+        print(f"{split} {len(token_stream(documents, tokenizer, split))}")
 
 
 if __name__ == "__main__":

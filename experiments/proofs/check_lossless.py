@@ -29,15 +29,7 @@ from ltd_jax.policies.policy import Constant
 from ltd_jax.presets import EMBEDDED_CYCLE
 from ltd_jax.replay.record import Prompt
 
-FLAGS = {
-    "target": "`target`",
-    "draft": "`draft`",
-    "devices": "`devices`",
-    "feature_layers": "`feature_layers`",
-    "draft_rope_theta": "`draft_rope_theta`",
-    "sampling": "the sampling flags",
-    "shapes": "the flags of a cycle's shapes",
-}
+GROUPS = {"sampling": "the sampling flags", "shapes": "the flags of a cycle's shapes"}
 SPECULATIVE = "speculative"  # all constants together
 
 
@@ -94,7 +86,8 @@ def pair_names(config: Config) -> tuple[str, ...]:
         return (f"{config.target.name} with {config.draft.name}",)
     for name, value in vars(PairFlags()).items():
         if name != "dtype" and getattr(config, name) != value:
-            raise UserError(f"Random pairs decode greedily as they are; leave out {FLAGS[name]}.")
+            named = GROUPS.get(name, f"`{name}`")
+            raise UserError(f"Random pairs decode greedily as they are; leave out {named}.")
     for family in config.families:
         if family not in random_pairs.FAMILIES:
             raise UserError(

@@ -39,7 +39,7 @@ from ltd_jax.files import ResumableStore
 from ltd_jax.models.pair import Pair
 from ltd_jax.policies import networks
 from ltd_jax.policies.policy import Constant
-from ltd_jax.replay import latency
+from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.record import Prompt
 
 CYCLE = CycleConfig(beam_width=4, max_levels=3, sizes=(0, 2, 8), context=24, prefill_chunk=8)
@@ -127,7 +127,7 @@ def make_methods(hidden_size: int) -> list[Method]:
         classifiers=classifiers.init(
             jax.random.key(1), CYCLE, hidden_size, CLASSIFIER_WIDTH, provenance={}
         ),
-        costs=cost_aware.costs_of(latency.fit(latency.find(TABLE), CYCLE)),
+        costs=cost_aware.costs_of(LatencyTable.find(TABLE, CYCLE)),
     )
     policies: dict[str, Any] = {
         baseline.name: baseline.published(CYCLE, needs) for baseline in catalogue.BASELINES

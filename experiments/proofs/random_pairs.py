@@ -21,6 +21,7 @@ from ltd_jax.config import (
     RopeScaling,
     TargetConfig,
 )
+from ltd_jax.draft_training import pack
 from ltd_jax.draft_training import texts as own_texts
 from ltd_jax.models import cpu_layout, draft, layers, target
 from ltd_jax.models.draft import DraftParams
@@ -118,7 +119,7 @@ def fit(unfitted: Model, prompt_BP: np.ndarray) -> DraftParams:
     input_P = np.asarray(input_BTE[:, :-1]).reshape(-1, input_BTE.shape[-1])
     following_P = np.asarray(text_BT[:, 2:]).reshape(-1)
     student: Any = unfitted.draft
-    student = student.replace(target_token=commonest(following_P, config.draft))
+    student = student.replace(target_token=pack.frequent_tokens([following_P], config.draft))
     wanted = SHARPNESS * (following_P[:, None] == np.asarray(student.target_token)).astype(float)
     if isinstance(student, Eagle3Params):
         return student.replace(head=jnp.asarray(_ridge(input_P, wanted), jnp.float32))
@@ -126,13 +127,6 @@ def fit(unfitted: Model, prompt_BP: np.ndarray) -> DraftParams:
     stream, inner = input_P[:, :E], input_P[:, E:]
     down = _ridge(inner, wanted @ np.linalg.pinv(head) - stream)
     return student.replace(down=student.down.at[:, :E].set(jnp.asarray(down, jnp.float32)))
-
-
-def commonest(token_P: np.ndarray, config: DraftConfig | GriffinConfig) -> jax.Array:
-    """The draft's vocabulary, i32 [Y]: the tokens that texts have most often, ascending."""
-    counts = np.bincount(token_P, minlength=config.vocab_size)
-    most_frequent = np.argsort(-counts, kind="stable")[: config.draft_vocab_size]
-    return jnp.asarray(np.sort(most_frequent), jnp.int32)
 
 
 @jax.jit

@@ -22,19 +22,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import orbax.checkpoint as ocp
 import tyro
 
+from experiments import quickstart
 from ltd_jax import checkpoint, files, flags, workflow
-from ltd_jax.config import Algorithm, ExactConfig
+from ltd_jax.config import Algorithm
 from ltd_jax.files import UserError
 from ltd_jax.models import pair as pairs
-from ltd_jax.policies import saved
-from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_LEARNING, EMBEDDED_POLICY
-from ltd_jax.replay.profile import ProfileConfig
-from ltd_jax.text import QuestionConfig
 from ltd_jax.workflow import StageConfig
 
-CYCLE = dataclasses.replace(EMBEDDED_CYCLE, max_levels=2, sizes=(0, 2), short_catch_ups=())
+SMALL = quickstart.smoke(quickstart.Config())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +52,7 @@ def main() -> None:
     config = tyro.cli(Config)
     flags.writable(config.out)
     if config.child:
-        workflow.train_policies(pairs.load(cycle=CYCLE), stages(config))
+        workflow.train_policies(pairs.load(cycle=SMALL.cycle), stages(config))
         return
     path = config.json or config.out / "torture.json"
     flags.writable(path.parent)
@@ -81,26 +79,17 @@ def main() -> None:
 
 def stages(config: Config) -> StageConfig:
     """A training of seconds that still has every stage."""
-    small: dict[str, Any] = {"environments": 32, "rollout": 1024, "minibatch": 256}
-    small["total_steps"] = config.updates * small["rollout"]
-    shorten = lambda ppo: dataclasses.replace(ppo, **small)
+    small = SMALL.learning
+    budget = lambda ppo: dataclasses.replace(ppo, total_steps=config.updates * ppo.rollout)
     learning = dataclasses.replace(
-        EMBEDDED_LEARNING,
+        small,
         algorithm=config.learning,
-        size=shorten(EMBEDDED_LEARNING.size),
-        depth=shorten(EMBEDDED_LEARNING.depth),
-        joint=shorten(EMBEDDED_LEARNING.joint),
-        exact=ExactConfig(updates=config.updates, environments=16, cycles=4, steps=2, minibatch=32),
-        alternations=1,
-        validate_every=1,
+        size=budget(small.size),
+        depth=budget(small.depth),
+        joint=budget(small.joint),
+        exact=dataclasses.replace(small.exact, updates=config.updates),
     )
-    return StageConfig(
-        folder=config.out,
-        questions=QuestionConfig(new_tokens=24, prompts=2),
-        widths=EMBEDDED_POLICY,
-        learning=learning,
-        profiling=ProfileConfig(cycles=1, visits=3, policy_visits=2),
-    )
+    return dataclasses.replace(SMALL.stages, folder=config.out, learning=learning)
 
 
 def torture(config: Config, whole: Path, seconds: float) -> dict[str, Any]:
@@ -156,9 +145,10 @@ def digests(folder: Path) -> dict[str, str | None]:
     by_stage: dict[str, str | None] = {}
     for stage in sorted(path for path in (folder / "learning").iterdir() if path.is_dir()):
         with checkpoint.manager(stage) as checkpoints:
-            newest = checkpoint.newest_record(checkpoints)
-            by_stage[stage.name] = None if newest is None else newest.digest
-    policy = saved.load(stages(Config(out=folder)).policy).policy
+            args = ocp.args.Composite(provenance=ocp.args.JsonRestore())
+            record = checkpoints.restore(checkpoints.latest_step(), args=args)["provenance"]
+            by_stage[stage.name] = record[checkpoint.DIGESTS]["state"]
+    policy = workflow.load_policy(folder)
     by_stage["policies"] = checkpoint.digest((policy.depth, policy.size))
     return by_stage
 

@@ -6,23 +6,34 @@ from typing import Any
 
 import numpy as np
 
-_BY_LEVELS_AND_SIZE = ("committed", "cycle_seconds", "choices_easy", "choices_hard")
+_AXES = {
+    "tokens_per_second": "DV",
+    "committed": "DV",
+    "cycle_seconds": "DV",
+    "draft_seconds": "D",
+    "verify_seconds": "V",
+    "choices_easy": "DV",
+    "choices_hard": "DV",
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Figures:
     """Host arrays by levels (rows 1..D) and size (columns); plots without their parts are left out.
 
+    Those of the test texts are means of tasks.
+
     Easy places are those where the most that any setting gets accepted is above the median, hard
     places the others. A point of `curves` has `stage`, `decisions`, `seconds` (both since the
     stage's start) and `validation` (tokens per second).
 
     Raises:
-      ValueError: an array is not [D, V], [D] or [V].
+      ValueError: an array has another shape.
     """
 
     sizes: tuple[int, ...]  # V drafted nodes verified
-    committed: np.ndarray | None = None  # [D, V] mean tokens per cycle on the test traces
+    tokens_per_second: np.ndarray | None = None  # [D, V] by replay of the test texts
+    committed: np.ndarray | None = None  # [D, V] tokens per cycle of the test texts
     cycle_seconds: np.ndarray | None = None  # [D, V], nan = not measured
     draft_seconds: np.ndarray | None = None  # [D]
     verify_seconds: np.ndarray | None = None  # [V]
@@ -34,23 +45,13 @@ class Figures:
     choices_hard: np.ndarray | None = None  # [D, V] cycles of LTD
 
     def __post_init__(self) -> None:
-        size_count = len(self.sizes)
-        for name, array in self._given(*_BY_LEVELS_AND_SIZE).items():
-            if np.ndim(array) != 2 or np.shape(array)[1] != size_count:
-                raise ValueError(f"{name} has shape {np.shape(array)}, not [D, {size_count}].")
-        for name, array in self._given("draft_seconds").items():
-            if np.ndim(array) != 1:
-                raise ValueError(f"{name} has shape {np.shape(array)}, not [D].")
-        for name, array in self._given("verify_seconds").items():
-            if np.shape(array) != (size_count,):
-                raise ValueError(f"{name} has shape {np.shape(array)}, not [{size_count}].")
-        by_levels = self._given(*_BY_LEVELS_AND_SIZE, "draft_seconds")
-        levels = {name: len(array) for name, array in by_levels.items()}
-        if len(set(levels.values())) > 1:
-            raise ValueError(f"The arrays have different numbers of levels: {levels}.")
-
-    def _given(self, *names: str) -> dict[str, np.ndarray]:
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        arrays = {name: getattr(self, name) for name in _AXES if getattr(self, name) is not None}
+        levels = [len(array) for name, array in arrays.items() if _AXES[name].startswith("D")]
+        lengths = {"D": max(levels, default=0), "V": len(self.sizes)}
+        for name, array in arrays.items():
+            expected = tuple(lengths[axis] for axis in _AXES[name])
+            if np.shape(array) != expected:
+                raise ValueError(f"{name} has shape {np.shape(array)}, not {expected}.")
 
     @property
     def choices_by_place(self) -> dict[str, np.ndarray]:

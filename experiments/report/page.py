@@ -6,7 +6,7 @@ and everything that is put into them is escaped. Files replace older ones only w
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import jinja2
 from experiments.report import paper, plots, tables, words
 from experiments.report.figures import Figures
 from experiments.report.paper import PaperTable
-from experiments.report.words import NONE, Report, percent, rate, times
+from experiments.report.words import METHOD_NAMES, NONE, Report, percent, rate, times
+from ltd_jax.decoding.benchmark import MEAN, STATISTIC
 from ltd_jax.files import UserError, replacing
 
 HEADLINE_WIDTH = 9.0  # inches
@@ -32,7 +33,7 @@ def write(
     """Writes report.json, report.html, report.md and a PNG per plot; returns the page's path.
 
     Args:
-      report: schema 1, as `experiments.report` lists it; numbers are Python's own.
+      report: schema 2, as `experiments.report` lists it; numbers are Python's own.
       sample: on what was measured, such as "12 prompts per task, 128 new tokens each".
       next_commands: that use what the run left.
 
@@ -42,14 +43,22 @@ def write(
     """
     content = json.dumps(report, indent=1, allow_nan=False)
     drawn = plots.pictures(report, figures)
-    given = _report_context(report, figures) | {"sample": sample, "next_commands": next_commands}
-    page = _render("page.html.jinja", pictures=drawn, **given)
-    summary = _render("report.md.jinja", pictures=drawn, **given)
+    given = {
+        "report": report,
+        "figures": figures,
+        "pictures": drawn,
+        "tasks": sorted(words.tasks_of(report), key=lambda task: task != MEAN),  # the mean first
+        "beside_paper": beside_paper(report),
+        "sample": sample,
+        "next_commands": next_commands,
+    }
+    page, summary = (_render(f"{name}.jinja", **given) for name in ("page.html", "report.md"))
     _write(folder / "report.json", content.encode())
-    for picture in drawn:
-        _write(folder / f"{picture.name}.png", picture.png)
-    for name in {plot.name for plot in plots.PLOTS} - {picture.name for picture in drawn}:
-        (folder / f"{name}.png").unlink(missing_ok=True)  # of an earlier run
+    for name in plots.PLOTS:
+        if name in drawn:
+            _write(folder / f"{name}.png", drawn[name].png)
+        else:
+            (folder / f"{name}.png").unlink(missing_ok=True)  # of an earlier run
     _write(folder / "report.md", summary.encode())
     path = folder / "report.html"
     _write(path, page.encode())
@@ -72,14 +81,13 @@ def leaderboard(document: Mapping[str, Any], papers: Mapping[float, Sequence[Pap
     """The HTML page of a leaderboard's document; pictures are inside it.
 
     Args:
-      document: rows, environment, and by temperature lossless, time, entries.
+      document: rows, environment, and by temperature lossless, entries.
       papers: the paper's tables that stand beside ours, by temperature.
     """
     temperatures = []
     for heat in sorted({row["temperature"] for row in document["rows"]}):
         name = f"{heat:g}"
         speedups = plots.leaderboard(document["rows"], heat)
-        times = plots.time_shares(document["time"][name])
         temperatures.append(
             {
                 "name": name,
@@ -88,7 +96,7 @@ def leaderboard(document: Mapping[str, Any], papers: Mapping[float, Sequence[Pap
                 "papers": papers.get(heat, ()),
                 "entries": document["entries"][name],
                 "speedups": plots.encode(speedups),
-                "times": plots.encode(times),
+                "dark_speedups": plots.encode(speedups, dark=True),
             }
         )
     environment = document["environment"]
@@ -102,69 +110,33 @@ def setting_text(setting: Mapping[str, Sequence[float]]) -> str:
     )
 
 
-def _report_context(report: Report, figures: Figures) -> dict[str, Any]:
-    """What the templates of a report need beside its own numbers."""
-    tasks = words.tasks_of(report)
-    tasks = sorted(tasks, key=lambda task: task != words.MEAN)  # the mean first
-    order = {task: place for place, task in enumerate(tasks)}
-    return {
-        "report": report,
-        "groups": [(words.task_name(task), words.rows_of(report, task)) for task in tasks],
-        "outcome": words.outcome(report, figures),
-        "ltd": words.mean_row(report, "ltd"),
-        "without_repetition": sorted(
-            (row for row in report["without_repetition"] if row["task"] in order),
-            key=lambda row: order[row["task"]],
-        ),
-        "replay_error": words.replay_error(report["replay_vs_live"]),
-        "beside_paper": beside_paper(report),
-        "overfull": any(words.rest_share(row) < -0.0005 for row in report["methods"]),
-    }
-
-
 def beside_paper(report: Report) -> list[tuple[str, str, str]]:
     """Quantity, here, and the paper's range over its models (Tables 1 and 9), as means of tasks."""
-    ltd, constant, eagle3 = (
-        words.mean_row(report, method) for method in ("ltd", "best_constant", "eagle3")
-    )
-    rows = {
-        method: [row.mean for table in paper.TABLE1 for row in table.rows if row.method == method]
-        for method in ("ltd", "best constant", "eagle3")
-    }
-    speedups = {method: sorted(cell.speedup for cell in cells) for method, cells in rows.items()}
-    both = zip(rows["ltd"], rows["best constant"], strict=True)
-    *usual, largest = sorted(ours.speedup / theirs.speedup for ours, theirs in both)
-    committed = sorted(cell.committed for cell in rows["ltd"])
-    share = sorted(row.size_share + row.depth_share for row in paper.TABLE9)
-    speedup = lambda row: NONE if row is None else times(row["speedup"])
-    between = lambda values, write: f"{write(values[0])}–{write(values[-1])}"
+    between = lambda values, write: f"{write(min(values))}–{write(max(values))}"
+    two_digits = "{:.2f}".format
+
+    def here(method: str, field: str, write: Callable[[float], str]) -> str:
+        row = words.mean_row(report, method)
+        return NONE if row is None else write(row[field])
+
+    rows, speedups = [], {}
+    for method in ("ltd", "best_constant", "eagle3"):
+        found = (table.rows.get(method.replace("_", " ")) for table in paper.TABLE1)
+        speedups[method] = [row.mean.speedup for row in found if row is not None]
+        name = f"{METHOD_NAMES[method]} over plain decoding"
+        rows.append((name, here(method, "speedup", times), between(speedups[method], times)))
+    both = zip(speedups["ltd"], speedups["best_constant"], strict=True)
+    *usual, largest = sorted(learned / constant for learned, constant in both)
+    ratio = times(report["ltd_over_best_constant"]["ratio"])
+    committed = [table.rows["ltd"].mean.committed for table in paper.TABLE1]
+    ours = here("ltd", "committed_per_cycle", two_digits)
+    shares = [row["size_share"] + row["depth_share"] for row in paper.TABLE9]
+    share = here("ltd", "policy_share", percent)
     return [
-        ("LTD over plain decoding", speedup(ltd), between(speedups["ltd"], times)),
-        (
-            "Best constant over plain decoding",
-            speedup(constant),
-            between(speedups["best constant"], times),
-        ),
-        (
-            "EAGLE-3 default over plain decoding",
-            speedup(eagle3),
-            between(speedups["eagle3"], times),
-        ),
-        (
-            "LTD over best constant",
-            times(report["ltd_over_best_constant"]["ratio"]),
-            f"{between(usual, times)}, once {times(largest)}",
-        ),
-        (
-            "Committed tokens per cycle, LTD",
-            NONE if ltd is None else f"{ltd['committed_per_cycle']:.2f}",
-            between(committed, "{:.2f}".format),
-        ),
-        (
-            "Policies' share of the time",
-            NONE if ltd is None else percent(ltd["policy_share"]),
-            between(share, percent),
-        ),
+        *rows,
+        ("LTD over best constant", ratio, f"{between(usual, times)}, once {times(largest)}"),
+        ("Committed tokens per cycle, LTD", ours, between(committed, two_digits)),
+        ("Policies' share of the time", share, between(shares, percent)),
     ]
 
 
@@ -187,7 +159,7 @@ def _render(template: str, **context: Any) -> str:
         "cell": lambda text: str(text).replace("|", r"\|").replace("\n", " "),
     }
     environment.globals |= {"plots": plots, "tables": tables, "words": words, "NONE": NONE}
-    environment.globals["setting_text"] = setting_text
+    environment.globals |= {"setting_text": setting_text, "STATISTIC": STATISTIC}
     return environment.get_template(template).render(**context)
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 _JSON: dict[str, Any] = json.loads(Path(__file__).with_name("paper.json").read_text("utf-8"))
 
 *TASKS, MEAN = _JSON["tasks"]
+PLACES = ("shallow_narrow", "deep_narrow", "shallow_wide", "deep_wide")
 
 
 class Cell(NamedTuple):
@@ -27,7 +28,6 @@ class Cell(NamedTuple):
 class PaperRow(NamedTuple):
     """One method on all tasks."""
 
-    method: str
     cells: tuple[Cell, ...]  # in the order of TASKS
     mean: Cell
 
@@ -36,32 +36,8 @@ class PaperTable(NamedTuple):
     """Speedup and committed tokens by method, of one model."""
 
     name: str
-    subject: str
     model: str
-    rows: tuple[PaperRow, ...]
-
-    def row(self, method: str) -> PaperRow:
-        """One method's row; StopIteration where the paper has none."""
-        return next(row for row in self.rows if row.method == method)
-
-
-class Overhead(NamedTuple):
-    """Table 9: the policies' own time while one question is decoded, and their share of it."""
-
-    model: str
-    size_milliseconds: float
-    depth_milliseconds: float
-    total_seconds: float
-    size_share: float
-    depth_share: float
-
-
-class Width(NamedTuple):
-    """Table 10: speedup by the size policy's hidden layers, Llama-3.1-8B."""
-
-    hidden: str
-    speedups: tuple[float, ...]  # in the order of TASKS
-    mean: float
+    rows: dict[str, PaperRow]
 
 
 class PartTimes(NamedTuple):
@@ -73,55 +49,36 @@ class PartTimes(NamedTuple):
     verify: tuple[float, ...]
 
 
-class Choices(NamedTuple):
-    """Figure 6: shares of cycles; shallow = at most 6 levels, narrow = at most 60 nodes."""
-
-    policies: str  # "iter0" (before the alternation) or "ltd"
-    accepted: str  # "few" (at most 6) or "many"
-    shallow_narrow: float
-    deep_narrow: float
-    shallow_wide: float
-    deep_wide: float
+def _tables(number: int) -> tuple[PaperTable, ...]:
+    """The tables of a number, one per model, in the paper's order."""
+    found = [table for table in _JSON["tables"] if table["name"] == f"Table {number}"]
+    return tuple(PaperTable(table["name"], table["model"], _rows(table["rows"])) for table in found)
 
 
-PLACES = ("shallow_narrow", "deep_narrow", "shallow_wide", "deep_wide")
-
-
-def tables(name: str) -> tuple[PaperTable, ...]:
-    """The tables of a name such as "Table 1", one per model, in the paper's order."""
-    return tuple(_table(table) for table in _JSON["tables"] if table["name"] == name)
-
-
-def _table(table: dict[str, Any]) -> PaperTable:
-    rows = []
-    for method, numbers in table["rows"].items():
-        *by_task, mean = (Cell(*pair) for pair in numbers)
-        rows.append(PaperRow(method, tuple(by_task), mean))
-    return PaperTable(table["name"], table["subject"], table["model"], tuple(rows))
+def _rows(numbers: dict[str, Any]) -> dict[str, PaperRow]:
+    cells = {name: [Cell(*pair) for pair in pairs] for name, pairs in numbers.items()}
+    return {name: PaperRow(tuple(by_task), mean) for name, (*by_task, mean) in cells.items()}
 
 
 def as_json(papers: Sequence[PaperTable]) -> list[dict[str, Any]]:
     """One object per table and method: table, model, method, and speedup and committed by task."""
     return [
-        {"table": table.name, "model": table.model, "method": row.method}
+        {"table": table.name, "model": table.model, "method": method}
         | {
             task: cell._asdict()
             for task, cell in zip((*TASKS, MEAN), (*row.cells, row.mean), strict=True)
         }
         for table in papers
-        for row in table.rows
+        for method, row in table.rows.items()
     ]
 
 
-def _tuples(numbers: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(one) if isinstance(one, list) else one for key, one in numbers.items()}
-
-
-TABLE1, TABLE5, TABLE11 = (tables(f"Table {number}") for number in (1, 5, 11))
-TABLE2, TABLE4, TABLE6, TABLE7, TABLE8 = (
-    tables(f"Table {number}")[0] for number in (2, 4, 6, 7, 8)
-)
-TABLE9 = tuple(Overhead(**row) for row in _JSON["table9"])
-TABLE10 = tuple(Width(**_tuples(row)) for row in _JSON["table10"])
-FIGURE2 = PartTimes(**_tuples(_JSON["figure2"]))
-FIGURE6 = tuple(Choices(**row) for row in _JSON["figure6"])
+TABLE1, TABLE5, TABLE11 = map(_tables, (1, 5, 11))
+(TABLE2,), (TABLE4,), (TABLE6,), (TABLE7,), (TABLE8,) = map(_tables, (2, 4, 6, 7, 8))
+TABLE9: list[dict[str, Any]] = _JSON["table9"]  # the policies' own time per question, its share
+TABLE10: list[dict[str, Any]] = _JSON["table10"]  # by the size policy's layers, Llama-3.1-8B
+_model, *_times = _JSON["figure2"].values()
+FIGURE2 = PartTimes(_model, *map(tuple, _times))
+# Shares of cycles before ("iter0") and after the alternation ("ltd"); few accepted = at most 6,
+# shallow = at most 6 levels, narrow = at most 60 nodes.
+FIGURE6: list[dict[str, Any]] = _JSON["figure6"]

@@ -4,14 +4,15 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from experiments import output
 from experiments.report import plots, words
 from experiments.report.paper import PaperTable
-from experiments.report.words import MEAN, NONE, Report, Row, rate, times
+from experiments.report.words import METHODS, NONE, Report, Row, rate, times
+from ltd_jax.decoding.benchmark import MEAN, STATISTIC
 
 SHORT_NAMES = {
     "autoregressive": "plain",
@@ -25,29 +26,38 @@ SHORT_NAMES = {
 SPEEDUP, INTERVAL, COMMITTED, OVER = "over\nplain", "95%", "per\ncycle", "over\nconst."
 
 
-def _empty(
-    headings: Sequence[str], title: str = "", caption: str = "", first: str = "method"
-) -> Table:
-    """A table with names on the left; whatever is too long is folded, never cut."""
-    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, pad_edge=False)
-    table.collapse_padding = True
-    table.add_column(first, overflow="fold")
-    for heading in headings:
-        table.add_column(heading, justify="right", overflow="fold")
-    return table
+def summary(content: Report) -> list[list[str]]:
+    """The results in few cells, headings first: a row per method, a column per task."""
+    tasks = words.tasks_of(content)
+    names = words.named_settings(content) | {"autoregressive": "plain decoding, tokens per second"}
+    by_task = {task: {row["method"]: row for row in words.rows_of(content, task)} for task in tasks}
+    rows = [["speedup (95% interval)", *map(words.task_name, tasks)]]
+    for method in METHODS:
+        found = [by_task[task].get(method) for task in tasks]
+        cells = [NONE if row is None else _summary_cell(row) for row in found]
+        rows.append([names[method], *cells])
+    return rows
+
+
+def _summary_cell(row: Row) -> str:
+    if row["method"] == "autoregressive":
+        return rate(row["tokens_per_second"])
+    interval = words.interval(row["speedup_low"], row["speedup_high"])
+    return times(row["speedup"]) + ("" if interval == NONE else f" ({interval})")
 
 
 def report(content: Report) -> Group:
     """The results for the end of a command, a section per task; then what they mean."""
-    table = _empty(("tokens\n/s", SPEEDUP, INTERVAL, COMMITTED, "levels", "size"))
+    headings = ("method", "tokens\n/s", SPEEDUP, INTERVAL, COMMITTED, "levels", "size")
+    table = output.table("", headings)
     for task in words.tasks_of(content):
         table.add_row(Text(words.task_name(task), style="italic"))
         for row in words.rows_of(content, task):
             style = "bold" if row["method"] == "ltd" else None
             table.add_row(*_cells(row), style=style)
         table.add_section()
-    verdict = words.against_constant(content)
-    return Group(table, verdict, words.lossless(content["lossless"]))
+    verdict = (words.against_plain(content), words.against_constant(content))
+    return Group(table, STATISTIC, "", *filter(None, verdict), words.lossless(content["lossless"]))
 
 
 def _cells(row: Row) -> list[str]:
@@ -57,15 +67,11 @@ def _cells(row: Row) -> list[str]:
         SHORT_NAMES[row["method"]],
         rate(row["tokens_per_second"]),
         times(row["speedup"]),
-        NONE if plain else _interval(row["speedup_low"], row["speedup_high"]),
+        NONE if plain else words.interval(row["speedup_low"], row["speedup_high"]),
         f"{row['committed_per_cycle']:.2f}",
         NONE if plain else f"{row['levels_mean']:.1f}",
         NONE if plain else f"{row['size_mean']:.1f}",
     ]
-
-
-def _interval(low: float, high: float, digits: int = 2) -> str:
-    return f"{low:.{digits}f}–{high:.{digits}f}"
 
 
 def leaderboard(
@@ -80,23 +86,21 @@ def leaderboard(
     mine = [row for row in rows if row["temperature"] == temperature]
     tasks = list(dict.fromkeys(row["task"] for row in mine if row["task"] != MEAN))
     gap = (
-        "per cycle = committed tokens; const. = the best constant; gap = share of the way from it "
-        "to the optimum, by replay"
+        f"{STATISTIC} Per cycle = committed tokens; const. = the best constant; gap = share of the "
+        "way from it to the optimum, by replay."
     )
-    headings = (SPEEDUP, INTERVAL, COMMITTED, OVER, "gap")
-    whole = _empty(headings, title, gap)
-    by_task = _empty(tasks, "speedup by task")
+    headings = ("method", SPEEDUP, INTERVAL, COMMITTED, OVER, "gap")
+    whole = output.table(title, headings, caption=gap)
+    by_task = output.table("speedup by task", ("method", *tasks))
     means = plots.ranked(rows, temperature)
     for row in means:
-        share = row["share_of_optimum"]
-        below = share is not None and share < -0.005
         whole.add_row(
             row["method"],
             times(row["speedup"]),
-            _interval(row["low"], row["high"]),
+            words.interval(row["low"], row["high"]),
             f"{row['committed_per_cycle']:.2f}",
-            f"{row['over_best_constant']:.3f}",
-            "below" if below else words.gap_share(share),
+            words.ratio(row["over_best_constant"]),
+            words.gap_share(row["share_of_optimum"], below="below"),
         )
         speedups = {one["task"]: one["speedup"] for one in mine if one["method"] == row["method"]}
         by_task.add_row(row["method"], *(times(speedups[task]) for task in tasks))
@@ -113,10 +117,14 @@ def study(title: str, rows: Sequence[Row], papers: Sequence[PaperTable]) -> Grou
       papers: tables whose rows have our rows' names where the method is the same.
     """
     tasks = list(rows[0]["tasks"])
-    by_task = _empty((*tasks, MEAN), f"{title}: speedup over plain decoding, by replay")
-    headings = (f"{INTERVAL}\nof mean", COMMITTED, OVER, INTERVAL)
-    explained = "95% = over seeds; per cycle = committed tokens; const. = the best constant"
-    means = _empty(headings, "", explained)
+    said = f"{title}: speedup over plain decoding, by replay"
+    by_task = output.table(said, ("method", *tasks, words.task_name(MEAN)))
+    headings = ("method", f"{INTERVAL}\nof mean", COMMITTED, OVER, INTERVAL)
+    explained = (
+        "Speedups are means of tasks, 95% = over seeds, per cycle = committed tokens, const. = "
+        "the best constant, of all texts together."
+    )
+    means = output.table("", headings, caption=explained)
     for row in rows:
         name = SHORT_NAMES.get(row["method"], row["method"])
         speedups = [row["tasks"][task]["speedup"] for task in tasks]
@@ -134,7 +142,8 @@ def study(title: str, rows: Sequence[Row], papers: Sequence[PaperTable]) -> Grou
 
 def seeds_interval(row: Row, name: str, digits: int) -> str:
     """Both ends of a row's interval; a dash where one seed gave the number."""
-    return NONE if row["seeds"] == 1 else _interval(row[f"{name}_low"], row[f"{name}_high"], digits)
+    ends = (row[f"{name}_low"], row[f"{name}_high"])
+    return NONE if row["seeds"] == 1 else words.interval(*ends, digits)
 
 
 def _beside_paper(
@@ -146,7 +155,8 @@ def _beside_paper(
     numbers = ", ".join(dict.fromkeys(paper.name for paper in papers))
     caption = f"The paper's {numbers}, on an A100."
     models = [textwrap.fill(paper.model, 16) for paper in papers]
-    table = _empty(("here", *models), "over plain, committed per cycle", caption)
+    headings = ("method", "here", *models)
+    table = output.table("over plain, committed per cycle", headings, caption=caption)
     for method, (speedup, committed) in ours.items():
         theirs = [paper_cell(paper, method) for paper in papers]
         if any(cell != NONE for cell in theirs):
@@ -157,8 +167,10 @@ def _beside_paper(
 
 def paper_cell(paper: PaperTable, method: str) -> str:
     """The paper's mean speedup and committed tokens of a method; a dash where it has none."""
-    means = [row.mean for row in paper.rows if row.method == method]
-    return f"{times(means[0].speedup)}, {means[0].committed:.2f}" if means else NONE
+    if method not in paper.rows:
+        return NONE
+    mean = paper.rows[method].mean
+    return f"{times(mean.speedup)}, {mean.committed:.2f}"
 
 
 def moves(cells: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
@@ -170,7 +182,8 @@ def moves(cells: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
     """
     title, explained = "throughput over the best constant", "of the latency table run under"
     devices = {name: words.latency_name(name).split(",")[0] for name in names}
-    table = _empty((*devices.values(), "seconds"), title, explained, first="made for")
+    headings = ("made for", *devices.values(), "seconds")
+    table = output.table(title, headings, caption=explained)
     for made, made_for in dict.fromkeys((cell["made"], cell["made_for"]) for cell in cells):
         mine = [cell for cell in cells if (cell["made"], cell["made_for"]) == (made, made_for)]
         ratio = {cell["run_on"]: f"{cell['ratio']:.3f}" for cell in mine}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from experiments.report.figures import Figures
+from ltd_jax.decoding.benchmark import MEAN, Ratio
 
 METHOD_NAMES = {
     "autoregressive": "Plain decoding",
@@ -26,7 +27,6 @@ LATENCY_NAMES = {
     "epyc-2-cores-embedded": "EPYC, 2 cores, embedded pair",
 }
 NONE = "–"
-MEAN = "mean"  # the name of the row over all tasks
 CONSTANT_SHARE = 0.99  # of all cycles with one choice: the policy is called a constant
 
 Report = Mapping[str, Any]
@@ -54,16 +54,26 @@ def times(ratio: float) -> str:
     return f"{ratio:.2f}x"
 
 
+def ratio(value: float | None) -> str:
+    """A ratio close to 1, such as 1.049."""
+    return NONE if value is None else f"{value:.3f}"
+
+
+def interval(low: float | None, high: float | None, digits: int = 2) -> str:
+    """Both ends of an interval; a dash where there is none."""
+    return NONE if low is None or high is None else f"{low:.{digits}f}–{high:.{digits}f}"
+
+
 def percent(share: float, digits: int = 1) -> str:
     """A share such as 12.5%, never a negative zero."""
     return f"{round(100 * share, digits) + 0.0:,.{digits}f}%"
 
 
-def gap_share(share: float | None) -> str:
+def gap_share(share: float | None, below: str = "below the best constant") -> str:
     """A share of the way from the best constant to the optimum; below 0 it is no share."""
     if share is None:
         return NONE
-    return "below the best constant" if share < -0.005 else percent(share, 0)
+    return below if share < -0.005 else percent(share, 0)
 
 
 def count(number: int, one: str, more: str = "") -> str:
@@ -74,6 +84,15 @@ def count(number: int, one: str, more: str = "") -> str:
 def setting(levels: int, size: int) -> str:
     """A constant setting, such as 2 levels, size 4."""
     return f"{count(levels, 'level')}, size {size}"
+
+
+def named_settings(report: Report) -> dict[str, str]:
+    """METHOD_NAMES of a report, with the settings of the methods that are constants."""
+    names, first = dict(METHOD_NAMES), {row["method"]: row for row in reversed(report["methods"])}
+    for method in (method for method in ("eagle3", "best_constant") if method in first):
+        levels, size = (round(first[method][f"{choice}_mean"]) for choice in ("levels", "size"))
+        names[method] += f" ({setting(levels, size)})"
+    return names
 
 
 def tasks_of(report: Report) -> list[str]:
@@ -95,57 +114,57 @@ def mean_row(report: Report, method: str) -> Row | None:
     return next(rows, None)
 
 
-def rest_share(row: Row) -> float:
-    """Share of the measured time that the latency table's parts do not explain.
-
-    Below 0 where the parts, timed alone, take longer than the whole.
-    """
-    return 1 - row["draft_share"] - row["verify_share"] - row["policy_share"]
+def verdict(report: Report) -> str:
+    """Against plain decoding and against the best constant, with what the intervals carry."""
+    return " ".join(filter(None, (against_plain(report), against_constant(report))))
 
 
-def outcome(report: Report, figures: Figures) -> str:
-    """One short paragraph: against the best constant, against plain decoding, what was chosen."""
-    sentences = (
-        against_constant(report),
-        _against_plain(report),
-        _choices(figures),
-        _gained(report["optimum"]),
-    )
-    return " ".join(filter(None, sentences))
+def behaviour(report: Report, figures: Figures) -> str:
+    """What the policies chose, and how much of what there is to gain that brings."""
+    return " ".join(filter(None, (_choices(figures), _gained(report["optimum"]))))
 
 
 def against_constant(report: Report) -> str:
     """LTD over the best constant setting, with its interval, and what that means."""
-    ratio = report["ltd_over_best_constant"]
-    low, high = ratio["low"], ratio["high"]
-    digits = 3 if "1.00" in (f"{low:.2f}", f"{high:.2f}") else 2  # to see which side 1 lies on
-    interval = f"95% interval {low:.{digits}f} to {high:.{digits}f}"
-    number = f"LTD is {times(ratio['ratio'])} the best constant ({interval})"
-    if low > 1:
-        return f"{number}: it decodes faster than the best fixed setting."
-    if high < 1:
-        return f"{number}: it is slower than the best fixed setting."
-    return (
-        f"{number}: the interval contains 1, so it is not shown to be faster "
-        "than the best fixed setting."
-    )
+    ratio = Ratio(**report["ltd_over_best_constant"])
+    meaning = {
+        1: "it decodes faster than the best fixed setting",
+        -1: "it is slower than the best fixed setting",
+        0: f"{_unclear(ratio)} the best fixed setting: take that",
+    }[ratio.side]
+    return f"LTD is {times(ratio.ratio)} the best constant ({_ends(ratio)}): {meaning}."
 
 
-def _against_plain(report: Report) -> str:
+def against_plain(report: Report) -> str:
+    """LTD over plain decoding, with its interval, what that means, and the other methods."""
     ltd, constant, eagle3 = (mean_row(report, name) for name in ("ltd", "best_constant", "eagle3"))
-    if ltd is None:
+    if ltd is None or constant is None or eagle3 is None:
         return ""
-    interval = f"{ltd['speedup_low']:.2f} to {ltd['speedup_high']:.2f}"
-    others = [
-        f"{name} {times(row['speedup'])}"
-        for name, row in (("the best constant", constant), ("EAGLE-3's default", eagle3))
-        if row is not None
-    ]
-    behind = f"; {', '.join(others)}" if others else ""
+    ratio = Ratio(ltd["speedup"], ltd["speedup_low"], ltd["speedup_high"])
+    meaning = {
+        1: "it is faster",
+        -1: "it is slower, so decode without a draft here",
+        0: f"{_unclear(ratio)} plain decoding",
+    }[ratio.side]
+    mean = " as the mean of tasks" if MEAN in tasks_of(report) else ""
     return (
-        f"Compared with plain decoding, LTD is {times(ltd['speedup'])} as the mean of tasks "
-        f"({interval}){behind}."
+        f"LTD is {times(ratio.ratio)} plain decoding{mean} ({_ends(ratio)}): "
+        f"{meaning}. The best constant is {times(constant['speedup'])} plain decoding, EAGLE-3's "
+        f"default {times(eagle3['speedup'])}."
     )
+
+
+def _ends(ratio: Ratio) -> str:
+    """The interval in words, with as many digits as show which side 1 lies on."""
+    if ratio.low is None or ratio.high is None:
+        return "no interval"
+    digits = 3 if "1.00" in (f"{ratio.low:.2f}", f"{ratio.high:.2f}") else 2
+    return f"95% interval {ratio.low:.{digits}f} to {ratio.high:.{digits}f}"
+
+
+def _unclear(ratio: Ratio) -> str:
+    contains = "" if ratio.low is None else "the interval contains 1, so "
+    return f"{contains}it is not distinguishable from"
 
 
 def _choices(figures: Figures) -> str:

@@ -11,6 +11,7 @@ beside those of greedy ones.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import tyro
 from rich.console import Console
 
 from experiments import comparison, output
+from experiments.output import ResultFlags
 from experiments.report import paper as papers
 from experiments.report import plots, tables
 from experiments.report.paper import PaperTable
@@ -32,12 +34,11 @@ from ltd_jax.baselines.classifiers import Classifiers
 from ltd_jax.baselines.cost_aware import costs_of
 from ltd_jax.config import CycleConfig, describe_sampling
 from ltd_jax.decoding import benchmark, lossless, runs
-from ltd_jax.decoding.benchmark import LEARNED, PLAIN, Method, Run
+from ltd_jax.decoding.benchmark import LEARNED, MEAN, PLAIN, Method, Run
 from ltd_jax.files import ResumableStore, UserError
-from ltd_jax.flags import PairFlags
 from ltd_jax.models.pair import Pair
 from ltd_jax.policies import saved
-from ltd_jax.policies.policy import Constant, Policy, eagle3_default
+from ltd_jax.policies.policy import Policy, eagle3_default
 from ltd_jax.policies.saved import SavedPolicy
 from ltd_jax.replay import optimum, profile, simulate
 from ltd_jax.replay.latency import LatencyTable
@@ -50,30 +51,23 @@ BEST = "best constant"
 EAGLE3 = "eagle3"
 TUNED = " tuned"
 SAMPLED = f"{LEARNED} of sampled texts"
-MEAN = "mean"  # of all tasks
 MAPS = Path("/proc/self/maps")
 MOST_MAPS = 25_000  # before the next stage, which may need as many again
 
 
 @dataclasses.dataclass(frozen=True)
-class ArenaFlags(PairFlags):
+class ArenaFlags(ResultFlags):
     """Which pair, trained where, on which questions; one --out is one decoding run."""
 
     trained: Path = Path("runs/embedded")  # output folder of `ltd train`
     classifiers: Path | None = None  # file of trained ones; None = TRAINED/classifiers.safetensors
     out: Path = Path("runs/arena")
-    results: Path | None = None  # folder of the numbers and pictures; None = OUT/results
     splits: tuple[Split, Split] = ("validation", "test")  # to tune on, to decode
     methods: tuple[str, ...] = ()  # of the compared ones; none = all that there are classifiers for
     asked: tyro.conf.OmitArgPrefixes[QuestionConfig] = QuestionConfig(prompts=6)
     profiling: ProfileConfig = ProfileConfig(policy_visits=160)
     """of what decisions cost, and of the device at temperatures above 0"""
     allow_other_hardware: bool = False  # use policies that were trained for another device
-
-    @property
-    def folder(self) -> Path:
-        """Where results go."""
-        return self.out / "results" if self.results is None else self.results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,17 +79,11 @@ class SampledFlags(ArenaFlags):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Entry:
+class Entry(Method):
     """One way to decode, where its setting comes from and what its decisions cost."""
 
-    method: Method
-    source: str
-    overhead: Overhead | None = None  # None = decides nothing
-
-    @property
-    def name(self) -> str:
-        """The method's."""
-        return self.method.name
+    source: str = dataclasses.field(kw_only=True)
+    overhead: Overhead = profile.FREE
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,10 +97,23 @@ class Contest:
     simulator: Simulator  # of the split that was decoded
     runs: Sequence[Run]
 
-    def runs_of(self, entry: Entry, task: int | None = None) -> list[Run]:
-        """An entry's runs on a task; None = on all."""
-        by_name = [run for run in self.runs if run.method == entry.name]
-        return [run for run in by_name if task in (None, run.task)]
+    @functools.cached_property
+    def measured(self) -> list[dict[str, Any]]:
+        """Every method on every task and on their mean, in the order of the entries."""
+        names = [entry.name for entry in self.entries]
+        rows = benchmark.method_rows(self.runs, self.prompts.tasks)
+        return sorted(rows, key=lambda row: names.index(row["method"]))
+
+    @functools.cached_property
+    def predicted(self) -> dict[str, Totals]:
+        """What the simulator says of every method but plain decoding, its own time counted."""
+        return {
+            entry.name: simulate.run(
+                profile.with_overhead(self.simulator, entry.overhead), entry.policy
+            )
+            for entry in self.entries
+            if entry.policy is not None
+        }
 
 
 # Decoding
@@ -144,12 +145,7 @@ def contest(
     heated = dataclasses.replace(config, sampling=sampling)
     pair = flags.load_pair(heated, trained.saved.cycle)
     comparison.require_comparable(pair)
-    stages = StageConfig(
-        folder=out,
-        questions=config.asked,
-        widths=trained.saved.policy.widths,
-        profiling=config.profiling,
-    )
+    stages = dataclasses.replace(config.stages, folder=out, widths=trained.saved.policy.widths)
     with flags.progress_bars(console) as progress:
         if temperature > 0:
             table = workflow.load_or_profile(pair, stages, progress=progress)
@@ -218,19 +214,18 @@ def choose_baselines(names: Sequence[str], judges: Classifiers) -> tuple[Baselin
     Raises:
       UserError: a name is unknown, or its classifier was not trained.
     """
-    ready = (None, *judges.networks)
+    ready = {
+        baseline.name: baseline
+        for baseline in catalogue.BASELINES
+        if baseline.classifier in (None, *judges.networks)
+    }
     for name in names:
-        baseline = catalogue.find(name)
-        if baseline is None:
+        if name not in catalogue.NAMES:
             known = ", ".join(catalogue.NAMES)
             raise UserError(f"There is no compared method {name!r}; choose {known}.")
-        if baseline.classifier not in ready:
+        if name not in ready:
             raise UserError(f"{judges.path} holds no classifier for {name}; train it first.")
-    return tuple(
-        baseline
-        for baseline in catalogue.BASELINES
-        if (baseline.name in names if names else baseline.classifier in ready)
-    )
+    return tuple(ready[name] for name in ready if not names or name in names)
 
 
 def _decode(
@@ -259,7 +254,7 @@ def _decode(
     prompts = workflow.load_prompts(pair, stages, splits[1])
     decoded = runs.load_or_decode(
         pair,
-        [entry.method for entry in entries],
+        entries,
         prompts.prompts,
         stages.questions.new_tokens,
         stages.folder / "runs.jsonl",
@@ -277,8 +272,8 @@ def time_once(
     Measured when asked and kept in the folder's decisions.json. Methods of one kind and shape, such
     as GammaTune and GammaTune+, share a program and are measured once.
     """
-    profiling, constant = stages.profiling, Constant(1, pair.config.cycle.sizes[0])
-    timer = CycleTimer(pair, constant, profiling.contexts[0], profiling.cycles)
+    profiling = stages.profiling
+    timer = CycleTimer(pair, profiling.contexts[0], profiling.cycles)
     shapes = {
         name: [list(leaf.shape) for leaf in jax.tree.leaves(variables)]
         for name, variables in judges.networks.items()
@@ -303,30 +298,31 @@ def list_entries(
     progress: Progress,
 ) -> list[Entry]:
     """Plain decoding, the constants, every method published and tuned, LTD of either texts."""
-    table, trained = entrants.trained.table, entrants.trained
-    best = optimum.best_constant(simulator)
-    eagle3 = eagle3_default(config)
+    table, best = entrants.trained.table, optimum.best_constant(simulator)
+    by_replay = "grid search over all constants by replay"
     entries = [
-        Entry(Method(PLAIN), "the target alone"),
-        Entry(Method(EAGLE3, eagle3), "EAGLE-3's constants, scaled"),
-        Entry(Method(BEST, best.policy), "grid search over all constants by replay"),
+        Entry(PLAIN, source="the target alone"),
+        Entry(EAGLE3, eagle3_default(config), source="EAGLE-3's constants, scaled"),
+        Entry(BEST, best.policy, source=by_replay),
     ]
     needs = Needs(entrants.classifiers, costs_of(table))
     for done, baseline in enumerate(entrants.baselines, 1):
-        published = tuning.at_published(simulator, baseline, needs, overhead_of)
-        tuned = tuning.tune(simulator, published)
-        named = {baseline.name: published} | (
-            {} if tuned is published else {baseline.name + TUNED: tuned}
-        )
-        for name, one in named.items():
-            entries.append(Entry(Method(name, one.policy), baseline.source, one.overhead))
+        policy = baseline.published(config, needs)
+        overhead = overhead_of(baseline.name, policy)
+        entry = Entry(baseline.name, policy, source=baseline.source, overhead=overhead)
+        tuned = tuning.tune(simulator, baseline.name, policy, overhead)
+        entries.append(entry)
+        if tuned is not policy:
+            name = baseline.name + TUNED
+            entries.append(dataclasses.replace(entry, name=name, policy=tuned))
         progress("time and tune", done / len(entrants.baselines))
-    learned = {LEARNED: trained.saved.policy}
-    if entrants.sampled is not None:  # one program and one cost with those before
-        learned[SAMPLED] = entrants.sampled.policy
     overhead = Overhead(table.depth_seconds, table.size_seconds)
-    for name, policy in learned.items():
-        entries.append(Entry(Method(name, policy), "this library", overhead))
+    policy = entrants.trained.saved.policy
+    learned = Entry(LEARNED, policy, source="this library", overhead=overhead)
+    entries.append(learned)
+    if entrants.sampled is not None:  # one program and one cost with those before
+        policy = entrants.sampled.policy
+        entries.append(dataclasses.replace(learned, name=SAMPLED, policy=policy))
     return entries
 
 
@@ -357,143 +353,100 @@ def document(contests: Mapping[float, Contest]) -> dict[str, Any]:
     by_temperature = lambda rows_of: {f"{heat:g}": rows_of(one) for heat, one in contests.items()}
     return {
         "rows": [row for heat, one in contests.items() for row in leaderboard_rows(one, heat)],
-        "time": by_temperature(time_rows),
         "replay": by_temperature(replay_rows),
         "entries": by_temperature(entry_rows),
-        "lossless": by_temperature(lossless_row),
+        "lossless": by_temperature(
+            lambda one: lossless.compare(one.pair, one.runs, one.prompts.prompts, PLAIN)
+        ),
     }
 
 
 def leaderboard_rows(contest: Contest, temperature: float) -> list[dict[str, Any]]:
     """One row per method and task, and one for the mean of the tasks.
 
-    Speedups are medians of ratios per prompt with 95 % intervals; `share_of_optimum` is a share, by
-    replay, of the way from the best constant to the clairvoyant optimum, null where there is none.
+    `benchmark.STATISTIC` says what the numbers are. `over_best_constant` is tokens per second over
+    the best constant's; `share_of_optimum` is a share, by replay, of the way from the best constant
+    to the clairvoyant optimum, null where there is none.
     """
-    predictions = {entry.name: predict(contest.simulator, entry) for entry in contest.entries}
+    tasks, rows = contest.prompts.tasks, []
     first_P = np.asarray(contest.simulator.text_start)
     least_seconds = optimum.clairvoyant(contest.simulator).seconds[first_P]
-    decoded = {run.task for run in contest.runs if len(run.tokens) > 1}
-    tasks: dict[str, int | None] = {
-        name: index for index, name in enumerate(contest.prompts.tasks) if index in decoded
-    }
-    return [
-        {"method": entry.name, "task": task, "temperature": temperature}
-        | _measured(contest, entry, index)
-        | {
-            "share_of_optimum": _share_of_optimum(
-                contest.simulator, predictions[entry.name], predictions[BEST], least_seconds, index
-            )
+    for row in contest.measured:
+        name, task = row["method"], None if row["task"] == MEAN else tasks.index(row["task"])
+        runs = [run for run in contest.runs if task in (None, run.task)]
+        over_best = benchmark.over(runs, name, BEST)
+        one = {
+            "method": name,
+            "task": row["task"],
+            "temperature": temperature,
+            "tokens_per_second": row["tokens_per_second"],
+            "speedup": row["speedup"],
+            "low": row["speedup_low"],
+            "high": row["speedup_high"],
+            "over_best_constant": over_best and over_best.ratio,
+            "committed_per_cycle": row["committed_per_cycle"],
+            "share_of_optimum": _share_of_optimum(contest, name, least_seconds, task),
         }
-        for entry in contest.entries
-        for task, index in (tasks | {MEAN: None}).items()
-    ]
-
-
-def predict(simulator: Simulator, entry: Entry) -> Totals | None:
-    """What the simulator says of an entry, its own time counted; None for plain decoding."""
-    policy = entry.method.policy
-    if policy is None:
-        return None
-    charged = profile.with_overhead(simulator, entry.overhead or profile.FREE)
-    return simulate.run(charged, policy, charge_decisions=True)
-
-
-def _measured(contest: Contest, entry: Entry, task: int | None) -> dict[str, float]:
-    """What was measured of a method on a task, or on all of them."""
-
-    def interval_over(base: str) -> tuple[float, float, float]:
-        by_task = benchmark.ratios(contest.runs, entry.name, base)
-        return benchmark.interval({key: by_task[key] for key in by_task if task in (None, key)})
-
-    own_runs = contest.runs_of(entry, task)
-    speedup, low, high = interval_over(PLAIN)
-    return {
-        "tokens_per_second": benchmark.tokens_per_second(own_runs),
-        "speedup": speedup,
-        "low": low,
-        "high": high,
-        "over_best_constant": interval_over(BEST)[0],
-        "committed_per_cycle": float(benchmark.per_cycle(own_runs, "committed").mean()),
-    }
+        rows.append(one)
+    return rows
 
 
 def _share_of_optimum(
-    simulator: Simulator,
-    totals: Totals | None,
-    best: Totals | None,
-    least_seconds: np.ndarray,
-    task: int | None,
+    contest: Contest, name: str, least_seconds: np.ndarray, task: int | None
 ) -> float | None:
-    if totals is None or best is None:
+    if name not in contest.predicted:
         return None
-    texts = np.ones(len(least_seconds), bool) if task is None else simulator.task == task
-    summed = lambda values: float(np.asarray(values)[np.asarray(texts)].sum())
-    rate = lambda one: summed(one.committed) / summed(one.seconds)
-    highest = summed(best.committed) / summed(least_seconds)
-    share = optimum.share_gained(rate(totals), rate(best), highest)
+    totals, best = contest.predicted[name], contest.predicted[BEST]
+    simulator, task_of_text = contest.simulator, np.asarray(contest.simulator.task)
+    texts = np.flatnonzero(task_of_text == task) if task is not None else slice(None)
+    of_texts = simulator.replace(task=task_of_text[texts])
+    mean = lambda tokens, seconds: float(
+        simulate.mean_of_tasks(of_texts, np.asarray(tokens)[texts], np.asarray(seconds)[texts])
+    )
+    rate = lambda one: mean(one.committed, one.seconds)
+    share = optimum.share_gained(rate(totals), rate(best), mean(best.committed, least_seconds))
     return None if np.isnan(share) else float(share)
 
 
-def time_rows(contest: Contest) -> list[dict[str, Any]]:
-    """How each method's measured time splits: drafting, verifying, its own decisions, the rest."""
-    table, rows = contest.table, []
-    for entry in contest.entries:
-        if entry.method.policy is None:
-            continue
-        own_runs = contest.runs_of(entry)
-        levels = benchmark.per_cycle(own_runs, "levels")
-        size_index = np.searchsorted(table.sizes, benchmark.per_cycle(own_runs, "sizes"))
-        total = sum(run.seconds for run in own_runs)
-        cost = entry.overhead or profile.FREE
-        parts = {
-            "draft": table.draft_seconds.mean(axis=0)[levels - 1].sum(),
-            "verify": table.verify_seconds.mean(axis=0)[size_index].sum(),
-            "decide": levels.sum() * cost.depth_seconds + len(levels) * cost.size_seconds,
-        }
-        shares = {part: float(seconds / total) for part, seconds in parts.items()}
-        rows.append({"method": entry.name} | shares | {"rest": 1 - sum(shares.values())})
-    return rows
+def _mean_rate(contest: Contest, name: str) -> np.ndarray:
+    totals = contest.predicted[name]
+    return simulate.mean_of_tasks(contest.simulator, totals.committed, totals.seconds)
 
 
 def replay_rows(contest: Contest) -> list[dict[str, Any]]:
-    """Per method: the replay's tokens per second beside the measured ones, and mean choices."""
-    rows = []
-    for entry in contest.entries:
-        totals, own_runs = predict(contest.simulator, entry), contest.runs_of(entry)
-        if totals is not None:
-            row = {
-                "method": entry.name,
-                "predicted_tokens_per_second": float(simulate.throughput(totals)),
-                "measured_tokens_per_second": benchmark.tokens_per_second(own_runs),
-                "levels_mean": float(benchmark.per_cycle(own_runs, "levels").mean()),
-                "size_mean": float(benchmark.per_cycle(own_runs, "sizes").mean()),
-            }
-            rows.append(row)
-    return rows
+    """Per method: the replay's tokens per second beside the measured ones, and mean choices.
+
+    All are means of tasks.
+    """
+    return [
+        {
+            "method": row["method"],
+            "predicted_tokens_per_second": float(_mean_rate(contest, row["method"])),
+            "measured_tokens_per_second": row["tokens_per_second"],
+            "levels_mean": row["levels_mean"],
+            "size_mean": row["size_mean"],
+        }
+        for row in contest.measured
+        if row["task"] == MEAN and row["method"] in contest.predicted
+    ]
 
 
 def entry_rows(contest: Contest) -> list[dict[str, Any]]:
     """What each method was set to, where that comes from, and what a decision costs."""
-    rows = []
-    for entry in contest.entries:
-        policy, cost = entry.method.policy, entry.overhead or profile.FREE
-        settings = {} if policy is None else catalogue.settings(policy)
-        row = {
+    settings = [
+        {} if entry.policy is None else catalogue.settings(entry.policy)
+        for entry in contest.entries
+    ]
+    return [
+        {
             "method": entry.name,
-            "setting": {key: np.ravel(value).tolist() for key, value in settings.items()},
+            "setting": {key: np.ravel(value).tolist() for key, value in setting.items()},
             "source": entry.source,
-            "microseconds_per_pass": 1e6 * cost.depth_seconds,
-            "microseconds_per_cycle": 1e6 * cost.size_seconds,
+            "microseconds_per_pass": 1e6 * entry.overhead.depth_seconds,
+            "microseconds_per_cycle": 1e6 * entry.overhead.size_seconds,
         }
-        rows.append(row)
-    return rows
-
-
-def lossless_row(contest: Contest) -> dict[str, Any]:
-    """Every method's texts beside plain decoding's, token by token."""
-    prompts = contest.prompts.prompts
-    return dict(lossless.compare(contest.pair, contest.runs, prompts, PLAIN))
+        for entry, setting in zip(contest.entries, settings, strict=True)
+    ]
 
 
 def show(

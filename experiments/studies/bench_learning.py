@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,11 +28,11 @@ from experiments.studies import gym_replay
 from ltd_jax import flags, workflow
 from ltd_jax import learning as trainings
 from ltd_jax.cli import StageFlags
-from ltd_jax.config import LearningConfig, PolicyConfig, PPOConfig, Reward
+from ltd_jax.config import LearningConfig, PolicyConfig, PPOConfig
 from ltd_jax.learning import alternate, loop
 from ltd_jax.learning.environment import DepthEnvironment, EnvData, Environment, SizeEnvironment
 from ltd_jax.learning.loop import CurvePoint, Splits
-from ltd_jax.learning.ppo import PPO
+from ltd_jax.learning.ppo import PPO, PolicyName
 from ltd_jax.presets import EMBEDDED_LEARNING, EMBEDDED_POLICY
 from ltd_jax.replay import optimum, simulate
 from ltd_jax.replay.profile import ProfileConfig
@@ -40,8 +40,6 @@ from ltd_jax.replay.simulate import Simulator
 
 PAPER_LEARNING, PAPER_WIDTHS = LearningConfig(), PolicyConfig()
 ALMOST = 0.99  # of the paper's best validation
-
-PolicyName = Literal["size", "depth"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +103,7 @@ def measure_rates(config: Config, simulator: Simulator) -> dict[str, Any]:
     """Decisions per second: over the paper's mix of both policies' decisions, and of each."""
     alone: dict[str, float] = {}
     training: dict[str, dict[str, float]] = {}
-    for name, (environment, data) in environments(simulator, PAPER_LEARNING.reward).items():
+    for name, (environment, data) in environments(simulator).items():
         alone[name] = environment_rate(environment, data, config.walks, config.steps, config.rounds)
         flags.say(f"environment alone, {name}: {alone[name]:,.0f} decisions/s")
         for library, rate in training_rates(name, environment, data, config.rounds).items():
@@ -120,14 +118,13 @@ def measure_rates(config: Config, simulator: Simulator) -> dict[str, Any]:
     }
 
 
-def environments(
-    simulator: Simulator, reward: Reward
-) -> dict[PolicyName, tuple[Environment, EnvData]]:
-    """Both policies' environments alone, with what they read.
+def environments(simulator: Simulator) -> dict[PolicyName, tuple[Environment, EnvData]]:
+    """Both policies' environments alone, with the paper's reward, and what they read.
 
     The size policy decides at random levels, the depth policy at the best constant's size.
     """
     best = optimum.best_constant(simulator).policy.traced()
+    reward = PAPER_LEARNING.reward
     return {
         "size": (SizeEnvironment(simulator.config, reward), EnvData(simulator, None)),
         "depth": (DepthEnvironment(simulator.config, reward), EnvData(simulator, best)),
@@ -164,9 +161,9 @@ def _walk_at_random(
         return (step.state, total + observation_BO.sum() + gained.sum()), None
 
     states = jax.vmap(environment.reset, (None, 0))(data, jax.random.split(key_start, walks))
-    return jax.lax.scan(advance, (states, jnp.float32(0.0)), jax.random.split(key_walk, steps))[0][
-        1
-    ]
+    start = (states, jnp.float32(0.0))
+    (_, total), _ = jax.lax.scan(advance, start, jax.random.split(key_walk, steps))
+    return total
 
 
 def training_rates(
@@ -176,9 +173,7 @@ def training_rates(
     settings: PPOConfig = getattr(PAPER_LEARNING, name)
     updates = {"ours": ppo_update(name, environment, PAPER_WIDTHS, settings, data)}
     if gym_replay.has_sb3():
-        updates["sb3"] = gym_replay.sb3_update(
-            name, data, PAPER_LEARNING.reward, PAPER_WIDTHS, settings
-        )
+        updates["sb3"] = gym_replay.sb3_update(name, data, PAPER_WIDTHS, settings)
     for update in updates.values():  # compiles and warms up
         update()
     turns = [
@@ -204,11 +199,7 @@ def ppo_update(
 ) -> Callable[[], Any]:
     """One PPO update of a policy: a rollout and the epochs over it; gives its parameters."""
     ppo = UnvalidatedPPO(
-        environment=environment,
-        settings=settings,
-        actor_widths=getattr(widths, f"{name}_actor"),
-        critic_widths=getattr(widths, f"{name}_critic"),
-        validate_every=1,
+        policy=name, widths=widths, environment=environment, settings=settings, validate_every=1
     )
     state = loop.init(ppo, jax.random.key(0), jnp.float32(0), data, None)
 

@@ -11,14 +11,13 @@ row.
 """
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import tyro
-from rich.console import Console
+from matplotlib.figure import Figure
 from rich.table import Table
 
 from experiments import output
@@ -26,14 +25,14 @@ from experiments.report import plots
 from experiments.studies import ground as grounds
 from experiments.studies import scores, seeds, study
 from experiments.studies.ground import Ground
-from experiments.studies.seeds import TrainedSeeds
-from experiments.studies.study import Row, Study, StudyFlags
+from experiments.studies.study import CURVE, Row, Study, StudyFlags
 from ltd_jax import flags
 from ltd_jax.config import Algorithm, LearningConfig, Reward
 from ltd_jax.files import UserError
 from ltd_jax.presets import QUICK_LEARNING
 from ltd_jax.replay import latency as latencies
 from ltd_jax.replay import optimum, simulate
+from ltd_jax.replay.latency import LatencyTable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,55 +53,47 @@ class Config(StudyFlags):
         return self.json.parent
 
 
-def compare(study: Study[Config]) -> tuple[list[Row], list[Row]]:
-    """A row and a curve for every table, reward and way; those of a stopped command are kept."""
-    config, store = study.config, study.open_store(study.config.json.stem)
-    rows, curves = [], []
+def compare(study: Study[Config]) -> list[Row]:
+    """A row for every table, reward and way; those of a stopped command are kept."""
+    config, store, rows = study.config, study.open_store(study.config.json.stem), list[Row]()
     for name in config.tables:
-        ground = grounds.with_latency(study.ground, latencies.find(name))
+        ground = grounds.with_latency(study.ground, LatencyTable.find(name))
         for reward in config.rewards:
             for way in config.ways:
                 learning = dataclasses.replace(config.learning, algorithm=way, reward=reward)
                 make = partial(learn, study, ground, name, learning)
-                row, curve = store.value(f"{name} {ground.origin['latency']} {reward} {way}", make)
-                rows.append(row)
-                curves.append(curve)
-    return rows, curves
+                rows.append(store.value(f"{way} {reward} {name} {ground.origin['latency']}", make))
+    return rows
 
 
-def learn(
-    study: Study[Config], ground: Ground, name: str, learning: LearningConfig
-) -> tuple[Row, Row]:
-    """The row of one way of learning under the table of that name, and the plot's line."""
-    trained = seeds.train(ground, learning, study.config.seeds, study.progress)
-    validation = plots.best_so_far(list(trained.rates)) / ground.best.tokens_per_second
-    way = {"latency": name, "learning": learning.algorithm, "reward": learning.reward}
-    curve = {"seconds": trained.times.tolist(), "validation": validation.tolist()}
-    return way | score(ground, trained), way | curve
+def learn(study: Study[Config], ground: Ground, name: str, learning: LearningConfig) -> Row:
+    """One way of learning under the table of that name: all seeds' policies on the test texts.
 
-
-def score(ground: Ground, trained: TrainedSeeds) -> Row:
-    """All seeds' policies on the test texts, and what learning took.
-
-    over_best_constant with low and high; share_of_gap, of the way from there to the clairvoyant
-    optimum, with share_low and share_high; decisions, seconds and compile_seconds of one seed;
-    levels_entropy and sizes_entropy, nats of how often each is chosen, means over seeds.
+    latency, learning, reward and seeds; over_best_constant with low and high; share_of_gap, of the
+    way from there to the clairvoyant optimum, with share_low and share_high; decisions, seconds and
+    compile_seconds of one seed; levels_entropy and sizes_entropy, nats of how often each is chosen,
+    means over seeds; and the plot's line.
     """
+    trained = seeds.train(ground, learning, study.config.seeds, study.progress)
     constant, most = scores.best_rate(ground), optimum.clairvoyant(ground.test).tokens_per_second
     rates = [scores.of_policy(ground, one).tokens_per_second for one in trained.policies]
     gained = [optimum.share_gained(rate, constant, most) for rate in rates]
     cycles = [simulate.list_cycles(ground.test, one) for one in trained.policies]
+    entropy = lambda choices: float(np.mean([simulate.choice_entropy(one) for one in choices]))
+    validation = plots.best_so_far(list(trained.rates)) / ground.best.tokens_per_second
     return {
+        "latency": name,
+        "learning": learning.algorithm,
+        "reward": learning.reward,
         "seeds": len(rates),
         **scores.interval("over_best_constant", [rate / constant for rate in rates], ""),
         **scores.interval("share_of_gap", gained, "share_"),
         "decisions": round(trained.decisions),
         "seconds": trained.seconds,
         "compile_seconds": trained.compile_seconds,
-        "levels_entropy": float(np.mean([simulate.choice_entropy(one.levels) for one in cycles])),
-        "sizes_entropy": float(
-            np.mean([simulate.choice_entropy(one.size_index) for one in cycles])
-        ),
+        "levels_entropy": entropy(one.levels for one in cycles),
+        "sizes_entropy": entropy(one.size_index for one in cycles),
+        CURVE: {"seconds": trained.times.tolist(), "validation": validation.tolist()},
     }
 
 
@@ -127,17 +118,17 @@ def show(rows: Sequence[Row]) -> Table:
     return output.table(title, ("latency", "learning", "reward", *heads), lines)
 
 
+def draw(rows: Sequence[Row]) -> Figure:
+    """Validation throughput over seconds of training."""
+    return plots.learning_progress([row | row[CURVE] for row in rows])
+
+
 def main() -> None:
-    config, console, started = study.parse(Config), Console(), time.monotonic()
+    config = study.parse(Config)
     if not config.tables:
         raise UserError("`tables` names no latency table; leave it out for all shipped ones.")
-    with flags.progress_bars(console) as progress:
-        first = dataclasses.replace(config, latency=config.tables[0])
-        ground = study.stand(first, progress)
-        rows, curves = compare(Study(config, ground, progress))
-    console.print(show(rows))
-    picture = plots.learning_progress(curves)
-    study.write(config.json.stem, config, ground, rows, started=started, picture=picture)
+    config = dataclasses.replace(config, latency=config.tables[0])
+    study.run(config.json.stem, config, compare, show, draw=draw)
 
 
 if __name__ == "__main__":

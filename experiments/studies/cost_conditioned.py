@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.studies.domain_randomization import under_tables
+from experiments.studies import domain_randomization
 from experiments.studies.seeds import TrainedSeeds, side_by_side
 from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
 from ltd_jax.learning import environment
@@ -40,18 +40,19 @@ def costs_of(table: LatencyTable) -> np.ndarray:
     In plain steps: the smallest cycle, a further level, the lower and the upper half of the sizes,
     a decision of each policy; x is seen as x / (1 + x), so that no network input saturates.
     """
-    cycle_DV = table.cycle_seconds.mean(axis=0)
-    levels, sizes = cycle_DV.shape
-    middle = sizes // 2
-    seconds = [
-        cycle_DV[0, 0],
-        (cycle_DV[-1, 0] - cycle_DV[0, 0]) / max(levels - 1, 1),
-        cycle_DV[0, middle] - cycle_DV[0, 0],
-        cycle_DV[0, -1] - cycle_DV[0, middle],
-        table.depth_seconds,
-        table.size_seconds,
-    ]
-    steps = np.maximum(np.asarray(seconds) / float(table.plain_seconds.mean()), 0.0)
+    costs, sizes = domain_randomization.costs_of(table), table.sizes
+    middle = sizes[len(sizes) // 2]
+    steps = np.maximum(
+        [
+            costs.first_level + costs.start,
+            costs.level,
+            costs.lower * (middle - sizes[0]),
+            costs.upper * (sizes[-1] - middle),
+            costs.depth_decision,
+            costs.size_decision,
+        ],
+        0.0,
+    )
     return (steps / (1 + steps)).astype(np.float32)
 
 
@@ -105,7 +106,7 @@ def observe(
     simulator: Simulator, tables: Sequence[LatencyTable], widths: PolicyConfig
 ) -> Observations:
     """A simulator under the tables, and what its trees and tables show the policies."""
-    under = under_tables(simulator, tables, COPIES, seed=0)
+    under = domain_randomization.under_tables(simulator, tables, COPIES, seed=0)
     cost_KC = np.stack([costs_of(table) for table in tables])
     cost_P1C = jnp.asarray(cost_KC[under.table_index])[:, None]
 

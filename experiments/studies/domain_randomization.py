@@ -15,7 +15,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -99,9 +98,9 @@ def under_tables(
     simulator: Simulator, tables: Sequence[LatencyTable], copies: int, seed: int
 ) -> UnderTables:
     """Gives every copy of a text one of the tables, at the mean of its contexts."""
-    texts = copies * len(simulator.text_start)
-    table_of_text = np.random.default_rng(seed).permutation(texts) % len(tables)
-    tiled = _tile(simulator, copies)
+    texts = list(range(len(simulator.text_start))) * copies
+    table_of_text = np.random.default_rng(seed).permutation(len(texts)) % len(tables)
+    tiled = simulate.take_texts(simulator.replace(seconds=()), texts)  # times come below
     positions = np.arange(len(tiled.tokens_left))
     text_P = np.searchsorted(np.asarray(tiled.text_start), positions, side="right") - 1
     index_P = table_of_text[text_P].astype(np.int32)
@@ -113,14 +112,6 @@ def under_tables(
         plain_seconds=jnp.float32(1.0),
     )
     return UnderTables(under, index_P)
-
-
-def _tile(simulator: Simulator, copies: int) -> Simulator:
-    """Every array over positions or texts, again and again; without times."""
-    count = len(simulator.tokens_left)
-    repeat = lambda leaf: jnp.concatenate([leaf] * copies) if leaf.ndim else leaf
-    starts = jnp.concatenate([simulator.text_start + copy * count for copy in range(copies)])
-    return jax.tree.map(repeat, simulator.replace(seconds=())).replace(text_start=starts)
 
 
 def _in_units(simulator: Simulator, table: LatencyTable) -> np.ndarray:

@@ -1,21 +1,17 @@
-"""The ground of all studies of learning: recorded texts under a latency table, and trainings.
+"""The ground of all studies of learning: recorded texts under a latency table.
 
-One folder feeds all studies: traces and this device's table are recorded once, and every training
-in the paper's order is kept under FOLDER/studies/TABLE/REWARD-SETTINGS/seed-N, so that a study
-finds what another one trained. Settings and checkpoints are chosen on the validation texts, numbers
-are of the test texts.
+One folder feeds all studies: traces and this device's table are recorded once. Settings and
+checkpoints are chosen on the validation texts, numbers are of the test texts.
 """
 
 import dataclasses
-import hashlib
+import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ltd_jax import workflow
-from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
-from ltd_jax.learning import alternate
-from ltd_jax.learning.loop import Splits, TrainResult
+from ltd_jax.config import CycleConfig, PolicyConfig
+from ltd_jax.learning.loop import Splits
 from ltd_jax.models.pair import Pair
 from ltd_jax.policies.policy import Constant, eagle3_default
 from ltd_jax.replay import latency as latencies
@@ -39,13 +35,24 @@ class Ground:
     table: LatencyTable
     widths: PolicyConfig
     tasks: tuple[str, ...]
-    best: BestConstant  # of the validation texts
-    origin: dict[str, Any]  # fingerprints of pair and table, device, dtype
+    pair: dict[str, Any]  # its fingerprint and names
 
     @property
     def config(self) -> CycleConfig:
         """The cycle that was recorded."""
         return self.train.config
+
+    @functools.cached_property
+    def best(self) -> BestConstant:
+        """Of the validation texts."""
+        return optimum.best_constant(self.validation)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Fingerprints of pair and table, names, device and dtype."""
+        device, dtype = self.table.provenance["device"], self.table.provenance["dtype"]
+        table = {"latency": latencies.fingerprint(self.table), "device": device, "dtype": dtype}
+        return self.pair | table
 
     @property
     def splits(self) -> Splits:
@@ -61,9 +68,8 @@ class Ground:
 def ground(
     pair: Pair,
     stages: StageConfig,
-    latency: str | None = None,
-    *,
-    progress: Progress = workflow.silent,
+    latency: str | None,
+    progress: Progress,
 ) -> Ground:
     """Records and measures, or reads what was recorded and measured before.
 
@@ -78,7 +84,7 @@ def ground(
     if latency is None:
         table = workflow.load_or_profile(pair, stages, progress=progress)
     else:  # beside the folder's own
-        table = latencies.fit(latencies.find(latency), pair.config.cycle)
+        table = LatencyTable.find(latency, pair.config.cycle)
     train, validation, test = (simulate.build(trace, table, pair.config.cycle) for trace in traces)
     return Ground(
         train=train,
@@ -87,23 +93,19 @@ def ground(
         table=table,
         widths=stages.widths,
         tasks=tuple(traces[2].provenance["tasks"]),
-        best=optimum.best_constant(validation),
-        origin={"fingerprint": pair.fingerprint, "pair": list(pair.names), **_identity(table)},
+        pair={"fingerprint": pair.fingerprint, "pair": list(pair.names)},
     )
 
 
 def with_latency(ground: Ground, table: LatencyTable) -> Ground:
     """The same texts under another table, which is fitted to their cycle."""
     table = latencies.fit(table, ground.config)
-    validation = simulate.with_latency(ground.validation, table)
     return dataclasses.replace(
         ground,
         train=simulate.with_latency(ground.train, table),
-        validation=validation,
+        validation=simulate.with_latency(ground.validation, table),
         test=simulate.with_latency(ground.test, table),
         table=table,
-        best=optimum.best_constant(validation),
-        origin=ground.origin | _identity(table),
     )
 
 
@@ -114,43 +116,8 @@ def under_tables(ground: Ground, names: Sequence[str]) -> dict[str, Ground]:
     """
     by_table, known = {}, {ground.origin["latency"]}
     for name in names:
-        under = with_latency(ground, latencies.find(name))
+        under = with_latency(ground, LatencyTable.find(name))
         if under.origin["latency"] not in known:
             by_table[name] = under
             known.add(under.origin["latency"])
     return by_table
-
-
-def _identity(table: LatencyTable) -> dict[str, Any]:
-    device, dtype = table.provenance["device"], table.provenance["dtype"]
-    return {"latency": latencies.fingerprint(table), "device": device, "dtype": dtype}
-
-
-def learn(
-    ground: Ground,
-    settings: LearningConfig,
-    folder: Path,
-    *,
-    last: str | None = None,
-    progress: Progress = workflow.silent,
-) -> TrainResult:
-    """The paper's order of learning with one seed, or what is left to do of it.
-
-    Args:
-      folder: of all studies.
-      last: phase to end with; None = all.
-    """
-    same = dataclasses.replace(settings, seed=0)
-    subject = repr((same, ground.widths, ground.config))
-    name = f"{settings.reward}-{hashlib.sha256(subject.encode()).hexdigest()[:8]}"
-    kept = folder / "studies" / ground.origin["latency"] / name / f"seed-{settings.seed}"
-    title = f"{settings.reward} reward, seed {settings.seed}"
-    return alternate.train(
-        ground.splits,
-        ground.widths,
-        settings,
-        folder=kept,
-        provenance=ground.origin,
-        progress=lambda point, share: progress(title, share),
-        last=last,
-    )

@@ -1,6 +1,6 @@
 """The environments of learning for gymnasium's interface, in numpy, for Stable-Baselines3.
 
-The same observations (the paper's), rewards and episodes as `learning.environment`, for one
+The same observations and rewards (the paper's) and episodes as `learning.environment`, for one
 sequence on the host. `bench_learning` trains on them side by side.
 """
 
@@ -8,13 +8,12 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any, Literal
 
+import jax
 import numpy as np
 
-from ltd_jax.config import PolicyConfig, PPOConfig, Reward
+from ltd_jax.config import PolicyConfig, PPOConfig
 from ltd_jax.learning.environment import EnvData
 from ltd_jax.replay.simulate import Simulator
-
-_READ = ("accepted", "tokens_left", "length", "seconds")
 
 
 class Walk:
@@ -30,18 +29,13 @@ class Walk:
         self,
         simulator: Simulator,
         policy: Literal["size", "depth"],
-        reward: Reward,
         size_index: int = 0,
         seed: int = 0,
     ) -> None:
-        self.config, self.policy = simulator.config, policy
-        self.reward, self.size_index = reward, size_index
+        self.config, self.policy, self.size_index = simulator.config, policy, size_index
         self.random = np.random.default_rng(seed)
-        self.recorded = {name: np.asarray(getattr(simulator, name)) for name in _READ}
-        self.probability = np.exp(np.asarray(simulator.log_prob))
-        self.plain_seconds = float(simulator.plain_seconds)
-        self.depth_seconds = float(simulator.depth_seconds)
-        self.size_seconds = float(simulator.size_seconds)
+        self.simulator = jax.device_get(simulator)
+        self.probability = np.exp(self.simulator.log_prob)
         self.position = self.levels = 0
         self.restart()
 
@@ -52,7 +46,7 @@ class Walk:
 
     def restart(self) -> None:
         """Moves to any position."""
-        self.position = int(self.random.integers(len(self.recorded["tokens_left"])))
+        self.position = int(self.random.integers(len(self.simulator.tokens_left)))
         self.draft()
 
     def draft(self) -> None:
@@ -68,7 +62,7 @@ class Walk:
         else:
             drafted = np.arange(self.config.max_levels)[:, None, None] < self.levels
             shown = np.where(drafted, probability_DWW, 0)
-        length = self.recorded["length"][self.position] / self.config.context
+        length = self.simulator.length[self.position] / self.config.context
         scalars = [self.levels / self.config.max_levels, length]
         return np.append(shown.reshape(-1), scalars).astype(np.float32)
 
@@ -83,25 +77,15 @@ class Walk:
 
     def verify(self, size_index: int) -> tuple[float, bool]:
         """The rest of the cycle: its reward, and whether the text is over."""
-        chosen = (self.position, self.levels - 1, size_index)
-        seconds = float(self.recorded["seconds"][chosen])
-        seconds += self.size_seconds + self.depth_seconds * self.levels
-        accepted = int(self.recorded["accepted"][chosen])
-        left = int(self.recorded["tokens_left"][self.position])
-        committed = min(accepted + 1, left)
+        here, chosen = self.simulator, (self.position, self.levels - 1, size_index)
+        decisions = float(here.size_seconds) + float(here.depth_seconds) * self.levels
+        seconds = float(here.seconds[chosen]) + decisions
+        left = int(here.tokens_left[self.position])
+        committed = min(int(here.accepted[chosen]) + 1, left)
         over = committed == left
         self.position += committed
         self.restart() if over else self.draft()
-        return self.reward_of(accepted, committed, seconds), over
-
-    def reward_of(self, accepted: int, committed: int, seconds: float) -> float:
-        """As `learning.environment`, but for the average reward."""
-        rewards: dict[str, float] = {
-            "paper": committed / seconds * self.plain_seconds,
-            "accepted": accepted,
-            "time": -seconds / self.plain_seconds,
-        }
-        return rewards[self.reward]
+        return committed / seconds * float(here.plain_seconds), over
 
 
 def has_sb3() -> bool:
@@ -112,7 +96,6 @@ def has_sb3() -> bool:
 def sb3_update(
     name: Literal["size", "depth"],
     data: EnvData,
-    reward: Reward,
     widths: PolicyConfig,
     settings: PPOConfig,
 ) -> Callable[[], Any]:
@@ -128,7 +111,7 @@ def sb3_update(
     }
     model = stable_baselines3.PPO(
         "MlpPolicy",
-        as_vector(Walk(data.simulator, name, reward, size_index)),
+        as_vector(Walk(data.simulator, name, size_index)),
         learning_rate=settings.learning_rate,
         n_steps=settings.rollout,
         batch_size=settings.minibatch,

@@ -15,8 +15,8 @@ import numpy as np
 import tyro
 
 from experiments.report import paper
-from ltd_jax import flags, presets
-from ltd_jax.config import CycleConfig, DraftConfig, PolicyConfig
+from ltd_jax import flags
+from ltd_jax.config import CycleConfig, DraftConfig, PolicyConfig, RopeScaling, TargetConfig
 from ltd_jax.files import ASSETS, UserError
 from ltd_jax.models.hf import inspect
 from ltd_jax.presets import PAPER_CYCLE
@@ -26,12 +26,37 @@ from ltd_jax.replay.latency import LatencyTable, additive
 
 PAPER_SETTING = (8, 50)  # EAGLE-3's levels and size for Vicuna-13B (paper Sec. 5)
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
+LLAMA_3_1_8B = TargetConfig(
+    vocab_size=128256,
+    hidden_size=4096,
+    intermediate_size=14336,
+    layer_count=32,
+    head_count=32,
+    kv_head_count=8,
+    head_dim=128,
+    rope_theta=500_000.0,
+    rope_scaling=RopeScaling(8.0, 1.0, 4.0, 8192),
+)  # as its config.json has it
+
+
+def eagle3_draft(target: TargetConfig) -> DraftConfig:
+    """A target's published EAGLE-3 draft: one of its layers, without q/k norms."""
+    return DraftConfig(
+        vocab_size=target.vocab_size,
+        draft_vocab_size=32_000,
+        hidden_size=target.hidden_size,
+        target_hidden_size=target.hidden_size,
+        intermediate_size=target.intermediate_size,
+        head_count=target.head_count,
+        kv_head_count=target.kv_head_count,
+        head_dim=target.head_dim,
+        rms_norm_eps=target.rms_norm_eps,
+    )
 
 
 def shipped() -> dict[str, LatencyTable]:
     """The tables that are made and not measured, by name."""
-    target = presets.LLAMA_3_1_8B
-    draft = presets.eagle3_draft(target)
+    target, draft = LLAMA_3_1_8B, eagle3_draft(LLAMA_3_1_8B)
     modelled = {
         f"{name}-llama-3.1-8b-modelled": roofline.table(
             roofline.ACCELERATORS[name], target, draft, PAPER_CYCLE, PolicyConfig(), LLAMA
@@ -54,15 +79,15 @@ def paper_a100() -> LatencyTable:
     verify = np.asarray(figure.verify) / 1e3
     draft = np.asarray(figure.draft) / 1e3
     cycle = draft[levels - 1] + float(np.interp(size, figure.sizes, verify))
-    eagle3 = paper.TABLE4.row("eagle3").mean
-    overhead = next(row for row in paper.TABLE9 if row.model == figure.model)
+    eagle3 = paper.TABLE4.rows["eagle3"].mean
+    overhead = next(row for row in paper.TABLE9 if row["model"] == figure.model)
     return additive(
         contexts=(512,),
         sizes=figure.sizes,
         draft_seconds=draft[None],
         verify_seconds=verify[None],
         plain_seconds=np.asarray([eagle3.speedup * cycle / eagle3.committed]),
-        decision_seconds=(overhead.depth_share * cycle / levels, overhead.size_share * cycle),
+        decision_seconds=(overhead["depth_share"] * cycle / levels, overhead["size_share"] * cycle),
         provenance={
             "kind": "read off a picture",
             "device": "NVIDIA A100 (the paper's, read off a picture)",

@@ -1,5 +1,6 @@
 """A Griffin draft of random weights for a target: shows that everything runs, and nothing else."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -15,17 +16,8 @@ from ltd_jax.models.hf.weights import Loader, target_table
 
 def griffin_config(target: TargetConfig) -> GriffinConfig:
     """A Griffin draft of one of the target's layers."""
-    return GriffinConfig(
-        vocab_size=target.vocab_size,
-        hidden_size=target.hidden_size,
-        intermediate_size=target.intermediate_size,
-        head_count=target.head_count,
-        kv_head_count=target.kv_head_count,
-        head_dim=target.head_dim,
-        rms_norm_eps=target.rms_norm_eps,
-        rope_theta=target.rope_theta,
-        rope_scaling=target.rope_scaling,
-    )
+    shared = {field.name for field in dataclasses.fields(GriffinConfig)} - {"attention_bias"}
+    return GriffinConfig(**{name: getattr(target, name) for name in shared})
 
 
 def write_griffin(folder: Path, target_folder: Path, seed: int = 0) -> None:

@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.studies.ground import Ground
-from ltd_jax import workflow
 from ltd_jax.config import LearningConfig
-from ltd_jax.learning import alternate, environment, exact, joint, loop
+from ltd_jax.learning import ALGORITHMS, alternate, environment, loop
 from ltd_jax.learning.environment import Observations
 from ltd_jax.learning.loop import Algorithm, BothPolicies
 from ltd_jax.policies.networks import Learned
@@ -37,18 +36,16 @@ class TrainedSeeds:
     compile_seconds: float
 
 
-def train(
-    ground: Ground, learning: LearningConfig, seeds: int, progress: Progress = workflow.silent
-) -> TrainedSeeds:
+def train(ground: Ground, learning: LearningConfig, seeds: int, progress: Progress) -> TrainedSeeds:
     """Trains with as many seeds, 0 and on."""
     if learning.algorithm == "alternate":
         return _one_by_one(ground, learning, seeds, progress)
-    make = joint.algorithm if learning.algorithm == "joint" else exact.algorithm
+    algorithm = ALGORITHMS[learning.algorithm].of(ground.widths, learning)
     data, validation = (
         environment.observe_all(simulator, ground.widths.observation) for simulator in ground.splits
     )
     rate = optimum.best_constant(ground.train).tokens_per_second
-    return side_by_side(make(ground.widths, learning), data, validation, rate, seeds)
+    return side_by_side(algorithm, data, validation, rate, seeds)
 
 
 def side_by_side(

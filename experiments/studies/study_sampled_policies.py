@@ -16,6 +16,7 @@ sampled texts. Writes OUT/study.json. Stopped, the same command goes on.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments import quickstart
+from experiments import output, quickstart
 from ltd_jax import flags, workflow
 from ltd_jax.config import GREEDY
 from ltd_jax.files import UserError
@@ -126,16 +127,10 @@ def record_kinds(
     pair: Pair, table: LatencyTable, stages: StageConfig, progress: Progress
 ) -> dict[str, Splits]:
     """What the three kinds of policies learn from."""
-    greedy_pair = pair.sampled(GREEDY)
+    record = functools.partial(workflow.load_or_record, progress=progress)
+    sampled = [record(pair, stages, split, with_accept_prob=True) for split in SPLITS]
     greedy_stages = dataclasses.replace(stages, folder=stages.folder / "greedy")
-    sampled = [
-        workflow.load_or_record(pair, stages, split, with_accept_prob=True, progress=progress)
-        for split in SPLITS
-    ]
-    greedy = [
-        workflow.load_or_record(greedy_pair, greedy_stages, split, progress=progress)
-        for split in SPLITS
-    ]
+    greedy = [record(pair.sampled(GREEDY), greedy_stages, split) for split in SPLITS]
     cycle = pair.config.cycle
     return {
         "expected": Splits(*(simulate.build(one, table, cycle, expected=True) for one in sampled)),
@@ -201,22 +196,23 @@ def means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 def terminal_table(rows: Sequence[dict[str, Any]]) -> Table:
     """A row per policy."""
-    table = Table(
-        title="Sampled texts of the test prompts, by replay; tokens as expected and as drawn",
-        caption="over best constant: with its 95 % interval by resampling texts",
-    )
-    for heading in ("policies", "seed", "tokens/s", "over best constant", "drawn"):
-        table.add_column(heading, justify="left" if heading == "policies" else "right")
+    lines = []
     for row in rows:
         mean, drawn = row["expected"], row["drawn"]
-        table.add_row(
+        line = (
             row["policies"],
             str(row["seed"]),
             f"{mean['tokens_per_second']:.1f}",
             f"{mean['over_best_constant']:.3f} ({mean['low']:.3f} to {mean['high']:.3f})",
             f"{drawn['over_best_constant']:.3f}",
         )
-    return table
+        lines.append(line)
+    return output.table(
+        "Sampled texts of the test prompts, by replay; tokens as expected and as drawn",
+        ("policies", "seed", "tokens/s", "over best constant", "drawn"),
+        lines,
+        "over best constant: with its 95 % interval by resampling texts",
+    )
 
 
 if __name__ == "__main__":

@@ -17,16 +17,14 @@ into it is charged nothing.
 """
 
 import dataclasses
-import functools
-import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from experiments import output
@@ -42,6 +40,7 @@ from ltd_jax.policies.networks import Learned
 from ltd_jax.presets import EMBEDDED_LEARNING
 from ltd_jax.replay import latency as latencies
 from ltd_jax.replay import optimum, simulate
+from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.simulate import CycleOutcome, Simulator
 from ltd_jax.workflow import Progress
 
@@ -61,22 +60,20 @@ class Config(StudyFlags):
 
 
 def stand(config: Config, progress: Progress) -> list[Ground]:
-    """The ground of every width, measured in turns."""
-    cycles = [
-        dataclasses.replace(config.shapes, beam_width=width).of(config.preset.cycle)
-        for width in config.beam_widths
-    ]
-    stages = [
-        dataclasses.replace(config.stages, folder=config.out / f"width-{width}")
-        for width in config.beam_widths
-    ]
-    pairs = [flags.load_pair(config, cycle) for cycle in cycles]
+    """The ground of every width, measured in turns; they are comparable."""
+    pairs, stages = [], []
+    for width in config.beam_widths:
+        cycle = dataclasses.replace(config.shapes, beam_width=width).of(config.preset.cycle)
+        pairs.append(flags.load_pair(config, cycle))
+        stages.append(dataclasses.replace(config.stages, folder=config.out / f"width-{width}"))
     if config.latency is None:
         workflow.load_or_profile_all(pairs, stages, progress=progress)
-    return [
-        studied.ground(pair, settings, config.latency, progress=progress)
+    measured = [
+        studied.ground(pair, settings, config.latency, progress)
         for pair, settings in zip(pairs, stages, strict=True)
     ]
+    require_comparable(measured)
+    return at_same_speed(measured)
 
 
 def at_same_speed(grounds: Sequence[Ground]) -> list[Ground]:
@@ -111,14 +108,27 @@ def require_comparable(grounds: Sequence[Ground]) -> None:
                 raise UserError(f"The {split} texts of two beam widths differ; record them again.")
 
 
-def train_all(
-    config: Config, name: str, grounds: Sequence[Ground], progress: Progress
-) -> list[Row]:
+def compare(study: Study[Config]) -> list[Row]:
+    """Rows under every table; those of a stopped command are kept."""
+    config, store, cells = study.config, study.open_store(NAME), list[Row]()
+    by_table = {config.latency or HERE: study.grounds}
+    for name in studied.under_tables(study.ground, config.tables):
+        table = LatencyTable.find(name)
+        by_table[name] = [studied.with_latency(ground, table) for ground in study.grounds]
+    for name, grounds in by_table.items():
+        tables_of_widths = [ground.origin["latency"] for ground in grounds]
+        make = partial(learn, study, name, grounds)
+        cells += store.value(f"{name} {config.beam_widths} {tables_of_widths}", make)
+    return cells
+
+
+def learn(study: Study[Config], name: str, grounds: Sequence[Ground]) -> list[Row]:
     """Trains every width's policies under the table of that name; a row for every choice."""
-    policies = [
-        seeds.train(ground, config.learning, config.seeds, progress).policies for ground in grounds
+    config = study.config
+    trained = [
+        seeds.train(ground, config.learning, config.seeds, study.progress) for ground in grounds
     ]
-    return list(rows(name, config.beam_widths, grounds, policies))
+    return list(rows(name, config.beam_widths, grounds, [one.policies for one in trained]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -274,29 +284,14 @@ def show(rows: Sequence[Row]) -> Table:
 
 
 def main() -> None:
-    config, console, started = study.parse(Config), Console(), time.monotonic()
+    config = study.parse(Config)
     is_distinct = len(set(config.beam_widths)) == len(config.beam_widths)
     if not config.beam_widths or not is_distinct or min(config.beam_widths) < 1:
         given = " ".join(map(str, config.beam_widths))
         raise UserError(f"`beam_widths` {given} must be one or more distinct widths of at least 1.")
     if config.shapes.beam_width is not None:
         flags.say("--beam-width changes nothing here: --beam-widths names the widths.")
-    flags.writable(config.folder)
-    cells: list[Row] = []
-    with flags.progress_bars(console) as progress:
-        grounds = at_same_speed(stand(config, progress))
-        require_comparable(grounds)
-        store = Study(config, grounds[0], progress).open_store(NAME)
-        by_table = {config.latency or HERE: grounds}
-        for name in studied.under_tables(grounds[0], config.tables):
-            table = latencies.find(name)
-            by_table[name] = [studied.with_latency(ground, table) for ground in grounds]
-        for name, under in by_table.items():
-            tables_of_widths = [ground.origin["latency"] for ground in under]
-            make = functools.partial(train_all, config, name, under, progress)
-            cells += store.value(f"{name} {config.beam_widths} {tables_of_widths}", make)
-    console.print(show(cells))
-    study.write(NAME, config, grounds[0], cells, started=started)
+    study.run(NAME, config, compare, show, stand=stand)
 
 
 if __name__ == "__main__":

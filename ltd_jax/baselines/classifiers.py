@@ -25,7 +25,7 @@ import numpy as np
 from flax import linen as nn
 from flax import struct
 
-from ltd_jax.baselines.rules import FixedSize, require, scale_levels
+from ltd_jax.baselines.rules import FixedSize, best_row, frontier, require, scale_levels
 from ltd_jax.config import CycleConfig
 from ltd_jax.files import Identity, UserError, hashable_fields, require_same
 from ltd_jax.policies import saved
@@ -97,11 +97,8 @@ class Disco(FixedSize):
 
 def disco_features(log_prob_WW: jax.Array, entropy_W: jax.Array, levels: jax.Array) -> jax.Array:
     """f32 [W + 2]: the W best path probabilities of the newest level, falling; entropy; level."""
-    width = log_prob_WW.shape[0]
-    best_W = jax.lax.top_k(log_prob_WW.reshape(-1), width)[0]
-    entropy = entropy_W[jnp.argmax(log_prob_WW) // width]
-    scalars_2 = jnp.stack([entropy, levels / LEVEL_SCALE]).astype(jnp.float32)
-    return jnp.concatenate([jnp.exp(best_W), scalars_2])
+    scalars_2 = jnp.stack([entropy_W[best_row(log_prob_WW)], levels / LEVEL_SCALE])
+    return jnp.concatenate([jnp.exp(frontier(log_prob_WW)), scalars_2.astype(jnp.float32)])
 
 
 @struct.dataclass(kw_only=True)

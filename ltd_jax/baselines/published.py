@@ -75,16 +75,6 @@ class Network:
     layers: tuple[Layer, ...]  # the last one gives the logits
     activation: Activation = static()
 
-    @property
-    def inputs(self) -> int:
-        """O, the numbers that it reads."""
-        return self.layers[0].kernel.shape[0]
-
-    @property
-    def outputs(self) -> int:
-        """A, the choices."""
-        return self.layers[-1].kernel.shape[1]
-
     def __call__(self, observation_O: jax.Array) -> jax.Array:
         """f32 [A]."""
         hidden = observation_O
@@ -105,24 +95,23 @@ class PublishedPolicies(Policy):
     length, which it was trained with"""
 
     @property
-    def levels_needed(self) -> int:
-        """Levels that a cycle must have; the published code drafts up to 13, and 12 will do."""
-        return levels_of(FIXED_ROUNDS) if self.depth is None else MOST_ROUNDS
+    def most_levels(self) -> int:
+        """Levels that the policies choose among."""
+        return levels_of(FIXED_ROUNDS if self.depth is None else MOST_ROUNDS)
 
     @property
-    def sizes_needed(self) -> tuple[int, ...]:
-        """Sizes that a cycle must have."""
+    def sizes(self) -> tuple[int, ...]:
+        """Sizes that the policies choose among."""
         return (FIXED_SIZE,) if self.size is None else SIZES
 
     def smallest_cycle(self, base: CycleConfig) -> CycleConfig:
         """`base` with the beam width, levels and sizes that the policies choose among."""
-        rounds = FIXED_ROUNDS if self.depth is None else MOST_ROUNDS
         return dataclasses.replace(
-            base, beam_width=BEAM_WIDTH, max_levels=levels_of(rounds), sizes=self.sizes_needed
+            base, beam_width=BEAM_WIDTH, max_levels=self.most_levels, sizes=self.sizes
         )
 
     def check(self, config: CycleConfig) -> None:
-        levels, sizes = self.levels_needed, self.sizes_needed
+        levels, sizes = min(self.most_levels, MOST_ROUNDS), self.sizes  # 12 of 13 levels will do
         has_sizes = set(sizes) <= set(config.sizes)
         if config.beam_width == BEAM_WIDTH and config.max_levels >= levels and has_sizes:
             return
@@ -136,7 +125,7 @@ class PublishedPolicies(Policy):
     def keep_drafting(self, history: Any, view: LevelView, config: CycleConfig) -> jax.Array:
         network = self.depth
         if network is None:
-            return view.levels < levels_of(FIXED_ROUNDS)
+            return view.levels < self.most_levels
         length = jnp.int32(CONSTANT_LENGTH) if self.constant_length else view.length
 
         def goes_on() -> jax.Array:
@@ -145,7 +134,7 @@ class PublishedPolicies(Policy):
         decision_levels = jnp.array([levels_of(rounds) for rounds in DECISION_ROUNDS])
         is_asked = jnp.isin(view.levels, decision_levels)
         go_on = jax.lax.cond(is_asked, goes_on, lambda: jnp.bool_(True))
-        return go_on & (view.levels < min(levels_of(MOST_ROUNDS), config.max_levels))
+        return go_on & (view.levels < min(self.most_levels, config.max_levels))
 
     def choose_size(self, history: Any, view: TreeView, config: CycleConfig) -> jax.Array:
         if self.size is None:
@@ -182,9 +171,9 @@ def _with_scalars(
     log_prob: jax.Array, levels: jax.Array, length: jax.Array | int, copies: int
 ) -> jax.Array:
     rounds = levels - levels_of(0)
-    scalars = [length / LENGTH_SCALE, rounds / ROUNDS_SCALE]
-    parts = [jnp.broadcast_to(value, (copies,)) for value in scalars]
-    return jnp.concatenate([log_prob.reshape(-1), *parts]).astype(jnp.float32)
+    scalars_2 = jnp.stack([length / LENGTH_SCALE, rounds / ROUNDS_SCALE])
+    repeated = jnp.repeat(scalars_2, copies)
+    return jnp.concatenate([log_prob.reshape(-1), repeated]).astype(jnp.float32)
 
 
 def load(
@@ -206,11 +195,12 @@ def _read_actor(path: Path | None, name: str, inputs: int, outputs: int) -> Netw
     if path is None:
         return None
     actor = read_zip(path)
-    if (actor.inputs, actor.outputs) == (inputs, outputs):
+    reads, choices = actor.layers[0].kernel.shape[0], actor.layers[-1].kernel.shape[1]
+    if (reads, choices) == (inputs, outputs):
         return actor
     raise UserError(
-        f"{path} reads {actor.inputs} numbers and chooses among {actor.outputs}; a published "
-        f"{name} policy reads {inputs} and chooses among {outputs}."
+        f"{path} reads {reads} numbers and chooses among {choices}; a published {name} policy "
+        f"reads {inputs} and chooses among {outputs}."
     )
 
 

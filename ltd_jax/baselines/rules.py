@@ -109,14 +109,18 @@ class DDD(FixedSize):
 
     def keep_drafting(self, history: Any, view: LevelView, config: CycleConfig) -> jax.Array:
         is_checked = jnp.any(jnp.asarray(self.checks) == view.levels)
-        is_low = frontier_mass(view.log_prob) < self.threshold
+        is_low = jax.nn.logsumexp(frontier(view.log_prob)) < self.threshold
         return (view.levels < self.most_levels) & ~(is_checked & is_low)
 
 
-def frontier_mass(log_prob_WW: jax.Array) -> jax.Array:
-    """Log of the probability mass of a level's W best nodes, which the next pass would read."""
-    best_W = jax.lax.top_k(log_prob_WW.reshape(-1), log_prob_WW.shape[0])[0]
-    return jax.nn.logsumexp(best_W)
+def frontier(log_prob_WW: jax.Array) -> jax.Array:
+    """f32 [W], falling: a level's W best nodes, which the next pass would read."""
+    return jax.lax.top_k(log_prob_WW.reshape(-1), log_prob_WW.shape[0])[0]
+
+
+def best_row(log_prob_WW: jax.Array) -> jax.Array:
+    """i32 []: the row that a level's best node is from."""
+    return jnp.argmax(log_prob_WW) // log_prob_WW.shape[0]
 
 
 @struct.dataclass(kw_only=True)
@@ -136,8 +140,8 @@ class SVIP(FixedSize):
         require("scale", self.scale, least=0)
 
     def keep_drafting(self, history: Any, view: LevelView, config: CycleConfig) -> jax.Array:
-        row = jnp.argmax(view.log_prob) // view.log_prob.shape[0]
-        doubt = jnp.sqrt(self.scale * jnp.maximum(view.entropy[row], 0))
+        entropy = view.entropy[best_row(view.log_prob)]
+        doubt = jnp.sqrt(self.scale * jnp.maximum(entropy, 0))
         return (view.levels < self.most_levels) & ~(doubt > self.threshold)
 
 
@@ -197,10 +201,9 @@ class GammaTune(FixedSize):
         self, history: GammaHistory, view: LevelView, config: CycleConfig
     ) -> GammaHistory:
         above_W = jnp.where(view.levels == 1, 0.0, history.frontier)  # the root's is 0
-        best, width = jnp.argmax(view.log_prob), config.beam_width
+        above = above_W[best_row(view.log_prob)]
         return history.replace(
-            frontier=jax.lax.top_k(view.log_prob.reshape(-1), width)[0],
-            confidence=jnp.exp(jnp.max(view.log_prob) - above_W[best // width]),
+            frontier=frontier(view.log_prob), confidence=jnp.exp(jnp.max(view.log_prob) - above)
         )
 
     def keep_drafting(

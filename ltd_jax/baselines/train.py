@@ -234,13 +234,10 @@ def _train(
         change, state = optimiser.update(gradient, state, variables)
         return (optax.apply_updates(variables, change), state), None
 
-    def epoch(carry, key):
-        order = jax.random.permutation(key, label.shape[0])[: batches * batch]
-        return jax.lax.scan(step, carry, order.reshape(batches, batch))
-
+    shuffle = partial(jax.random.permutation, x=label.shape[0])
+    order = jax.vmap(shuffle)(jax.random.split(key, config.epochs))[:, : batches * batch]
     start = (variables, optimiser.init(variables))
-    (variables, _), _ = jax.lax.scan(epoch, start, jax.random.split(key, config.epochs))
-    return variables
+    return jax.lax.scan(step, start, order.reshape(-1, batch))[0][0]
 
 
 def folded(variables: Any, mean: np.ndarray, scale: np.ndarray) -> Any:

@@ -68,7 +68,7 @@ def accept_sampled(
       sampling: of the text up to the root.
       draw: how the token behind a node is drawn; None = the rule of the pair's sampling.
     """
-    rule = draw or rule_of(pair.sampling)
+    rule = draw or (sequential if pair.sampling.rule == "sequential" else coupled)
     width = min(pair.cycle.beam_width, candidates.token.shape[0] - 1)
 
     def advance(walk: SampledPath) -> SampledPath:
@@ -108,11 +108,6 @@ def _moved(walk: SampledPath, candidates: Candidates, token: jax.Array) -> Sampl
         sampling=sample.mark_seen(walk.sampling, token[None], jnp.ones((1,), bool)),
         going=found,
     )
-
-
-def rule_of(config: SamplingConfig) -> Draw:
-    """How the token behind a node is drawn."""
-    return sequential if config.rule == "sequential" else coupled
 
 
 def coupled(

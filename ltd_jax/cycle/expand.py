@@ -19,11 +19,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from ltd_jax.config import PairConfig
 from ltd_jax.cycle import tree as trees
 from ltd_jax.cycle.tree import DraftTree
 from ltd_jax.models import draft, kv_cache, layers
-from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.kv_cache import KVCache, Rows
 from ltd_jax.models.pair import Model
 from ltd_jax.policies.policy import LevelView, Policy, TreeView
@@ -87,87 +85,68 @@ def expand(
         going = wanted & (expansion.levels < config.max_levels)
         return expansion.replace(going=going, history=history)
 
-    hidden_E, cache = extend(model.draft, model.config, pending, cache)
+    hidden_E, cache = extend(model, pending, cache)
     expansion = jax.lax.while_loop(
         lambda expansion: expansion.going,
-        lambda expansion: decide(add_level(model.draft, model.config, cache, expansion)),
-        decide(first_level(model.draft, model.config, hidden_E).replace(history=history)),
+        lambda expansion: decide(add_level(model, cache, expansion)),
+        decide(first_level(model, hidden_E).replace(history=history)),
     )
     return expansion, cache
 
 
-def extend(
-    params: DraftParams, pair: PairConfig, pending: PendingTokens, cache: KVCache
-) -> tuple[jax.Array, KVCache]:
+def extend(model: Model, pending: PendingTokens, cache: KVCache) -> tuple[jax.Array, KVCache]:
     """Feeds the pending tokens; returns the output [E] at the root and the cache, committed.
 
     The shortest pass that holds them is run, of `catch_up_rows` of the config.
     """
-    most = pair.cycle.path_length
+    config = model.config.cycle
 
     def branch(T: int):
         def run(pending: PendingTokens, cache: KVCache) -> tuple[jax.Array, Rows]:
-            feature_TE = draft.fuse(params, pair.draft, pending.feature[:T])
-            hidden_TE, rows = _causal_rows(params, pair, pending.token[:T], feature_TE, cache)
-            unused = ((0, 0), (0, most - T), (0, 0))
+            hidden_TE, rows = causal_rows(model, pending.token[:T], pending.feature[:T], cache)
+            unused = ((0, 0), (0, config.path_length - T), (0, 0))
             return hidden_TE[pending.count - 1], jax.tree.map(lambda x: jnp.pad(x, unused), rows)
 
         return run
 
-    widths = pair.cycle.catch_up_rows
+    widths = config.catch_up_rows
     too_short = jnp.sum(jnp.asarray(widths) < pending.count)
     hidden_E, rows = jax.lax.switch(too_short, [branch(T) for T in widths], pending, cache)
     return hidden_E, kv_cache.append(cache, rows, pending.count)
 
 
-def causal_pass(
-    params: DraftParams,
-    pair: PairConfig,
-    token_T: jax.Array,
-    feature_TE: jax.Array,
-    count: jax.Array,
-    cache: KVCache,
-) -> tuple[jax.Array, KVCache]:
-    """A chain of tokens with true features: outputs [T, E]; `count` rows are committed."""
-    hidden_TE, rows = _causal_rows(params, pair, token_T, feature_TE, cache)
-    return hidden_TE, kv_cache.append(cache, rows, count)
-
-
-def _causal_rows(
-    params: DraftParams,
-    pair: PairConfig,
-    token_T: jax.Array,
-    feature_TE: jax.Array,
-    cache: KVCache,
+def causal_rows(
+    model: Model, token_T: jax.Array, feature_TE: jax.Array, cache: KVCache
 ) -> tuple[jax.Array, Rows]:
-    """Outputs [T, E] of a chain of tokens with true features, and its rows."""
-    T = token_T.shape[0]
+    """Outputs [T, E] of a chain of tokens with the target's features before them, and its rows."""
+    config, T = model.config.draft, token_T.shape[0]
     return draft.forward(
-        params,
-        pair.draft,
+        model.draft,
+        config,
         token_T,
-        feature_TE,
+        draft.fuse(model.draft, config, feature_TE),
         cache.length + jnp.arange(T),
         cache,
-        draft.empty_block(pair.draft, T, cache.keys[0].dtype),
+        draft.empty_block(config, T, cache.keys[0].dtype),
         0,
         jnp.tril(jnp.ones((T, T), bool)),
     )
 
 
-def first_level(params: DraftParams, pair: PairConfig, hidden_E: jax.Array) -> Expansion:
+def first_level(model: Model, hidden_E: jax.Array) -> Expansion:
     """The root's W most probable children."""
-    D, W, tree_rows = pair.cycle.max_levels, pair.cycle.beam_width, pair.cycle.tree_rows
+    config = model.config.cycle
+    D, W, tree_rows = config.max_levels, config.beam_width, config.tree_rows
     hidden_WE = jnp.broadcast_to(hidden_E, (W, hidden_E.shape[0]))
-    children = _children(params, pair, hidden_E[None, :])
+    children = _children(model, hidden_E[None, :])
     log_prob_WW = jnp.full((W, W), trees.NO_NODE, jnp.float32).at[0].set(children.log_prob[0])
     token_WW = jnp.zeros((W, W), jnp.int32).at[0].set(children.token[0])
     no_parent_W = jnp.zeros((W,), jnp.int32)
     no_ancestors = jnp.zeros((W, tree_rows), bool)
     return Expansion(
-        tree=trees.write_level(trees.empty(pair.cycle), 0, log_prob_WW, token_WW, no_parent_W),
+        tree=trees.write_level(trees.empty(config), 0, log_prob_WW, token_WW, no_parent_W),
         frontier=_best_children(log_prob_WW, token_WW, hidden_WE, no_ancestors),
-        block=draft.empty_block(pair.draft, tree_rows, hidden_E.dtype),
+        block=draft.empty_block(model.config.draft, tree_rows, hidden_E.dtype),
         levels=jnp.int32(1),
         going=jnp.bool_(True),
         entropy=jnp.zeros((D, W), jnp.float32).at[0].set(children.entropy),
@@ -175,17 +154,16 @@ def first_level(params: DraftParams, pair: PairConfig, hidden_E: jax.Array) -> E
     )
 
 
-def add_level(
-    params: DraftParams, pair: PairConfig, cache: KVCache, expansion: Expansion
-) -> Expansion:
+def add_level(model: Model, cache: KVCache, expansion: Expansion) -> Expansion:
     """One draft pass over the frontier: its children become the newest level."""
-    W, frontier = pair.cycle.beam_width, expansion.frontier
+    config, frontier = model.config.cycle, expansion.frontier
+    W = config.beam_width
     start = (expansion.levels - 1) * W
-    itself = start + jnp.arange(W)[:, None] == jnp.arange(pair.cycle.tree_rows)[None, :]
+    itself = start + jnp.arange(W)[:, None] == jnp.arange(config.tree_rows)[None, :]
     mask = frontier.mask | itself
     hidden_WE, block = draft.forward(
-        params,
-        pair.draft,
+        model.draft,
+        model.config.draft,
         frontier.token,
         frontier.feature,
         jnp.full((W,), cache.length + expansion.levels - 1),
@@ -194,7 +172,7 @@ def add_level(
         start,
         mask,
     )
-    children = _children(params, pair, hidden_WE)
+    children = _children(model, hidden_WE)
     log_prob_WW = frontier.log_prob[:, None] + children.log_prob
     put = lambda rows, row: jax.lax.dynamic_update_index_in_dim(rows, row, expansion.levels, 0)
     return expansion.replace(
@@ -209,13 +187,11 @@ def add_level(
     )
 
 
-def full_expansion(
-    params: DraftParams, pair: PairConfig, hidden_E: jax.Array, cache: KVCache
-) -> Expansion:
+def full_expansion(model: Model, hidden_E: jax.Array, cache: KVCache) -> Expansion:
     """All levels: they contain the tree of every smaller number of levels."""
-    expansion = first_level(params, pair, hidden_E)
-    grow = lambda _, expansion: add_level(params, pair, cache, expansion)
-    return jax.lax.fori_loop(1, pair.cycle.max_levels, grow, expansion)
+    grow = lambda _, expansion: add_level(model, cache, expansion)
+    first = first_level(model, hidden_E)
+    return jax.lax.fori_loop(1, model.config.cycle.max_levels, grow, first)
 
 
 def level_view(expansion: Expansion, length: jax.Array, root_entropy: jax.Array) -> LevelView:
@@ -244,13 +220,14 @@ def tree_view(expansion: Expansion, length: jax.Array, root_entropy: jax.Array) 
     )
 
 
-def _children(params: DraftParams, pair: PairConfig, hidden_TE: jax.Array) -> Children:
+def _children(model: Model, hidden_TE: jax.Array) -> Children:
     """The W most probable next tokens of each row."""
-    log_prob_TY = draft.log_probs(params, pair.draft, hidden_TE)
-    if pair.sampling.draft_temperature != 1:
-        log_prob_TY = jax.nn.log_softmax(log_prob_TY / pair.sampling.draft_temperature)
-    log_prob_TW, draft_token_TW = jax.lax.top_k(log_prob_TY, pair.cycle.beam_width)
-    token_TW = jnp.take(params.target_token, draft_token_TW)
+    config = model.config
+    log_prob_TY = draft.log_probs(model.draft, config.draft, hidden_TE)
+    if config.sampling.draft_temperature != 1:
+        log_prob_TY = jax.nn.log_softmax(log_prob_TY / config.sampling.draft_temperature)
+    log_prob_TW, draft_token_TW = jax.lax.top_k(log_prob_TY, config.cycle.beam_width)
+    token_TW = jnp.take(model.draft.target_token, draft_token_TW)
     return Children(log_prob_TW, token_TW, layers.entropy(log_prob_TY))
 
 

@@ -11,8 +11,9 @@ from ltd_jax.cycle import expand, sample
 from ltd_jax.cycle.expand import PendingTokens
 from ltd_jax.cycle.step import CycleState
 from ltd_jax.files import UserError
-from ltd_jax.models import draft, kv_cache, layers, sharding, target
+from ltd_jax.models import kv_cache, layers, sharding, target
 from ltd_jax.models.pair import Model, Pair
+from ltd_jax.policies.policy import Policy
 
 
 def check_room(pair: Pair, prompt_tokens: int, new_tokens: int) -> None:
@@ -45,15 +46,22 @@ def prefill(pair: Pair, prompt_T: np.ndarray) -> CycleState:
     return state
 
 
+def with_history(pair: Pair, policy: Policy, state: CycleState) -> CycleState:
+    """The state of a text before its first cycle with a policy."""
+    history = policy.init_history(pair.config.cycle)
+    return state.replace(history=pair.put(jax.tree.map(jnp.copy, history)))  # states are donated
+
+
 def empty_state(pair: PairConfig, dtype: jnp.dtype, key: jax.Array | None = None) -> CycleState:
     """Caches without tokens, nothing pending; sampling needs the text's random key."""
     config = pair.cycle
-    target_sharding, draft_sharding = (
-        sharding.cache_sharding(pair, model.kv_head_count) for model in (pair.target, pair.draft)
+    target_cache, draft_cache = (
+        kv_cache.empty(model, config.cache_slots, dtype, sharding.cache_sharding(pair, model))
+        for model in (pair.target, pair.draft)
     )
     state = CycleState(
-        target_cache=target.empty_cache(pair.target, config.cache_slots, dtype, target_sharding),
-        draft_cache=draft.empty_cache(pair.draft, config.cache_slots, dtype, draft_sharding),
+        target_cache=target_cache,
+        draft_cache=draft_cache,
         root=jnp.int32(0),
         pending=PendingTokens(
             token=jnp.zeros((config.path_length,), jnp.int32),
@@ -86,18 +94,12 @@ def prefill_chunk(
     config, cache = model.config, state.target_cache
     T = token_T.shape[0]
     rows_T = jnp.arange(T)
-    causal = jnp.tril(jnp.ones((T, T), bool))
-    logits_TX, feature_TE, rows = target.forward(
-        model.target, config.target, token_T, cache.length + rows_T, causal, cache
-    )
+    logits_TX, feature_TE, rows = target.causal_forward(model.target, config.target, token_T, cache)
     sampling = sample.mark_seen(state.sampling, token_T, rows_T < count)
     root = sample.choose(logits_TX[count - 1], cache.length + count, sampling, config.sampling)
     shifted_T = jnp.where(rows_T == count - 1, next_token, jnp.roll(token_T, -1))
     waiting = is_last.astype(jnp.int32)
-    fused_TE = draft.fuse(model.draft, config.draft, feature_TE)
-    _, draft_cache = expand.causal_pass(
-        model.draft, config, shifted_T, fused_TE, count - waiting, state.draft_cache
-    )
+    _, draft_rows = expand.causal_rows(model, shifted_T, feature_TE, state.draft_cache)
     pending = PendingTokens(
         token=state.pending.token.at[0].set(root),
         feature=state.pending.feature.at[0].set(feature_TE[count - 1]),
@@ -106,7 +108,7 @@ def prefill_chunk(
     )
     following = state.replace(
         target_cache=kv_cache.append(cache, rows, kv_cache.after(count, root)),
-        draft_cache=draft_cache,
+        draft_cache=kv_cache.append(state.draft_cache, draft_rows, count - waiting),
         root=root,
         pending=pending,
         sampling=sample.mark_seen(sampling, root[None], is_last[None]),

@@ -15,14 +15,21 @@ import numpy as np
 from ltd_jax.decoding import generate
 from ltd_jax.decoding.generate import Step
 from ltd_jax.files import UserError
-from ltd_jax.models.pair import Pair
+from ltd_jax.models.pair import AnyPrompt, Pair
 from ltd_jax.policies.policy import Policy
+from ltd_jax.replay import record
 from ltd_jax.replay.record import Prompt
 
 RESAMPLES = 2000
 PLAIN = "autoregressive"  # the method without a policy
 LEARNED = "ltd"
 MEAN = "mean"  # of all tasks, in the place of a task's name
+NUMBERS = ("tokens_per_second", "committed_per_cycle", "levels_mean", "size_mean")  # of a row
+STATISTIC = (
+    "Tokens per second: all tokens of a task over all seconds. Speedup: that number over plain "
+    "decoding's. The 95% interval comes from resampling the task's prompts. Mean of tasks: the "
+    "mean of the tasks' numbers."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +64,7 @@ class Run:
 def benchmark(
     pair: Pair,
     policies: Mapping[str, Policy],
-    prompts: Sequence[generate.Prompt],
+    prompts: Sequence[AnyPrompt],
     new_tokens: int = 128,
     *,
     seed: int = 0,
@@ -73,9 +80,10 @@ def benchmark(
       progress: called with the share of the prompts that are done.
 
     Returns:
-      Rows of "method", "tokens_per_second" (sums over all prompts), "speedup" (the median over
-      prompts of the ratio to plain decoding) with its 95 % interval "speedup_low" to
-      "speedup_high", "committed_per_cycle", "levels_mean" and "size_mean".
+      Rows of "method", "tokens_per_second" (all tokens over all seconds), "speedup" (that over
+      plain decoding's) with its 95 % interval "speedup_low" to "speedup_high" (None with a single
+      prompt), "committed_per_cycle", "levels_mean" and "size_mean"; a mean over tasks where the
+      prompts name several.
 
     Example:
       >>> import ltd_jax as ltd
@@ -84,27 +92,34 @@ def benchmark(
       ['autoregressive', 'short']
     """
     methods = [Method(PLAIN), *(Method(name, policy) for name, policy in policies.items())]
-    asked = [Prompt(generate.token_ids(pair, prompt), 0) for prompt in prompts]
+    asked = [record.with_task(pair, prompt) for prompt in prompts]
     runs: list[Run] = []
     for batch in interleaved(pair, methods, asked, new_tokens, seed=seed):
         runs += batch
         progress(len(runs) / (len(asked) * len(methods)))
-    names = [method.name for method in methods]
-    rows = sorted(method_rows(runs, ["prompts"]), key=lambda row: names.index(row["method"]))
-    return [
-        {name: value for name, value in row.items() if name != "task"}
-        for row in rows
-        if row["task"] == MEAN
-    ]
+    tasks = [""] * (1 + max(prompt.task for prompt in asked))
+    rows = {row.pop("method"): row for row in method_rows(runs, tasks) if row.pop("task") == MEAN}
+    return [{"method": method.name} | rows[method.name] for method in methods]
 
 
-def decode(pair: Pair, method: Method, prompt: Prompt, index: int, new_tokens: int) -> Run:
-    """Decodes and times one text."""
+def decode(
+    pair: Pair,
+    method: Method,
+    prompt: Prompt,
+    index: int,
+    new_tokens: int,
+    show: Callable[[Step], None] = lambda step: None,
+) -> Run:
+    """Decodes and times one text; `show` gets its steps as they come."""
     steps = method.steps(pair, prompt.token, new_tokens)
     asked = time.perf_counter()
     first = next(steps)
     started = time.perf_counter()
-    rest = list(steps)
+    show(first)
+    rest = []
+    for step in steps:
+        rest.append(step)
+        show(step)
     seconds = time.perf_counter() - started
     tokens = first.tokens + tuple(token for step in rest for token in step.tokens)
     return Run(
@@ -131,27 +146,19 @@ def interleaved(
 ) -> Iterator[list[Run]]:
     """The runs of every method on a prompt, prompt by prompt, in an order drawn anew for each.
 
-    Each decodes the first prompt of every task beforehand: on a CPU the first use of a size takes
-    60 to 150 ms more (measured), and a method of many sizes has many first uses.
+    Each is compiled and runs all its sizes once beforehand (`generate.warm_up`).
 
     Args:
       skip: prompts that were measured before.
     """
     if skip >= set(range(len(prompts))):
         return
-    tasks = [prompt.task for prompt in prompts]
     for method in methods:
-        for first in sorted({tasks.index(task) for task in tasks}):
-            decode(endless(pair), method, prompts[first], first, new_tokens)
+        generate.warm_up(pair, method.policy)
     for index, prompt in enumerate(prompts):
         if index not in skip:
             order = np.random.default_rng((seed, index)).permutation(len(methods))
             yield [decode(pair, methods[m], prompt, index, new_tokens) for m in order]
-
-
-def endless(pair: Pair) -> Pair:
-    """The same pair and programs, but no token ends a text: a warm-up compiles all of a method."""
-    return dataclasses.replace(pair, stop_tokens=(-1,) * len(pair.stop_tokens))
 
 
 def per_cycle(runs: Sequence[Run], field: Literal["levels", "sizes", "committed"]) -> np.ndarray:
@@ -164,46 +171,67 @@ def tokens_per_second(runs: Sequence[Run]) -> float:
     return sum(len(run.tokens) - 1 for run in runs) / sum(run.seconds for run in runs)
 
 
-def ratios(runs: Sequence[Run], method: str, baseline: str) -> dict[int, np.ndarray]:
-    """Per task: each prompt's tokens per second relative to the baseline's on that prompt."""
-    rate = {
-        (run.method, run.prompt): (len(run.tokens) - 1) / run.seconds
-        for run in runs
-        if len(run.tokens) > 1
-    }
-    tasks: dict[int, list[float]] = {}
-    for run in runs:
-        if run.method == method and (method, run.prompt) in rate:
-            ratio = rate[method, run.prompt] / rate[baseline, run.prompt]
-            tasks.setdefault(run.task, []).append(ratio)
-    return {task: np.asarray(values) for task, values in tasks.items()}
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """One method's tokens per second over another's; no interval where a task has one prompt."""
+
+    ratio: float
+    low: float | None  # of the 95 % interval
+    high: float | None
+
+    @property
+    def side(self) -> int:
+        """1 = shown to be above 1, -1 = shown to be below, 0 = not shown to differ from 1."""
+        if self.low is None or self.high is None:
+            return 0
+        return int(self.low > 1) - int(self.high < 1)
 
 
-def interval(by_task: Mapping[int, np.ndarray], *, seed: int = 0) -> tuple[float, float, float]:
-    """Mean over tasks of the median ratio, and its 95 % interval by resampling prompts."""
+def over(runs: Sequence[Run], method: str, baseline: str, *, seed: int = 0) -> Ratio | None:
+    """The ratio of two methods' tokens per second, a mean over tasks; None without texts of both.
+
+    The interval is from drawing every task's prompts anew, one fewer than there are: with as many
+    as there are the spread of few prompts would come out too small (Rao and Wu, 1988).
+    """
     random = np.random.default_rng(seed)
-    value = float(np.mean([np.median(ratio) for ratio in by_task.values()]))
-    draws = np.mean(
-        [
-            np.median(random.choice(ratio, (RESAMPLES, len(ratio))), axis=1)
-            for ratio in by_task.values()
-        ],
-        axis=0,
-    )
-    low, high = np.percentile(draws, (2.5, 97.5))
-    return value, float(low), float(high)
+    values, draws, fewest = [], [], 2
+    for task in sorted({run.task for run in runs}):
+        mine, base = (
+            [run for run in runs if (run.method, run.task) == (name, task)]
+            for name in (method, baseline)
+        )
+        totals_P22 = _totals(mine, base)
+        if len(totals_P22):
+            values.append(tokens_per_second(mine) / tokens_per_second(base))
+            drawn = random.integers(len(totals_P22), size=(RESAMPLES, max(len(totals_P22) - 1, 1)))
+            totals_R22 = totals_P22[drawn].sum(axis=1)
+            rates_R2 = totals_R22[:, :, 0] / totals_R22[:, :, 1]
+            draws.append(rates_R2[:, 0] / rates_R2[:, 1])
+            fewest = min(fewest, len(totals_P22))
+    if not values:
+        return None
+    value = float(np.mean(values))
+    if fewest < 2:
+        return Ratio(value, None, None)
+    low, high = np.percentile(np.mean(draws, axis=0), (2.5, 97.5))
+    return Ratio(value, float(low), float(high))
 
 
-def over(runs: Sequence[Run], method: str, baseline: str) -> dict[str, float]:
-    """One method's tokens per second over another's, with its 95 % interval."""
-    ratio, low, high = interval(ratios(runs, method, baseline))
-    return {"ratio": ratio, "low": low, "high": high}
+def _totals(mine: Sequence[Run], base: Sequence[Run]) -> np.ndarray:
+    """Of every prompt with texts of both: [prompts, 2 methods, (tokens, seconds)]."""
+    longer = [
+        {run.prompt: (len(run.tokens) - 1, run.seconds) for run in runs if len(run.tokens) > 1}
+        for runs in (mine, base)
+    ]
+    prompts = sorted(longer[0].keys() & longer[1].keys())
+    return np.asarray([[one[prompt] for one in longer] for prompt in prompts], np.float64)
 
 
 def method_rows(runs: Sequence[Run], tasks: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of every method on every task, and on their mean; plain decoding first.
+    """Rows of every method on every task, and the mean of these rows; plain decoding first.
 
-    A task whose texts all ended with their first token has none.
+    `STATISTIC` says what the numbers are. A task whose texts all ended with their first token has
+    no row.
 
     Raises:
       UserError: that is so of all tasks.
@@ -213,28 +241,33 @@ def method_rows(runs: Sequence[Run], tasks: Sequence[str]) -> list[dict[str, Any
     methods = list(dict.fromkeys(run.method for run in runs))
     rows = []
     for method in sorted(methods, key=lambda name: name != PLAIN):
-        own_runs = [run for run in runs if run.method == method]
-        by_task = ratios(runs, method, PLAIN)
+        by_task = {}
         for index, task in enumerate(tasks):
-            task_runs = [run for run in own_runs if run.task == index]
-            if index in by_task:
-                rows.append(_row(method, task, task_runs, {index: by_task[index]}))
-        rows.append(_row(method, MEAN, own_runs, by_task))
+            of_task = [run for run in runs if run.task == index]
+            speedup = over(of_task, method, PLAIN)
+            if speedup is not None:
+                by_task[task] = _numbers([run for run in of_task if run.method == method])
+                rows.append(_row(method, task, by_task[task], speedup))
+        speedup = over(runs, method, PLAIN)
+        if speedup is not None:
+            values = by_task.values()
+            means = {name: float(np.mean([one[name] for one in values])) for name in NUMBERS}
+            rows.append(_row(method, MEAN, means, speedup))
     return rows
 
 
-def _row(
-    method: str, task: str, runs: Sequence[Run], by_task: dict[int, np.ndarray]
-) -> dict[str, Any]:
-    speedup, low, high = interval(by_task)
+def _numbers(runs: Sequence[Run]) -> dict[str, float]:
+    """NUMBERS of one method's runs."""
+    cycles = [float(per_cycle(runs, name).mean()) for name in ("committed", "levels", "sizes")]
+    return dict(zip(NUMBERS, (tokens_per_second(runs), *cycles), strict=True))
+
+
+def _row(method: str, task: str, numbers: dict[str, float], speedup: Ratio) -> dict[str, Any]:
     return {
         "method": method,
         "task": task,
-        "tokens_per_second": tokens_per_second(runs),
-        "speedup": speedup,
-        "speedup_low": low,
-        "speedup_high": high,
-        "committed_per_cycle": float(per_cycle(runs, "committed").mean()),
-        "levels_mean": float(per_cycle(runs, "levels").mean()),
-        "size_mean": float(per_cycle(runs, "sizes").mean()),
-    }
+        "tokens_per_second": numbers["tokens_per_second"],
+        "speedup": speedup.ratio,
+        "speedup_low": speedup.low,
+        "speedup_high": speedup.high,
+    } | numbers

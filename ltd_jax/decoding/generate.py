@@ -5,7 +5,9 @@ the device never waits for Python; at the end of a text one call is dispatched t
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -14,13 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltd_jax.cycle import step
-from ltd_jax.cycle.prefill import check_room, prefill
+from ltd_jax.cycle.prefill import check_room, prefill, with_history
 from ltd_jax.cycle.step import Cycles
-from ltd_jax.models.pair import Pair
-from ltd_jax.policies.policy import Policy
-from ltd_jax.text import Message
-
-Prompt = str | Sequence[int] | Sequence[Message] | np.ndarray
+from ltd_jax.models.pair import AnyPrompt, Pair, token_ids
+from ltd_jax.policies.policy import Constant, Forced, Policy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Step:
     accepted: int = 0
 
 
-def generate(pair: Pair, policy: Policy, prompt: Prompt, new_tokens: int) -> Iterator[Step]:
+def generate(pair: Pair, policy: Policy, prompt: AnyPrompt, new_tokens: int) -> Iterator[Step]:
     """Speculative decoding: the same tokens as `generate_plain`, one step per cycle.
 
     Under the sequential rule the tokens differ, but not their distribution.
@@ -62,7 +61,7 @@ def generate(pair: Pair, policy: Policy, prompt: Prompt, new_tokens: int) -> Ite
     return _steps(pair, policy, prompt_T, new_tokens)
 
 
-def generate_plain(pair: Pair, prompt: Prompt, new_tokens: int) -> Iterator[Step]:
+def generate_plain(pair: Pair, prompt: AnyPrompt, new_tokens: int) -> Iterator[Step]:
     """Autoregressive decoding, one token per step, until a stop token or `new_tokens`.
 
     Arguments and errors as of `generate`.
@@ -83,7 +82,7 @@ def _steps(
     if new_tokens < 1:
         return
     left = new_tokens - 1
-    traced = None if policy is None else policy.traced()
+    traced = None if policy is None else decoded(policy, pair)
     stops, policy, limit = pair.put((pair.stops, traced, jnp.int32(left)))
     state = prefill(pair, prompt_T)
     root = int(state.root)
@@ -103,18 +102,56 @@ def _steps(
             yield cycle_step
 
 
-def token_ids(pair: Pair, prompt: Prompt) -> np.ndarray:
-    """A prompt as token ids [T] i32."""
-    if isinstance(prompt, str):
-        return pair.encode(prompt)
-    messages = [item for item in prompt if isinstance(item, Message)]
-    return pair.encode(messages) if messages else np.asarray(prompt, np.int32)
+def decoded(policy: Policy, pair: Pair, forced: Constant | None = None) -> Policy:
+    """The policy as decoding compiles it: one that chooses can be forced, by data, to a constant.
+
+    Args:
+      forced: levels and size of every cycle; None = as the policy chooses.
+    """
+    constant = forced or Constant(1, pair.config.cycle.sizes[0])
+    if policy.is_constant:
+        return policy.traced()
+    return Forced(policy.traced(), constant, holds=forced is not None).traced()
 
 
-def with_history(pair: Pair, policy: Policy, state: step.CycleState) -> step.CycleState:
-    """The state of a text before its first cycle with a policy."""
-    history = policy.init_history(pair.config.cycle)
-    return state.replace(history=pair.put(jax.tree.map(jnp.copy, history)))  # states are donated
+def warm_up(
+    pair: Pair, policy: Policy | None, progress: Callable[[float], None] = lambda share: None
+) -> float:
+    """Compiles all that decoding with a policy runs, and runs each part of it once: the seconds.
+
+    On a CPU the first use of a size takes 60 to 150 ms more than those after it (measured), and a
+    policy of many sizes has many first uses. So the policy is forced to every size, after as many
+    tokens as each compiled catch-up pass holds. After it the first text decodes as fast as others.
+
+    Args:
+      policy: None = plain decoding.
+      progress: called with the share that is done; compiling is nearly all of the first part.
+
+    Example:
+      >>> import ltd_jax as ltd
+      >>> ltd.warm_up(ltd.load(), ltd.Constant(levels=2, size=4)) > 0
+      True
+    """
+    started, cycle = time.perf_counter(), pair.config.cycle
+    stops, left = pair.put((jnp.full_like(pair.stops, -1), jnp.int32(1)))
+    state = prefill(pair, np.zeros(1, np.int32))
+    if policy is None:
+        jax.block_until_ready(step.run_plain(pair.model, stops, step.plain_of(state), left))
+        progress(1.0)
+        return time.perf_counter() - started
+    constants: list[Constant | None] = [None]
+    if not policy.is_constant:
+        constants = [Constant(cycle.max_levels, size) for size in cycle.sizes]
+    count = max(len(constants), len(cycle.catch_up_rows))
+    for index, constant, rows in zip(
+        range(count), itertools.cycle(constants), itertools.cycle(cycle.catch_up_rows)
+    ):
+        forced, pending = pair.put((decoded(policy, pair, constant), jnp.int32(rows)))
+        start = with_history(pair, policy, prefill(pair, np.zeros(1, np.int32)))
+        start = start.replace(pending=start.pending.replace(count=pending))
+        jax.block_until_ready(step.run_cycles(pair.model, forced, stops, start, left))
+        progress((index + 1) / count)
+    return time.perf_counter() - started
 
 
 def dispatch_ahead(

@@ -13,11 +13,12 @@ import numpy as np
 
 from ltd_jax.cycle import sample
 from ltd_jax.cycle.sample import SamplingState
-from ltd_jax.decoding import benchmark, generate
+from ltd_jax.decoding import benchmark
 from ltd_jax.decoding.benchmark import Method, Run
 from ltd_jax.models import target
-from ltd_jax.models.pair import Model, Pair
+from ltd_jax.models.pair import AnyPrompt, Model, Pair
 from ltd_jax.policies.policy import Policy
+from ltd_jax.replay import record
 from ltd_jax.replay.record import Prompt
 
 # Difference of plain decoding's two best logits that rounding can turn: in half precision the step
@@ -27,7 +28,7 @@ MOVES = 64  # of a sampled position's logits, to see whether their rounding deci
 
 
 def check_lossless(
-    pair: Pair, policy: Policy, prompts: Sequence[generate.Prompt], new_tokens: int = 128
+    pair: Pair, policy: Policy, prompts: Sequence[AnyPrompt], new_tokens: int = 128
 ) -> dict[str, int | str]:
     """Decodes prompts plainly and with a policy, and compares the texts token by token.
 
@@ -48,7 +49,7 @@ def check_lossless(
       (16, 0)
     """
     methods = (Method(benchmark.PLAIN), Method("policy", policy))
-    asked = [Prompt(generate.token_ids(pair, prompt), 0) for prompt in prompts]
+    asked = [record.with_task(pair, prompt) for prompt in prompts]
     runs = [
         benchmark.decode(pair, method, prompt, index, new_tokens)
         for index, prompt in enumerate(asked)
@@ -75,16 +76,13 @@ def compare(
         )
     plain = {run.prompt: run.tokens for run in runs if run.method == baseline}
     compared = mismatches = near_ties = 0
-    for run in runs:
-        if run.method == baseline:
-            continue
+    for run in (run for run in runs if run.method != baseline):
         tokens, wanted = run.tokens, plain[run.prompt]
         same = [token == other for token, other in zip(tokens, wanted, strict=False)]
-        if all(same) and len(tokens) == len(wanted):
-            compared += len(tokens)
-            continue
-        first = len(same) if all(same) else same.index(False)
+        first = [*same, False].index(False)
         compared += first
+        if first == len(tokens) == len(wanted):
+            continue
         is_near_tie = rounding_decides(
             pair, prompts[run.prompt].token, np.asarray(wanted[:first], np.int32)
         )

@@ -10,9 +10,9 @@ to that pair.
 """
 
 import dataclasses
+import difflib
 import re
 from pathlib import Path
-from typing import Any
 
 from ltd_jax import files
 from ltd_jax.baselines import catalogue, published
@@ -26,7 +26,7 @@ from ltd_jax.baselines.rules import FixedSize, Tiers
 from ltd_jax.config import CycleConfig
 from ltd_jax.decoding import benchmark
 from ltd_jax.decoding.benchmark import Method
-from ltd_jax.files import Identity, UserError
+from ltd_jax.files import UserError, user_errors
 from ltd_jax.models.pair import Pair
 from ltd_jax.policies import saved
 from ltd_jax.policies.policy import Constant, Policy, eagle3_default
@@ -35,7 +35,6 @@ from ltd_jax.replay import latency as latencies
 from ltd_jax.replay.latency import LatencyTable
 
 PLAIN = ("plain", "autoregressive")
-CONSTANT = re.compile(r"constant:levels=([1-9]\d*),size=(\d+)")
 OTHERS = ("plain", "constant:levels=6,size=24", "eagle3", "ltd", "sb3:size=FILE,depth=FILE")
 NAMES = ", ".join((*OTHERS, *catalogue.NAMES))
 
@@ -92,7 +91,8 @@ def parse_method(
         spec = MethodSpec(label, chosen, smallest_cycle(name, chosen, base))
     if context is None:
         return spec
-    return dataclasses.replace(spec, cycle=_replace(spec.name, spec.cycle, context=context))
+    with user_errors(spec.name, name_all=True):
+        return dataclasses.replace(spec, cycle=dataclasses.replace(spec.cycle, context=context))
 
 
 def build_method(spec: MethodSpec, pair: Pair, *, other_hardware: bool = False) -> Method:
@@ -108,10 +108,9 @@ def build_method(spec: MethodSpec, pair: Pair, *, other_hardware: bool = False) 
     if spec.classifiers is not None:
         check_classifiers(spec.classifiers, here)
     if spec.table is not None:
-        there = files.identity_of(spec.table.provenance)
         files.require_same(
             f"{spec.name}: the latency table is of",
-            Identity(pair=there.pair, device=there.device, dtype=there.dtype),
+            dataclasses.replace(spec.table.identity, cycle=None),
             here,
             remedy="measure here",
             other_hardware=other_hardware,
@@ -149,7 +148,8 @@ def smallest_cycle(name: str, policy: Policy | None, base: CycleConfig) -> Cycle
             return policy.smallest_cycle(base)
         case _:
             return base
-    return _replace(name, base, max_levels=levels, sizes=tuple(sorted({0, *sizes})))
+    with user_errors(name, name_all=True):
+        return dataclasses.replace(base, max_levels=levels, sizes=tuple(sorted({0, *sizes})))
 
 
 def _unnamed(name: str, base: CycleConfig) -> Policy | None:
@@ -158,12 +158,31 @@ def _unnamed(name: str, base: CycleConfig) -> Policy | None:
         return None
     if name == "eagle3":
         return eagle3_default(base)
-    if name.startswith("sb3:"):
+    kind, _, numbers = name.partition(":")
+    if kind == "sb3":
         return _published(name)
-    constant = CONSTANT.fullmatch(name)
-    if constant is None:
-        raise UserError(f"There is no method {name!r}; choose {NAMES}.")
-    return Constant(levels=int(constant[1]), size=int(constant[2]))
+    if kind == "constant":
+        return _constant(name, numbers)
+    known = [*(other.partition(":")[0] for other in OTHERS), *PLAIN, *catalogue.NAMES]
+    if kind in known:
+        raise UserError(f"The method {kind} has no settings; write {kind} alone.")
+    similar = difflib.get_close_matches(kind, known, n=1)
+    meant = f"did you mean {similar[0]}? The methods are" if similar else "choose"
+    raise UserError(f"There is no method {name!r}; {meant} {NAMES}.")
+
+
+def _constant(name: str, numbers: str) -> Constant:
+    """The constant setting of "levels=6,size=24"."""
+    parts = numbers.split(",")
+    given = {key: value for key, _, value in (part.partition("=") for part in parts)}
+    is_known = len(parts) == 2 and given.keys() == {"levels", "size"}
+    is_whole = all(re.fullmatch(r"\d+", value, re.ASCII) for value in given.values())
+    if not (is_known and is_whole) or int(given["levels"]) < 1:
+        raise UserError(
+            f"{name!r} is no constant setting: its settings are called levels (at least 1) and "
+            "size (at least 0), as in constant:levels=6,size=24."
+        )
+    return Constant(levels=int(given["levels"]), size=int(given["size"]))
 
 
 def _published(name: str) -> PublishedPolicies:
@@ -207,28 +226,15 @@ def _baseline(
     """A compared method, with the levels and sizes of a pair's own table; others are fitted."""
     trained = None if classifiers is None else load_classifiers(classifiers)
     cycle = base if trained is None else trained.cycle
-    table = None if latency is None else latencies.find(str(latency))
+    table = None if latency is None else LatencyTable.find(str(latency))
     if table is not None and "fingerprint" in table.provenance:
-        cycle = _replace(name, cycle, max_levels=table.max_levels, sizes=table.sizes)
+        with user_errors(name, name_all=True):
+            cycle = dataclasses.replace(cycle, max_levels=table.max_levels, sizes=table.sizes)
     elif table is not None:
         table = latencies.fit(table, cycle)
     costs = None if table is None else costs_of(table)
     policy = catalogue.parse(name, baseline, cycle, Needs(trained, costs))
     cycle = smallest_cycle(name, policy, cycle)
-    try:
+    with user_errors(baseline.name, name_all=True):
         policy.check(cycle)
-    except UserError as error:
-        raise UserError(f"{baseline.name}: {error}") from error
     return MethodSpec(name, policy, cycle, classifiers=trained, table=table)
-
-
-def _replace(name: str, cycle: CycleConfig, **changes: Any) -> CycleConfig:
-    """The cycle with some fields changed for a method.
-
-    Raises:
-      UserError: no tree has them.
-    """
-    try:
-        return dataclasses.replace(cycle, **changes)
-    except ValueError as error:
-        raise UserError(f"{name}: {error}") from error

@@ -21,13 +21,18 @@ import numpy as np
 from ltd_jax.config import describe_sampling
 from ltd_jax.decoding import benchmark
 from ltd_jax.decoding.benchmark import Method, Run
-from ltd_jax.files import UserError, identity_of, replacing, require_same
+from ltd_jax.files import (
+    OTHER_FOLDER,
+    UserError,
+    hashable_fields,
+    identity_of,
+    replacing,
+    require_same,
+)
 from ltd_jax.models.pair import Pair
 from ltd_jax.replay import record
 from ltd_jax.replay.record import Prompt
 from ltd_jax.text import Question
-
-REMEDY = "give another `out` or delete it"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,18 +100,17 @@ def _load(path: Path, head: dict[str, Any], names: Sequence[str]) -> list[Run]:
         return []
     try:
         before, *rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        fields: list[dict[str, Any]] = [
-            {key: tuple(v) if isinstance(v, list) else v for key, v in row.items()} for row in rows
-        ]
-        runs = [Run(**row) for row in fields]
+        runs = [Run(**dict(hashable_fields(row))) for row in rows]
         there, here = identity_of(before), identity_of(head)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); delete it to measure again.") from error
-    require_same(f"{path} was made with", there, here, remedy=REMEDY)
+    require_same(f"{path} was made with", there, here, remedy=OTHER_FOLDER)
     for name in head:
         if before.get(name) != head[name]:
             words = name.replace("_", " ")
-            raise UserError(f"{path} was made with other {words} ({before.get(name)}); {REMEDY}.")
+            raise UserError(
+                f"{path} was made with other {words} ({before.get(name)}); {OTHER_FOLDER}."
+            )
     done: dict[int, list[str]] = {}
     for run in runs:
         done.setdefault(run.prompt, []).append(run.method)
@@ -123,29 +127,25 @@ def write_answers(
     Args:
       turns: one for every prompt of the runs.
     """
-    paths = []
-    for index, task in enumerate(tasks):
-        for method in dict.fromkeys(run.method for run in runs):
-            by_question: dict[int, list[Run]] = {}
-            for run in sorted(runs, key=lambda run: turns[run.prompt].turn):
-                if (run.method, run.task) == (method, index):
-                    question_id = turns[run.prompt].question.question_id
-                    by_question.setdefault(question_id, []).append(run)
-            rows = [
-                {
-                    "question_id": question_id,
-                    "answer_id": uuid.uuid4().hex[:22],
-                    "model_id": method,
-                    "choices": [_choice(pair, by_question[question_id])],
-                    "tstamp": time.time(),
-                }
-                for question_id in sorted(by_question)
-            ]
-            path = folder / task / f"{method.replace(':', '-')}.jsonl"
-            with replacing(path) as temporary:
-                temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-            paths.append(path)
-    return paths
+    place = lambda run: (turns[run.prompt].question.question_id, turns[run.prompt].turn)
+    by_file: dict[Path, dict[int, list[Run]]] = {}
+    for run in sorted(runs, key=place):
+        path = folder / tasks[run.task] / f"{run.method.replace(':', '-')}.jsonl"
+        by_file.setdefault(path, {}).setdefault(place(run)[0], []).append(run)
+    for path, by_question in by_file.items():
+        rows = [
+            {
+                "question_id": question_id,
+                "answer_id": uuid.uuid4().hex[:22],
+                "model_id": answers[0].method,
+                "choices": [_choice(pair, answers)],
+                "tstamp": time.time(),
+            }
+            for question_id, answers in by_question.items()
+        ]
+        with replacing(path) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return list(by_file)
 
 
 def _choice(pair: Pair, runs: Sequence[Run]) -> dict[str, Any]:

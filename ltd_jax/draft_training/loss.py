@@ -7,6 +7,8 @@ with the target's distribution after the token that it read.
     keys that row i of step j sees   step 0: rows 0..i      steps 1..j: only its own row i
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -19,24 +21,34 @@ UNROLL = 7  # steps (EAGLE-3's published training)
 STEP_DISCOUNT = 0.8  # weight of step j is STEP_DISCOUNT ** j
 
 
-def batch_loss(
-    params: Eagle3Params,
-    config: DraftConfig,
-    target_params: TargetParams,
-    target_config: TargetConfig,
-    batch_BT: jax.Array,
-) -> jax.Array:
-    """Mean soft cross-entropy over windows [B, T + 1] i32 and unrolled steps, f32 nats."""
+@dataclasses.dataclass(frozen=True)
+class DraftLoss:
+    """The loss of a draft, as the training loop takes it; equal configs compile once."""
 
-    def window_loss(token_T: jax.Array) -> jax.Array:
-        T = token_T.shape[0]
-        causal_TT = jnp.tril(jnp.ones((T, T), bool))
-        logits_TX, feature_TE, _ = target.forward(
-            target_params, target_config, token_T, jnp.arange(T), causal_TT, None
-        )
-        return unrolled_loss(params, config, token_T, feature_TE, logits_TX)
+    draft: DraftConfig
+    target: TargetConfig
 
-    return jnp.mean(jax.vmap(window_loss)(batch_BT))
+    def __call__(
+        self, params: Eagle3Params, frozen: tuple[TargetParams, jax.Array], batch_BT: jax.Array
+    ) -> jax.Array:
+        """Mean soft cross-entropy over windows [B, T + 1] i32 and unrolled steps, f32 nats.
+
+        Args:
+          params: without embedding and vocabulary map.
+          frozen: the target, whose embedding the draft has, and the vocabulary map.
+        """
+        target_params, target_token = frozen
+        whole = params.replace(embedding=target_params.embedding, target_token=target_token)
+
+        def window_loss(token_T: jax.Array) -> jax.Array:
+            T = token_T.shape[0]
+            causal_TT = jnp.tril(jnp.ones((T, T), bool))
+            logits_TX, feature_TE, _ = target.forward(
+                target_params, self.target, token_T, jnp.arange(T), causal_TT, None
+            )
+            return unrolled_loss(whole, self.draft, token_T, feature_TE, logits_TX)
+
+        return jnp.mean(jax.vmap(window_loss)(batch_BT))
 
 
 def unrolled_loss(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltd_jax.config import DraftConfig
+from ltd_jax.config import AnyDraftConfig
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ def sample_rows(text_BT: np.ndarray, *, rows: int, seed: int, step: int) -> np.n
     return np.random.default_rng((seed, step, 1)).choice(len(text_BT), rows)
 
 
-def frequent_tokens(streams: Sequence[np.ndarray], config: DraftConfig) -> jax.Array:
+def frequent_tokens(streams: Sequence[np.ndarray], config: AnyDraftConfig) -> jax.Array:
     """The draft's vocabulary: the most frequent target tokens, i32 [Y] in ascending order."""
     counts = sum(np.bincount(stream, minlength=config.vocab_size) for stream in streams)
     most_frequent = np.argsort(-counts, kind="stable")[: config.draft_vocab_size]

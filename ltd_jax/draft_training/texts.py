@@ -28,7 +28,7 @@ TEXTS_AT_ONCE = 64
 
 def sample_prompts(streams: Sequence[np.ndarray], count: int, seed: int) -> np.ndarray:
     """Windows [count, PROMPT_TOKENS] i32 of token streams, as many of each on average."""
-    mixture = Mixture(tuple(streams), tuple(1 / len(streams) for _ in streams))
+    mixture = Mixture(tuple(streams), (1 / len(streams),) * len(streams))
     windows = pack.sample_windows(mixture, rows=count, window=PROMPT_TOKENS, seed=seed, step=0)
     return windows[:, :PROMPT_TOKENS]
 
@@ -47,7 +47,7 @@ def load_or_write(
     They are of the smallest unsigned type that holds the vocabulary, at least uint16.
 
     Raises:
-      UserError: the file holds other texts, or it cannot be written.
+      UserError: the file is damaged or holds other texts, or it cannot be written.
     """
     if not file.exists():
         pieces = []
@@ -58,7 +58,10 @@ def load_or_write(
         dtype = np.uint16 if config.vocab_size <= 2**16 else np.uint32
         with files.replacing(file) as temporary, temporary.open("wb") as stream:
             np.save(stream, np.concatenate(pieces).astype(dtype))
-    text_BT = np.load(file)
+    try:
+        text_BT = np.load(file)
+    except (OSError, EOFError, ValueError) as error:
+        raise UserError(f"{file} is damaged; delete it to write the texts again.") from error
     shape, P = prompt_BP.shape, prompt_BP.shape[1]
     if text_BT.shape != (shape[0], P + new_tokens) or (text_BT[:, :P] != prompt_BP).any():
         raise UserError(f"{file} holds other texts than are asked for; delete it.")
@@ -87,7 +90,7 @@ def continue_greedily(
         next_B, cache = read(cache, last_B[:, None])
         return (next_B, cache), last_B
 
-    cache = target.empty_cache(config, P + new_tokens, params.embedding.dtype)
+    cache = kv_cache.empty(config, P + new_tokens, params.embedding.dtype)
     cache = jax.tree.map(lambda slots: jnp.broadcast_to(slots, (B, *slots.shape)), cache).replace(
         length=cache.length
     )

@@ -18,10 +18,10 @@ import numpy as np
 import optax
 from flax import struct
 
-from ltd_jax import checkpoint
-from ltd_jax.config import DraftConfig, TargetConfig, require_positive
-from ltd_jax.draft_training import loss as losses
+from ltd_jax import checkpoint, files
+from ltd_jax.config import DraftConfig, TargetConfig, require_at_least
 from ltd_jax.draft_training import pack
+from ltd_jax.draft_training.loss import DraftLoss
 from ltd_jax.draft_training.pack import Mixture
 from ltd_jax.files import UserError
 from ltd_jax.models.eagle3 import Eagle3Params
@@ -51,7 +51,7 @@ class TrainConfig:
     save_every: int = 200  # steps
 
     def __post_init__(self) -> None:
-        require_positive(self, "tokens", "window", "long_window", "batch_tokens", "save_every")
+        require_at_least(1, self, "tokens", "window", "long_window", "batch_tokens", "save_every")
         for name in ("long_share", "decay_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)} but must lie in 0..1.")
@@ -163,21 +163,6 @@ def train_draft(
     return params.replace(embedding=target_params.embedding, target_token=start.target_token)
 
 
-@dataclasses.dataclass(frozen=True)
-class DraftLoss:
-    """`loss.batch_loss` as the loop takes it."""
-
-    draft: DraftConfig
-    target: TargetConfig
-
-    def __call__(
-        self, params: Eagle3Params, frozen: tuple[TargetParams, jax.Array], batch_BT: jax.Array
-    ) -> jax.Array:
-        target_params, target_token = frozen
-        whole = params.replace(embedding=target_params.embedding, target_token=target_token)
-        return losses.batch_loss(whole, self.draft, target_params, self.target, batch_BT)
-
-
 def train(
     start: Any,
     loss: Loss,
@@ -247,5 +232,6 @@ def _update(
 
 def _log(folder: Path, step: int, loss: float, seconds: float) -> None:
     row = {"step": step, "loss": round(loss, 4), "step_seconds": round(seconds, 3)}
-    with (folder / "log.jsonl").open("a") as file:
+    path = folder / "log.jsonl"
+    with files.writing(path), path.open("a") as file:
         file.write(json.dumps(row) + "\n")

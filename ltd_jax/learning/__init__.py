@@ -13,13 +13,17 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ltd_jax.config import LearningConfig, PolicyConfig
-from ltd_jax.learning import alternate, environment, exact, joint, loop
+from ltd_jax.learning import alternate, environment, loop
+from ltd_jax.learning.exact import Exact
+from ltd_jax.learning.joint import Joint
 from ltd_jax.learning.loop import CurvePoint, Progress, Splits, Stage, TrainResult, split
 from ltd_jax.presets import EMBEDDED_POLICY, QUICK_LEARNING
 from ltd_jax.replay import optimum
 from ltd_jax.replay.simulate import Simulator
 
 __all__ = ["CurvePoint", "Progress", "Splits", "TrainResult", "split", "train"]
+
+ALGORITHMS: dict[str, type[Joint] | type[Exact]] = {"joint": Joint, "exact": Exact}
 
 
 def train(
@@ -75,8 +79,7 @@ def train(
         )
     if folder is not None:
         loop.claim(folder, loop.resume_settings(splits, widths, learning))
-    make = joint.algorithm if learning.algorithm == "joint" else exact.algorithm
-    algorithm = make(widths, learning, mesh)
+    algorithm = ALGORITHMS[learning.algorithm].of(widths, learning, mesh)
     observed = [environment.observe_all(each, widths.observation) for each in splits]
     best = optimum.best_constant(splits.train)
     state, curve = loop.run_stage(
@@ -93,4 +96,5 @@ def train(
         report=lambda point: progress(point, point.update / algorithm.updates),
     )
     policy = state.best.policy(widths)
-    return TrainResult(policy, {learning.algorithm: policy}, curve)
+    validation = float(state.best_validation)
+    return TrainResult(policy, {learning.algorithm: policy}, curve, validation)

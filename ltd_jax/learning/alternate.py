@@ -15,7 +15,7 @@ import dataclasses
 import itertools
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +25,16 @@ from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig
 from ltd_jax.learning import loop
 from ltd_jax.learning.environment import DepthEnvironment, EnvData, SizeEnvironment
 from ltd_jax.learning.loop import CurvePoint, Progress, Splits, Stage, TrainResult
-from ltd_jax.learning.ppo import PPO
+from ltd_jax.learning.ppo import PPO, PolicyName
 from ltd_jax.policies.networks import ActorCritic, Learned
 from ltd_jax.policies.policy import Constant, Mixed, Policy
 from ltd_jax.replay import optimum, simulate
 from ltd_jax.replay.optimum import BestConstant
 
-PolicyName = Literal["size", "depth"]
+ENVIRONMENTS: dict[PolicyName, type[SizeEnvironment] | type[DepthEnvironment]] = {
+    "size": SizeEnvironment,
+    "depth": DepthEnvironment,
+}
 
 
 class Phase(NamedTuple):
@@ -55,44 +58,61 @@ def train(
 ) -> TrainResult:
     """Trains both policies up to the phase `last`, or goes on from checkpoints, bit for bit.
 
-    Args:
-      folder: for checkpoints, one folder per phase; None = leave none.
-      provenance: what the checkpoints say about themselves, JSON.
-      progress: called with every new point and the share of all decisions made so far.
-      mesh: of one axis, which the environments are spread over; None = one device.
-
-    Raises:
-      UserError: the folder holds a training with other settings or simulators, or cannot be used.
+    All else as of `learning.train`; the share that `progress` is told is that of all decisions.
     """
     if folder is not None:
         loop.claim(folder, loop.resume_settings(splits, widths, learning))
     best = optimum.best_constant(splits.train)
+    config = splits.train.config
+    constant = Constant(best.levels, fixed_size(config, learning, best)).traced()
+    algorithms = {
+        name: PhasePPO(
+            policy=name,
+            widths=widths,
+            environment=environment(config, learning.reward, widths.observation),
+            settings=getattr(learning, name),
+            validate_every=learning.validate_every,
+            mesh=mesh,
+        )
+        for name, environment in ENVIRONMENTS.items()
+    }
+    untrained = Learned(depth=None, size=None, widths=widths)
+    budgets = [algorithms[phase.policy].settings for phase in phases(learning)]
+    made, all_decisions = 0, sum(budget.updates * budget.rollout for budget in budgets)
     learned: dict[PolicyName, ActorCritic] = {}
-    policy = Learned(depth=None, size=None, widths=widths)
+    policy = untrained
     stages: dict[str, Learned] = {}
     curves: list[CurvePoint] = []
     for index, phase in enumerate(phases(learning, last)):
-        frozen = Learned(depth=None, size=None, widths=widths) if phase.alone else policy
-        others = _others(phase, frozen, learning, splits.train.config, best)
+        frozen, other = (untrained, constant) if phase.alone else (policy, policy)
+        draws_levels = phase.alone and phase.policy == "size"
         state, points = loop.run_stage(
             Stage(
                 name=phase.name,
-                algorithm=_algorithm(phase.policy, widths, learning, splits.train.config, mesh),
+                algorithm=algorithms[phase.policy],
                 key=jax.random.fold_in(jax.random.key(learning.seed), index),
                 throughput=jnp.float32(best.tokens_per_second),
-                data=EnvData(splits.train, others.train),
-                validation=EnvData(splits.validation, others.validation),
+                data=EnvData(splits.train, None if draws_levels else other),
+                validation=EnvData(splits.validation, other),
                 params=learned.get(phase.policy),
             ),
             folder=folder,
             provenance=provenance,
-            report=partial(_report, progress, learning, index),
+            report=partial(_report, progress, made, all_decisions),
         )
         learned[phase.policy] = state.best
         stages[phase.name] = frozen.replace(**{phase.policy: state.best.actor})
         policy = policy.replace(**{phase.policy: state.best.actor})
+        made += points[-1].decisions
         curves += points
-    return TrainResult(policy, stages, curves)
+    validation = state.best_validation
+    if phase.alone and policy.depth is not None:  # it was validated with a constant beside it
+        validation = simulate.throughput(simulate.run(splits.validation, policy))
+    return TrainResult(policy, stages, curves, float(validation))
+
+
+def _report(progress: Progress, made: int, all_decisions: int, point: CurvePoint) -> None:
+    progress(point, (made + point.decisions) / all_decisions)
 
 
 def phases(learning: LearningConfig, last: str | None = None) -> list[Phase]:
@@ -105,43 +125,15 @@ def phases(learning: LearningConfig, last: str | None = None) -> list[Phase]:
     return turns if last is None else turns[: names.index(last) + 1]
 
 
-def nearest_size(config: CycleConfig, size: int) -> int:
-    """The compiled size nearest to the wanted one; of two, the smaller."""
-    return min(config.sizes, key=lambda compiled: abs(compiled - size))
-
-
 def fixed_size(config: CycleConfig, learning: LearningConfig, best: BestConstant) -> int:
-    """Nodes verified while the depth policy learns alone."""
-    wanted = learning.depth_stage_size
-    return nearest_size(config, best.size if wanted is None else wanted)
-
-
-class _Others(NamedTuple):
-    """Who decides what a phase does not learn."""
-
-    train: Policy | None  # None = levels are drawn at random
-    validation: Policy
-
-
-def _others(
-    phase: Phase,
-    frozen: Learned,
-    learning: LearningConfig,
-    config: CycleConfig,
-    best: BestConstant,
-) -> _Others:
-    if not phase.alone:
-        return _Others(frozen, frozen)
-    constant = Constant(best.levels, fixed_size(config, learning, best)).traced()
-    return _Others(None if phase.policy == "size" else constant, constant)
+    """Nodes verified while the depth policy learns alone: of two sizes equally near the smaller."""
+    wanted = best.size if learning.depth_stage_size is None else learning.depth_stage_size
+    return min(config.sizes, key=lambda size: abs(size - wanted))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PhasePPO(PPO):
     """One policy by PPO, validated with the other one; learns on `EnvData`."""
-
-    policy: PolicyName
-    widths: PolicyConfig
 
     def validate(self, params: ActorCritic, validation: EnvData) -> jax.Array:
         alone = Learned(depth=None, size=None, widths=self.widths)
@@ -149,29 +141,3 @@ class PhasePPO(PPO):
         parts: dict[str, Policy] = {"depth": validation.other, "size": validation.other}
         parts[self.policy] = alone.replace(**{self.policy: params.actor})
         return simulate.throughput(simulate.run(validation.simulator, Mixed(**parts)))
-
-
-def _algorithm(
-    policy: PolicyName,
-    widths: PolicyConfig,
-    learning: LearningConfig,
-    config: CycleConfig,
-    mesh: Mesh | None,
-) -> PhasePPO:
-    environment = SizeEnvironment if policy == "size" else DepthEnvironment
-    return PhasePPO(
-        policy=policy,
-        widths=widths,
-        environment=environment(config, learning.reward, widths.observation),
-        settings=getattr(learning, policy),
-        actor_widths=getattr(widths, f"{policy}_actor"),
-        critic_widths=getattr(widths, f"{policy}_critic"),
-        validate_every=learning.validate_every,
-        mesh=mesh,
-    )
-
-
-def _report(progress: Progress, learning: LearningConfig, index: int, point: CurvePoint) -> None:
-    settings = [getattr(learning, phase.policy) for phase in phases(learning)]
-    decisions = [ppo.updates * ppo.rollout for ppo in settings]
-    progress(point, (sum(decisions[:index]) + point.decisions) / sum(decisions))

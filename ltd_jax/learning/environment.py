@@ -2,7 +2,7 @@
 
 A cycle starts at a position of a text with the history of the cycles before it (`EnvState`). The
 depth policy is asked after every pass but the last, then the size policy once; the cycle gives its
-outcome and leads to the next start (`step`), at the end of a text to any other one (`restart`).
+outcome and leads to the next start, at the end of a text to any other one (`step`).
 
 Learning sees this process in two ways:
 
@@ -53,25 +53,23 @@ def step(
     levels: jax.Array,
     size_index: jax.Array,
     seen: ObservationConfig,
+    key: jax.Array | None,
 ) -> tuple[EnvState, CycleOutcome]:
-    """The cycle that was decided on, and the start after it (means nothing where it is over)."""
+    """The cycle that was decided on, and the start after it.
+
+    Args:
+      key: for any other start where the text is over; None = the start means nothing there.
+    """
     outcome = simulate.cycle_outcome(
         simulator, state.position, levels, size_index, charge_decisions=True
     )
     told = Outcome(levels, size_index, outcome.accepted)
     history = observe.update_history(state.history, told, simulator.config, seen)
-    return EnvState(outcome.next_position, history), outcome
-
-
-def restart(
-    simulator: Simulator,
-    state: EnvState,
-    over: jax.Array,
-    seen: ObservationConfig,
-    key: jax.Array,
-) -> EnvState:
-    """The start after a cycle; any other one where the text is over."""
-    return jax.tree.map(partial(jnp.where, over), draw_state(simulator, seen, key), state)
+    after = EnvState(outcome.next_position, history)
+    if key is not None:
+        other = draw_state(simulator, seen, key)
+        after = jax.tree.map(partial(jnp.where, outcome.over), other, after)
+    return after, outcome
 
 
 def reward_of(
@@ -112,27 +110,30 @@ class Decision:
     depth_log_prob: jax.Array  # [D - 1] f32, of these answers
     size_log_prob: jax.Array  # f32 []
 
+    @property
+    def asked(self) -> jax.Array:
+        """What was asked, bool [D]: after passes up to the stop, and always the size."""
+        passes_D = jnp.broadcast_to(jnp.arange(self.go_on.shape[-1]), self.go_on.shape)
+        asked_D = passes_D < self.levels[..., None]
+        return jnp.concatenate([asked_D, jnp.ones((*asked_D.shape[:-1], 1), bool)], axis=-1)
+
 
 def observe_all(simulator: Simulator, seen: ObservationConfig) -> Observations:
     """Looks once at every position, with every number of levels."""
-    depth_PDO, size_PDO = _observe_all(simulator, seen)
-    return Observations(simulator, depth_PDO, size_PDO)
+    return Observations(simulator, *_observe_all(simulator, seen))
 
 
 @partial(jax.jit, static_argnames="seen")
 def _observe_all(simulator: Simulator, seen: ObservationConfig) -> tuple[jax.Array, jax.Array]:
     config = simulator.config
     levels_D = jnp.arange(1, config.max_levels + 1)
-
-    def after_pass(position: jax.Array, levels: jax.Array) -> jax.Array:
-        return observe.depth_view(simulate.level_view(simulator, position, levels), config, seen)
-
-    def after_all(position: jax.Array, levels: jax.Array) -> jax.Array:
-        return observe.size_view(simulate.tree_view(simulator, position, levels), config, seen)
+    see_level = lambda view: observe.depth_view(view, config, seen)
+    see_tree = lambda view: observe.size_view(view, config, seen)
 
     def look(position: jax.Array) -> tuple[jax.Array, jax.Array]:
-        depth_DO = jax.vmap(after_pass, (None, 0))(position, levels_D[:-1])
-        return depth_DO, jax.vmap(after_all, (None, 0))(position, levels_D)
+        level_D = jax.vmap(partial(simulate.level_view, simulator, position))(levels_D[:-1])
+        tree_D = jax.vmap(partial(simulate.tree_view, simulator, position))(levels_D)
+        return jax.vmap(see_level)(level_D), jax.vmap(see_tree)(tree_D)
 
     positions = jnp.arange(simulator.tokens_left.shape[0])
     return jax.lax.map(look, positions, batch_size=_POSITIONS)
@@ -197,8 +198,8 @@ def explore(
     simulator, seen = observations.simulator, policy.widths.observation
     key_act, key_restart = jax.random.split(key)
     decision = act(policy, observations, state, key_act)
-    after, outcome = step(simulator, state, decision.levels, decision.size_index, seen)
-    after = restart(simulator, after, outcome.over, seen, key_restart)
+    levels, size_index = decision.levels, decision.size_index
+    after, outcome = step(simulator, state, levels, size_index, seen, key_restart)
     return after, Exploration(state, decision, outcome)
 
 
@@ -218,8 +219,9 @@ def greedy_totals(policy: Learned, observations: Observations) -> Totals:
     def decide(position: jax.Array, history: jax.Array) -> Cycle:
         state = EnvState(position, history)
         decision = act(policy, observations, state, None)
-        after, outcome = step(simulator, state, decision.levels, decision.size_index, seen)
-        return Cycle(decision.levels, decision.size_index, outcome, after.history)
+        levels, size_index = decision.levels, decision.size_index
+        after, outcome = step(simulator, state, levels, size_index, seen, None)
+        return Cycle(levels, size_index, outcome, after.history)
 
     return simulate.walk_totals(simulator, decide, observe.init_history(seen))
 
@@ -237,9 +239,6 @@ class Step:
 
 class Environment(Protocol):
     """What one policy learns in; hashable by value. `data` is a pytree that all methods read."""
-
-    @property
-    def observation_width(self) -> int: ...
 
     @property
     def action_count(self) -> int: ...
@@ -273,20 +272,40 @@ class TreeState:
 
 
 @dataclasses.dataclass(frozen=True)
-class SizeEnvironment:
-    """One step = one cycle; the action is an index into config.sizes (paper Sec. 4, size policy).
-
-    An episode walks along a text and terminates at its end, never before; the next starts anywhere.
-    Levels are those of `data.other`, or drawn from 1..D for every cycle where it is None.
-    """
+class _OnePolicy:
+    """What both environments have in common."""
 
     config: CycleConfig
     reward: Reward
     seen: ObservationConfig = observe.PAPER
 
-    @property
-    def observation_width(self) -> int:
-        return observe.size_width(self.config, self.seen)
+    def _verify(
+        self,
+        data: EnvData,
+        tree: TreeState,
+        size_index: jax.Array,
+        throughput: jax.Array,
+        key: jax.Array,
+    ) -> Step:
+        """The rest of a cycle; its state is the start after it."""
+        simulator = data.simulator
+        after, outcome = step(simulator, tree.start, tree.levels, size_index, self.seen, key)
+        return Step(
+            state=after,
+            reward=reward_of(self.reward, outcome, simulator, throughput),
+            terminated=outcome.over,
+            committed=outcome.committed.astype(jnp.float32),
+            seconds=outcome.seconds,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class SizeEnvironment(_OnePolicy):
+    """One step = one cycle; the action is an index into config.sizes (paper Sec. 4, size policy).
+
+    An episode walks along a text and terminates at its end, never before; the next starts anywhere.
+    Levels are those of `data.other`, or drawn from 1..D for every cycle where it is None.
+    """
 
     @property
     def action_count(self) -> int:
@@ -309,15 +328,8 @@ class SizeEnvironment:
         key: jax.Array,
     ) -> Step:
         key_position, key_levels = jax.random.split(key)
-        after, outcome = step(data.simulator, state.start, state.levels, action, self.seen)
-        start = restart(data.simulator, after, outcome.over, self.seen, key_position)
-        return Step(
-            state=self._draft(data, start, key_levels),
-            reward=reward_of(self.reward, outcome, data.simulator, throughput),
-            terminated=outcome.over,
-            committed=outcome.committed.astype(jnp.float32),
-            seconds=outcome.seconds,
-        )
+        verified = self._verify(data, state, action, throughput, key_position)
+        return verified.replace(state=self._draft(data, verified.state, key_levels))
 
     def _draft(self, data: EnvData, start: EnvState, key: jax.Array) -> TreeState:
         if data.other is None:
@@ -327,21 +339,13 @@ class SizeEnvironment:
 
 
 @dataclasses.dataclass(frozen=True)
-class DepthEnvironment:
+class DepthEnvironment(_OnePolicy):
     """One step = one answer to a draft pass: 1 = draft another level, 0 = stop (at D it must).
 
     An episode is one cycle: reward, tokens and seconds come with the stop, which terminates it. The
     next one starts where the cycle led to, or anywhere after a text's end. Sizes are those of
     `data.other`.
     """
-
-    config: CycleConfig
-    reward: Reward
-    seen: ObservationConfig = observe.PAPER
-
-    @property
-    def observation_width(self) -> int:
-        return observe.depth_width(self.config, self.seen)
 
     @property
     def action_count(self) -> int:
@@ -362,19 +366,14 @@ class DepthEnvironment:
         throughput: jax.Array,
         key: jax.Array,
     ) -> Step:
-        simulator, start = data.simulator, state.start
-        levels = jnp.minimum(state.levels + action, self.config.max_levels)
-        stop = (action == 0) | (levels == self.config.max_levels)
-        view = simulate.tree_view(simulator, start.position, levels)
+        start, levels = state.start, jnp.minimum(state.levels + action, self.config.max_levels)
+        drafted, zero = TreeState(start, levels), jnp.float32(0)
+        goes_on = Step(drafted, zero, jnp.bool_(False), committed=zero, seconds=zero)
+        view = simulate.tree_view(data.simulator, start.position, levels)
         assert data.other is not None  # only levels are drawn at random
         size_index = data.other.choose_size(start.history, view, self.config)
-        after, outcome = step(simulator, start, levels, size_index, self.seen)
-        fresh = TreeState(restart(simulator, after, outcome.over, self.seen, key), jnp.int32(1))
-        reward = reward_of(self.reward, outcome, simulator, throughput)
-        return Step(
-            state=jax.tree.map(partial(jnp.where, stop), fresh, TreeState(start, levels)),
-            reward=jnp.where(stop, reward, 0.0),
-            terminated=stop,
-            committed=jnp.where(stop, outcome.committed, 0).astype(jnp.float32),
-            seconds=jnp.where(stop, outcome.seconds, 0.0),
-        )
+        verified = self._verify(data, drafted, size_index, throughput, key)
+        fresh = TreeState(verified.state, jnp.int32(1))
+        stops = verified.replace(state=fresh, terminated=jnp.bool_(True))
+        stop = (action == 0) | (levels == self.config.max_levels)
+        return jax.tree.map(partial(jnp.where, stop), stops, goes_on)

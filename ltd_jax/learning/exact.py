@@ -22,9 +22,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.sharding import Mesh
 
-from ltd_jax.config import ExactConfig, LearningConfig, PolicyConfig, Reward
+from ltd_jax.config import ExactConfig, Reward
 from ltd_jax.learning import environment, loop
 from ltd_jax.learning.environment import EnvState, Observations
 from ltd_jax.learning.loop import BothPolicies, Metrics, TrainState
@@ -55,42 +54,20 @@ class Exact(BothPolicies):
         """Walks on with the current policies, then steps over minibatches of the starts seen."""
         settings = self.settings
         key, key_walk, key_choose = jax.random.split(state.key, 3)
-        cycle = partial(self._cycle, state.params.policy(self.widths), data)
-        environments, (starts, decisions) = jax.lax.scan(
-            cycle, state.environments, jax.random.split(key_walk, settings.cycles)
-        )
-        starts = loop.join_rows(starts)
+        keep = lambda cycle: (cycle.start, cycle.decision.asked)
+        environments, (starts, asked) = self.explore(state, data, key_walk, settings.cycles, keep)
         entropy = settings.entropy * (1 - state.update / self.updates)
         objective = partial(self._loss, data, state.throughput, entropy)
         shape = (settings.steps, settings.minibatch)
         index = jax.random.randint(key_choose, shape, 0, settings.environments * settings.cycles)
-        learn = lambda state, index_M: loop.gradient_step(
-            self, state, jax.tree.map(lambda leaf: leaf[index_M], starts), objective
-        )
-        state, expected = jax.lax.scan(learn, state, index)
-        throughput = expected.committed.mean() / expected.seconds.mean()
-        state = state.next_update(environments=environments, key=key, throughput=throughput)
-        return state, Metrics(
-            decisions=decisions.sum(dtype=jnp.float32),
+        state, expected = loop.descend(self, state, loop.join_rows(starts), index, objective)
+        return state.replace(environments=environments, key=key), Metrics(
+            decisions=asked.sum(dtype=jnp.float32),
             reward=expected.reward.mean(),
-            throughput=throughput,
+            throughput=expected.committed.mean() / expected.seconds.mean(),
             entropy=expected.entropy.mean(),
             policy_loss=-expected.reward.mean(),
         )
-
-    def _cycle(
-        self, policy: Learned, data: Observations, states_B: EnvState, key: jax.Array
-    ) -> tuple[EnvState, tuple[EnvState, jax.Array]]:
-        """One cycle of every walk; also gives where it started and how many decisions it took."""
-
-        def one(state: EnvState, key: jax.Array) -> tuple[EnvState, jax.Array]:
-            after, cycle = environment.explore(policy, data, state, key)
-            passes = data.simulator.config.max_levels - 1
-            return after, jnp.minimum(cycle.decision.levels, passes) + 1
-
-        keys_B = jax.random.split(key, self.settings.environments)
-        after_B, asked_B = jax.vmap(one)(loop.spread(self, states_B), keys_B)
-        return after_B, (states_B, asked_B)
 
     def _loss(
         self,
@@ -104,17 +81,6 @@ class Exact(BothPolicies):
         expect = partial(expectation, policy, data, self.reward, throughput)
         mean = jax.tree.map(jnp.mean, jax.vmap(expect)(starts_M))
         return -(mean.reward + entropy * mean.entropy), mean
-
-
-def algorithm(widths: PolicyConfig, learning: LearningConfig, mesh: Mesh | None = None) -> Exact:
-    """Exact gradients with the settings of `learning.exact`."""
-    return Exact(
-        widths=widths,
-        settings=learning.exact,
-        reward=learning.reward,
-        validate_every=learning.validate_every,
-        mesh=mesh,
-    )
 
 
 @struct.dataclass(kw_only=True)

@@ -14,16 +14,16 @@ T counts the cycles of a rollout, B the environments, M the cycles of a minibatc
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.sharding import Mesh
 
-from ltd_jax.config import LearningConfig, PolicyConfig, PPOConfig
+from ltd_jax.config import PPOConfig
 from ltd_jax.learning import environment, loop, ppo
-from ltd_jax.learning.environment import Decision, EnvState, Exploration, Observations
+from ltd_jax.learning.environment import EnvState, Exploration, Observations
 from ltd_jax.learning.loop import BothPolicies, Metrics, TrainState
 from ltd_jax.learning.ppo import Losses, Rollout
 from ltd_jax.policies import networks
@@ -37,7 +37,7 @@ class Cycles:
     cycle: Exploration
     value: jax.Array  # [D] f32 of every slot
     reward: jax.Array  # f32
-    advantage: jax.Array  # [D] f32 of every slot, 0 before `_with_advantages`
+    advantage: Any = None  # [D] f32 of every slot, from `_with_advantages`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,11 +75,8 @@ class Joint(BothPolicies):
         """One rollout and the epochs over it."""
         key, key_walk, key_shuffle = jax.random.split(state.key, 3)
         steps = self.settings.rollout // self.settings.environments
-        environments, cycles = jax.lax.scan(
-            partial(self._cycle, state, data),
-            state.environments,
-            jax.random.split(key_walk, steps),
-        )
+        keep = partial(self._judge, state, data)
+        environments, cycles = self.explore(state, data, key_walk, steps, keep)
         cycles = self._with_advantages(state, data, environments, cycles)
         state, losses = ppo.learn_in_epochs(
             self,
@@ -90,36 +87,24 @@ class Joint(BothPolicies):
             key_shuffle,
         )
         outcome = cycles.cycle.outcome
-        throughput = outcome.committed.astype(jnp.float32).sum() / outcome.seconds.sum()
-        state = state.next_update(environments=environments, key=key, throughput=throughput)
-        return state, Metrics(
-            decisions=_asked(cycles.cycle.decision).sum(dtype=jnp.float32),
+        return state.replace(environments=environments, key=key), Metrics(
+            decisions=cycles.cycle.decision.asked.sum(dtype=jnp.float32),
             reward=cycles.reward.mean(),
-            throughput=throughput,
+            throughput=outcome.committed.astype(jnp.float32).sum() / outcome.seconds.sum(),
             entropy=losses.entropy,
             policy_loss=losses.policy,
             value_loss=losses.value,
         )
 
-    def _cycle(
-        self, state: TrainState, data: Observations, states_B: EnvState, key: jax.Array
-    ) -> tuple[EnvState, Cycles]:
-        """One cycle of every environment."""
-
-        def one(start: EnvState, key: jax.Array) -> tuple[EnvState, Cycles]:
-            policy = state.params.policy(self.widths)
-            after, cycle = environment.explore(policy, data, start, key)
-            value_D = self._values(state.params, data, start, cycle.decision.levels)
-            reward = environment.reward_of(
+    def _judge(self, state: TrainState, data: Observations, cycle: Exploration) -> Cycles:
+        """A cycle with its values and its reward."""
+        return Cycles(
+            cycle=cycle,
+            value=self._values(state.params, data, cycle.start, cycle.decision.levels),
+            reward=environment.reward_of(
                 self.reward, cycle.outcome, data.simulator, state.throughput
-            )
-            no_advantage_D = jnp.zeros_like(value_D)
-            return after, Cycles(
-                cycle=cycle, value=value_D, reward=reward, advantage=no_advantage_D
-            )
-
-        keys_B = jax.random.split(key, self.settings.environments)
-        return jax.vmap(one)(loop.spread(self, states_B), keys_B)
+            ),
+        )
 
     def _values(
         self, params: ActorCritics, data: Observations, start: EnvState, levels: jax.Array
@@ -138,7 +123,7 @@ class Joint(BothPolicies):
         advantage = jax.vmap(ppo.chained_advantages, (1, 1, 1, 1, 0, None, None), 1)(
             cycles.reward,
             cycles.value,
-            _asked(cycles.cycle.decision),
+            cycles.cycle.decision.asked,
             cycles.cycle.outcome.over,
             jax.vmap(value)(after_B)[:, 0],
             self.settings.gamma,
@@ -176,7 +161,7 @@ class Joint(BothPolicies):
             advantage=batch.advantage[:, :-1],
             target=target_MD[:, :-1],
         )
-        asked_MD = _asked(decision)[:, :-1].astype(jnp.float32)
+        asked_MD = decision.asked[:, :-1].astype(jnp.float32)
         passes_N, asked_N = loop.join_rows((passes, asked_MD))
         depth_loss, depth_parts = ppo.loss(
             output(networks.depth_actor(self.widths), params.depth.actor, passes_N.observation),
@@ -186,21 +171,3 @@ class Joint(BothPolicies):
             asked_N,
         )
         return size_loss + depth_loss, jax.tree.map(jnp.add, size_parts, depth_parts)
-
-
-def algorithm(widths: PolicyConfig, learning: LearningConfig, mesh: Mesh | None = None) -> Joint:
-    """Joint PPO with the settings of `learning.joint`."""
-    return Joint(
-        widths=widths,
-        settings=learning.joint,
-        reward=learning.reward,
-        validate_every=learning.validate_every,
-        mesh=mesh,
-    )
-
-
-def _asked(decision: Decision) -> jax.Array:
-    """Which slots were asked, bool [..., D]: passes up to the stop, and always the size."""
-    passes = jnp.broadcast_to(jnp.arange(decision.go_on.shape[-1]), decision.go_on.shape)
-    asked = passes < decision.levels[..., None]
-    return jnp.concatenate([asked, jnp.ones((*asked.shape[:-1], 1), bool)], axis=-1)

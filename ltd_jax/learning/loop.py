@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -35,14 +35,12 @@ from ltd_jax import checkpoint
 from ltd_jax.config import ExactConfig, LearningConfig, PolicyConfig, PPOConfig, Reward
 from ltd_jax.files import UserError, replacing
 from ltd_jax.learning import environment
-from ltd_jax.learning.environment import Observations
+from ltd_jax.learning.environment import EnvState, Exploration, Observations
 from ltd_jax.policies.networks import ActorCritics, Learned
 from ltd_jax.replay import simulate
 from ltd_jax.replay.simulate import Simulator
 
-AXIS = "environments"  # of the mesh
 THROUGHPUT_RATE = 0.2  # weight of the newest rollout in the running throughput
-VALIDATION = "validation"  # the metric whose best checkpoint is kept, beside the last ones
 _SETTINGS = "settings.json"
 
 
@@ -99,6 +97,7 @@ class TrainResult:
     policy: Learned  # of the best validation
     stages: dict[str, Learned]  # by stage: its policy and the other one (None = none yet)
     curves: list[CurvePoint]
+    validation: float  # tokens per second of the policy on the validation texts, by replay
 
 
 @struct.dataclass(kw_only=True)
@@ -136,17 +135,6 @@ class TrainState:
     best: Any  # parameters of the best validation so far
     best_validation: jax.Array  # f32 []
 
-    def next_update(
-        self, *, environments: Any, key: jax.Array, throughput: jax.Array
-    ) -> "TrainState":
-        """The state after an update whose rollout gave so many tokens per second."""
-        return self.replace(
-            environments=environments,
-            key=key,
-            update=self.update + 1,
-            throughput=self.throughput + THROUGHPUT_RATE * (throughput - self.throughput),
-        )
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Algorithm(abc.ABC):
@@ -170,7 +158,7 @@ class Algorithm(abc.ABC):
 
     @abc.abstractmethod
     def update(self, state: TrainState, data: Any) -> tuple[TrainState, Metrics]:
-        """One rollout and what is learned from it."""
+        """One rollout and what is learned from it: other parameters, environments and key."""
 
     @abc.abstractmethod
     def validate(self, params: Any, validation: Any) -> jax.Array:
@@ -184,6 +172,17 @@ class BothPolicies(Algorithm):
     widths: PolicyConfig
     settings: PPOConfig | ExactConfig
     reward: Reward
+
+    @classmethod
+    def of(cls, widths: PolicyConfig, learning: LearningConfig, mesh: Mesh | None = None) -> Self:
+        """The algorithm of `learning.algorithm`, with its settings."""
+        return cls(
+            widths=widths,
+            settings=getattr(learning, learning.algorithm),
+            reward=learning.reward,
+            validate_every=learning.validate_every,
+            mesh=mesh,
+        )
 
     @property
     def updates(self) -> int:
@@ -202,6 +201,31 @@ class BothPolicies(Algorithm):
             environments=jax.vmap(draw)(jax.random.split(key_states, self.settings.environments)),
             key=key_learning,
         )
+
+    def explore(
+        self,
+        state: TrainState,
+        data: Observations,
+        key: jax.Array,
+        cycles: int,
+        keep: Callable[[Exploration], Any],
+    ) -> tuple[EnvState, Any]:
+        """Walks on with the current policies, so many cycles in every environment.
+
+        Returns:
+          the environments after them; what `keep` keeps of each cycle, [cycles, environments].
+        """
+        policy = state.params.policy(self.widths)
+
+        def one(start: EnvState, key: jax.Array) -> tuple[EnvState, Any]:
+            after, cycle = environment.explore(policy, data, start, key)
+            return after, keep(cycle)
+
+        def advance(states_B: EnvState, key: jax.Array) -> tuple[EnvState, Any]:
+            keys_B = jax.random.split(key, self.settings.environments)
+            return jax.vmap(one)(spread(self, states_B), keys_B)
+
+        return jax.lax.scan(advance, state.environments, jax.random.split(key, cycles))
 
     def validate(self, params: ActorCritics, validation: Observations) -> jax.Array:
         totals = environment.greedy_totals(params.policy(self.widths), validation)
@@ -248,10 +272,20 @@ def advance(
     Updates beyond the training's end change nothing, and their metrics are nan.
     """
     every, before = algorithm.validate_every, state.update
-    update = lambda state: algorithm.update(state, data)
-    if algorithm.updates % every:
-        update = partial(_update_before_end, algorithm.updates, update)
-    state, metrics = jax.lax.scan(lambda state, _: update(state), state, None, length=every)
+
+    def update(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
+        state, metrics = algorithm.update(state, data)
+        rate = state.throughput
+        rate += THROUGHPUT_RATE * (metrics.throughput - rate)
+        return state.replace(update=state.update + 1, throughput=rate), metrics
+
+    def update_before_end(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
+        nothing = dict.fromkeys(Metrics.__dataclass_fields__, jnp.float32(jnp.nan))
+        skip = lambda state, _: (state, Metrics(**nothing))
+        return jax.lax.cond(state.update < algorithm.updates, update, skip, state, None)
+
+    one = update_before_end if algorithm.updates % every else update
+    state, metrics = jax.lax.scan(one, state, None, length=every)
     score = algorithm.validate(state.params, validation)
     better = partial(jnp.where, score > state.best_validation)
     is_last = jnp.arange(every) == state.update - before - 1
@@ -259,14 +293,6 @@ def advance(
         best=jax.tree.map(better, state.params, state.best),
         best_validation=jnp.maximum(score, state.best_validation),
     ), metrics.replace(validation=jnp.where(is_last, score, jnp.nan))
-
-
-def _update_before_end(
-    updates: int, update: Callable[[TrainState], tuple[TrainState, Metrics]], state: TrainState
-) -> tuple[TrainState, Metrics]:
-    nothing = dict.fromkeys(Metrics.__dataclass_fields__, jnp.float32(jnp.nan))
-    skip = lambda state: (state, Metrics(**nothing))
-    return jax.lax.cond(state.update < updates, update, skip, state)
 
 
 @partial(jax.jit, static_argnames="algorithm")
@@ -285,17 +311,27 @@ def program(
     return state, join_rows(metrics)
 
 
-def gradient_step(
+def descend(
     algorithm: Algorithm,
     state: TrainState,
-    batch: Any,
+    rows: Any,
+    index: jax.Array,
     objective: Callable[[Any, Any], tuple[jax.Array, Any]],
 ) -> tuple[TrainState, Any]:
-    """One gradient step that lowers `objective(params, batch) -> (loss, rest)`; returns rest."""
-    gradient, rest = jax.grad(objective, has_aux=True)(state.params, spread(algorithm, batch))
-    change, optimizer = algorithm.optimizer().update(gradient, state.optimizer, state.params)
-    params = optax.apply_updates(state.params, change)
-    return state.replace(params=params, optimizer=optimizer), rest
+    """Gradient steps that lower `objective(params, batch) -> (loss, rest)`; returns the rests.
+
+    Args:
+      index: i32 [steps, M], the rows of each step's minibatch.
+    """
+
+    def step(state: TrainState, index_M: jax.Array) -> tuple[TrainState, Any]:
+        batch = spread(algorithm, jax.tree.map(lambda leaf: leaf[index_M], rows))
+        gradient, rest = jax.grad(objective, has_aux=True)(state.params, batch)
+        change, optimizer = algorithm.optimizer().update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, change)
+        return state.replace(params=params, optimizer=optimizer), rest
+
+    return jax.lax.scan(step, state, index)
 
 
 def spread(algorithm: Algorithm, rows: Any) -> Any:
@@ -327,10 +363,6 @@ class Stage(NamedTuple):
         """The state before the first update."""
         return init(*self[1:])
 
-    def advance(self, state: TrainState) -> tuple[TrainState, Metrics]:
-        """The updates up to the next validation, and their metrics."""
-        return advance(self.algorithm, state, self.data, self.validation)
-
 
 def run_stage(
     stage: Stage,
@@ -355,25 +387,18 @@ def run_stage(
     Raises:
       UserError: the folder cannot be written, or none of its checkpoints can be read.
     """
-    with _open_checkpoints(folder, stage) as checkpoints:
+    kept = folder and checkpoint.manager(folder / stage.name)
+    with kept or contextlib.nullcontext() as checkpoints:
         state, points = _begin(stage, checkpoints, report)
         while int(state.update) < stage.algorithm.updates:
             with checkpoint.uninterrupted():
                 began = time.monotonic()
-                state, metrics = stage.advance(state)
+                state, metrics = advance(stage.algorithm, state, stage.data, stage.validation)
                 points = [*points, _next_point(points[-1], state, metrics, began)]
                 if checkpoints is not None:
                     _save(checkpoints, state, points, provenance or {})
             report(points[-1])
     return state, points
-
-
-def _open_checkpoints(
-    folder: Path | None, stage: Stage
-) -> contextlib.AbstractContextManager[ocp.CheckpointManager | None]:
-    if folder is None:
-        return contextlib.nullcontext()
-    return checkpoint.manager(folder / stage.name, best_metric=VALIDATION)
 
 
 def _begin(
@@ -438,9 +463,7 @@ def _save(
     provenance: dict[str, Any],
 ) -> None:
     record = {**provenance, "points": [dataclasses.asdict(point) for point in points]}
-    newest = points[-1]
-    metrics = {VALIDATION: newest.validation}
-    checkpoint.save(checkpoints, newest.update, state, record, metrics)
+    checkpoint.save(checkpoints, points[-1].update, state, record)
 
 
 def claim(folder: Path, settings: dict[str, Any]) -> None:

@@ -16,18 +16,20 @@ another one and does not flow back.
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-from ltd_jax.config import PPOConfig
+from ltd_jax.config import PolicyConfig, PPOConfig
 from ltd_jax.learning import loop
-from ltd_jax.learning.environment import Environment
+from ltd_jax.learning.environment import Environment, Step
 from ltd_jax.learning.loop import Algorithm, Metrics, Start, TrainState
 from ltd_jax.policies.networks import Actor, ActorCritic, Critic, output
+
+PolicyName = Literal["size", "depth"]
 
 
 def advantages(
@@ -109,16 +111,13 @@ class Transitions:
     observation: jax.Array  # [T, B, O] f32
     action: jax.Array  # i32
     log_prob: jax.Array  # f32, of the action as the policy was
-    reward: jax.Array  # f32
-    terminated: jax.Array  # bool
-    committed: jax.Array  # f32 tokens
-    seconds: jax.Array  # f32
+    step: Step  # what it gave, without the state
 
     @property
     def throughput(self) -> jax.Array:
         """Tokens per second, committed / seconds, both summed first; 0 without time."""
-        seconds = self.seconds.sum()
-        return jnp.where(seconds > 0, self.committed.sum() / jnp.maximum(seconds, 1e-30), 0.0)
+        committed, seconds = self.step.committed.sum(), self.step.seconds.sum()
+        return jnp.where(seconds > 0, committed / jnp.maximum(seconds, 1e-30), 0.0)
 
 
 @struct.dataclass(kw_only=True)
@@ -141,7 +140,7 @@ def rollout_of(
 ) -> Rollout:
     """Advantages and the critic's targets, all decisions in one row; arguments as `advantages`."""
     advantage_TB = jax.vmap(advantages, (1, 1, 1, 1, None, None), 1)(
-        transitions.reward, value_TB, next_value_TB, ended_TB, config.gamma, config.gae_lambda
+        transitions.step.reward, value_TB, next_value_TB, ended_TB, config.gamma, config.gae_lambda
     )
     rollout = Rollout(
         observation=transitions.observation,
@@ -232,10 +231,7 @@ def learn_in_epochs(
     """
     shuffle = partial(jax.random.permutation, x=config.rollout)
     order = jax.vmap(shuffle)(jax.random.split(key, config.epochs)).reshape(-1, config.minibatch)
-    learn = lambda state, index_M: loop.gradient_step(
-        algorithm, state, jax.tree.map(lambda leaf: leaf[index_M], rows), objective
-    )
-    state, losses = jax.lax.scan(learn, state, order)
+    state, losses = loop.descend(algorithm, state, rows, order, objective)
     return state, jax.tree.map(jnp.mean, losses)
 
 
@@ -243,10 +239,10 @@ def learn_in_epochs(
 class PPO(Algorithm):
     """One policy by PPO; `data` is what its environment reads."""
 
+    policy: PolicyName
+    widths: PolicyConfig
     environment: Environment
     settings: PPOConfig
-    actor_widths: tuple[int, ...]
-    critic_widths: tuple[int, ...]
 
     @property
     def updates(self) -> int:
@@ -255,24 +251,24 @@ class PPO(Algorithm):
     @property
     def actor(self) -> Actor:
         """The policy network."""
-        return Actor(self.actor_widths, self.environment.action_count)
+        return Actor(getattr(self.widths, f"{self.policy}_actor"), self.environment.action_count)
 
     @property
     def critic(self) -> Critic:
         """The value network."""
-        return Critic(self.critic_widths)
+        return Critic(getattr(self.widths, f"{self.policy}_critic"))
 
     def init(self, key: jax.Array, data: Any) -> Start:
         """Random networks."""
         key_actor, key_critic, key_environments, key_learning = jax.random.split(key, 4)
-        observation_O = jnp.zeros(self.environment.observation_width)
         keys_B = jax.random.split(key_environments, self.settings.environments)
+        environments = jax.vmap(self.environment.reset, (None, 0))(data, keys_B)
+        first_BO = jax.vmap(self.environment.observe, (None, 0))(data, environments)
+        actor = self.actor.init(key_actor, first_BO)
+        critic = self.critic.init(key_critic, first_BO)
         return Start(
-            params=ActorCritic(
-                actor=self.actor.init(key_actor, observation_O),
-                critic=self.critic.init(key_critic, observation_O),
-            ),
-            environments=jax.vmap(self.environment.reset, (None, 0))(data, keys_B),
+            params=ActorCritic(actor=actor, critic=critic),
+            environments=environments,
             key=key_learning,
         )
 
@@ -286,21 +282,16 @@ class PPO(Algorithm):
         last_BO = jax.vmap(self.environment.observe, (None, 0))(data, environments)
         critic = partial(output, self.critic, state.params.critic)
         value_TB, last_B = critic(transitions.observation), critic(last_BO)
-        next_value_TB = jax.vmap(next_values, (1, 0, 1), 1)(
-            value_TB, last_B, transitions.terminated
-        )
-        rollout = rollout_of(
-            transitions, value_TB, next_value_TB, transitions.terminated, self.settings
-        )
+        ended_TB = transitions.step.terminated
+        next_value_TB = jax.vmap(next_values, (1, 0, 1), 1)(value_TB, last_B, ended_TB)
+        rollout = rollout_of(transitions, value_TB, next_value_TB, ended_TB, self.settings)
         state, losses = learn_in_epochs(
             self, self.settings, state, rollout, self._objective, key_shuffle
         )
-        throughput = transitions.throughput
-        state = state.next_update(environments=environments, key=key, throughput=throughput)
-        return state, Metrics(
+        return state.replace(environments=environments, key=key), Metrics(
             decisions=jnp.float32(self.settings.rollout),
-            reward=transitions.reward.mean(),
-            throughput=throughput,
+            reward=transitions.step.reward.mean(),
+            throughput=transitions.throughput,
             entropy=losses.entropy,
             policy_loss=losses.policy,
             value_loss=losses.value,
@@ -325,10 +316,7 @@ class PPO(Algorithm):
                 observation=observation_BO,
                 action=action_B,
                 log_prob=log_prob(logits_BA, action_B),
-                reward=step.reward,
-                terminated=step.terminated,
-                committed=step.committed,
-                seconds=step.seconds,
+                step=step.replace(state=None),
             )
 
         steps = self.settings.rollout // self.settings.environments

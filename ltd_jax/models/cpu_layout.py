@@ -14,7 +14,7 @@ product for queries, keys and values, one for gate and up. GPUs and TPUs keep [E
 """
 
 import functools
-from typing import TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +22,8 @@ import jax.numpy as jnp
 from ltd_jax import files
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.eagle3 import Eagle3Params
-from ltd_jax.models.griffin import GriffinParams
 from ltd_jax.models.layers import WIDE_PANEL, Maps
-from ltd_jax.models.target import LayerParams, TargetParams
-
-Layer = TypeVar("Layer", LayerParams, Eagle3Params, GriffinParams)
+from ltd_jax.models.target import TargetParams
 
 
 def is_faster(dtype: jnp.dtype) -> bool:
@@ -54,8 +51,8 @@ def pack(*maps_EF: jax.Array) -> jax.Array:
     return in_panels(maps_EF, panel_width())
 
 
-def pack_layer(layer: Layer) -> Layer:
-    """The weights with the maps of their decoder layer joined and in panels."""
+def pack_layer(layer: Any) -> Any:
+    """A target's layer or a draft with the maps of their decoder layer joined and in panels."""
     return layer.replace(
         qkv=(pack(*layer.qkv),),
         o=pack(layer.o),
@@ -74,10 +71,7 @@ def pack_target(params: TargetParams) -> TargetParams:
 
 def pack_draft(params: DraftParams) -> DraftParams:
     """All linear maps of a draft, joined and in panels; a Griffin draft's head is the target's."""
+    packed = pack_layer(params).replace(fuse=pack(params.fuse))
     if isinstance(params, Eagle3Params):
-        return pack_layer(params).replace(fuse=pack(params.fuse), head=pack(params.head))
-    return pack_layer(params).replace(
-        fuse=pack(params.fuse),
-        guide_up=pack(params.guide_up),
-        guide_down=pack(params.guide_down),
-    )
+        return packed.replace(head=pack(params.head))
+    return packed.replace(guide_up=pack(params.guide_up), guide_down=pack(params.guide_down))

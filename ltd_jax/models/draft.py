@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ltd_jax.config import AnyDraftConfig, GriffinConfig
-from ltd_jax.models import eagle3, griffin, kv_cache, layers
+from ltd_jax.models import eagle3, griffin, layers
 from ltd_jax.models.eagle3 import Eagle3Params
 from ltd_jax.models.griffin import GriffinParams
 from ltd_jax.models.kv_cache import KVCache, Rows
@@ -40,16 +40,6 @@ def init(
     if isinstance(config, GriffinConfig):
         return griffin.init(key, config, embedding, head)
     return eagle3.init(key, config, embedding, target_token)
-
-
-def empty_cache(
-    config: AnyDraftConfig,
-    slots: int,
-    dtype: jnp.dtype,
-    sharding: jax.sharding.Sharding | None = None,
-) -> KVCache:
-    """A cache of `slots` slots; `sharding` as in `kv_cache.empty`."""
-    return kv_cache.empty(1, config.kv_head_count, slots, config.head_dim, dtype, sharding)
 
 
 def empty_block(config: AnyDraftConfig, rows: int, dtype: jnp.dtype) -> Rows:

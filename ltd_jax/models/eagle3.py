@@ -1,8 +1,8 @@
 """The EAGLE-3 draft: one decoder layer that continues the target's features.
 
-Enters: a token and the feature *before* it (row i: token t_{i+1} with the target's feature of
-position i, at rotary position i), either the target's three-layer feature or the draft's own last
-output. Leaves: log-probabilities over the draft vocabulary and the output fed to the next level.
+Enters: a token and the feature *before* it, either the target's three-layer feature or the draft's
+own last output. Leaves: log-probabilities over the draft vocabulary and the output fed to the next
+level.
 
     x = [norm(embedding), norm(feature)]          queries, keys, values read 2E wide rows
     h = feature + attention(x)                    the residual is the raw feature
@@ -99,9 +99,8 @@ def qkv(
         ],
         axis=-1,
     )
-    query, key, value = layers.qkv_heads(x, params.qkv, (), config)
     rope = layers.rope_tables(positions_T, config.head_dim, config.rope_theta, config.rope_scaling)
-    return layers.rotate(query, *rope), layers.rotate(key, *rope), value
+    return layers.qkv_heads(x, params.qkv, config, rope)
 
 
 def output(

@@ -96,9 +96,8 @@ def qkv(
     positions_T: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Rotated queries [T, H, C], rotated keys and values [T, K, C] of the stream itself."""
-    query, key, value = layers.qkv_heads(stream_TE, params.qkv, params.qkv_bias, config)
     rope = layers.rope_tables(positions_T, config.head_dim, config.rope_theta, config.rope_scaling)
-    return layers.rotate(query, *rope), layers.rotate(key, *rope), value
+    return layers.qkv_heads(stream_TE, params.qkv, config, rope, params.qkv_bias)
 
 
 def output(

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from ltd_jax.config import AnyDraftConfig, TargetConfig
+
 Past = tuple[jax.Array, jax.Array, jax.Array]  # a layer's keys, values [K, S, C], length i32 []
 
 
@@ -32,33 +34,27 @@ class KVCache:
     values: tuple[jax.Array, ...]  # one [K, S, C] per layer
     length: jax.Array  # i32 [], committed tokens
 
-    @property
-    def slots(self) -> int:
-        """Number of slots S."""
-        return self.keys[0].shape[-2]
-
     def layer(self, index: int) -> Past:
         """The keys and values of one layer, of which the first `length` count."""
         return self.keys[index], self.values[index], self.length
 
 
 def empty(
-    layers: int,
-    kv_heads: int,
+    config: TargetConfig | AnyDraftConfig,
     slots: int,
-    head_dim: int,
     dtype: jnp.dtype,
     sharding: jax.sharding.Sharding | None = None,
 ) -> KVCache:
-    """A cache without tokens.
+    """A model's cache without tokens.
 
     Args:
       sharding: of keys and values; None = the default device.
     """
-    blank = lambda: jnp.zeros((kv_heads, slots, head_dim), dtype, device=sharding)
+    shape = (config.kv_head_count, slots, config.head_dim)
+    blank = lambda: jnp.zeros(shape, dtype, device=sharding)
     return KVCache(
-        keys=tuple(blank() for _ in range(layers)),
-        values=tuple(blank() for _ in range(layers)),
+        keys=tuple(blank() for _ in range(config.layer_count)),
+        values=tuple(blank() for _ in range(config.layer_count)),
         length=jnp.zeros((), jnp.int32),
     )
 

@@ -58,14 +58,25 @@ def layer_fields(maps: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def random_maps(
-    key: jax.Array, shapes: Mapping[str, tuple[int, int]], dtype: jnp.dtype
+    key: jax.Array,
+    shapes: Mapping[str, tuple[int, int]],
+    dtype: jnp.dtype,
+    deviations: Mapping[str, float] | None = None,
 ) -> dict[str, jax.Array]:
-    """Random linear maps [in, out] that keep the size of a row: deviation in ** -0.5."""
+    """Random linear maps [in, out]; the default deviation, in ** -0.5, keeps the size of a row."""
+    deviations = deviations or {name: rows**-0.5 for name, (rows, _) in shapes.items()}
     keys = jax.random.split(key, len(shapes))
     return {
-        name: (shape[0] ** -0.5 * jax.random.normal(map_key, shape)).astype(dtype)
+        name: random_map(map_key, shape, deviations[name], dtype)
         for map_key, (name, shape) in zip(keys, shapes.items(), strict=True)
     }
+
+
+def random_map(
+    key: jax.Array, shape: tuple[int, ...], deviation: float, dtype: jnp.dtype
+) -> jax.Array:
+    """Normal numbers around 0, drawn in f32."""
+    return (deviation * jax.random.normal(key, shape, jnp.float32)).astype(dtype)
 
 
 def precision(dtype: jnp.dtype) -> jax.lax.Precision | None:
@@ -118,9 +129,7 @@ def rms_norm(x_TE: jax.Array, weight_E: jax.Array, eps: float) -> jax.Array:
 def rope_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None) -> list[float]:
     """Inverse frequencies [C/2] in radians per token, with Llama-3.1's scaling where given."""
     plain = [theta ** (-2 * i / head_dim) for i in range(head_dim // 2)]
-    if scaling is None:
-        return plain
-    return [_scaled_frequency(frequency, scaling) for frequency in plain]
+    return plain if scaling is None else [_scaled_frequency(one, scaling) for one in plain]
 
 
 def _scaled_frequency(frequency: float, scaling: RopeScaling) -> float:
@@ -150,21 +159,28 @@ def rotate(x_THC: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
 def qkv_heads(
     x_TE: jax.Array,
     qkv: Maps,
-    qkv_bias: tuple[jax.Array, ...],
     config: TargetConfig | AnyDraftConfig,
+    rope: tuple[jax.Array, jax.Array],
+    bias: tuple[jax.Array, ...] = (),
+    norms: tuple[jax.Array, ...] = (),
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Queries [T, H, C], keys and values [T, K, C] of one input, not rotated.
+    """Rotated queries [T, H, C], rotated keys and values [T, K, C] of one input.
 
     Args:
-      qkv_bias: [H * C], [K * C], [K * C]; () = there are none.
+      rope: of the rows, see `rope_tables`.
+      bias: [H * C], [K * C], [K * C]; () = there are none.
+      norms: [C] of queries and [C] of keys, before they are rotated; () = there are none.
     """
     T, C = x_TE.shape[0], config.head_dim
     heads = (config.head_count, config.kv_head_count, config.kv_head_count)
     rows = linear_side_by_side(x_TE, qkv, [count * C for count in heads])
-    if qkv_bias:
-        rows = tuple(row + bias[None] for row, bias in zip(rows, qkv_bias, strict=True))
+    if bias:
+        rows = tuple(row + added[None] for row, added in zip(rows, bias, strict=True))
     query, key, value = (row.reshape(T, -1, C) for row in rows)
-    return query, key, value
+    if norms:
+        query = rms_norm(query, norms[0], config.rms_norm_eps)
+        key = rms_norm(key, norms[1], config.rms_norm_eps)
+    return rotate(query, *rope), rotate(key, *rope), value
 
 
 @jax.named_scope("attention")
@@ -189,34 +205,27 @@ def attention(
     G = H // K
     query = (query_THC * C**-0.5).reshape(T, K, G, C).transpose(1, 2, 0, 3).reshape(K, G * T, C)
     bias_TB = jnp.where(mask_TB, 0.0, MASKED)
-    score = _scores(query, key_KBC).reshape(K, G, T, B) + bias_TB[None, None]
+    score = _product("kmc,ksc->kms", query, key_KBC).reshape(K, G, T, B) + bias_TB[None, None]
     parts = [(score.reshape(K, G * T, B), value_KBC)]
     if past is not None:
         key_KSC, value_KSC, length = past
         seen_S = jnp.where(jnp.arange(key_KSC.shape[1]) < length, 0.0, MASKED)
-        parts.append((_scores(query, key_KSC) + seen_S[None, None], value_KSC))
+        score = _product("kmc,ksc->kms", query, key_KSC) + seen_S[None, None]
+        parts.append((score, value_KSC))
     peaks = [jnp.max(score, axis=-1, keepdims=True) for score, _ in parts]
     peak = jax.lax.stop_gradient(functools.reduce(jnp.maximum, peaks))
     weights = [(jnp.exp(score - peak), value) for score, value in parts]
     add = functools.partial(functools.reduce, jnp.add)
     total = add([jnp.sum(weight, axis=-1, keepdims=True) for weight, _ in weights])
-    mixed = add([_mix(weight, value) for weight, value in weights]) / total
+    mixed = add([_product("kms,ksc->kmc", *one) for one in weights]) / total
     mixed = mixed.astype(query_THC.dtype).reshape(K, G, T, C).transpose(2, 0, 1, 3)
     return mixed.reshape(T, H * C)
 
 
-def _scores(query_KMC: jax.Array, key_KSC: jax.Array) -> jax.Array:
-    return _product("kmc,ksc->kms", query_KMC, key_KSC)
-
-
-def _mix(weight_KMS: jax.Array, value_KSC: jax.Array) -> jax.Array:
-    weight_KMS = weight_KMS.astype(value_KSC.dtype)
-    return _product("kms,ksc->kmc", weight_KMS, value_KSC)
-
-
 def _product(axes: str, one: jax.Array, two: jax.Array) -> jax.Array:
-    """An einsum of two factors of one dtype, summed in f32."""
+    """An einsum in the dtype of the second factor, summed in f32."""
     exact = precision(two.dtype)
+    one = one.astype(two.dtype)
     return jnp.einsum(axes, one, two, preferred_element_type=jnp.float32, precision=exact)
 
 

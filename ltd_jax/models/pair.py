@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,8 @@ from ltd_jax.models.hf import tensors as hf_tensors
 from ltd_jax.models.hf import weights as hf_weights
 from ltd_jax.models.target import TargetParams
 from ltd_jax.text import Chat, Message
+
+AnyPrompt = str | Sequence[int] | Sequence[Message] | np.ndarray
 
 
 @struct.dataclass
@@ -64,6 +66,8 @@ class Pair:
     names: tuple[str, str] = ("random target", "random draft")  # for reports
     remarks: tuple[str, ...] = ()  # how the folders were read, sentences for a person
     seed: int = 0  # of all random numbers that sampling draws
+    loaded_with: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """the arguments of `load`, JSON, that give these weights again; {} = the embedded pair's"""
 
     @property
     def config(self) -> PairConfig:
@@ -86,16 +90,20 @@ class Pair:
         return files.environment(jnp.dtype(self.dtype).name, self.config.devices)
 
     @property
-    def identity(self) -> Identity:
-        """The record that must be the same in all that is used with this pair."""
-        record = {
+    def record(self) -> dict[str, Any]:
+        """What must be the same in all that is used with this pair, as JSON values."""
+        return {
             "fingerprint": self.fingerprint,
             "cycle": dataclasses.asdict(self.config.cycle),
             "sampling": describe_sampling(self.config.sampling),
             "device": self.device,
             "dtype": jnp.dtype(self.dtype).name,
         }
-        return files.identity_of(record)
+
+    @property
+    def identity(self) -> Identity:
+        """The identity that the `record` tells."""
+        return files.identity_of(self.record)
 
     @functools.cached_property
     def chat(self) -> Chat:
@@ -174,7 +182,7 @@ def load(
         devices=devices,
         head=target_params.head,
     )
-    try:
+    with files.user_errors(f"{target_folder} and {draft_folder}"):
         config = PairConfig(
             target=with_features(target_config, loaded.feature_layers, feature_layers),
             draft=loaded.config,
@@ -182,18 +190,25 @@ def load(
             sampling=sampling,
             devices=devices,
         )
-    except ValueError as error:
-        raise UserError(f"{target_folder} and {draft_folder}: {error}") from error
     draft_params = cpu_layout.pack_draft(loaded.params) if packed else loaded.params
+    asked = {
+        "target": hub.given_as(target_folder),
+        "draft": hub.given_as(draft_folder),
+        "dtype": None if dtype.name == default_dtype(target_folder) else dtype.name,
+        "feature_layers": feature_layers,
+        "draft_rope_theta": draft_rope_theta,
+        "devices": None if devices == 1 else devices,
+    }
     return Pair(
         model=Model(target_params, draft_params, config),
         dtype=dtype,
         stop_tokens=texts.stop_tokens(target_folder),
         fingerprint=_fingerprint(target_folder, draft_folder, config),
         folder=target_folder,
-        names=(_name(target_folder), _name(draft_folder)),
+        names=(hub.name_of(target_folder), hub.name_of(draft_folder)),
         remarks=(*loaded.remarks, *sharding.uneven(config)),
         seed=seed,
+        loaded_with={name: value for name, value in asked.items() if value is not None},
     )
 
 
@@ -228,6 +243,14 @@ def with_features(
     return dataclasses.replace(target, feature_layers=feature_layers or default)
 
 
+def token_ids(pair: Pair, prompt: AnyPrompt) -> np.ndarray:
+    """Token ids [T] i32 of a text or a conversation as `Pair.encode` puts it, or of token ids."""
+    if isinstance(prompt, str):
+        return pair.encode(prompt)
+    messages = [item for item in prompt if isinstance(item, Message)]
+    return pair.encode(messages) if messages else np.asarray(prompt, np.int32)
+
+
 def check_known(pair: Pair, token_T: np.ndarray) -> None:
     """Raises UserError where a prompt has tokens that the target does not know."""
     known = pair.config.target.vocab_size
@@ -236,8 +259,3 @@ def check_known(pair: Pair, token_T: np.ndarray) -> None:
             f"The tokenizer in {pair.folder} gives token {token_T.max()} but the target knows "
             f"{known} tokens; put the tokenizer.json there that belongs to these weights."
         )
-
-
-def _name(folder: Path) -> str:
-    """The name of a folder in reports, without the machine's paths."""
-    return f"embedded {folder.name}" if folder.parent == files.ASSETS else hub.name_of(folder)

@@ -17,7 +17,7 @@ from typing import TypeVar
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ltd_jax.config import PairConfig
+from ltd_jax.config import AnyDraftConfig, PairConfig, TargetConfig
 from ltd_jax.files import UserError
 from ltd_jax.models.kv_cache import KVCache
 
@@ -74,10 +74,10 @@ def sharding(mesh: Mesh, axis: int | None = None, count: int = 1) -> NamedShardi
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, over))
 
 
-def cache_sharding(pair: PairConfig, kv_heads: int) -> NamedSharding | None:
+def cache_sharding(pair: PairConfig, model: TargetConfig | AnyDraftConfig) -> NamedSharding | None:
     """The sharding of keys and values of one of a pair's models; None = one device."""
     mesh = mesh_of(pair.devices, pair.target.kv_head_count)
-    return None if mesh is None else sharding(mesh, 0, kv_heads)
+    return None if mesh is None else sharding(mesh, 0, model.kv_head_count)
 
 
 def shard(tree: Tree, pair: PairConfig) -> Tree:

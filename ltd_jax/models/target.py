@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ltd_jax.config import TargetConfig
-from ltd_jax.models import kv_cache, layers
+from ltd_jax.models import layers
 from ltd_jax.models.kv_cache import KVCache, Past, Rows
 from ltd_jax.models.layers import Maps
 
@@ -28,8 +28,7 @@ class LayerParams:
     gate_up: Maps  # [E, F], [E, F]
     down: jax.Array  # [F, E]
     qkv_bias: tuple[jax.Array, ...] = ()  # [H * C], [K * C], [K * C]; () = not in this family
-    q_norm: jax.Array | None = None  # [C]; None = not in this family
-    k_norm: jax.Array | None = None  # [C]
+    qk_norms: tuple[jax.Array, ...] = ()  # [C], [C]; () = not in this family
 
 
 @struct.dataclass
@@ -46,51 +45,28 @@ def init(key: jax.Array, config: TargetConfig, dtype: jnp.dtype = jnp.float32) -
     """Random weights: normal with deviation 0.02, output maps scaled down by depth."""
     embedding_key, head_key, *layer_keys = jax.random.split(key, config.layer_count + 2)
     E, X = config.hidden_size, config.vocab_size
-    head = None if config.tie_embeddings else _normal(head_key, (E, X), DEVIATION, dtype)
+    draw = lambda key, shape: layers.random_map(key, shape, DEVIATION, dtype)
     return TargetParams(
-        embedding=_normal(embedding_key, (X, E), DEVIATION, dtype),
+        embedding=draw(embedding_key, (X, E)),
         layers=tuple(_init_layer(layer_key, config, dtype) for layer_key in layer_keys),
         norm=jnp.ones((E,), dtype),
-        head=head,
+        head=None if config.tie_embeddings else draw(head_key, (E, X)),
     )
 
 
 def _init_layer(key: jax.Array, config: TargetConfig, dtype: jnp.dtype) -> LayerParams:
     shapes = layers.map_shapes(config)
-    output_deviation = DEVIATION / (2 * config.layer_count) ** 0.5
-    maps = {}
-    for map_key, (name, shape) in zip(
-        jax.random.split(key, len(shapes)), shapes.items(), strict=True
-    ):
-        deviation = output_deviation if name in ("o", "down") else DEVIATION
-        maps[name] = _normal(map_key, shape, deviation, dtype)
+    output = DEVIATION / (2 * config.layer_count) ** 0.5
+    deviations = dict.fromkeys(shapes, DEVIATION) | {"o": output, "down": output}
     ones = lambda size: jnp.ones((size,), dtype)
     biases = tuple(jnp.zeros((shapes[name][1],), dtype) for name in "qkv")
     return LayerParams(
         input_norm=ones(config.hidden_size),
         post_attention_norm=ones(config.hidden_size),
         qkv_bias=biases if config.attention_bias else (),
-        q_norm=ones(config.head_dim) if config.qk_norm else None,
-        k_norm=ones(config.head_dim) if config.qk_norm else None,
-        **layers.layer_fields(maps),
+        qk_norms=(ones(config.head_dim),) * 2 if config.qk_norm else (),
+        **layers.layer_fields(layers.random_maps(key, shapes, dtype, deviations)),
     )
-
-
-def _normal(
-    key: jax.Array, shape: tuple[int, ...], deviation: float, dtype: jnp.dtype
-) -> jax.Array:
-    return (deviation * jax.random.normal(key, shape, jnp.float32)).astype(dtype)
-
-
-def empty_cache(
-    config: TargetConfig,
-    slots: int,
-    dtype: jnp.dtype,
-    sharding: jax.sharding.Sharding | None = None,
-) -> KVCache:
-    """A cache of `slots` slots for every layer; `sharding` as in `kv_cache.empty`."""
-    shape = (config.layer_count, config.kv_head_count, slots, config.head_dim)
-    return kv_cache.empty(*shape, dtype, sharding)
 
 
 def forward(
@@ -133,6 +109,16 @@ def forward(
     return logits_TX, jnp.concatenate(features, axis=-1), Rows(tuple(keys), tuple(values))
 
 
+def causal_forward(
+    params: TargetParams, config: TargetConfig, tokens_T: jax.Array, cache: KVCache | None
+) -> tuple[jax.Array, jax.Array, Rows]:
+    """`forward` over tokens in a row: each sees the cache, those before it and itself."""
+    T = tokens_T.shape[0]
+    positions_T = jnp.arange(T) if cache is None else cache.length + jnp.arange(T)
+    causal_TT = jnp.tril(jnp.ones((T, T), bool))
+    return forward(params, config, tokens_T, positions_T, causal_TT, cache)
+
+
 @jax.named_scope("target_layer")
 def _layer(
     params: LayerParams,
@@ -144,20 +130,11 @@ def _layer(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """One decoder layer: the residual stream [T, E], this pass's keys and values [K, T, C]."""
     x_TE = layers.rms_norm(hidden_TE, params.input_norm, config.rms_norm_eps)
-    query_THC, key_TKC, value_TKC = _qkv(params, config, x_TE, rope)
+    query_THC, key_TKC, value_TKC = layers.qkv_heads(
+        x_TE, params.qkv, config, rope, params.qkv_bias, params.qk_norms
+    )
     key, value = key_TKC.transpose(1, 0, 2), value_TKC.transpose(1, 0, 2)
     mixed_TE = layers.attention(query_THC, key, value, mask_TT, past)
     hidden_TE = hidden_TE + layers.linear(mixed_TE, params.o)
     x_TE = layers.rms_norm(hidden_TE, params.post_attention_norm, config.rms_norm_eps)
     return hidden_TE + layers.feed_forward(x_TE, params.gate_up, params.down), key, value
-
-
-def _qkv(
-    params: LayerParams, config: TargetConfig, x_TE: jax.Array, rope: tuple[jax.Array, jax.Array]
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Rotated queries [T, H, C], rotated keys [T, K, C], values [T, K, C]."""
-    query, key, value = layers.qkv_heads(x_TE, params.qkv, params.qkv_bias, config)
-    if params.q_norm is not None and params.k_norm is not None:
-        query = layers.rms_norm(query, params.q_norm, config.rms_norm_eps)
-        key = layers.rms_norm(key, params.k_norm, config.rms_norm_eps)
-    return layers.rotate(query, *rope), layers.rotate(key, *rope), value

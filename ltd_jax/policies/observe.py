@@ -15,6 +15,8 @@ limits, so that no network input saturates.
     acceptance_ema   the history, see `update_history`
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,16 +29,35 @@ PAPER = ObservationConfig()
 EMA_DECAYS = (0.5, 0.8, 0.95)  # of a running mean per cycle
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Neighbouring numbers of an observation."""
+
+    name: str  # the field of ObservationConfig that asks for them
+    count: int
+    meaning: str
+
+
+def depth_parts(config: CycleConfig, observation: ObservationConfig = PAPER) -> tuple[Part, ...]:
+    """What the numbers of the depth policy's observation are, in their order."""
+    rows = config.beam_width
+    return _parts("newest level", rows**2, rows, config, observation, hidden=observation.hidden)
+
+
+def size_parts(config: CycleConfig, observation: ObservationConfig = PAPER) -> tuple[Part, ...]:
+    """What the numbers of the size policy's observation are, in their order."""
+    rows = config.max_levels * config.beam_width
+    return _parts("tree", config.node_count, rows, config, observation, hidden=0)
+
+
 def depth_width(config: CycleConfig, observation: ObservationConfig = PAPER) -> int:
     """Length O of the depth policy's observation."""
-    rows = config.beam_width if observation.entropy else 0
-    return _width(config.beam_width**2, config, observation) + rows + observation.hidden
+    return sum(part.count for part in depth_parts(config, observation))
 
 
 def size_width(config: CycleConfig, observation: ObservationConfig = PAPER) -> int:
     """Length O of the size policy's observation."""
-    rows = config.max_levels * config.beam_width if observation.entropy else 0
-    return _width(config.node_count, config, observation) + rows
+    return sum(part.count for part in size_parts(config, observation))
 
 
 def history_width(observation: ObservationConfig) -> int:
@@ -115,12 +136,51 @@ def update_history(
     return jnp.where(verified, new.reshape(-1), history)
 
 
-def _width(nodes: int, config: CycleConfig, observation: ObservationConfig) -> int:
-    parts = nodes if observation.node_probs else 0
-    parts += min(observation.top_k_probs, nodes)
-    parts += len(_counts(nodes, config)) if observation.expected_tokens else 0
-    scalars = observation.root_entropy + observation.levels + observation.length
-    return parts + scalars + history_width(observation)
+def _parts(
+    of: str,
+    nodes: int,
+    rows: int,
+    config: CycleConfig,
+    observation: ObservationConfig,
+    *,
+    hidden: int,
+) -> tuple[Part, ...]:
+    """The parts of `_view`, the draft's output and the history; without those of no number."""
+    sizes, seen = _counts(nodes, config), observation
+    decays = ", ".join(map(str, EMA_DECAYS))
+    all_parts = (
+        Part("node_probs", nodes * seen.node_probs, f"probability of every node of the {of}"),
+        Part(
+            "top_k_probs",
+            min(seen.top_k_probs, nodes),
+            f"square roots of the highest probabilities of the {of}, highest first",
+        ),
+        Part(
+            "expected_tokens",
+            len(sizes) * seen.expected_tokens,
+            f"sum of the {', '.join(map(str, sizes))} highest probabilities of the {of}, "
+            f"over max_levels {config.max_levels}",
+        ),
+        Part(
+            "entropy",
+            rows * seen.entropy,
+            f"e / (1 + e), e the draft's entropy in nats at every row of the {of}",
+        ),
+        Part(
+            "root_entropy",
+            int(seen.root_entropy),
+            "e / (1 + e), e the target's entropy in nats where the root came from",
+        ),
+        Part("levels", int(seen.levels), f"levels drafted over max_levels {config.max_levels}"),
+        Part("length", int(seen.length), f"tokens before the root over context {config.context}"),
+        Part("hidden", hidden, "channels of the draft's output at the newest level's first row"),
+        Part(
+            "acceptance_ema",
+            history_width(seen),
+            f"running means of (any token accepted, accepted over levels) for each decay {decays}",
+        ),
+    )
+    return tuple(part for part in all_parts if part.count)
 
 
 def _view(

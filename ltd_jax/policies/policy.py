@@ -14,7 +14,7 @@ over passes and cycles of one text is its `history`, a pytree that the caller ca
 All methods are pure functions of one sequence. Baselines are policies, not forks of the decoder.
 """
 
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,6 @@ from ltd_jax.config import CycleConfig
 from ltd_jax.files import UserError
 
 NO_NODE = -jnp.inf  # log-probability of a place without a node
-Tree = TypeVar("Tree")
 
 
 def static(**settings: Any) -> Any:

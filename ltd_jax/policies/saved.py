@@ -24,6 +24,7 @@ from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from ltd_jax import files
 from ltd_jax.config import CycleConfig, policy_config_from_json
 from ltd_jax.files import Identity, UserError, identity_of, replacing, require_same
 from ltd_jax.policies.networks import Learned
@@ -125,6 +126,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}
     except (OSError, SafetensorError) as error:
+        files.refuse_pointer(path)
         raise UserError(f"{path} is no {kind} or is damaged ({error}); {AGAIN}.") from error
     schema, digest = metadata.pop("schema", None), metadata.pop("digest", None)
     if schema != SCHEMA:

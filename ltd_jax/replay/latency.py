@@ -20,15 +20,15 @@ read, whatever their number.
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ltd_jax import files
 from ltd_jax.config import CycleConfig
-from ltd_jax.files import ASSETS, Identity, UserError, identity_of, replacing
+from ltd_jax.files import ASSETS, Identity, UserError, identity_of, write_json
 
 SCHEMA = 1
 FOLDER = ASSETS / "latency"
@@ -81,9 +81,17 @@ class LatencyTable:
         """A shipped table by its name, or one of a file; fitted to a cycle where one is given.
 
         Raises:
-          UserError: there is no such table, or it cannot be fitted.
+          UserError: it is neither, or the file is no latency table.
         """
-        table = find(name)
+        shipped, path = shipped_names(), Path(name)
+        if name in shipped:
+            path = FOLDER / f"{name}.json"
+        elif path.suffix != ".json" and not path.exists():
+            raise UserError(
+                f"There is no latency table {name!r}; name a file (*.json) or one of "
+                f"{', '.join(shipped)}."
+            )
+        table = load(path)
         return table if config is None else fit(table, config)
 
     @property
@@ -176,9 +184,7 @@ def save(table: LatencyTable, path: Path) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    text = json.dumps(to_json(table), indent=1)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n")
+    write_json(path, to_json(table))
 
 
 def load(path: Path) -> LatencyTable:
@@ -187,49 +193,22 @@ def load(path: Path) -> LatencyTable:
     Raises:
       UserError: the file is missing, no latency table, truncated or of another schema.
     """
-    again = "measure the latencies again."
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"Cannot read the latency table {path}: {error.strerror}.") from error
-    except ValueError as error:
-        raise UserError(f"{path} is no latency table or is truncated; {again}") from error
-    schema = record.get("schema") if isinstance(record, dict) else None
-    if schema != SCHEMA:
-        raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; {again}")
-    try:
+    remedy = "measure the latencies again"
+    with files.reading_json(path, "latency table", SCHEMA, remedy) as record:
         numbers: dict[str, Any] = {name: np.asarray(record[name], np.float64) for name in _ARRAYS}
         numbers |= {name: float(record[name]) for name in _SCALARS}
-        return LatencyTable(
+        table = LatencyTable(
             contexts=np.asarray(record["contexts"], np.int32),
             sizes=tuple(int(size) for size in record["sizes"]),
             provenance=dict(record["provenance"]),
             **numbers,
         )
-    except KeyError as error:
-        raise UserError(f"The latency table {path} lacks {error}; {again}") from error
-    except (TypeError, ValueError) as error:
-        raise UserError(f"The latency table {path} is damaged ({error}); {again}") from error
+    return table
 
 
 def shipped_names() -> tuple[str, ...]:
-    """The shipped tables, by the names that `find` knows, in order."""
+    """The shipped tables, by the names that `LatencyTable.find` knows, in order."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.json")))
-
-
-def find(name: str) -> LatencyTable:
-    """The shipped table of a name, or the table in a file.
-
-    Raises:
-      UserError: it is neither, or the file is no latency table.
-    """
-    if name in shipped_names():
-        return load(FOLDER / f"{name}.json")
-    path = Path(name)
-    if path.suffix == ".json" or path.exists():
-        return load(path)
-    names = ", ".join(shipped_names())
-    raise UserError(f"There is no latency table {name!r}; name a file (*.json) or one of {names}.")
 
 
 def fit(table: LatencyTable, config: CycleConfig) -> LatencyTable:

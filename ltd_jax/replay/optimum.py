@@ -86,6 +86,13 @@ def clairvoyant(simulator: Simulator) -> Optimum:
     return Optimum(rate, least_P, row.astype(np.int32) + 1, size_index.astype(np.int32))
 
 
+def mean_of_tasks(simulator: Simulator) -> float:
+    """Tokens per second of the clairvoyant optimum, the mean over tasks."""
+    start = np.asarray(simulator.text_start)
+    tokens, seconds = np.asarray(simulator.tokens_left)[start], clairvoyant(simulator).seconds
+    return float(simulate.mean_of_tasks(simulator, tokens, seconds[start]))
+
+
 def share_gained(learned: float, constant: float, optimum: float) -> float:
     """(learned - constant) / (optimum - constant), tokens per second; nan with nothing to gain.
 

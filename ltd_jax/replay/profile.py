@@ -19,6 +19,7 @@ the report's split of a cycle.
 """
 
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -30,9 +31,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltd_jax.config import CycleConfig, PolicyConfig, describe_sampling
+from ltd_jax.config import CycleConfig, PolicyConfig
 from ltd_jax.cycle import expand, step, verify
-from ltd_jax.cycle.prefill import prefill
+from ltd_jax.cycle.prefill import prefill, with_history
 from ltd_jax.cycle.step import CycleState, PlainState
 from ltd_jax.cycle.tree import DraftTree
 from ltd_jax.cycle.verify import VerifyResult
@@ -57,7 +58,7 @@ class ProfileConfig:
     cycles: int = 8  # in a row, per visit of a setting; rounded up to whole calls
     visits: int = 6  # of every setting at every context
     policy_visits: int = 100  # pairs of visits, with and without the policies
-    seed: int = 0
+    seed: int = 0  # of the order of visits
 
     def __post_init__(self) -> None:
         for name in ("cycles", "visits", "policy_visits"):
@@ -68,33 +69,33 @@ class ProfileConfig:
             raise ValueError(f"contexts {self.contexts} must be distinct, ascending and positive.")
 
 
+VISITS_SHARE = 0.7  # of a measurement's time; the rest are decisions and parts of a cycle
+
+
 class CycleTimer:
     """Times cycles and plain steps of one pair at a context, as decoding runs them.
 
     Args:
-      policy: whose cycles are timed unless another one is named.
       context: tokens before the root; the state is reset to them before every visit.
       cycles: in a row, per visit; rounded up to whole calls.
 
     Raises:
-      UserError: the context does not fit the pair's, or the policy not its cycle.
+      UserError: the context does not fit the pair's.
     """
 
-    def __init__(self, pair: Pair, policy: Policy, context: int, cycles: int) -> None:
-        policy.check(pair.config.cycle)
-        self.pair, self.policy, self.context = pair, policy, context
+    def __init__(self, pair: Pair, context: int, cycles: int) -> None:
+        self.pair, self.context = pair, context
         self.calls = math.ceil(cycles / pair.config.cycle.cycles_per_call)
         self.stops = pair.put(jnp.full_like(pair.stops, -1))  # decoding's program, and no text ends
         prompt_T = np.arange(context, dtype=np.int32) % pair.config.target.vocab_size
         self.state = prefill(pair, prompt_T)
 
-    def cycle_seconds(self, policy: Policy | None = None) -> float:
+    def cycle_seconds(self, policy: Policy) -> float:
         """Seconds of one cycle of a policy."""
-        policy = (self.policy if policy is None else policy).traced()
-        history = policy.init_history(self.pair.config.cycle)
-        history, policy = self.pair.put((jax.tree.map(jnp.copy, history), policy))
+        policy = self.pair.put(policy.traced())
+        state = with_history(self.pair, policy, self.reset_state())
         run = partial(step.run_cycles, self.pair.model, policy, self.stops)
-        self.state, seconds = self.time(run, self.reset_state().replace(history=history))
+        self.state, seconds = self.time(run, state)
         return seconds
 
     def plain_seconds(self) -> float:
@@ -169,20 +170,20 @@ def profile(
     Example:
       >>> import ltd_jax as ltd
       >>> from ltd_jax.replay.profile import ProfileConfig
-      >>> small = ltd.CycleConfig(beam_width=2, max_levels=2, sizes=(0, 2, 4), context=96)
+      >>> small = ltd.CycleConfig(beam_width=2, max_levels=2, sizes=(2, 4), context=96)
       >>> quick = ProfileConfig(cycles=1, visits=3, policy_visits=1)
       >>> table = ltd.profile(ltd.load(cycle=small), config=quick)
       >>> table.cycle_seconds.shape  # contexts, levels, sizes
-      (1, 2, 3)
+      (1, 2, 2)
     """
     return profile_in_turns([pair], widths, config, [store], progress)[0]
 
 
 def profile_in_turns(
     pairs: Sequence[Pair],
-    widths: PolicyConfig = EMBEDDED_POLICY,
-    config: ProfileConfig = ProfileConfig(),
-    stores: Sequence[Path | None] | None = None,
+    widths: PolicyConfig,
+    config: ProfileConfig,
+    stores: Sequence[Path | None],
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[LatencyTable]:
     """The tables of several pairs, visited in turns: a drift of the device favours none of them.
@@ -190,68 +191,45 @@ def profile_in_turns(
     Args:
       stores: a JSON file for every pair, or None; else as of `profile`.
     """
+    timers = [
+        [CycleTimer(pair, context, config.cycles) for context in config.contexts] for pair in pairs
+    ]
     widths_said = {"policy": dataclasses.asdict(widths)}
-    subjects = [
-        _Subject(
-            timers=[
-                CycleTimer(pair, Constant(1, pair.config.cycle.sizes[0]), context, config.cycles)
-                for context in config.contexts
-            ],
-            store=ResumableStore(path, profile_identity(pair, config) | widths_said),
-        )
-        for pair, path in zip(pairs, stores or [None] * len(pairs), strict=True)
+    kept = [
+        ResumableStore(path, profile_identity(pair, config) | widths_said)
+        for pair, path in zip(pairs, stores, strict=True)
     ]
-    seconds = _visit_in_turns(subjects, config, progress)
-    return [
-        _table(subject, seconds_of_pair, widths, config)
-        for subject, seconds_of_pair in zip(subjects, seconds, strict=True)
-    ]
+    progress(0.0)  # compiling comes first
+    seconds = _visit_in_turns(timers, kept, config, lambda share: progress(VISITS_SHARE * share))
+    tables = []
+    for timers_of_pair, store, seconds_of_pair in zip(timers, kept, seconds, strict=True):
+        tables.append(_table(timers_of_pair[0], store, seconds_of_pair, widths, config))
+        progress(VISITS_SHARE + (1 - VISITS_SHARE) * len(tables) / len(pairs))
+    return tables
 
 
 def profile_identity(pair: Pair, config: ProfileConfig) -> dict[str, Any]:
     """JSON that two halves of a measurement must have in common."""
-    return _pair_identity(pair) | {
-        "device": pair.device,
-        "dtype": jnp.dtype(pair.dtype).name,
-        "jax": jax.__version__,
-        "measure": dataclasses.asdict(config),
-    }
-
-
-def _pair_identity(pair: Pair) -> dict[str, Any]:
-    return {
-        "fingerprint": pair.fingerprint,
-        "cycle": dataclasses.asdict(pair.config.cycle),
-        "sampling": describe_sampling(pair.config.sampling),
-    }
-
-
-@dataclasses.dataclass(frozen=True)
-class _Subject:
-    """A pair that is measured."""
-
-    timers: list[CycleTimer]  # of constants, one per context
-    store: ResumableStore
-
-    @property
-    def pair(self) -> Pair:
-        return self.timers[0].pair
+    return pair.record | {"jax": jax.__version__, "measure": dataclasses.asdict(config)}
 
 
 def _visit_in_turns(
-    subjects: Sequence[_Subject], config: ProfileConfig, progress: Callable[[float], None]
+    timers: Sequence[Sequence[CycleTimer]],
+    stores: Sequence[ResumableStore],
+    config: ProfileConfig,
+    progress: Callable[[float], None],
 ) -> list[np.ndarray]:
     """Seconds of every pair in all visits, [visits, L, D, V, 2] as `remove_drift` takes them."""
-    for timer in (timer for subject in subjects for timer in subject.timers):
-        timer.cycle_seconds()  # compiles and warms up
+    for timer in itertools.chain.from_iterable(timers):
+        timer.cycle_seconds(Constant(1, timer.pair.config.cycle.sizes[0]))  # compiles, warms up
         timer.plain_seconds()
-    visits: list[list[np.ndarray]] = [[] for _ in subjects]
-    turns = list(np.ndindex(config.visits, len(config.contexts), len(subjects)))
+    visits: list[list[np.ndarray]] = [[] for _ in timers]
+    turns = list(np.ndindex(config.visits, len(config.contexts), len(timers)))
     for done, (visit, row, index) in enumerate(turns, 1):
-        timer, store = subjects[index].timers[row], subjects[index].store
+        timer = timers[index][row]
         random = np.random.default_rng([config.seed, visit, row])
         name = f"visit {visit} at {timer.context}"
-        visits[index].append(store.entry(name, partial(_visit, timer, random)))
+        visits[index].append(stores[index].entry(name, partial(_visit, timer, random)))
         progress(done / len(turns))
     leading = (config.visits, len(config.contexts))
     return [np.stack(of_pair).reshape(*leading, *of_pair[0].shape) for of_pair in visits]
@@ -271,24 +249,27 @@ def _visit(timer: CycleTimer, random: np.random.Generator) -> np.ndarray:
 
 
 def _table(
-    subject: _Subject, seconds: np.ndarray, widths: PolicyConfig, config: ProfileConfig
+    timer: CycleTimer,
+    store: ResumableStore,
+    seconds: np.ndarray,
+    widths: PolicyConfig,
+    config: ProfileConfig,
 ) -> LatencyTable:
     """A pair's table from the seconds [visits, L, D, V, 2] of its visits; measures what is left."""
     median_LDV, plain_L = remove_drift(seconds)
     try:
         cycle_LDV = fit_sum(median_LDV)
     except UserError:
-        subject.store.forget()  # the same command measures anew
+        store.forget()  # the same command measures anew
         raise
     misfit = float(np.median(np.abs(median_LDV / cycle_LDV - 1)))
-    pair, timer, rows = subject.pair, subject.timers[0], len(config.contexts)
-    cycle = pair.config.cycle
+    cycle, rows = timer.pair.config.cycle, len(config.contexts)
     policy = networks.init(jax.random.key(config.seed), cycle, widths)
     decisions = partial(time_decisions, timer, policy, config.policy_visits)
-    overhead = Overhead(*subject.store.entry("policies", decisions).tolist())
-    draft_D = subject.store.entry("drafting alone", partial(time_drafting, timer))
-    verify_V = subject.store.entry("verifying alone", partial(time_verifying, timer))
-    origin = pair.environment | _pair_identity(pair)
+    overhead = Overhead(*store.entry("policies", decisions).tolist())
+    draft_D = store.entry("drafting alone", partial(time_drafting, timer))
+    verify_V = store.entry("verifying alone", partial(time_verifying, timer))
+    origin = timer.pair.environment | timer.pair.record
     return LatencyTable(
         contexts=np.asarray(config.contexts, np.int32),
         sizes=cycle.sizes,
@@ -360,7 +341,7 @@ def time_decisions(timer: CycleTimer, policy: Policy, visits: int) -> Overhead:
     from the rest.
 
     Args:
-      timer: says where and how long; its policy plays no part.
+      timer: says where and how long.
       visits: pairs of visits, with and without decisions, at either number of levels; medians of
         their differences count.
 

@@ -9,7 +9,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +22,12 @@ from ltd_jax.cycle.prefill import check_room, prefill
 from ltd_jax.cycle.step import PlainState
 from ltd_jax.cycle.tree import DraftTree
 from ltd_jax.files import UserError
-from ltd_jax.models import draft, layers, target
+from ltd_jax.models import kv_cache, layers, target
+from ltd_jax.models import pair as pairs
 from ltd_jax.models.kv_cache import KVCache
-from ltd_jax.models.pair import Model, Pair
+from ltd_jax.models.pair import AnyPrompt, Model, Pair
 from ltd_jax.replay import trace as traces
 from ltd_jax.replay.trace import Trace
-from ltd_jax.text import Message
 
 POSITIONS_AT_ONCE = 64
 TEXTS_AT_ONCE = 16
@@ -40,12 +40,9 @@ class Prompt(NamedTuple):
     task: int
 
 
-AnyPrompt = Prompt | str | Sequence[int] | Sequence[Message] | np.ndarray
-
-
 def record(
     pair: Pair,
-    prompts: Sequence[AnyPrompt],
+    prompts: Sequence[Prompt | AnyPrompt],
     new_tokens: int,
     provenance: dict[str, Any] | None = None,
     *,
@@ -76,7 +73,7 @@ def record(
       >>> trace.tokens_left.tolist()
       [7, 6, 5, 4, 3, 2, 1]
     """
-    tasked = [_with_task(pair, prompt) for prompt in prompts]
+    tasked = [with_task(pair, prompt) for prompt in prompts]
     if provenance is None:
         provenance = provenance_of(pair, tasked, new_tokens, tasks=["all"])
     recorded = []
@@ -118,13 +115,11 @@ def digest(prompts: Sequence[Prompt]) -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
 
 
-def _with_task(pair: Pair, prompt: AnyPrompt) -> Prompt:
+def with_task(pair: Pair, prompt: Prompt | AnyPrompt) -> Prompt:
+    """The prompt as token ids; of the first task where it does not name one."""
     if isinstance(prompt, Prompt):
         return prompt
-    is_conversation = len(prompt) and isinstance(prompt[0], Message)
-    if isinstance(prompt, str) or is_conversation:
-        return Prompt(pair.encode(cast(str | Sequence[Message], prompt)), task=0)
-    return Prompt(np.asarray(prompt, np.int32), task=0)
+    return Prompt(pairs.token_ids(pair, prompt), task=0)
 
 
 def _record_batch(
@@ -204,11 +199,8 @@ def record_text(
     tokens_S[: len(whole)] = whole
     states = _text_states(pair.model, jnp.asarray(tokens_S))
     length_P = len(prompt.token) + np.arange(count, dtype=np.int32)
-    chunks = []
-    for start in range(0, count, POSITIONS_AT_ONCE):
-        rows = np.minimum(np.arange(start, start + POSITIONS_AT_ONCE), count - 1)
-        chunks.append(_draft(pair.model, states, jnp.asarray(length_P[rows]), with_hidden))
-    roots: Any = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *chunks)
+    draft_at = functools.partial(_draft, pair.model, states, with_hidden=with_hidden)
+    roots = traces.by_chunks(draft_at, POSITIONS_AT_ONCE, length_P)
     ahead = np.arange(count)[:, None] + 1 + np.arange(config.max_levels)[None, :]
     inside = ahead < len(text_T)
     return Trace(
@@ -235,22 +227,10 @@ def _text_states(model: Model, tokens_S: jax.Array) -> TextStates:
     decoding.
     """
     config, S = model.config, tokens_S.shape[0]
-    logits_SX, feature_SE, _ = target.forward(
-        model.target,
-        config.target,
-        tokens_S,
-        jnp.arange(S),
-        jnp.tril(jnp.ones((S, S), bool)),
-        None,
-    )
-    hidden_SE, cache = expand.causal_pass(
-        model.draft,
-        config,
-        jnp.roll(tokens_S, -1),
-        draft.fuse(model.draft, config.draft, feature_SE),
-        jnp.int32(S),
-        draft.empty_cache(config.draft, S, feature_SE.dtype),
-    )
+    logits_SX, feature_SE, _ = target.causal_forward(model.target, config.target, tokens_S, None)
+    none = kv_cache.empty(config.draft, S, feature_SE.dtype)
+    hidden_SE, rows = expand.causal_rows(model, jnp.roll(tokens_S, -1), feature_SE, none)
+    cache = KVCache(rows.keys, rows.values, jnp.int32(S))
     return TextStates(hidden_SE, cache, layers.entropy(jax.nn.log_softmax(logits_SX)))
 
 
@@ -261,7 +241,7 @@ def _draft(model: Model, states: TextStates, length_P: jax.Array, with_hidden: b
     def grow(length: jax.Array) -> Roots:
         before = states.cache.replace(length=length)
         hidden_E = states.hidden[length - 1]
-        expansion = expand.full_expansion(model.draft, model.config, hidden_E, before)
+        expansion = expand.full_expansion(model, hidden_E, before)
         hidden = expansion.hidden.astype(jnp.float16) if with_hidden else None
         return Roots(expansion.tree, expansion.entropy, hidden, states.entropy[length - 1])
 

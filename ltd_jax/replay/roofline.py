@@ -89,7 +89,17 @@ def table(
         verify_seconds=np.asarray(verified_LV),
         plain_seconds=np.asarray([target_pass(target, 1, n).seconds(device) for n in CONTEXTS]),
         decision_seconds=(depth_decision.seconds(device), size_decision.seconds(device)),
-        provenance=_provenance(device, model),
+        provenance={
+            "kind": "modelled",
+            "device": f"{device.name} (modelled)",
+            "dtype": "bfloat16",
+            "model": model,
+            "source": (
+                f"not measured: computed from {device.bytes_per_second / 1e12:g} TB/s at "
+                f"{BYTES_SHARE:.0%}, {device.operations_per_second / 1e12:g} TFLOP/s at "
+                f"{OPERATIONS_SHARE:.0%} and {LAYER_SECONDS * 1e6:g} us per layer"
+            ),
+        },
     )
 
 
@@ -137,17 +147,3 @@ def decisions(cycle: CycleConfig, widths: PolicyConfig) -> tuple[Work, Work]:
 def count(tree: Any) -> int:
     """Numbers in a tree of arrays or shapes."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
-
-
-def _provenance(device: Accelerator, model: str) -> dict[str, Any]:
-    return {
-        "kind": "modelled",
-        "device": f"{device.name} (modelled)",
-        "dtype": "bfloat16",
-        "model": model,
-        "source": (
-            f"not measured: computed from {device.bytes_per_second / 1e12:g} TB/s at "
-            f"{BYTES_SHARE:.0%}, {device.operations_per_second / 1e12:g} TFLOP/s at "
-            f"{OPERATIONS_SHARE:.0%} and {LAYER_SECONDS * 1e6:g} us per layer"
-        ),
-    }

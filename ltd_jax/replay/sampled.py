@@ -37,10 +37,10 @@ from ltd_jax.files import UserError
 from ltd_jax.models import target
 from ltd_jax.models.kv_cache import KVCache
 from ltd_jax.models.pair import Model, Pair
-from ltd_jax.replay.record import Prompt
+from ltd_jax.replay import trace as traces
+from ltd_jax.replay.record import POSITIONS_AT_ONCE, Prompt
 from ltd_jax.replay.trace import Trace
 
-POSITIONS_AT_ONCE = 64
 LOGITS_AT_ONCE = 2**27  # of all positions that are read side by side
 
 
@@ -58,22 +58,20 @@ def add_accept_prob(
     Raises:
       UserError: the trace is not one of these prompts.
     """
-    limit, texts = int(trace.provenance["new_tokens"]) - 1, len(trace.text_start)
+    limit, start = int(trace.provenance["new_tokens"]) - 1, trace.text_start
+    beginnings = list(_text_beginnings(pair, prompts, limit))
+    if [len(prompt.token) for prompt, _ in beginnings] != trace.length[start].tolist():
+        raise UserError("The trace was recorded from other prompts; record it again.")
     probs: list[np.ndarray] = []
-    positions = np.split(np.arange(len(trace.tokens_left)), trace.text_start[1:])
-    for prompt, root in _text_beginnings(pair, prompts, limit):
-        position_P = positions[min(len(probs), texts - 1)]
-        if len(probs) == texts or trace.length[position_P[0]] != len(prompt.token):
-            raise UserError("The trace was recorded from other prompts; record it again.")
+    positions = np.split(np.arange(len(trace.tokens_left)), start[1:])
+    for (prompt, root), position_P in zip(beginnings, positions, strict=True):
         text_T = np.concatenate([prompt.token, [root], trace.continuation[position_P, 0]])
         tokens_S = np.pad(text_T, (0, pair.config.cycle.context - len(text_T)))
         fields = (trace.log_prob, trace.token, trace.parent)
         tree = DraftTree(*[jnp.asarray(field[position_P]) for field in fields])
         left_P = limit - np.arange(len(position_P), dtype=np.int32)
         probs.append(accept_prob(pair, tokens_S, trace.length[position_P], tree, left_P))
-        progress(len(probs) / texts)
-    if len(probs) != texts:
-        raise UserError("The trace was recorded from other prompts; record it again.")
+        progress(len(probs) / len(start))
     return dataclasses.replace(trace, accept_prob=np.concatenate(probs))
 
 
@@ -102,23 +100,15 @@ def accept_prob(
       limit_P: i32, the most tokens that may follow each root.
     """
     cache = _read_text(pair.model, jnp.asarray(tokens_S))
-    chunks = []
-    for start in range(0, len(length_P), POSITIONS_AT_ONCE):
-        rows = np.minimum(np.arange(start, start + POSITIONS_AT_ONCE), len(length_P) - 1)
-        at_rows = jax.tree.map(lambda leaf, rows=rows: leaf[rows], (length_P, tree, limit_P))
-        chunks.append(np.asarray(_of_trees(pair.model, pair.stops, tokens_S, cache, *at_rows)))
-    return np.concatenate(chunks)[: len(length_P)]
+    at_positions = partial(_of_trees, pair.model, pair.stops, tokens_S, cache)
+    return traces.by_chunks(at_positions, POSITIONS_AT_ONCE, length_P, tree, limit_P)
 
 
 @jax.jit
 def _read_text(model: Model, tokens_S: jax.Array) -> KVCache:
     """The target's cache of a whole text."""
-    S = tokens_S.shape[0]
-    causal = jnp.tril(jnp.ones((S, S), bool))
-    _, _, rows = target.forward(
-        model.target, model.config.target, tokens_S, jnp.arange(S), causal, None
-    )
-    return KVCache(rows.keys, rows.values, jnp.int32(S))
+    _, _, rows = target.causal_forward(model.target, model.config.target, tokens_S, None)
+    return KVCache(rows.keys, rows.values, jnp.int32(len(tokens_S)))
 
 
 @jax.jit

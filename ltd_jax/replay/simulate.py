@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.typing import ArrayLike
 
 from ltd_jax.config import CycleConfig
 from ltd_jax.files import UserError
@@ -79,8 +80,7 @@ class Simulator:
         return build(trace, table, config)
 
 
-_OF_TEXTS = ("text_start", "task")
-_SCALARS = ("depth_seconds", "size_seconds", "plain_seconds")
+_NOT_OF_POSITIONS = ("text_start", "task", "depth_seconds", "size_seconds", "plain_seconds")
 
 
 def build(
@@ -168,8 +168,11 @@ def take_texts(simulator: Simulator, texts: Sequence[int]) -> Simulator:
     chosen = np.asarray(texts, np.int32)
     counts = left_P[start[chosen]]
     rows = np.concatenate([start[text] + np.arange(left_P[start[text]]) for text in chosen])
-    held = {name: leaf for name, leaf in vars(simulator).items() if isinstance(leaf, jax.Array)}
-    taken = {name: leaf[rows] for name, leaf in held.items() if name not in (*_OF_TEXTS, *_SCALARS)}
+    taken = {
+        name: leaf[rows]
+        for name, leaf in vars(simulator).items()
+        if isinstance(leaf, jax.Array) and name not in _NOT_OF_POSITIONS
+    }
     first = np.append(0, np.cumsum(counts)[:-1]).astype(np.int32)
     return simulator.replace(**taken, text_start=jnp.asarray(first), task=simulator.task[chosen])
 
@@ -309,15 +312,11 @@ def draft(
     if not overrides(policy, "observe_level"):
         return choose_levels(simulator, policy, position, history), history
 
-    def ask(levels: jax.Array, history: Any) -> tuple[jax.Array, Any]:
-        view = level_view(simulator, position, levels)
-        history = policy.observe_level(history, view, config)
-        return policy.keep_drafting(history, view, config), history
-
     def grow(carry: tuple[jax.Array, jax.Array, Any]) -> tuple[jax.Array, jax.Array, Any]:
         _, levels, history = carry
-        keep, history = ask(levels, history)
-        going = keep & (levels < config.max_levels)
+        view = level_view(simulator, position, levels)
+        history = policy.observe_level(history, view, config)
+        going = policy.keep_drafting(history, view, config) & (levels < config.max_levels)
         return going, levels + going, history
 
     start = (jnp.bool_(True), jnp.int32(1), history)
@@ -455,6 +454,21 @@ def follow(simulator: Simulator, levels_P: jax.Array, size_index_P: jax.Array) -
 def throughput(totals: Totals) -> jax.Array:
     """Tokens per second over all texts, both summed before dividing (Eq. 1)."""
     return totals.committed.sum(-1) / totals.seconds.sum(-1)
+
+
+def mean_of_tasks(simulator: Simulator, summed: ArrayLike, over: ArrayLike) -> np.ndarray:
+    """Two quantities of texts, summed over each task and divided, and the mean over tasks, f64.
+
+    Args:
+      summed, over: [..., texts], such as committed tokens and seconds.
+    """
+    task = np.asarray(simulator.task)
+    by_task = [
+        np.asarray(summed, np.float64)[..., task == one].sum(-1)
+        / np.asarray(over, np.float64)[..., task == one].sum(-1)
+        for one in np.unique(task)
+    ]
+    return np.mean(by_task, axis=0)
 
 
 class CycleList(NamedTuple):

@@ -17,6 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +71,14 @@ class Trace:
                 f"log_prob has shape {np.shape(self.log_prob)}, expected [P, D, W, W], P >= 1."
             )
         count, levels, width, _ = self.log_prob.shape
-        tails: dict[str, tuple[int, ...]] = {"continuation": (levels,)}
-        tails |= dict.fromkeys(("parent", "entropy"), (levels, width))
-        tails |= dict.fromkeys(("log_prob", "token", "accept_prob"), (levels, width, width))
-        names = ARRAYS if self.accept_prob is None else (*ARRAYS, "accept_prob")
-        for name in names:
-            shape = (count, *tails.get(name, ()))
-            if np.shape(getattr(self, name)) != shape:
-                raise ValueError(f"{name} has shape {np.shape(getattr(self, name))}, not {shape}.")
-        rows = (count, levels, width)
-        if self.hidden is not None and np.shape(self.hidden)[:-1] != rows:
-            raise ValueError(f"hidden has shape {np.shape(self.hidden)}, expected {rows} and E.")
+        axes = {"continuation": 2} | dict.fromkeys(("parent", "entropy", "hidden"), 3)
+        axes |= dict.fromkeys(("log_prob", "token", "accept_prob"), 4)
+        for name in (*ARRAYS, *_optional_of(self)):
+            shape = np.shape(getattr(self, name))
+            expected = (count, levels, width, width)[: axes.get(name, 1)]
+            expected += shape[-1:] if name == "hidden" else ()  # E, whatever it is
+            if shape != expected:
+                raise ValueError(f"{name} has shape {shape}, not {expected}.")
         for name in ("entropy", "root_entropy", "accept_prob"):
             _require_finite(name, getattr(self, name))
         if not (self.log_prob < np.inf).all():  # -inf = no node
@@ -134,6 +132,9 @@ def load(path: Path) -> Trace:
     """
     again = "record it again."
     try:
+        if path.is_file() and not zipfile.is_zipfile(path):  # else numpy takes it for a pickle
+            files.refuse_pointer(path)
+            raise zipfile.BadZipFile("it is no npz file, or ends too early")
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             schema = int(file["schema"])
             if schema == SCHEMA:
@@ -143,7 +144,9 @@ def load(path: Path) -> Trace:
     except KeyError as error:
         raise UserError(f"{path} is no trace, it lacks {error}; {again}") from error
     except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is no trace or is damaged ({error}); {again}") from error
+        has_objects = "allow_pickle" in str(error)  # numpy's advice is to trust the file
+        reason = "objects where numbers are needed" if has_objects else error
+        raise UserError(f"{path} is no trace or is damaged ({reason}); {again}") from error
     raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; {again}")
 
 
@@ -178,12 +181,14 @@ def accepted(trace: Trace, config: CycleConfig) -> np.ndarray:
       UserError: the trace has another beam width or other levels than `config`.
     """
     check(trace, config)
-    return _by_chunks(partial(_accepted, config), *_path_arrays(trace))
+    path_PD = agreeing_path(trace)
+    return by_chunks(partial(_accepted, config), CHUNK, trace.log_prob, path_PD)
 
 
 def agreeing_path(trace: Trace) -> np.ndarray:
     """Each level's node that agrees with the text: slot * W + child, or NO_NODE; i32 [P, D]."""
-    return _by_chunks(_agreeing_paths, *_path_arrays(trace))
+    texts = (trace.log_prob, trace.token, trace.parent, trace.continuation)
+    return by_chunks(_agreeing_path, CHUNK, *texts)
 
 
 def expected(trace: Trace, config: CycleConfig) -> np.ndarray:
@@ -202,32 +207,21 @@ def expected(trace: Trace, config: CycleConfig) -> np.ndarray:
             "The trace holds no acceptance probabilities; record it again with `accept_prob`, "
             "which training on expected tokens needs."
         )
-    return _by_chunks(partial(_expected, config), trace.log_prob, trace.accept_prob)
+    return by_chunks(partial(_expected, config), CHUNK, trace.log_prob, trace.accept_prob)
 
 
-def _path_arrays(trace: Trace) -> tuple[np.ndarray, ...]:
-    return trace.log_prob, trace.token, trace.parent, trace.continuation
-
-
-def _by_chunks(function: Callable[..., jax.Array], *arrays: np.ndarray) -> np.ndarray:
-    """A function of arrays [P, ...], on a chunk of positions at a time."""
-    count, chunks = len(arrays[0]), []
-    for start in range(0, count, CHUNK):
-        rows = np.minimum(np.arange(start, start + CHUNK), count - 1)  # one shape, one program
-        chunks.append(np.asarray(function(*(array[rows] for array in arrays))))
-    return np.concatenate(chunks)[:count]
+def by_chunks(function: Callable[..., Any], at_once: int, *arrays: Any) -> Any:
+    """What a function of trees of arrays [P, ...] gives, for some positions at a time; numpy."""
+    count, chunks = len(jax.tree.leaves(arrays)[0]), []
+    for start in range(0, count, at_once):
+        rows = np.minimum(np.arange(start, start + at_once), count - 1)  # one shape, one program
+        chunks.append(jax.device_get(function(*jax.tree.map(itemgetter(rows), arrays))))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *chunks)
 
 
 @partial(jax.jit, static_argnames="config")
-@partial(jax.vmap, in_axes=(None, 0, 0, 0, 0))
-def _accepted(
-    config: CycleConfig,
-    log_prob_DWW: jax.Array,
-    token_DWW: jax.Array,
-    parent_DW: jax.Array,
-    continuation_D: jax.Array,
-) -> jax.Array:
-    path_D = _agreeing_path(log_prob_DWW, token_DWW, parent_DW, continuation_D)
+@partial(jax.vmap, in_axes=(None, 0, 0))
+def _accepted(config: CycleConfig, log_prob_DWW: jax.Array, path_D: jax.Array) -> jax.Array:
     rank_DD = jnp.cumsum(beaten_by(log_prob_DWW, path_D), axis=1)  # [path's node, levels drafted]
     level_D = jnp.arange(config.max_levels)
     drafted_DD = level_D[:, None] <= level_D[None]
@@ -255,6 +249,8 @@ def beaten_by(priority_DWW: jax.Array, path_D: jax.Array) -> jax.Array:
     return beats_DDN.sum(-1)
 
 
+@jax.jit
+@jax.vmap
 def _agreeing_path(
     log_prob_DWW: jax.Array, token_DWW: jax.Array, parent_DW: jax.Array, continuation_D: jax.Array
 ) -> jax.Array:
@@ -273,9 +269,6 @@ def _agreeing_path(
         follow, jnp.int32(0), (log_prob_DWW, token_DWW, parent_DW, continuation_D)
     )
     return path_D
-
-
-_agreeing_paths = jax.jit(jax.vmap(_agreeing_path))
 
 
 @partial(jax.jit, static_argnames="config")
@@ -297,49 +290,16 @@ def _expected(
 
 
 def concatenate(parts: Sequence[Trace]) -> Trace:
-    """One trace of all texts; texts and tasks are numbered anew, tasks of one name are joined.
+    """One trace of the parts of a recording; texts are numbered anew.
 
     Provenance that all parts share is kept, what differs is listed under "parts".
-
-    Raises:
-      UserError: no trace given, or they are not of one pair and one kind.
     """
-    _require_joinable(parts)
-    names = [part.provenance["tasks"] for part in parts]
-    tasks = list(dict.fromkeys(name for part_names in names for name in part_names))
     joined = {
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in (*ARRAYS, *_optional_of(parts[0]))
     }
     starts = np.concatenate([_is_start(part.text) for part in parts])
     joined["text"] = (np.cumsum(starts) - 1).astype(np.int32)
-    joined["task"] = np.concatenate(
-        [
-            np.asarray([tasks.index(name) for name in part_names], np.int32)[part.task]
-            for part_names, part in zip(names, parts, strict=True)
-        ]
-    )
-    return Trace(**joined, provenance=_join_provenance(parts) | {"tasks": tasks})
-
-
-def _require_joinable(parts: Sequence[Trace]) -> None:
-    if not parts:
-        raise UserError("There is no trace to join; record one first.")
-    if len({part.log_prob.shape[1:] for part in parts}) > 1:
-        raise UserError(
-            "Traces of other levels or beam widths cannot be joined; record them alike."
-        )
-    if len({part.provenance.get("fingerprint") for part in parts}) > 1:
-        raise UserError("Traces of different weights cannot be joined; record them with one pair.")
-    kinds = {"hidden": "the draft's outputs", "accept_prob": "acceptance probabilities"}
-    for name, words in kinds.items():
-        if len({getattr(part, name) is None for part in parts}) > 1:
-            raise UserError(
-                f"Only some of the traces hold {words} ({name}); record all of them so."
-            )
-
-
-def _join_provenance(parts: Sequence[Trace]) -> dict[str, Any]:
     records = [part.provenance for part in parts]
     shared = {
         key: value
@@ -349,13 +309,17 @@ def _join_provenance(parts: Sequence[Trace]) -> dict[str, Any]:
     others = [
         {key: value for key, value in record.items() if key not in shared} for record in records
     ]
-    return shared | ({"parts": others} if any(others) else {})
+    provenance = shared | ({"parts": others} if any(others) else {})
+    return Trace(**joined, provenance=provenance)
 
 
 def require_recording(
     path: Path, trace: Trace, provenance: Mapping[str, Any], config: CycleConfig, *, remedy: str
-) -> None:
-    """Checks that a trace found in a file is what would be recorded now, on whatever device.
+) -> Trace:
+    """The trace found in a file, if it is what would be recorded now, on whatever device.
+
+    Prompts name their tasks by number; the trace returned has the names that their tasks have now,
+    since a question file may have been renamed.
 
     Args:
       provenance: of the recording that would be made.
@@ -371,7 +335,9 @@ def require_recording(
     theirs, ours = _recorded(trace.provenance), _recorded(provenance)
     for name, value in ours.items():
         if theirs[name] != value:
-            raise UserError(f"{what} {name} {theirs[name]}, not {value}; {remedy}.")
+            why = _asked_otherwise(trace.provenance, provenance) if name == "prompts" else ""
+            raise UserError(f"{what} {name} {theirs[name]}, not {value}{why}; {remedy}.")
+    return dataclasses.replace(trace, provenance=trace.provenance | {"tasks": provenance["tasks"]})
 
 
 def _identity(provenance: Mapping[str, Any], levels: int, width: int) -> Identity:
@@ -385,6 +351,16 @@ def _recorded(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide the texts, beside the identity."""
     says = {name: provenance.get(name) for name in ("prompts", "new_tokens", "dtype")}
     return {**says, "seed": (provenance.get("sampling") or {}).get("seed")}
+
+
+def _asked_otherwise(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What differs in the settings that two recordings' questions were chosen by, in brackets."""
+    theirs, ours = there.get("asked"), here.get("asked")
+    if theirs is None or ours is None:
+        return ""
+    differing = [name for name in ours if theirs.get(name) != ours[name]]
+    other = [f"{name} {theirs.get(name)}, not {ours[name]}" for name in differing]
+    return f" ({'; '.join(other) or 'the questions of the same settings have changed'})"
 
 
 def load_part(
@@ -403,14 +379,5 @@ def load_part(
         warnings.warn(f"{error} It is recorded now.", stacklevel=2)
         return None
     remedy = f"delete {path.parent} or give another folder"
-    require_recording(path, part, provenance, config, remedy=remedy)
-    has_hidden = part.hidden is not None
-    return with_task_names(part, provenance) if has_hidden == with_hidden else None
-
-
-def with_task_names(trace: Trace, provenance: Mapping[str, Any]) -> Trace:
-    """A trace of the same prompts with the names that their tasks have in `provenance`.
-
-    A question file may have been renamed since; prompts name their tasks by number.
-    """
-    return dataclasses.replace(trace, provenance=trace.provenance | {"tasks": provenance["tasks"]})
+    part = require_recording(path, part, provenance, config, remedy=remedy)
+    return part if (part.hidden is not None) == with_hidden else None

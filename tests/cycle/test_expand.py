@@ -24,16 +24,16 @@ def expanded(model, policy, history, pending, cache):
 
 
 @jax.jit
-def full_tree(params, pending, cache):
+def full_tree(model, pending, cache):
     """The tree of all levels."""
-    hidden_E, cache = expand.extend(params, tiny.CONFIG, pending, cache)
-    return expand.full_expansion(params, tiny.CONFIG, hidden_E, cache).tree
+    hidden_E, cache = expand.extend(model, pending, cache)
+    return expand.full_expansion(model, hidden_E, cache).tree
 
 
 @jax.jit
-def caught_up(params, pending, cache):
+def caught_up(model, pending, cache):
     """The catch-up pass alone."""
-    return expand.extend(params, tiny.CONFIG, pending, cache)
+    return expand.extend(model, pending, cache)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def assert_same_tree(tree, flat, levels):
 @pytest.mark.parametrize("place", PLACES)
 def test_the_full_tree_is_the_oracles(pair, place):
     text, pending, cache = before(pair, *place)
-    tree = full_tree(pair.model.draft, pending, cache)
+    tree = full_tree(pair.model, pending, cache)
     flat = oracle.grow(tiny.reader(SEED, text), tiny.offsets(SEED), W, D)
     assert_same_tree(tree, flat, D)
 
@@ -80,7 +80,7 @@ def test_a_constant_loop_gives_the_first_levels_of_the_full_tree(pair, levels):
     text, pending, cache = before(pair, *PLACES[1])
     fixed = menu.policy(menu.FIXED, levels)
     expansion, _ = expanded(pair.model, fixed, jnp.int32(0), pending, cache)
-    tree, full = expansion.tree, full_tree(pair.model.draft, pending, cache)
+    tree, full = expansion.tree, full_tree(pair.model, pending, cache)
     assert int(expansion.levels) == levels
     np.testing.assert_allclose(tree.log_prob[:levels], full.log_prob[:levels], atol=1e-5)
     np.testing.assert_array_equal(tree.token[:levels], full.token[:levels])
@@ -95,7 +95,7 @@ def test_the_loop_stops_where_the_newest_level_tells_it_to(pair):
     for place in PLACES:
         _, pending, cache = before(pair, *place)
         expansion, _ = expanded(pair.model, watchful, jnp.int32(0), pending, cache)
-        best_D = np.asarray(full_tree(pair.model.draft, pending, cache).log_prob).max(axis=(1, 2))
+        best_D = np.asarray(full_tree(pair.model, pending, cache).log_prob).max(axis=(1, 2))
         expected = 1
         while expected < D and best_D[expected - 1] > menu.LEAST_LOG_PROB:
             expected += 1
@@ -122,10 +122,10 @@ def test_the_shortest_catch_up_that_holds_a_path():
 def test_catching_up_at_once_equals_one_token_at_a_time(pair):
     text, pending, cache = before(pair, *PLACES[2])
     count, start = int(pending.count), int(cache.length)
-    hidden_E, at_once = caught_up(pair.model.draft, pending, cache)
+    hidden_E, at_once = caught_up(pair.model, pending, cache)
     for row in range(count):
         one = pending_of(pending.token[row : row + 1], pending.feature[row : row + 1])
-        last_E, cache = caught_up(pair.model.draft, one, cache)
+        last_E, cache = caught_up(pair.model, one, cache)
     assert int(at_once.length) == int(cache.length) == start + count == len(text) - 1
     np.testing.assert_allclose(hidden_E, last_E, atol=1e-4)
     filled = slice(0, start + count)
@@ -137,5 +137,5 @@ def test_rows_behind_the_pending_ones_mean_nothing(pair):
     _, pending, cache = before(pair, *PLACES[1])
     count = int(pending.count)
     noisy = pending_of(pending.token[:count], pending.feature[:count], noise=50.0)
-    hidden_E, _ = caught_up(pair.model.draft, pending, cache)
-    np.testing.assert_array_equal(hidden_E, caught_up(pair.model.draft, noisy, cache)[0])
+    hidden_E, _ = caught_up(pair.model, pending, cache)
+    np.testing.assert_array_equal(hidden_E, caught_up(pair.model, noisy, cache)[0])

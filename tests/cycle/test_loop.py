@@ -9,14 +9,14 @@ import pytest
 
 from ltd_jax.cycle import prefill, step
 from ltd_jax.cycle.step import PlainState
-from ltd_jax.decoding import generate
-from tests.cycle import menu, stepping, tiny
+from tests.cycle import menu, tiny
 
 SEED, CALLS = 3, 3
 PROMPT, TEXT = tiny.prompts(SEED)[1], tiny.texts(SEED)[1]
 NEW = TEXT[len(PROMPT) + 1 :]  # behind the root
 MOST = menu.policy(menu.FIXED, 5, 12)
 PLENTY = 1000
+cycle = jax.jit(step.cycle)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def pair():
 
 
 def start(pair):
-    return generate.with_history(pair, MOST, prefill.prefill(pair, np.array(PROMPT)))
+    return prefill.with_history(pair, MOST, prefill.prefill(pair, np.array(PROMPT)))
 
 
 def array(stops):
@@ -54,7 +54,7 @@ def test_calls_are_cycles_in_a_row(pair):
         state, done = call(pair, state, left)
         assert done.count == N
         for row in range(N):
-            single, result = stepping.cycle(pair.model, MOST, single)
+            single, result = cycle(pair.model, MOST, single)
             jax.tree.map(
                 np.testing.assert_array_equal,
                 jax.tree.map(lambda rows, row=row: rows[row], done.result),

@@ -7,7 +7,7 @@ import pytest
 
 from ltd_jax.cycle import step
 from ltd_jax.decoding import benchmark, lossless
-from ltd_jax.decoding.benchmark import Method, Run
+from ltd_jax.decoding.benchmark import Method, Ratio, Run
 from ltd_jax.files import UserError
 from ltd_jax.policies.policy import Constant
 from ltd_jax.replay.record import Prompt
@@ -25,47 +25,91 @@ def test_rates_sum_before_dividing():
     assert benchmark.tokens_per_second(runs) == pytest.approx(8 / 4)
 
 
-def test_ratios_are_per_prompt_and_task():
-    runs = [made("a", 0, 2.0), made("b", 0, 1.0), made("a", 1, 1.0, 1), made("b", 1, 4.0, 1)]
-    found = benchmark.ratios(runs, "b", "a")
-    assert found[0].tolist() == [2.0] and found[1].tolist() == [0.25]
+def timed(method: str, seconds: list[float], task: int = 0) -> list[Run]:
+    """A run of every prompt of a task."""
+    return [made(method, 100 * task + prompt, one, task) for prompt, one in enumerate(seconds)]
 
 
-def test_interval_holds_the_median_and_shrinks_with_agreement():
+def test_a_speedup_is_the_ratio_of_the_two_rates_beside_it():
+    runs = [
+        *timed(benchmark.PLAIN, [1.0, 2.0, 9.0]),
+        *timed(benchmark.PLAIN, [4.0, 4.0], task=1),
+        *timed("b", [1.0, 1.0, 2.0]),
+        *timed("b", [8.0, 8.0], task=1),
+    ]
+    rows = {(row["method"], row["task"]): row for row in benchmark.method_rows(runs, ["x", "y"])}
+    for task, speedup in (("x", 12 / 4), ("y", 8 / 16)):
+        rates = [rows[name, task]["tokens_per_second"] for name in ("b", benchmark.PLAIN)]
+        assert rows["b", task]["speedup"] == pytest.approx(rates[0] / rates[1])
+        assert rows["b", task]["speedup"] == pytest.approx(speedup)
+    for name in ("speedup", *benchmark.NUMBERS):
+        mean = (rows["b", "x"][name] + rows["b", "y"][name]) / 2
+        assert rows["b", "mean"][name] == pytest.approx(mean)
+
+
+def test_intervals_hold_the_ratio_and_shrink_with_agreement():
     random = np.random.default_rng(0)
-    value, low, high = benchmark.interval({0: 1.5 + 0.1 * random.normal(size=60)})
-    assert low < value < high and high - low < 0.1
-    assert benchmark.interval({0: np.full(5, 1.2), 1: np.full(7, 1.4)}) == pytest.approx(
-        (1.3, 1.3, 1.3)
-    )
+    plain = timed("a", [1.5] * 60)
+    noisy = timed("b", (1 + 0.1 * random.normal(size=60)).tolist())
+    found = benchmark.over(noisy + plain, "b", "a")
+    assert found.low < found.ratio < found.high and found.high - found.low < 0.1
+    assert found.side == 1 and benchmark.over(noisy + plain, "a", "b").side == -1
+    agreeing = [run for task in (0, 1) for run in timed("a", [1.2] * 5, task)]
+    agreeing += timed("b", [1.0] * 5) + timed("b", [0.6] * 5, task=1)
+    found = benchmark.over(agreeing, "b", "a")
+    assert (found.ratio, found.low, found.high) == pytest.approx((1.6, 1.6, 1.6))
+
+
+def test_a_single_prompt_has_no_interval_and_shows_nothing():
+    runs = timed("a", [1.0]) + timed("b", [0.5])
+    assert benchmark.over(runs, "b", "a") == Ratio(2.0, None, None)
+    assert Ratio(2.0, None, None).side == 0 and Ratio(2.0, 0.9, 3.0).side == 0
+    more = timed("a", [1.0, 1.0], task=1) + timed("b", [0.5, 0.5], task=1)
+    assert benchmark.over(runs + more, "b", "a") == Ratio(2.0, None, None)
+    assert benchmark.over(runs, "b", "c") is None
+
+
+@pytest.mark.parametrize("prompts", [3, 8])
+def test_intervals_of_few_prompts_hold_the_truth_about_as_often_as_they_say(prompts):
+    random = np.random.default_rng(prompts)
+    held = 0
+    for seed in range(100):
+        runs = []
+        for task in range(4):
+            runs += timed("a", [1.0] * prompts, task)
+            runs += timed("b", random.lognormal(0.0, 0.2, prompts).tolist(), task)
+        found = benchmark.over(runs, "b", "a", seed=seed)
+        held += found.low <= np.exp(-0.02) <= found.high  # 1 over the mean of the seconds
+    assert held >= 85
 
 
 @pytest.fixture(scope="module")
 def real():
     pair = tiny.pair(0)
-    methods = [Method(benchmark.PLAIN), Method("eagle3", Constant(4, 6))]
+    methods = [Method(benchmark.PLAIN), Method("eagle3", Constant(4, 12))]
     prompts = [Prompt(np.asarray(prompt, np.int32), 0) for prompt in tiny.prompts(0)]
     batches = list(benchmark.interleaved(pair, methods, prompts, 20))
     return pair, prompts, sum(batches, []), batches
 
 
-def test_every_method_warms_up_on_a_prompt_of_every_task(monkeypatch):
-    decoded = []
+def test_every_method_warms_up_before_what_is_measured(monkeypatch):
+    done = []
 
     def decode(pair, method, prompt, index, new_tokens):
-        decoded.append((method.name, index, new_tokens, pair.stop_tokens))
+        done.append((method.name, index, new_tokens))
         return Run(method.name, index, prompt.task, (1, 2), 0.1, 0.2, (0,), (0,), (1,))
 
     monkeypatch.setattr(benchmark, "decode", decode)
-    pair = dataclasses.replace(tiny.pair(0), stop_tokens=(3,))
+    monkeypatch.setattr(benchmark.generate, "warm_up", lambda pair, policy: done.append(policy))
     prompts = [Prompt(np.zeros(2, np.int32), task) for task in (1, 1, 0, 0)]
-    methods = [Method("one"), Method("two")]
-    assert (
-        len(list(benchmark.interleaved(pair, methods, prompts, 20, skip=frozenset(range(3))))) == 1
+    methods = [Method("one"), Method("two", Constant(1, 1))]
+    measured = list(
+        benchmark.interleaved(tiny.pair(0), methods, prompts, 20, skip=frozenset(range(3)))
     )
-    warmed = [(name, index, 20, (-1,)) for name in ("one", "two") for index in (0, 2)]
-    assert decoded[:4] == warmed
-    assert sorted(decoded[4:]) == [("one", 3, 20, (3,)), ("two", 3, 20, (3,))]
+    assert len(measured) == 1 and done[:2] == [None, Constant(1, 1)]
+    assert sorted(done[2:]) == [("one", 3, 20), ("two", 3, 20)]
+    again = benchmark.interleaved(tiny.pair(0), methods, prompts, 20, skip=frozenset(range(4)))
+    assert list(again) == [] and len(done) == 4  # nothing to measure, nothing to warm up
 
 
 def test_every_method_decodes_every_prompt(real):

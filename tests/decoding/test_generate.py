@@ -1,10 +1,16 @@
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 
+from ltd_jax.config import PolicyConfig, SamplingConfig
+from ltd_jax.cycle import step
 from ltd_jax.cycle.step import CycleResult, Cycles
 from ltd_jax.decoding import generate
 from ltd_jax.decoding.generate import Step
 from ltd_jax.files import UserError
+from ltd_jax.policies import networks
 from ltd_jax.policies.policy import Constant
 from tests.cycle import menu, tiny
 
@@ -72,6 +78,13 @@ def test_the_first_burst_is_prefills_and_the_others_are_cycles():
     assert all(burst == Step(burst.tokens) for burst in plain(tiny.pair(SEED), 5))
 
 
+def test_sequential_texts_are_reproducible():
+    pair = tiny.pair(SEED).sampled(SamplingConfig(temperature=1.0, rule="sequential"), seed=1)
+    text = tokens(speculative(pair, 30))
+    assert tokens(speculative(pair, 30)) == text and len(text) == 30
+    assert tokens(speculative(dataclasses.replace(pair, seed=2), 30)) != text
+
+
 @pytest.mark.parametrize(
     "left, stops, expected",
     [
@@ -86,12 +99,46 @@ def test_the_first_burst_is_prefills_and_the_others_are_cycles():
 def test_steps_are_cut_at_the_length_and_after_the_first_stop(left, stops, expected):
     one = lambda value: np.asarray([value, 0])
     row = np.asarray([[7, 8, 9, 5, 5, 5], [0] * 6])  # the second cycle did not happen
-    result = CycleResult(row, committed=one(3), accepted=one(2), levels=one(4), size_index=one(3))
+    result = CycleResult(row, committed=one(3), accepted=one(2), levels=one(4), size_index=one(2))
     pair = tiny.pair(SEED, stop_tokens=stops)
     steps = list(generate.steps_of(Cycles(result, np.int32(1), np.int32(0)), pair, left))
-    assert steps == [Step(expected, levels=4, size=6, accepted=2)]
+    assert steps == [Step(expected, levels=4, size=12, accepted=2)]
 
 
 def test_what_the_cycle_lacks_is_refused_before_anything_runs():
     with pytest.raises(UserError, match="size 5 is not one of the compiled sizes"):
         generate.generate(tiny.pair(SEED), Constant(2, 5), PROMPT, 4)
+
+
+def test_a_warm_up_runs_every_size_and_every_catch_up_pass(monkeypatch):
+    pair, seen, shares = tiny.pair(SEED), [], []
+    cycle = pair.config.cycle
+
+    def run_cycles(model, policy, stops, state, left):
+        assert bool(policy.holds) and int(policy.constant.levels) == cycle.max_levels
+        seen.append((int(policy.constant.size), int(state.pending.count), stops.tolist()))
+        return state, left
+
+    monkeypatch.setattr(step, "run_cycles", run_cycles)
+    policy = networks.init(jax.random.key(0), cycle, PolicyConfig((4,), (4,), (4,), (4,)))
+    assert generate.warm_up(pair, policy, shares.append) > 0
+    sizes, rows, stops = zip(*seen, strict=True)
+    assert set(sizes) == set(cycle.sizes) and set(rows) == set(cycle.catch_up_rows)
+    assert all(token == -1 for each in stops for token in each)
+    assert shares == sorted(shares) and shares[-1] == 1
+
+
+def test_after_a_warm_up_nothing_is_compiled_and_a_choosing_policy_chooses():
+    pair = tiny.pair(SEED)
+    drawn = networks.init(
+        jax.random.key(0), pair.config.cycle, PolicyConfig((4,), (4,), (4,), (4,))
+    )
+    for policy, program in ((drawn, step.run_cycles), (None, step.run_plain)):
+        generate.warm_up(pair, policy)
+        before = program._cache_size()
+        steps = (
+            generate.generate_plain(pair, PROMPT, 16)
+            if policy is None
+            else generate.generate(pair, policy, PROMPT, 16)
+        )
+        assert tokens(steps) == NEW[:16] and program._cache_size() == before

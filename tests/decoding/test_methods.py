@@ -102,8 +102,8 @@ def test_only_what_a_compared_method_can_choose_is_compiled(trained, measured):
 
 
 def test_constants_are_set():
-    method = build(parse("constant:levels=3,size=6"), tiny.pair(0))
-    assert (method.name, method.policy) == ("constant:levels=3,size=6", Constant(3, 6))
+    method = build(parse("constant:levels=3,size=12"), tiny.pair(0))
+    assert (method.name, method.policy) == ("constant:levels=3,size=12", Constant(3, 12))
     assert build(parse("eagle3")).policy == Constant(8, 60)
 
 
@@ -144,7 +144,7 @@ def test_published_policies_bring_their_cycle():
 
 
 def test_compared_methods_are_made_for_the_pair(measured):
-    ddd = build(parse("ddd:threshold=-0.7,size=6,most_levels=5,checks=3/5"), tiny.pair(0)).policy
+    ddd = build(parse("ddd:threshold=-0.7,size=12,most_levels=5,checks=3/5"), tiny.pair(0)).policy
     assert isinstance(ddd, DDD) and (ddd.threshold, ddd.most_levels) == (-0.7, 5)
     costs = build(parse("cost-aware:speedup=2", **measured), tiny.pair(0)).policy
     assert isinstance(costs, CostAware)
@@ -168,9 +168,14 @@ def test_the_drafts_calibration_is_read(trained, measured):
         ("sb3:size=a,length=long", "write sb3:size=FILE"),
         ("sb3:size=missing.zip", "missing.zip cannot be read as a policy"),
         ("best", r"no method 'best'; choose plain, constant.* ddd, svip, gammatune"),
-        ("constant", "no method 'constant'"),
-        ("constant:levels=0,size=3", "no method"),
-        ("constant:size=3,levels=2", "no method"),
+        ("ldt", "no method 'ldt'; did you mean ltd"),
+        ("eagle3:size=4", "eagle3 has no settings"),
+        ("sb3", "write sb3:size=FILE,depth=FILE"),
+        ("constant", "called levels .* and size"),
+        ("constant:levels=0,size=3", "levels .at least 1."),
+        ("constant:level=2,size=3", "called levels"),
+        ("constant:levels=1,levels=2,size=3", "called levels"),
+        ("constant:levels=1,size=-3", "size .at least 0."),
         ("constant:levels=1,size=500", "constant:levels=1,size=500: size 500 is larger"),
         ("ltd", "ltd needs trained policies; give their file as `policy`"),
         ("ddd:depth=3", "ddd has no setting 'depth'; it has most_levels, "),

@@ -46,4 +46,5 @@ def test_step_zero_and_one_of_the_unrolling_are_draft_passes():
 def test_a_window_must_hold_the_unrolling():
     model, short = tiny.pair(0).model, jnp.zeros((2, loss.UNROLL + 1), jnp.int32)
     with pytest.raises(ValueError, match="A window of 8 tokens is too short .* at least 9"):
-        loss.batch_loss(model.draft, DRAFT, model.target, TARGET, short)
+        frozen = model.target, model.draft.target_token
+        loss.DraftLoss(DRAFT, TARGET)(model.draft, frozen, short)

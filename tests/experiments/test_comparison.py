@@ -1,4 +1,4 @@
-"""What the report says of runs: cycles outside of repetitions, choices by place, shares of time."""
+"""What the report says of runs: outside of repetitions, choices by place, the policies' share."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_texts_that_end_at_once_have_no_place_in_the_replay():
     trace = synthetic.trace(CYCLE, text_tokens=(5, 5))
     simulator = simulate.build(trace, TABLE, CYCLE)
     longer = [
-        Run("eagle3", prompt, 0, (1, 2, 3, 4, 5), 0.1, 1.0, (2, 2), (3, 3), (2, 2))
+        Run("eagle3", prompt, 0, (1, 2, 3, 4, 5), 0.1, 1.0, (2, 2), (1, 1), (2, 2))
         for prompt in (1, 3)
     ]
     ended = [
@@ -69,10 +69,14 @@ def test_texts_that_end_at_once_have_no_place_in_the_replay():
     assert outside == comparison.without_repetition(renumbered, tasks, simulator, TABLE)
 
 
-def test_only_learned_policies_take_time_for_decisions():
-    run = Run("eagle3", 0, 0, (1, 2, 3, 4, 5), 0.1, 1.0, (2, 2), (CYCLE.sizes[1],) * 2, (2, 2))
-    constant = comparison.time_shares("eagle3", [run], TABLE)
-    learned = comparison.time_shares(benchmark.LEARNED, [run], TABLE)
-    assert constant["policy_share"] == 0 < learned["policy_share"] < 0.01
-    assert constant["draft_share"] == pytest.approx(2 * TABLE.draft_seconds.mean(axis=0)[1])
-    assert sum(comparison.time_shares(benchmark.PLAIN, [run], TABLE).values()) == 0
+def test_the_policies_share_is_of_the_tables_own_time():
+    """However long decoding took: the seconds of a run are of another minute than the table's."""
+    levels, size = np.asarray((2, 1)), CYCLE.sizes[1]
+    runs = [
+        Run("ltd", 0, 0, (1, 2, 3, 4, 5), 0.1, seconds, tuple(levels), (size, size), (2, 2))
+        for seconds in (1.0, 2.0)
+    ]
+    shares = [comparison.policy_share([run], TABLE) for run in runs]
+    decisions = 3 * TABLE.depth_seconds + 2 * TABLE.size_seconds
+    cycles = TABLE.cycle_seconds.mean(axis=0)[levels - 1, 1].sum()
+    assert shares == [pytest.approx(decisions / (cycles + decisions))] * 2 and shares[0] > 0

@@ -1,4 +1,7 @@
-"""A small setting in which both policies learn at once within a second."""
+"""A small setting in which policies learn within a second, by every algorithm.
+
+Learning and simulators of these shapes share their programs, also with the golden policies.
+"""
 
 import dataclasses
 
@@ -43,6 +46,14 @@ JOINT = dataclasses.replace(
         learning_rate=1e-2,
         gamma=0.5,
     ),
+)
+_ONE = PPOConfig(total_steps=4 * 128, environments=32, rollout=128, minibatch=64, epochs=2)
+ALTERNATE = dataclasses.replace(
+    EXACT,
+    algorithm="alternate",
+    size=dataclasses.replace(_ONE, gamma=0.9),
+    depth=dataclasses.replace(_ONE, gamma=0.999),
+    alternations=2,
 )
 
 WIDE = dataclasses.replace(POLICY, size_actor=(64,), depth_actor=(64,))

@@ -7,48 +7,28 @@ import orbax.checkpoint as ocp
 import pytest
 
 from ltd_jax import checkpoint, learning
-from ltd_jax.config import CycleConfig, LearningConfig, PolicyConfig, PPOConfig
 from ltd_jax.files import UserError
 from ltd_jax.learning import alternate, loop
 from ltd_jax.learning.loop import CurvePoint, Splits, TrainResult
 from ltd_jax.policies import networks
 from ltd_jax.policies.networks import Learned
 from ltd_jax.replay import optimum, simulate
-from tests.replay import synthetic
+from tests.learning import small
+from tests.learning.small import CYCLE, POLICY
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-CYCLE = CycleConfig(beam_width=2, max_levels=3, sizes=(0, 1, 2, 4, 8), context=64)
-WIDTHS = PolicyConfig(size_actor=(8,), size_critic=(8,), depth_actor=(8,), depth_critic=(8,))
-PPO = PPOConfig(
-    total_steps=8 * 128,
-    environments=32,
-    rollout=128,
-    minibatch=64,
-    epochs=4,
-    learning_rate=1e-2,
-)
-LEARNING = LearningConfig(
-    size=PPO,
-    depth=dataclasses.replace(PPO, gamma=0.999),
-    alternations=2,
-    depth_stage_size=3,
-    validate_every=3,
-)
+LEARNING = dataclasses.replace(small.ALTERNATE, depth_stage_size=3)
 
 
 @pytest.fixture(scope="module")
 def splits() -> Splits:
-    def simulator(seed: int) -> simulate.Simulator:
-        trace = synthetic.trace(CYCLE, seed=seed, text_tokens=(24, 17, 20, 22))
-        return simulate.build(trace, synthetic.table(CYCLE), CYCLE)
-
-    return Splits(train=simulator(0), validation=simulator(1))
+    return small.splits()
 
 
 @pytest.fixture(scope="module")
 def trained(splits: Splits) -> TrainResult:
-    return alternate.train(splits, WIDTHS, LEARNING)
+    return alternate.train(splits, POLICY, LEARNING)
 
 
 def rate(splits: Splits, policy: Learned) -> float:
@@ -64,12 +44,12 @@ def same(left: TrainResult, right: TrainResult) -> None:
 
 
 def test_learns_more_than_random_policies(splits: Splits, trained: TrainResult) -> None:
-    random = [rate(splits, networks.init(jax.random.key(seed), CYCLE, WIDTHS)) for seed in range(8)]
+    random = [rate(splits, networks.init(jax.random.key(seed), CYCLE, POLICY)) for seed in range(8)]
     assert rate(splits, trained.policy) >= np.mean(random)
 
 
 def test_is_deterministic_and_one_of_the_ways_to_learn(splits, trained: TrainResult) -> None:
-    same(learning.train(splits, WIDTHS, LEARNING), trained)
+    same(learning.train(splits, POLICY, LEARNING), trained)
 
 
 def test_stages_in_the_papers_order(trained: TrainResult) -> None:
@@ -87,7 +67,7 @@ def test_the_depth_policy_learns_alone_at_the_size_that_is_said_or_the_best_cons
     depths = [
         alternate.train(
             splits,
-            WIDTHS,
+            POLICY,
             dataclasses.replace(LEARNING, depth_stage_size=size),
             last="depth-alone",
         ).stages["depth-alone"]
@@ -107,8 +87,8 @@ def test_alternation_never_loses_validation_throughput(
 
 def test_curves_say_what_was_done(trained: TrainResult) -> None:
     alone = [point for point in trained.curves if point.stage == "size-alone"]
-    assert [point.update for point in alone] == [0, 3, 6, 8]
-    assert [point.decisions for point in alone] == [0, 384, 768, 1024]
+    assert [point.update for point in alone] == [0, 3, 4]
+    assert [point.decisions for point in alone] == [0, 384, 512]
     assert alone[0].reward is None and np.isfinite(alone[-1].reward)
     seconds = [point.seconds for point in alone]
     assert seconds == sorted(seconds)
@@ -127,7 +107,7 @@ def test_resumes_bit_for_bit_and_reads_what_is_finished(splits, trained, tmp_pat
     def run(progress) -> TrainResult:
         return alternate.train(
             splits,
-            WIDTHS,
+            POLICY,
             LEARNING,
             folder=tmp_path,
             provenance={"table": "abc"},
@@ -140,9 +120,8 @@ def test_resumes_bit_for_bit_and_reads_what_is_finished(splits, trained, tmp_pat
     resumed = run(lambda *said: seen.append(said))
     same(resumed, trained)
     assert [(point.stage, point.update) for point, _ in seen] == [
-        ("iter1-size", 6),
-        ("iter1-size", 8),
-        *(("iter2-depth", update) for update in (0, 3, 6, 8)),
+        ("iter1-size", 4),
+        *(("iter2-depth", update) for update in (0, 3, 4)),
     ]
     shares = [share for _, share in seen]
     assert shares == sorted(shares) and shares[-1] == 1
@@ -151,9 +130,9 @@ def test_resumes_bit_for_bit_and_reads_what_is_finished(splits, trained, tmp_pat
     same(read, trained)
     with checkpoint.manager(tmp_path / "size-alone") as checkpoints:
         provenance = checkpoints.restore(
-            8, args=ocp.args.Composite(provenance=ocp.args.JsonRestore())
+            4, args=ocp.args.Composite(provenance=ocp.args.JsonRestore())
         )["provenance"]
-    assert provenance["table"] == "abc" and len(provenance["points"]) == 4
+    assert provenance["table"] == "abc" and len(provenance["points"]) == 3
 
 
 def test_a_signal_is_obeyed_when_the_updates_under_way_are_saved(splits, tmp_path, monkeypatch):
@@ -167,23 +146,14 @@ def test_a_signal_is_obeyed_when_the_updates_under_way_are_saved(splits, tmp_pat
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            alternate.train(splits, WIDTHS, LEARNING, folder=tmp_path)
+            alternate.train(splits, POLICY, LEARNING, folder=tmp_path)
     finally:
         signal.signal(signal.SIGINT, before)
     with checkpoint.manager(tmp_path / "size-alone") as checkpoints:
         assert checkpoints.all_steps() == [3]
-        assert checkpoint.newest_record(checkpoints).digest is not None
-
-
-def test_the_best_step_of_a_stage_is_kept(splits, trained, tmp_path) -> None:
-    alternate.train(splits, WIDTHS, LEARNING, folder=tmp_path)
-    points = [point for point in trained.curves if point.stage == "depth-alone"]
-    validation = {point.update: point.validation for point in points if point.update}
-    folder = tmp_path / "depth-alone"
-    with checkpoint.manager(folder, best_metric=loop.VALIDATION) as checkpoints:
-        best = checkpoints.best_step()
-        assert validation[best] == max(validation.values())
-        assert set(checkpoints.all_steps()) == {best, 6, 8}
+        args = ocp.args.Composite(provenance=ocp.args.JsonRestore())
+        record = checkpoints.restore(3, args=args)["provenance"]
+        assert record[checkpoint.DIGESTS]["state"] is not None
 
 
 def test_a_folder_of_another_training_is_refused(splits: Splits, tmp_path) -> None:
@@ -191,14 +161,16 @@ def test_a_folder_of_another_training_is_refused(splits: Splits, tmp_path) -> No
         raise Killed
 
     with pytest.raises(Killed):
-        alternate.train(splits, WIDTHS, LEARNING, folder=tmp_path, progress=kill)
+        alternate.train(splits, POLICY, LEARNING, folder=tmp_path, progress=kill)
     other = dataclasses.replace(LEARNING, seed=7)
     with pytest.raises(UserError, match=r"learning\.seed = 0, not 7"):
-        alternate.train(splits, WIDTHS, other, folder=tmp_path)
+        alternate.train(splits, POLICY, other, folder=tmp_path)
     swapped = Splits(splits.validation, splits.train)
     with pytest.raises(UserError, match=r"simulator\.train"):
-        alternate.train(swapped, WIDTHS, LEARNING, folder=tmp_path)
+        alternate.train(swapped, POLICY, LEARNING, folder=tmp_path)
 
 
 def test_the_fixed_size_is_the_nearest_compiled_one() -> None:
-    assert [alternate.nearest_size(CYCLE, size) for size in (0, 3, 5, 60)] == [0, 2, 4, 8]
+    best = optimum.BestConstant(levels=1, size=1, tokens_per_second=1.0)
+    wanted = [dataclasses.replace(LEARNING, depth_stage_size=size) for size in (0, 3, 5, 60)]
+    assert [alternate.fixed_size(CYCLE, each, best) for each in wanted] == [0, 2, 4, 8]

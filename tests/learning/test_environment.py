@@ -260,7 +260,7 @@ def test_observations_are_those_of_decoding(simulator):
         view = views.tree(TRACE.log_prob[position], levels, length=length)
         expected = observe.size_observation(view, nothing, CONFIG)
         np.testing.assert_array_equal(size.observe(data, state), expected)
-        assert expected.shape == (size.observation_width,)
+        assert expected.shape == (observe.size_width(CONFIG),)
     assert (depth.action_count, size.action_count) == (2, 5)
 
 

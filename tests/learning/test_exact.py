@@ -77,7 +77,7 @@ def test_its_gradient_is_the_mean_of_sampled_gradients(observations: Observation
     def surrogate(policy, key):
         decision = environment.act(policy, observations, start, key)
         _, outcome = environment.step(
-            observations.simulator, start, decision.levels, decision.size_index, SEEN
+            observations.simulator, start, decision.levels, decision.size_index, SEEN, None
         )
         asked_D = jnp.arange(decision.go_on.shape[0]) < decision.levels
         log_prob = decision.size_log_prob + jnp.where(asked_D, decision.depth_log_prob, 0).sum()
@@ -99,7 +99,7 @@ def test_learns_a_trace_by_heart_beyond_the_best_constant(observations: Observat
     constant = optimum.best_constant(observations.simulator).tokens_per_second
     most = optimum.clairvoyant(observations.simulator).tokens_per_second
     learning = small.longer(EXACT, updates=300)
-    algorithm = exact.algorithm(small.WIDE, learning)
+    algorithm = exact.Exact.of(small.WIDE, learning)
     state, _ = loop.program(
         algorithm, jax.random.key(0), jnp.float32(constant), observations, observations
     )

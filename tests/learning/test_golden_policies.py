@@ -14,25 +14,18 @@ import numpy as np
 import pytest
 
 from ltd_jax import learning
-from ltd_jax.config import LearningConfig, PPOConfig
+from ltd_jax.config import LearningConfig
 from ltd_jax.learning import Splits
 from ltd_jax.replay import latency, simulate
 from ltd_jax.replay import trace as traces
-from tests.learning.small import CYCLE, EXACT, JOINT, POLICY
+from tests.learning.small import ALTERNATE, CYCLE, EXACT, JOINT, POLICY
 
 FOLDER = Path(__file__).parent / "golden" / "policies"
-PPO = PPOConfig(total_steps=512, environments=32, rollout=128, minibatch=64, epochs=2)
 LEARNING = {
     "exact": EXACT,
     "exact-paper": dataclasses.replace(EXACT, reward="paper"),
     "joint": JOINT,
-    "alternate": dataclasses.replace(
-        EXACT,
-        algorithm="alternate",
-        size=dataclasses.replace(PPO, gamma=0.9),
-        depth=dataclasses.replace(PPO, gamma=0.999),
-        alternations=2,
-    ),
+    "alternate": ALTERNATE,
 }
 
 
@@ -52,12 +45,6 @@ def golden(name: str) -> dict[str, np.ndarray]:
     """What `trained` gave, of one of LEARNING."""
     with np.load(FOLDER / "policies.npz") as file:
         return {key.split("/", 1)[1]: file[key] for key in file if key.split("/", 1)[0] == name}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def as_users_run():
-    """Programs optimised as they are for users: others round otherwise."""
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.mark.parametrize("name", LEARNING)

@@ -1,75 +1,74 @@
-import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from ltd_jax import checkpoint
 from ltd_jax.config import PPOConfig
 from ltd_jax.learning import loop, ppo
-from ltd_jax.learning.environment import Environment
-from ltd_jax.learning.loop import TrainState
-from ltd_jax.learning.ppo import PPO
+from ltd_jax.learning.loop import Metrics, TrainState
 from tests.learning import probes
-from tests.learning.probes import CONFIG, VALIDATION, ProbeEnvironment
+from tests.learning.probes import ALGORITHM, CONFIG, VALIDATION, Rule
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+SIGN = probes.rule(lambda sign, step, action: sign)  # whatever is done
+ACT = probes.rule(lambda sign, step, action: action)
 
 
-def start(algorithm: PPO, seed: int, throughput: float = 0.0, **params) -> TrainState:
+def start(rule: Rule, seed: int = 0, throughput: float = 0.0, **params) -> TrainState:
     key, rate = jax.random.key(seed), jnp.float32(throughput)
-    return loop.init(algorithm, key, rate, None, VALIDATION, **params)
+    return loop.init(ALGORITHM, key, rate, rule, VALIDATION, **params)
 
 
-def advance(algorithm: PPO, state: TrainState):
-    return loop.advance(algorithm, state, None, VALIDATION)
+def advance(rule: Rule, state: TrainState) -> tuple[TrainState, Metrics]:
+    return loop.advance(ALGORITHM, state, rule, VALIDATION)
 
 
-def trained(probe: Environment) -> tuple[PPO, TrainState]:
-    algorithm = probes.algorithm(probe, validate_every=CONFIG.updates)
-    state, _ = advance(algorithm, start(algorithm, 0))
-    return algorithm, state
+def finished(rule: Rule) -> TrainState:
+    state = start(rule)
+    while int(state.update) < ALGORITHM.updates:
+        state, _ = advance(rule, state)
+    return state
 
 
-def value(algorithm: PPO, state: TrainState, *observation: float) -> float:
-    return float(algorithm.critic.apply(state.params.critic, jnp.array(observation)))
+def value(state: TrainState, *observation: float) -> float:
+    return float(ALGORITHM.critic.apply(state.params.critic, jnp.array(observation)))
 
 
-def chance(algorithm: PPO, state: TrainState, *observation: float) -> np.ndarray:
-    return jax.nn.softmax(algorithm.actor.apply(state.params.actor, jnp.array(observation)))
+def chance(state: TrainState, *observation: float) -> np.ndarray:
+    logits = ALGORITHM.actor.apply(state.params.actor, jnp.array(observation))
+    return np.asarray(jax.nn.softmax(logits))
 
 
 def test_value_of_a_constant() -> None:
-    algorithm, state = trained(ProbeEnvironment(lambda state, action: 1.0, action_count=1))
-    assert value(algorithm, state, 1, 0) == pytest.approx(1, abs=0.02)
+    state = finished(probes.rule(lambda sign, step, action: 1))
+    assert value(state, 1, 0) == pytest.approx(1, abs=0.02)
 
 
 def test_value_from_the_observation() -> None:
-    algorithm, state = trained(ProbeEnvironment(lambda state, action: state.sign))
-    assert value(algorithm, state, 1, 0) == pytest.approx(1, abs=0.05)
-    assert value(algorithm, state, -1, 0) == pytest.approx(-1, abs=0.05)
+    state = finished(SIGN)
+    assert value(state, 1, 0) == pytest.approx(1, abs=0.05)
+    assert value(state, -1, 0) == pytest.approx(-1, abs=0.05)
 
 
 def test_discounting() -> None:
-    late = ProbeEnvironment(lambda state, action: 1.0 * (state.step == 1), steps=2)
-    algorithm, state = trained(late)
-    assert value(algorithm, state, 1, 0) == pytest.approx(CONFIG.gamma, abs=0.05)
-    assert value(algorithm, state, 1, 1) == pytest.approx(1, abs=0.05)
+    state = finished(probes.rule(lambda sign, step, action: step == 1, steps=2))
+    assert value(state, 1, 0) == pytest.approx(CONFIG.gamma, abs=0.05)
+    assert value(state, 1, 1) == pytest.approx(1, abs=0.05)
 
 
 def test_policy_without_observation() -> None:
-    algorithm, state = trained(ProbeEnvironment(lambda state, action: 2.0 * action - 1))
-    assert chance(algorithm, state, 1, 0)[1] > 0.95
-    assert value(algorithm, state, 1, 0) == pytest.approx(1, abs=0.1)
+    state = finished(probes.rule(lambda sign, step, action: 2 * action - 1))
+    assert chance(state, 1, 0)[1] > 0.95
+    assert value(state, 1, 0) == pytest.approx(1, abs=0.1)
 
 
 def test_policy_from_the_observation() -> None:
-    match = ProbeEnvironment(lambda state, action: state.sign * (2.0 * action - 1))
-    algorithm, state = trained(match)
-    assert chance(algorithm, state, 1, 0)[1] > 0.95
-    assert chance(algorithm, state, -1, 0)[0] > 0.95
+    state = finished(probes.rule(lambda sign, step, action: sign * (2 * action - 1)))
+    assert chance(state, 1, 0)[1] > 0.95
+    assert chance(state, -1, 0)[0] > 0.95
 
 
 def test_advantages_tell_termination_from_truncation() -> None:
@@ -95,7 +94,8 @@ def test_without_lambda_or_with_full_lambda_the_advantage_reduces() -> None:
     one_step_T = ppo.advantages(reward_T, value_T, next_T, goes_on_T, 0.9, 0.0)
     np.testing.assert_allclose(one_step_T, reward_T + 0.9 * next_T - value_T, rtol=1e-6)
     full_T = ppo.advantages(reward_T, value_T, next_T, goes_on_T, 0.9, 1.0)
-    to_the_end = sum(0.9**step * reward_T[step] for step in range(6)) + 0.9**6 * 2 - value_T[0]
+    rewards = np.asarray(reward_T)
+    to_the_end = sum(0.9**step * rewards[step] for step in range(6)) + 0.9**6 * 2 - value_T[0]
     assert float(full_T[0]) == pytest.approx(float(to_the_end), rel=1e-5)
 
 
@@ -108,94 +108,90 @@ def equal(left: TrainState, right: TrainState) -> None:
     jax.tree.map(assert_same, left, right)
 
 
-SHORT = dataclasses.replace(CONFIG, total_steps=5 * 256)
-
-
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path) -> None:
-    probe = ProbeEnvironment(lambda state, action: state.sign * action)
-    algorithm = probes.algorithm(probe, SHORT, validate_every=3)
-    half, _ = advance(algorithm, start(algorithm, 1))
-    whole, _ = advance(algorithm, half)
+def test_a_resumed_run_is_the_uninterrupted_one_and_finds_its_program(tmp_path) -> None:
+    rule = probes.rule(lambda sign, step, action: sign * action)
+    half, _ = advance(rule, start(rule, 1))
+    whole, _ = advance(rule, half)
     with checkpoint.manager(tmp_path) as checkpoints:
-        checkpoint.save(checkpoints, 3, half, {})
-    abstract = jax.eval_shape(lambda: start(algorithm, 0))
+        checkpoint.save(checkpoints, int(half.update), half, {})
+    abstract = jax.eval_shape(lambda: start(rule))
     with checkpoint.manager(tmp_path) as checkpoints:
         restored = checkpoint.restore(checkpoints, abstract)
     assert restored is not None
-    resumed, _ = advance(algorithm, restored.state)
+    before = loop.advance._cache_size()
+    resumed, _ = advance(rule, restored.state)
+    assert loop.advance._cache_size() == before
     equal(resumed, whole)
 
 
 def test_advance_compiles_once_and_stops_at_the_end() -> None:
-    traces = []
-
-    def reward(state, action):
-        traces.append(state)
-        return state.sign
-
-    algorithm = probes.algorithm(ProbeEnvironment(reward), SHORT, validate_every=3)
-    state, _ = advance(algorithm, start(algorithm, 0))
-    once = len(traces)
-    last, metrics = advance(algorithm, state)
-    assert len(traces) == once
-    assert int(last.update) == algorithm.updates == 5
-    np.testing.assert_array_equal(np.isnan(metrics.reward), [False, False, True])
-    np.testing.assert_array_equal(np.isnan(metrics.validation), [True, False, True])
-    again, _ = advance(algorithm, last)
-    equal(again, last)
+    loop.advance.clear_cache()
+    state = start(SIGN)
+    while int(state.update) < ALGORITHM.updates:
+        state, metrics = advance(SIGN, state)
+    assert loop.advance._cache_size() == 1
+    assert int(state.update) == ALGORITHM.updates == 60 == 8 * 7 + 4
+    np.testing.assert_array_equal(np.isnan(metrics.reward), np.arange(7) >= 4)
+    np.testing.assert_array_equal(np.isnan(metrics.validation), np.arange(7) != 3)
+    again, _ = advance(SIGN, state)
+    equal(again, state)
 
 
-def curve(algorithm: PPO, first: TrainState) -> tuple[TrainState, list[float]]:
+def curve(
+    rule: Rule, first: TrainState, folder: Path | None = None
+) -> tuple[TrainState, list[float]]:
     """The end of a training, and its validations."""
     state, points = loop.run_stage(
-        loop.Stage("probe", algorithm, jax.random.key(0), first.throughput, None, VALIDATION)
+        loop.Stage("probe", ALGORITHM, jax.random.key(0), first.throughput, rule, VALIDATION),
+        folder=folder,
     )
     return state, [point.validation for point in points[1:]]
 
 
-def test_the_best_validated_policy_is_kept() -> None:
+def test_the_best_validated_policy_is_kept_in_every_saved_state(tmp_path) -> None:
     # The reward teaches the policy away from what the validation likes: the start stays best.
-    probe = ProbeEnvironment(lambda state, action: -1.0 * action)
-    algorithm = probes.algorithm(probe, SHORT, validate_every=2)
-    first = start(algorithm, 0)
-    state, validations = curve(algorithm, first)
-    assert len(validations) == 3 and max(validations) < float(first.best_validation)
+    rule = probes.rule(lambda sign, step, action: -action)
+    first = start(rule)
+    state, validations = curve(rule, first, tmp_path)
+    assert len(validations) == 9 and max(validations) < float(first.best_validation)
     jax.tree.map(np.testing.assert_array_equal, state.best, first.params)
     assert float(state.best_validation) == float(first.best_validation)
+    assert validations[0] == max(validations)
+    with checkpoint.manager(tmp_path / "probe") as checkpoints:
+        assert checkpoints.all_steps() == [56, 60]
+        saved = checkpoints.restore(60)["state"]["best_validation"]
+    assert saved == float(first.best_validation)
 
 
 def test_a_better_policy_replaces_the_best() -> None:
-    probe = ProbeEnvironment(lambda state, action: 1.0 * action)
-    algorithm = probes.algorithm(probe, SHORT, validate_every=2)
-    state, validations = curve(algorithm, start(algorithm, 0))
+    state, validations = curve(ACT, start(ACT))
     assert float(state.best_validation) == max(validations)
-    np.testing.assert_array_equal(algorithm.validate(state.best, VALIDATION), state.best_validation)
+    np.testing.assert_array_equal(ALGORITHM.validate(state.best, VALIDATION), state.best_validation)
 
 
 def test_throughput_runs_towards_that_of_the_rollouts() -> None:
-    probe = ProbeEnvironment(lambda state, action: state.sign)
-    algorithm = probes.algorithm(probe, SHORT, validate_every=1)
-    state, metrics = advance(algorithm, start(algorithm, 0, 1.5))
-    assert float(metrics.throughput[0]) == 0.5
-    expected = 1.5 + loop.THROUGHPUT_RATE * (0.5 - 1.5)
-    assert float(state.throughput) == pytest.approx(expected)
+    state, metrics = advance(SIGN, start(SIGN, 0, 1.5))
+    np.testing.assert_array_equal(metrics.throughput, 0.5)
+    left = (1 - loop.THROUGHPUT_RATE) ** ALGORITHM.validate_every
+    assert float(state.throughput) == pytest.approx(0.5 + left * (1.5 - 0.5))
 
 
 def test_training_goes_on_from_given_parameters() -> None:
-    algorithm = probes.algorithm(ProbeEnvironment(lambda state, action: state.sign), SHORT)
-    params = start(algorithm, 5).params
-    state = start(algorithm, 6, params=params)
+    params = start(SIGN, 5).params
+    state = start(SIGN, 6, params=params)
     jax.tree.map(np.testing.assert_array_equal, state.params, params)
 
 
 def test_the_rate_rises_then_falls_to_zero() -> None:
     config = PPOConfig(total_steps=100 * 256, environments=1, rollout=256, epochs=1, warmup=0.1)
     rule = ppo.adam(config)
-    state = rule.init(jnp.zeros(1))
-    sizes = []
-    for _ in range(100):
+
+    def step(state, _):
         change, state = rule.update(jnp.ones(1), state)
-        sizes.append(-float(optax.tree.sum(change)))
+        return state, -change[0]
+
+    walk = jax.jit(lambda state: jax.lax.scan(step, state, length=100)[1])
+    sizes = np.asarray(walk(rule.init(jnp.zeros(1))))
     assert int(np.argmax(sizes)) == 10
     assert max(sizes) == pytest.approx(config.learning_rate, rel=1e-3)
     assert sizes[0] < 0.2 * max(sizes) and sizes[-1] < 0.02 * max(sizes)

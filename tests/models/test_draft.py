@@ -38,7 +38,7 @@ def causal(rows, cache):
 
 
 def empty_cache():
-    return draft.empty_cache(DRAFT, 10, jnp.float32)
+    return kv_cache.empty(DRAFT, 10, jnp.float32)
 
 
 def test_rows_at_once_are_rows_one_at_a_time():

@@ -42,7 +42,7 @@ def causal(rows, features, cache):
 
 
 def empty_cache():
-    return draft.empty_cache(CONFIG, T + 2, jnp.float32)
+    return kv_cache.empty(CONFIG, T + 2, jnp.float32)
 
 
 def test_a_chain_is_the_oracles_and_rows_one_at_a_time():
@@ -72,7 +72,7 @@ def test_the_next_level_reads_the_second_half():
 def test_packed_weights_say_the_same(name):
     config, params = varieties.config(name).draft, varieties.pair(name).model.draft
     given = (jnp.asarray(TOKENS), jnp.asarray(STATES), jnp.arange(T))
-    given += (draft.empty_cache(config, T, jnp.float32), draft.empty_block(config, T, jnp.float32))
+    given += (kv_cache.empty(config, T, jnp.float32), draft.empty_block(config, T, jnp.float32))
     seen = jnp.tril(jnp.ones((T, T), bool))
     plain, packed = (
         forward(weights, config, *given, 0, seen)[0]

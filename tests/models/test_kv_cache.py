@@ -3,8 +3,20 @@
 import jax.numpy as jnp
 import numpy as np
 
+from ltd_jax.config import TargetConfig
 from ltd_jax.models import kv_cache
 from ltd_jax.models.kv_cache import Rows
+
+CONFIG = TargetConfig(
+    vocab_size=2,
+    hidden_size=1,
+    intermediate_size=1,
+    layer_count=2,
+    head_count=1,
+    kv_head_count=1,
+    head_dim=1,
+    feature_layers=(),
+)
 
 
 def rows(*numbers):
@@ -14,8 +26,8 @@ def rows(*numbers):
 
 
 def test_append_and_overwrite():
-    cache = kv_cache.empty(2, 1, 6, 1, jnp.float32)
-    assert (cache.slots, cache.length) == (6, 0)
+    cache = kv_cache.empty(CONFIG, 6, jnp.float32)
+    assert (cache.keys[0].shape, cache.length) == ((1, 6, 1), 0)
     cache = kv_cache.append(cache, rows(1, 2, 3), jnp.int32(2))
     assert cache.length == 2
     cache = kv_cache.append(cache, rows(4, 5), jnp.int32(2))
@@ -31,5 +43,5 @@ def test_take_a_path():
 
 
 def test_rows_take_the_dtype_of_the_cache():
-    cache = kv_cache.empty(2, 1, 6, 1, jnp.bfloat16)
+    cache = kv_cache.empty(CONFIG, 6, jnp.bfloat16)
     assert kv_cache.append(cache, rows(1), jnp.int32(1)).keys[0].dtype == jnp.bfloat16

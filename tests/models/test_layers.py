@@ -54,8 +54,7 @@ def test_rms_norm_takes_its_statistics_in_f32():
 def test_f32_is_multiplied_in_full_on_accelerators(monkeypatch, backend, dtype, expected):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     pair, config = tiny.pair(0), tiny.CONFIG.target
-    shape = (config.layer_count, config.kv_head_count, 16, config.head_dim)
-    cache = kv_cache.empty(*shape, dtype)
+    cache = kv_cache.empty(config, 16, dtype)
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), pair.model.target)
     token_T, causal_TT = jnp.zeros(3, jnp.int32), jnp.tril(jnp.ones((3, 3), bool))
     passing = lambda *args: target.forward(args[0], config, *args[1:])

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from ltd_jax.models import kv_cache, target
-from tests.models.folders import TARGET, target_params
+from tests.models import folders
+from tests.models.folders import target_params
 from tests.oracle import target as oracle
 
+TARGET = dataclasses.replace(folders.TARGET, layer_count=4, feature_layers=(1, 2, 3))
 TOKENS = np.random.default_rng(3).integers(0, TARGET.vocab_size, 9)
 VARIANTS = {
     "llama": TARGET,
@@ -42,7 +44,7 @@ def f64(config):
 def test_pieces_with_a_cache_are_one_pass(config):
     params = target_params(config)
     logits_TX, feature_TE, rows = read(params, config, TOKENS)
-    cache = target.empty_cache(config, 12, jnp.float32)
+    cache = kv_cache.empty(config, 12, jnp.float32)
     found_logits, found_features = [], []
     for piece in np.split(TOKENS, (4, 5)):
         logits, features, new = read(params, config, piece, cache)
@@ -56,7 +58,7 @@ def test_pieces_with_a_cache_are_one_pass(config):
 
 
 def test_logits_and_features_are_the_oracles():
-    logits_TX, feature_TE, _ = read(target_params(), TARGET, TOKENS)
+    logits_TX, feature_TE, _ = read(target_params(TARGET), TARGET, TOKENS)
     expected_logits, expected_features = oracle.read(f64(TARGET), TARGET, TOKENS)
     assert logits_TX.dtype == jnp.float32 and feature_TE.shape == (9, 36)
     close(logits_TX, expected_logits)
@@ -64,13 +66,13 @@ def test_logits_and_features_are_the_oracles():
 
 
 def test_features_are_the_streams_that_enter_the_chosen_layers():
-    config = dataclasses.replace(TARGET, feature_layers=(0, 2, 6))
-    params = target_params()
+    config = dataclasses.replace(TARGET, feature_layers=(0, 1, 3))
+    params = target_params(TARGET)
     first, second, third = np.split(read(params, config, TOKENS)[1], 3, axis=1)
     np.testing.assert_array_equal(first, params.embedding[TOKENS])
     np.testing.assert_array_equal(second, np.split(read(params, TARGET, TOKENS)[1], 3, axis=1)[0])
     without_last = params.replace(
-        layers=(*params.layers[:6], jax.tree.map(jnp.zeros_like, params.layers[6]))
+        layers=(*params.layers[:3], jax.tree.map(jnp.zeros_like, params.layers[3]))
     )  # a layer of zeros hands its stream on
     normed = oracle.layer.rms_norm(np.asarray(third), f64(TARGET).norm, TARGET.rms_norm_eps)
     close(read(without_last, TARGET, TOKENS)[0], normed @ f64(TARGET).head)
@@ -81,10 +83,10 @@ def test_a_tree_of_tokens():
     positions, tokens = np.array([0, 1, 1, 2]), TOKENS[:4]
     visible = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 0, 1]], bool)
     arrays = map(jnp.asarray, (tokens, positions, visible))
-    logits_TX, _, _ = forward(target_params(), TARGET, *arrays, None)
+    logits_TX, _, _ = forward(target_params(TARGET), TARGET, *arrays, None)
     close(logits_TX, oracle.forward(f64(TARGET), TARGET, tokens, positions, visible)[0])
     path = np.array([0, 1, 3])
-    close(logits_TX[path], read(target_params(), TARGET, tokens[path])[0])
+    close(logits_TX[path], read(target_params(TARGET), TARGET, tokens[path])[0])
 
 
 @pytest.mark.parametrize("name", ("q_bias", "v_bias", "q_norm"))
@@ -93,7 +95,7 @@ def test_family_weights_are_used(name):
     params = target_params(config)
     first = params.layers[0]
     if name == "q_norm":
-        first = first.replace(q_norm=2 + first.q_norm)
+        first = first.replace(qk_norms=(2 + first.qk_norms[0], first.qk_norms[1]))
     else:
         added = [2.0 * (one == name) for one in ("q_bias", "k_bias", "v_bias")]
         biases = tuple(bias + two for bias, two in zip(first.qkv_bias, added, strict=True))

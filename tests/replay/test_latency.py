@@ -9,6 +9,7 @@ import pytest
 from ltd_jax.config import CycleConfig
 from ltd_jax.files import UserError
 from ltd_jax.replay import latency
+from ltd_jax.replay.latency import LatencyTable
 from tests.oracle import replay as oracle
 from tests.replay import synthetic
 
@@ -144,11 +145,11 @@ def test_times_never_fall_beyond_what_is_known():
 
 def test_found_by_name_or_file(tmp_path):
     latency.save(PUBLISHED, tmp_path / "mine.json")
-    here = latency.find(str(tmp_path / "mine.json"))
+    here = LatencyTable.find(str(tmp_path / "mine.json"))
     assert latency.fingerprint(here) == latency.fingerprint(PUBLISHED)
     for name in latency.shipped_names():
-        assert latency.find(name).provenance["device"]
+        assert LatencyTable.find(name).provenance["device"]
     with pytest.raises(UserError, match="no latency table 'nowhere'; .*a100-vicuna-13b-paper"):
-        latency.find("nowhere")
+        LatencyTable.find("nowhere")
     with pytest.raises(UserError, match="Cannot read the latency table"):
-        latency.find(str(tmp_path / "nowhere.json"))
+        LatencyTable.find(str(tmp_path / "nowhere.json"))

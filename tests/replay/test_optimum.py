@@ -75,3 +75,16 @@ def test_optimum_works_with_tables_of_many_contexts():
     best = optimum.clairvoyant(simulate.build(trace, table, CONFIG))
     expected = oracle.optimum_seconds(trace, table, CONFIG)
     np.testing.assert_allclose(best.seconds[0], expected[0], rtol=1e-6)
+
+
+def test_the_mean_of_tasks_is_the_mean_of_their_totals():
+    _, _, simulator = made(2)
+    texts = len(simulator.text_start)
+    simulator = simulator.replace(task=jnp.arange(texts) % 2)
+    start = np.asarray(simulator.text_start)
+    tokens, seconds = np.asarray(simulator.tokens_left)[start], np.arange(1.0, 1 + texts)
+    by_task = [tokens[task::2].sum() / seconds[task::2].sum() for task in (0, 1)]
+    found = simulate.mean_of_tasks(simulator, np.stack([tokens, 2 * tokens]), seconds)
+    assert found == pytest.approx([np.mean(by_task), 2 * np.mean(by_task)])
+    one = optimum.mean_of_tasks(simulator.replace(task=jnp.zeros(texts, jnp.int32)))
+    assert one == pytest.approx(optimum.clairvoyant(simulator).tokens_per_second)

@@ -22,18 +22,13 @@ from ltd_jax.replay.profile import CycleTimer, Overhead
 from tests.cycle import tiny
 from tests.policies import views
 
-CYCLE = dataclasses.replace(tiny.CONFIG.cycle, max_levels=3, sizes=(0, 1, 6), short_catch_ups=())
+CYCLE = dataclasses.replace(tiny.CONFIG.cycle, max_levels=3, sizes=(0, 6), short_catch_ups=())
 WIDTHS = PolicyConfig((16,), (16,), (16,), (16,))
 
 
-def pair_of(cycle):
-    """The tiny pair with another cycle."""
-    pair = tiny.pair(0)
-    config = dataclasses.replace(tiny.CONFIG, cycle=cycle)
-    return dataclasses.replace(pair, model=pair.model.replace(config=config))
-
-
-PAIR = pair_of(CYCLE)
+TINY = tiny.pair(0)
+CONFIG = dataclasses.replace(tiny.CONFIG, cycle=CYCLE)
+PAIR = dataclasses.replace(TINY, model=TINY.model.replace(config=CONFIG))
 
 
 @pytest.fixture
@@ -78,7 +73,8 @@ def test_a_killed_measurement_goes_on(tmp_path, monkeypatch, steady, known_parts
     path, shares = tmp_path / "partial.json", []
 
     def kill(share: float) -> None:
-        raise Killed
+        if share:
+            raise Killed
 
     with pytest.raises(Killed):
         profile.profile(PAIR, WIDTHS, config, path, kill)
@@ -90,7 +86,8 @@ def test_a_killed_measurement_goes_on(tmp_path, monkeypatch, steady, known_parts
     cycle_1DV, plain_1 = profile.remove_drift(first[None, None])
     np.testing.assert_array_equal(table.cycle_seconds[0], profile.fit_sum(cycle_1DV)[0])
     assert table.plain_seconds[0] == plain_1[0] == np.median(first[..., 1])
-    assert (table.depth_seconds, table.size_seconds) == (1e-6, 2e-6) and shares == [0.5, 1.0]
+    assert (table.depth_seconds, table.size_seconds) == (1e-6, 2e-6)
+    assert shares == pytest.approx([0, 0.35, 0.7, 1])
     again = profile.profile(PAIR, WIDTHS, config, path)
     np.testing.assert_array_equal(again.cycle_seconds, table.cycle_seconds)
     np.testing.assert_array_equal(again.verify_seconds, table.verify_seconds)
@@ -98,21 +95,19 @@ def test_a_killed_measurement_goes_on(tmp_path, monkeypatch, steady, known_parts
 
 def test_several_pairs_are_visited_in_turns(tmp_path, monkeypatch, steady, known_parts):
     config = profile.ProfileConfig(contexts=(8, 32), cycles=1, visits=2, policy_visits=2)
-    cycle = dataclasses.replace(CYCLE, beam_width=CYCLE.beam_width + 1)
-    wide = pair_of(cycle)
+    pairs = [dataclasses.replace(PAIR, fingerprint=name) for name in ("one", "other")]
     visit, seen = profile._visit, []
 
     def noted(timer, random):
-        seen.append((timer.pair.config.cycle.beam_width, timer.context))
+        seen.append((timer.pair.fingerprint, timer.context))
         return visit(timer, random)
 
     monkeypatch.setattr(profile, "_visit", noted)
     monkeypatch.setattr(profile, "time_decisions", lambda *_: Overhead(1e-6, 2e-6))
-    paths = [tmp_path / "narrow.json", tmp_path / "wide.json"]
-    tables = profile.profile_in_turns([PAIR, wide], WIDTHS, config, paths)
-    widths = (CYCLE.beam_width, CYCLE.beam_width + 1)
-    assert seen == 2 * [(width, context) for context in (8, 32) for width in widths]
-    assert [table.provenance["cycle"]["beam_width"] for table in tables] == list(widths)
+    paths = [tmp_path / "one.json", tmp_path / "other.json"]
+    tables = profile.profile_in_turns(pairs, WIDTHS, config, paths)
+    assert seen == 2 * [(name, context) for context in (8, 32) for name in ("one", "other")]
+    assert [table.provenance["fingerprint"] for table in tables] == ["one", "other"]
     for table, path in zip(tables, paths, strict=True):
         entries = json.loads(path.read_text())["entries"]
         seconds = [[entries[f"visit {each} at {at}"] for at in (8, 32)] for each in (0, 1)]
@@ -210,20 +205,20 @@ def cycles_of(policy, new_tokens=24):
     return list(generate.generate(PAIR, policy, np.arange(9), new_tokens))[1:]
 
 
-@pytest.mark.parametrize(("levels", "size"), [(1, 1), (3, 6), (2, 0)])
+@pytest.mark.parametrize(("levels", "size"), [(1, 6), (3, 6), (2, 0)])
 def test_a_forced_policy_does_what_the_constant_does(levels, size):
     constant = Constant(levels, size)
     assert cycles_of(Forced(Stubborn(), constant)) == cycles_of(constant)
 
 
 def test_it_still_decides():
-    free = Forced(Stubborn(), Constant(1, 1), holds=False)
+    free = Forced(Stubborn(), Constant(1, 0), holds=False)
     view, tree = views.level(jnp.zeros((2, 2)), 2), views.tree(jnp.zeros((3, 2, 2)), 2)
-    assert bool(free.keep_drafting(0, view, CYCLE)) and int(free.choose_size(0, tree, CYCLE)) == 2
+    assert bool(free.keep_drafting(0, view, CYCLE)) and int(free.choose_size(0, tree, CYCLE)) == 1
     assert free.observe_level(4, view, CYCLE) == 5
     np.testing.assert_array_equal(free.priority(0, tree, CYCLE), np.ones((3, 2, 2)))
     held = free.replace(holds=True)
-    assert not held.keep_drafting(0, view, CYCLE) and int(held.choose_size(0, tree, CYCLE)) == 1
+    assert not held.keep_drafting(0, view, CYCLE) and int(held.choose_size(0, tree, CYCLE)) == 0
     np.testing.assert_array_equal(held.priority(0, tree, CYCLE), tree.log_prob)
 
 
@@ -231,7 +226,7 @@ def test_it_still_decides():
 def test_slow_decisions_are_seen_to_be_slow_where_they_are(where):
     slow = 2_000_000
     policy = {"depth_seconds": Stubborn(after_pass=slow), "size_seconds": Stubborn(at_end=slow)}
-    timer = CycleTimer(PAIR, Constant(1, 1), 9, CYCLE.cycles_per_call)
+    timer = CycleTimer(PAIR, 9, CYCLE.cycles_per_call)
     found = profile.time_decisions(timer, policy[where], visits=5)
     idle = profile.time_decisions(timer, Stubborn(), visits=5)
     other = {"depth_seconds": "size_seconds", "size_seconds": "depth_seconds"}[where]
@@ -239,13 +234,13 @@ def test_slow_decisions_are_seen_to_be_slow_where_they_are(where):
 
 
 def test_constants_decide_for_free():
-    timer = CycleTimer(PAIR, Constant(1, 1), 9, CYCLE.cycles_per_call)
-    assert profile.time_decisions(timer, Constant(2, 1), visits=1) == profile.FREE
+    timer = CycleTimer(PAIR, 9, CYCLE.cycles_per_call)
+    assert profile.time_decisions(timer, Constant(2, 6), visits=1) == profile.FREE
 
 
-def test_a_timer_refuses_what_the_cycle_lacks():
+def test_what_the_cycle_lacks_is_not_timed():
     with pytest.raises(UserError, match="size 5 is not one of the compiled sizes"):
-        CycleTimer(PAIR, Constant(1, 5), 9, 1)
+        profile.time_decisions(CycleTimer(PAIR, 9, 1), Constant(1, 5), visits=1)
 
 
 @struct.dataclass
@@ -261,13 +256,11 @@ def test_every_round_starts_from_the_token_before():
 
 
 def test_seconds_by_levels_and_by_size():
-    cycle = dataclasses.replace(CYCLE, max_levels=2, sizes=(0, 8))
-    pair, constant = pair_of(cycle), Constant(1, 0)
-    timer = CycleTimer(pair, constant, 8, 1)
+    constant, late = Constant(1, 0), CYCLE.context - 5
+    timer = CycleTimer(PAIR, 8, 1)
     drafting, verifying = profile.time_drafting(timer), profile.time_verifying(timer)
-    assert len(drafting) == 2 and len(verifying) == 2
+    assert len(drafting) == CYCLE.max_levels and len(verifying) == len(CYCLE.sizes)
     assert min(drafting) > 0 and min(verifying) > 0
-    timer.cycle_seconds()  # its state is still whole
-    late = CycleTimer(pair, constant, cycle.context - 5, 1)
-    with pytest.raises(UserError, match=f"no room to time cycles after {cycle.context - 5} token"):
-        late.cycle_seconds()
+    timer.cycle_seconds(constant)  # its state is still whole
+    with pytest.raises(UserError, match=f"no room to time cycles after {late} token"):
+        CycleTimer(PAIR, late, 1).cycle_seconds(constant)

@@ -94,12 +94,11 @@ def look_again(simulator, policy, position):
 
 def live_cycles(pair, policy):
     """Per cycle: its first position, its level views, its tree view and its outcome."""
-    state, position = prefill.prefill(pair, PROMPT_T), 0
-    state = state.replace(history=policy.init_history(CYCLE))
+    state, position = prefill.with_history(pair, policy, prefill.prefill(pair, PROMPT_T)), 0
     while position < NEW_TOKENS - 1 - CYCLE.path_length:
         seen = look(pair.model, policy, state)
         state, result = stepping.cycle(pair.model, policy, state)
-        yield position, *jax.device_get((state.history, seen, result))
+        yield position, *jax.tree.map(np.array, (state.history, seen, result))
         position += int(result.committed)
 
 

@@ -5,107 +5,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
 
-from ltd_jax import files
-from ltd_jax.config import GREEDY, PolicyConfig, describe_sampling
-from ltd_jax.models import pair as pairs
-from ltd_jax.policies import networks, saved
-from ltd_jax.replay import latency
-from ltd_jax.replay import trace as traces
-from tests.replay import synthetic
+from tests.system.damages import (
+    ELSEWHERE,
+    edited,
+    nothing,
+    policies,
+    question,
+    table,
+    trace,
+    written,
+)
 from tests.system.refusing import refusal
 from tests.system.tiny_pair import CYCLE, FLAGS, QUESTION
 
 ROOT = Path(__file__).parents[2]
-WIDTHS = PolicyConfig((4,), (4,), (4,), (4,))
-ELSEWHERE = "another device"
-
-
-def fingerprint(root):
-    return pairs.load(root / "target", root / "draft", cycle=CYCLE).fingerprint
-
-
-def table(root, sizes=CYCLE.sizes, levels=CYCLE.max_levels, **origin):
-    """A latency table of the pair in root/out."""
-    own = {
-        "fingerprint": fingerprint(root),
-        "dtype": "float32",
-        "sampling": describe_sampling(GREEDY),
-    }
-    found = latency.additive(
-        contexts=(16,),
-        sizes=sizes,
-        draft_seconds=np.ones((1, levels)),
-        verify_seconds=np.ones((1, len(sizes))),
-        plain_seconds=np.ones(1),
-        decision_seconds=(0.0, 0.0),
-        provenance=own | {"device": files.device_name()} | origin,
-    )
-    latency.save(found, root / "out" / "latency.json")
-    return found
-
-
-def edited(edit):
-    """A damage of the table's file."""
-
-    def damage(root):
-        table(root)
-        path = root / "out" / "latency.json"
-        path.write_text(edit(path.read_text()))
-
-    return damage
-
-
-def policies(root, best=True, **origin):
-    """Random policies of the pair in root/out/policy.safetensors, with their table."""
-    facts = {"best": {"levels": 1, "size": 2, "tokens_per_second": 1.0}, "learning": {}}
-    own = {
-        "fingerprint": fingerprint(root),
-        "latency": latency.fingerprint(table(root)),
-        "device": files.device_name(),
-        "dtype": "float32",
-    }
-    policy = networks.init(jax.random.key(0), CYCLE, WIDTHS)
-    origin = own | (facts if best else {}) | origin
-    saved.save(policy, root / "out" / "policy.safetensors", CYCLE, origin)
-
-
-def without_content(root):
-    policies(root)
-    (root / "out" / "policy.safetensors").write_bytes(b"")
-
-
-def trace(root, **origin):
-    """A trace at the place where the pair's would lie."""
-    found = synthetic.trace(CYCLE)
-    traces.save(
-        dataclasses.replace(found, provenance=found.provenance | origin),
-        root / "out" / "traces" / "all.npz",
-    )
-
-
-def written(name, content):
-    """A damage that writes a file."""
-
-    def damage(root):
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-
-    return damage
-
-
-def question(*lines):
-    return written("asked/mine.jsonl", "\n".join(lines) + "\n")
-
-
-def nothing(root):
-    pass
-
-
 SAY = ("--prompt", "hi", "--new-tokens", "4", "--context", "64")
 ASK = ("--questions", "asked", "--out", "out", "--new-tokens", "8")
 RECORD = (*ASK, "--split", "all", *FLAGS)
@@ -119,29 +34,11 @@ REFUSED = {
         (*SAY, *LTD),
         ["out/policy.safetensors", "train them"],
     ),
-    "policies of another pair": (
-        "generate",
-        lambda root: policies(root, fingerprint="0ther"),
-        (*SAY, *LTD),
-        ["out/policy.safetensors", "0ther"],
-    ),
     "policies of another device": (
         "generate",
         lambda root: policies(root, device=ELSEWHERE),
         (*SAY, *LTD),
         ["out/policy.safetensors", ELSEWHERE, "--allow-other-hardware"],
-    ),
-    "policies of another context": (
-        "generate",
-        policies,
-        (*SAY, *LTD, "--context", "60"),
-        ["out/policy.safetensors", "64", "--context"],
-    ),
-    "damaged policies": (
-        "generate",
-        without_content,
-        (*SAY, *LTD),
-        ["out/policy.safetensors", "damaged"],
     ),
     "policies of another table": (
         "bench",
@@ -173,20 +70,7 @@ REFUSED = {
         (*BENCH, "--temperature", "1"),
         ["out/policy.safetensors", "greedy decoding", '"temperature": 1.0', "same sampling"],
     ),
-    "output is a file": ("record", written("out", "mine"), RECORD, ["out", "--out"]),
     "output cannot be": ("record", nothing, (*RECORD, "--out", "/proc/none"), ["/proc/none"]),
-    "no question folder": (
-        "record",
-        nothing,
-        (*RECORD, "--questions", "no"),
-        ["no", "*.jsonl"],
-    ),
-    "unknown task": (
-        "record",
-        nothing,
-        (*RECORD, "--tasks", "chess"),
-        ["'chess'", "choose from mine"],
-    ),
     "task called mean": (
         "record",
         lambda root: (root / "asked" / "mine.jsonl").rename(root / "asked" / "mean.jsonl"),
@@ -198,13 +82,6 @@ REFUSED = {
         nothing,
         ("--out", "out", "--split", "all", *FLAGS),
         ["splits", "--questions"],
-    ),
-    "broken line": ("record", question(QUESTION, "{"), RECORD, ["mine.jsonl", "line 2"]),
-    "line without turns": (
-        "record",
-        question('{"question_id": 1, "category": ""}'),
-        RECORD,
-        ["mine.jsonl", "line 1", '"turns"'],
     ),
     "question twice": (
         "record",
@@ -218,7 +95,6 @@ REFUSED = {
         RECORD,
         ["line 1", '"question"'],
     ),
-    "no questions": ("record", question(""), RECORD, ["mine.jsonl", "no questions"]),
     "questions of bytes": (
         "record",
         written("asked/mine.jsonl", b"\xff\xfe"),
@@ -230,12 +106,6 @@ REFUSED = {
         nothing,
         (*RECORD, "--split", "test"),
         ["split test", "mine"],
-    ),
-    "question longer than the context": (
-        "record",
-        question(QUESTION.replace("one", "x" * 70)),
-        RECORD,
-        ["context holds 64"],
     ),
     "damaged trace": (
         "record",

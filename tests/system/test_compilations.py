@@ -87,7 +87,7 @@ def test_what_is_timed_is_the_program_that_decodes(pair):
     for stopping in (ends, dataclasses.replace(pair, stop_tokens=(8,))):
         list(generate.generate_plain(stopping, PROMPTS[0], NEW_TOKENS))
         list(generate.generate(stopping, policy, PROMPTS[0], NEW_TOKENS))
-    timer = CycleTimer(ends, Constant(1, 0), 8, cycle.cycles_per_call)
+    timer = CycleTimer(ends, 8, cycle.cycles_per_call)
     assert compilations(step.run_plain, timer.plain_seconds) == 0
     assert compilations(step.run_cycles, lambda: timer.cycle_seconds(policy)) == 0
 

@@ -12,7 +12,7 @@ SEEDS = (3, 4)  # of weights and prompts
 NEW_TOKENS = 70
 POLICIES = {
     "deepest and widest": menu.policy(menu.FIXED, 5, 12),
-    "narrow": menu.policy(menu.FIXED, 3, 3),
+    "shallow": menu.policy(menu.FIXED, 2, 12),
     "one node": menu.policy(menu.FIXED, 1, 1),
     "nothing verified": menu.policy(menu.FIXED, 4, 0),
     "drawn from its history": menu.policy(menu.DRAWN),
@@ -61,7 +61,7 @@ def test_caches_are_those_of_reading_the_text(name, prompt):
     """Tree passes, rejected nodes and catch-up passes leave no trace behind."""
     pair, prompt_T = tiny.pair(SEEDS[0]), np.array(tiny.prompts(SEEDS[0])[prompt])
     policy = POLICIES[name]
-    state = generate.with_history(pair, policy, prefill.prefill(pair, prompt_T))
+    state = prefill.with_history(pair, policy, prefill.prefill(pair, prompt_T))
     text = [*prompt_T.tolist(), int(state.root)]
     for _ in range(9):
         state, result = stepping.cycle(pair.model, policy, state)

@@ -13,13 +13,15 @@ PROGRAM = """
 import pathlib, tempfile
 import jax, jax.numpy as jnp, numpy as np
 from ltd_jax.config import PPOConfig
-from ltd_jax.learning import alternate, environment, exact, joint, loop
+from ltd_jax.learning import alternate, environment, loop
 from ltd_jax.learning.environment import EnvData, SizeEnvironment
+from ltd_jax.learning.exact import Exact
+from ltd_jax.learning.joint import Joint
 from ltd_jax.policies.policy import Constant
 from tests.learning import small
 
 assert len(jax.devices()) == 8
-mesh = jax.make_mesh((8,), (loop.AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+mesh = jax.make_mesh((8,), ("environments",), axis_types=(jax.sharding.AxisType.Auto,))
 simulator, widths = small.simulator(0), small.POLICY
 observations = environment.observe_all(simulator, widths.observation)
 constant = Constant(2, 2).traced()
@@ -30,8 +32,6 @@ def phase(widths, learning, mesh):
         widths=widths,
         environment=SizeEnvironment(small.CYCLE, "average", widths.observation),
         settings=learning.joint,
-        actor_widths=widths.size_actor,
-        critic_widths=widths.size_critic,
         validate_every=3,
         mesh=mesh,
     )
@@ -43,7 +43,7 @@ def stage_of(make, learning, where):
     algorithm = make(widths, learning, where)
     return loop.Stage("one", algorithm, jax.random.key(0), jnp.float32(300), data, validation)
 
-ways = ((exact.algorithm, small.EXACT), (joint.algorithm, small.JOINT), (phase, small.JOINT))
+ways = ((Exact.of, small.EXACT), (Joint.of, small.JOINT), (phase, small.JOINT))
 for make, learning in ways:
     results = []
     for where in (None, mesh):
@@ -51,7 +51,7 @@ for make, learning in ways:
         state = stage.init()
         devices = jax.tree.leaves(state.environments)[0].sharding.device_set
         assert len(devices) == (1 if where is None else 8), devices
-        results.append(stage.advance(state))
+        results.append(loop.advance(stage.algorithm, state, stage.data, stage.validation))
     (alone, one), (together, many) = results
     compare = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
     jax.tree.map(compare, alone.params, together.params)
@@ -67,7 +67,7 @@ def kill(point):
     if point.update == 3:
         raise Killed
 
-stage = stage_of(exact.algorithm, small.EXACT, mesh)
+stage = stage_of(Exact.of, small.EXACT, mesh)
 whole, points = loop.run_stage(stage)
 with tempfile.TemporaryDirectory() as folder:
     try:
@@ -82,7 +82,7 @@ print("same")
 
 
 def test_eight_devices_learn_what_one_learns() -> None:
-    flags = "--xla_force_host_platform_device_count=8"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags}
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=ROOT, env=environment, capture_output=True, text=True

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.proofs import distribution
 from ltd_jax.config import CycleConfig, SamplingConfig
-from ltd_jax.decoding import benchmark, generate, lossless
+from ltd_jax.decoding import benchmark, lossless
 from ltd_jax.decoding.benchmark import Method
 from ltd_jax.policies.policy import Constant
 from ltd_jax.replay import record, simulate
@@ -109,17 +109,3 @@ def test_the_sequential_rule_is_not_compared_token_by_token(decoded):
     sequential = SamplingConfig(temperature=1.0, rule="sequential")
     with pytest.raises(ValueError, match="coupled rule"):
         lossless.compare(pair.sampled(sequential), runs, PROMPTS, "plain")
-
-
-def test_sequential_texts_are_reproducible():
-    pair = distribution.random_pair(12, CYCLE, seed=2)
-    pair = pair.sampled(SamplingConfig(temperature=1.0, rule="sequential"), seed=1)
-    method = METHODS[2]
-    decode = lambda pair: [
-        token
-        for step in generate.generate(pair, method.policy, PROMPTS[0].token, NEW)
-        for token in step.tokens
-    ]
-    text = decode(pair)
-    assert decode(pair) == text and len(text) == NEW
-    assert decode(dataclasses.replace(pair, seed=2)) != text

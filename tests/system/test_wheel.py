@@ -18,7 +18,7 @@ print(ltd.__file__)
 pair = ltd.load()
 for questions in text.load_question_set(text.QuestionConfig(prompts=2), "test").values():
     for question in questions:
-        pair.encode(question.text)
+        pair.encode(question.turns[0])
 print(pair.fingerprint)
 """
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ltd_jax import files
 from ltd_jax.config import (
     LEAST_LAYERS,
     AnyDraftConfig,
@@ -23,10 +24,10 @@ from ltd_jax.config import (
 from ltd_jax.files import UserError
 from ltd_jax.models.hf.tensors import read_json
 
-TARGET_FAMILIES = {
-    "LlamaForCausalLM": "llama",
-    "Qwen2ForCausalLM": "qwen2",
-    "Qwen3ForCausalLM": "qwen3",
+TARGET_FAMILIES = {  # whether attention has biases, and norms of queries and keys
+    "LlamaForCausalLM": (False, False),
+    "Qwen2ForCausalLM": (True, False),
+    "Qwen3ForCausalLM": (False, True),
 }
 LATENT_ATTENTION = ("kv_lora_rank", "q_lora_rank")  # fields of drafts with another kind of layer
 DEFAULT_ROPE_THETA = 10_000.0
@@ -55,11 +56,17 @@ NORM_NAMES = {  # the norms that later trainers of EAGLE-3 drafts added or moved
 
 
 class Settings:
-    """The fields of one config.json, each checked as it is read."""
+    """The fields of one config.json, each checked as it is read; those that are null are left out.
+
+    What ModelOpt and speculators keep in objects of their own is lifted to the top.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "config.json"
         self.fields = read_json(self.path)
+        given = {name: value for name, value in self.fields.items() if value is not None}
+        layer = self.nested("transformer_layer_config")
+        self.fields = layer | given | self.nested("eagle_config")
 
     def shared(self) -> dict[str, Any]:
         """The fields that targets and drafts both have, as arguments of their configs."""
@@ -80,6 +87,7 @@ class Settings:
         return {
             "rms_norm_eps": self.number(self.fields, "rms_norm_eps", 1e-6),
             "rope_theta": self.rope_theta()[0],
+            "rope_scaling": self.rope_scaling(),
         } | {field: self.count(name, defaults.get(field)) for field, name in COUNT_NAMES.items()}
 
     def architecture(self) -> str | None:
@@ -88,7 +96,7 @@ class Settings:
         name = name[0] if isinstance(name, list) and name else name
         return name if isinstance(name, str) else None
 
-    def refuse(self, switches: tuple[str, ...]) -> None:
+    def refuse(self, *switches: str) -> None:
         """UserError where one of these fields is set: the model would be another one."""
         for name in switches:
             if self.fields.get(name):
@@ -96,8 +104,7 @@ class Settings:
 
     def count(self, name: str, default: int | None = None) -> int:
         """A number of things, >= 1; the default where the field is missing or null."""
-        value = self.fields.get(name)
-        value = default if value is None else value
+        value = self.fields.get(name, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(
                 f"{self.path} has no integer >= 1 as {name}; the model cannot be built without it."
@@ -144,10 +151,6 @@ class Settings:
             raise UserError(f"{self.path} has no object as {name}; copy the file again.")
         return value
 
-    def wrong(self, error: ValueError) -> UserError:
-        """The error of a config about its own fields, with the file it came from."""
-        return error if isinstance(error, UserError) else UserError(f"{self.path}: {error}")
-
 
 def target_config(folder: Path) -> TargetConfig:
     """The target's settings; UserError for families and fields that we do not have."""
@@ -158,9 +161,9 @@ def target_config(folder: Path) -> TargetConfig:
             f"{settings.path} names the architecture {architecture}; known targets are "
             f"{', '.join(TARGET_FAMILIES)}."
         )
-    family = TARGET_FAMILIES[architecture]
-    settings.refuse(("mlp_bias", "use_sliding_window"))
-    if family != "qwen2" and settings.fields.get("attention_bias"):
+    is_biased, is_normed = TARGET_FAMILIES[architecture]
+    settings.refuse("mlp_bias", "use_sliding_window")
+    if not is_biased and settings.fields.get("attention_bias"):
         raise UserError(
             f"{settings.path} asks for attention_bias, which is known of Qwen2 only (other "
             "families then have one behind attention, too)."
@@ -168,18 +171,15 @@ def target_config(folder: Path) -> TargetConfig:
     shared = settings.shared()
     check_head_dim(settings.path, shared["head_dim"])
     layers = settings.count("num_hidden_layers")
-    try:
+    with files.user_errors(settings.path):
         return TargetConfig(
             **shared,
             layer_count=layers,
             feature_layers=(0, 0, 0) if layers >= LEAST_LAYERS else (),
-            rope_scaling=settings.rope_scaling(),
             tie_embeddings=bool(settings.fields.get("tie_word_embeddings", False)),
-            attention_bias=family == "qwen2",
-            qk_norm=family == "qwen3",
+            attention_bias=is_biased,
+            qk_norm=is_normed,
         )
-    except ValueError as error:
-        raise settings.wrong(error) from error
 
 
 def check_head_dim(path: Path, head_dim: int) -> None:
@@ -199,10 +199,10 @@ class DraftSettings:
     remarks: tuple[str, ...]  # sentences for a person
 
 
-def eagle3_settings(
-    folder: Path, target: TargetConfig, rope_theta: float | None = None
+def draft_settings(
+    folder: Path, target: TargetConfig, rope_theta: float | None = None, is_griffin: bool = False
 ) -> DraftSettings:
-    """An EAGLE-3 draft's settings, for a given target.
+    """The settings of an EAGLE-3 or Griffin draft, for a given target.
 
     Args:
       rope_theta: wins over what the file says.
@@ -212,51 +212,31 @@ def eagle3_settings(
         target.
     """
     settings = Settings(folder)
-    _flatten(settings)
     _check_kind(settings)
     shared = settings.shared()
-    target_width = settings.count("target_hidden_size", target.hidden_size)
-    _check_same(settings, "vocab_size", shared["vocab_size"], target.vocab_size)
-    _check_same(settings, "target_hidden_size", target_width, target.hidden_size)
-    theta, about_rope = _rope_base(settings, rope_theta, is_often_ignored=True)
+    width_name = "hidden_size" if is_griffin else "target_hidden_size"
+    width = settings.count(width_name, target.hidden_size)
+    for name, value, wanted in (
+        ("vocab_size", shared["vocab_size"], target.vocab_size),
+        (width_name, width, target.hidden_size),
+    ):
+        if value != wanted:
+            raise UserError(
+                f"{settings.path} has {name} {value} but the target asks for {wanted}; draft and "
+                "target are not a pair."
+            )
+    shared["rope_theta"], about_rope = _rope_base(settings, rope_theta, is_griffin)
+    has = lambda name: bool(settings.fields.get(name))
+    if is_griffin:
+        about = "A Griffin draft: it reads the target's last state, and the target's head reads it."
+        griffin = GriffinConfig(**shared, attention_bias=has("qkv_bias"))
+        return DraftSettings(griffin, (), (about, about_rope))
     layers, about_layers = feature_layers(settings, target)
-    try:
-        config = DraftConfig(
-            **shared | {"rope_theta": theta},
-            draft_vocab_size=settings.count("draft_vocab_size", shared["vocab_size"]),
-            target_hidden_size=target_width,
-            rope_scaling=settings.rope_scaling(),
-            **{field: bool(settings.fields.get(name)) for field, name in NORM_NAMES.items()},
-        )
-    except ValueError as error:
-        raise settings.wrong(error) from error
+    shared |= {field: has(name) for field, name in NORM_NAMES.items()}
+    vocab_size = settings.count("draft_vocab_size", target.vocab_size)
+    with files.user_errors(settings.path):
+        config = DraftConfig(**shared, draft_vocab_size=vocab_size, target_hidden_size=width)
     return DraftSettings(config, layers, (about_rope, about_layers))
-
-
-def griffin_settings(
-    folder: Path, target: TargetConfig, rope_theta: float | None = None
-) -> DraftSettings:
-    """A Griffin draft's settings, for a given target; arguments and errors as `eagle3_settings`."""
-    settings = Settings(folder)
-    _check_kind(settings)
-    shared = settings.shared()
-    _check_same(settings, "vocab_size", shared["vocab_size"], target.vocab_size)
-    _check_same(settings, "hidden_size", shared["hidden_size"], target.hidden_size)
-    theta, about_rope = _rope_base(settings, rope_theta, is_often_ignored=False)
-    config = GriffinConfig(
-        **shared | {"rope_theta": theta},
-        rope_scaling=settings.rope_scaling(),
-        attention_bias=bool(settings.fields.get("qkv_bias", False)),
-    )
-    about = "A Griffin draft: it reads the target's last state, and the target's head reads it."
-    return DraftSettings(config, (), (about, about_rope))
-
-
-def _flatten(settings: Settings) -> None:
-    """Lifts what ModelOpt and speculators keep in objects of their own to the top."""
-    layer = settings.nested("transformer_layer_config")
-    given = {name: value for name, value in settings.fields.items() if value is not None}
-    settings.fields = layer | given | settings.nested("eagle_config")
 
 
 def _check_kind(settings: Settings) -> None:
@@ -272,31 +252,16 @@ def _check_kind(settings: Settings) -> None:
         )
     if fields.get("use_aux_hidden_state") is False:
         raise UserError(f"{path} reads one target feature (EAGLE-2); only EAGLE-3 is known.")
-    settings.refuse(("attention_bias", "mlp_bias"))
+    settings.refuse("attention_bias", "mlp_bias")
 
 
-def _check_same(settings: Settings, field: str, value: int, wanted: int) -> None:
-    """UserError unless draft and target have the same number."""
-    if value != wanted:
-        raise UserError(
-            f"{settings.path} has {field} {value} but the target asks for {wanted}; draft and "
-            "target are not a pair."
-        )
-
-
-def _rope_base(
-    settings: Settings, override: float | None, is_often_ignored: bool
-) -> tuple[float, str]:
-    """The draft's rotary base and the reason for it.
-
-    Args:
-      is_often_ignored: whether most trainers of this kind of draft took the default all the same.
-    """
+def _rope_base(settings: Settings, override: float | None, is_griffin: bool) -> tuple[float, str]:
+    """The draft's rotary base and the reason for it."""
     theta, field = settings.rope_theta()
     reason = f"from {field} of {settings.path}" if field else f"{settings.path} names none"
     if override is not None:
         theta, reason = override, "as asked for"
-    elif is_often_ignored and theta != DEFAULT_ROPE_THETA:
+    elif not is_griffin and theta != DEFAULT_ROPE_THETA:
         reason += f"; most trainers ignored the field, so try {DEFAULT_ROPE_THETA:g} too"
     return theta, f"The draft's RoPE base is {theta:g}, {reason}."
 
@@ -321,37 +286,49 @@ def feature_layers(
     return (low, mid, high), f"Features enter layers {tuple(names)} of {N}, as {LAYER_IDS} says."
 
 
-def target_fields(config: TargetConfig, dtype: Any, others: dict[str, Any]) -> dict[str, Any]:
-    """A target's config.json; arguments as `_shared_fields`.
-
-    Raises:
-      UserError: no known family has these biases and norms.
-    """
-    if config.attention_bias and config.qk_norm:
-        raise UserError("No known family has both attention biases and q/k norms.")
-    family = "Qwen2" if config.attention_bias else "Qwen3" if config.qk_norm else "Llama"
-    return _shared_fields(config, dtype, others) | {
-        "architectures": [f"{family}ForCausalLM"],
-        "model_type": family.lower(),
-        "num_hidden_layers": config.layer_count,
-        "tie_word_embeddings": config.tie_embeddings,
-    }
-
-
-def draft_fields(config: AnyDraftConfig, dtype: Any, others: dict[str, Any]) -> dict[str, Any]:
-    """A draft's config.json; arguments as `_shared_fields`.
+def fields_of(
+    config: TargetConfig | AnyDraftConfig, dtype: Any, others: dict[str, Any]
+) -> dict[str, Any]:
+    """The config.json of a target or a draft.
 
     EAGLE's own loader wants the draft's embedding where `target_hidden_size` is named, so it is
     named only where the widths differ.
+
+    Args:
+      others: fields that we do not read.
+
+    Raises:
+      UserError: no known family has a target's biases and norms.
     """
-    fields = _shared_fields(config, dtype, others) | {
+    scaling = config.rope_scaling
+    rope_scaling = {"rope_type": "llama3"} | {
+        name: getattr(scaling, field) for field, name in SCALING_NAMES.items() if scaling
+    }
+    fields = {"max_position_embeddings": 2048} | others
+    fields |= {name: getattr(config, field) for field, name in COUNT_NAMES.items()}
+    fields |= {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "num_hidden_layers": 1,
+        "num_hidden_layers": config.layer_count,
         "tie_word_embeddings": False,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": rope_scaling if scaling else None,
+        "torch_dtype": np.dtype(dtype).name,
     }
     if isinstance(config, GriffinConfig):
         return fields | ({"qkv_bias": True} if config.attention_bias else {})
+    if isinstance(config, TargetConfig):
+        names = {parts: name for name, parts in TARGET_FAMILIES.items()}
+        architecture = names.get((config.attention_bias, config.qk_norm))
+        if architecture is None:
+            raise UserError("No known family has both attention biases and q/k norms.")
+        return fields | {
+            "architectures": [architecture],
+            "model_type": architecture.removesuffix("ForCausalLM").lower(),
+            "tie_word_embeddings": config.tie_embeddings,
+        }
     fields |= {
         "architectures": ["LlamaForCausalLMEagle3"],
         "draft_vocab_size": config.draft_vocab_size,
@@ -359,25 +336,3 @@ def draft_fields(config: AnyDraftConfig, dtype: Any, others: dict[str, Any]) -> 
     if config.hidden_size != config.target_hidden_size:
         fields["target_hidden_size"] = config.target_hidden_size
     return fields | {name: True for field, name in NORM_NAMES.items() if getattr(config, field)}
-
-
-def _shared_fields(
-    config: TargetConfig | AnyDraftConfig, dtype: Any, others: dict[str, Any]
-) -> dict[str, Any]:
-    """The fields that targets and drafts both have, over `others` that we do not read."""
-    scaling = config.rope_scaling
-    rope_scaling = {"rope_type": "llama3"} | {
-        name: getattr(scaling, field) for field, name in SCALING_NAMES.items() if scaling
-    }
-    return (
-        {"max_position_embeddings": 2048}
-        | others
-        | {name: getattr(config, field) for field, name in COUNT_NAMES.items()}
-        | {
-            "hidden_act": "silu",
-            "rms_norm_eps": config.rms_norm_eps,
-            "rope_theta": config.rope_theta,
-            "rope_scaling": rope_scaling if scaling else None,
-            "torch_dtype": np.dtype(dtype).name,
-        }
-    )

@@ -14,8 +14,7 @@ import numpy as np
 from ltd_jax.config import GriffinConfig, PairConfig
 from ltd_jax.files import UserError
 from ltd_jax.models.hf import weights
-from ltd_jax.models.hf.config import LAYER_IDS, NORM_NAMES
-from ltd_jax.models.hf.tensors import read_json
+from ltd_jax.models.hf.config import LAYER_IDS, NORM_NAMES, Settings
 from ltd_jax.models.hf.weights import Dialect
 from ltd_jax.models.pair import Pair
 
@@ -82,10 +81,8 @@ def export_draft(folder: Path, pair: Pair, source: Path, dialect: Dialect) -> tu
 
 def kept_fields(source: Path) -> dict[str, Any]:
     """The fields of a folder's config.json that are only passed on."""
-    fields = read_json(source / "config.json")
-    inner = fields.get("transformer_layer_config")
-    fields = (inner if isinstance(inner, dict) else {}) | fields
-    return {name: fields[name] for name in KEPT_FIELDS if fields.get(name) is not None}
+    fields = Settings(source).fields
+    return {name: fields[name] for name in KEPT_FIELDS if name in fields}
 
 
 def layer_fields(pair: PairConfig) -> dict[str, Any]:

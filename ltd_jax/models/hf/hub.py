@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ltd_jax.files import UserError
+from ltd_jax.files import ASSETS, UserError
 
 SETTINGS = (
     "config.json",
@@ -50,7 +50,11 @@ def folder_of(name: Path | str, argument: str) -> Path:
             f"ltd-jax[hf], or {by_hand}."
         )
     try:
-        return download(str(name))
+        hub: Any = importlib.import_module("huggingface_hub")
+        folder = Path(hub.snapshot_download(str(name), allow_patterns=[*SETTINGS, *SAFETENSORS]))
+        if not any(folder.glob(SAFETENSORS[0])):
+            hub.snapshot_download(str(name), allow_patterns=TORCH)
+        return folder
     except Exception as error:  # it lets through what its own libraries raise
         reason = str(error).strip().split("\n")[0].rstrip(".:")
         raise UserError(
@@ -58,17 +62,20 @@ def folder_of(name: Path | str, argument: str) -> Path:
         ) from error
 
 
-def download(name: str) -> Path:
-    """Fetches (or finds in the cache) what is needed of an id's files."""
-    hub: Any = importlib.import_module("huggingface_hub")
-    folder = Path(hub.snapshot_download(name, allow_patterns=[*SETTINGS, *SAFETENSORS]))
-    if not any(folder.glob(SAFETENSORS[0])):
-        hub.snapshot_download(name, allow_patterns=[*SETTINGS, *TORCH])
-    return folder
-
-
 def name_of(folder: Path) -> str:
     """The name of a folder in reports: its hub id or its own, without the machine's paths."""
-    if folder.parent.name == "snapshots":  # of the hub's cache, models--OWNER--NAME/snapshots/HASH
-        return folder.parents[1].name.removeprefix("models--").replace("--", "/")
-    return folder.resolve().name
+    if folder.parent == ASSETS:
+        return f"embedded {folder.name}"
+    return _id_of(folder) or folder.resolve().name
+
+
+def given_as(folder: Path) -> str | None:
+    """What names a folder to `folder_of` again: its hub id or its path; None = the embedded one."""
+    return None if folder.parent == ASSETS else _id_of(folder) or str(folder)
+
+
+def _id_of(folder: Path) -> str | None:
+    """The hub id of a folder of the hub's cache, models--OWNER--NAME/snapshots/HASH."""
+    if folder.parent.name != "snapshots":
+        return None
+    return folder.parents[1].name.removeprefix("models--").replace("--", "/")

@@ -4,15 +4,17 @@ Sizes come from the tables of weights.py, so a pair can be looked at that does n
 """
 
 import dataclasses
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ltd_jax import files
 from ltd_jax import text as texts
 from ltd_jax.config import AnyDraftConfig, CycleConfig, PairConfig, TargetConfig
-from ltd_jax.files import UserError
 from ltd_jax.models import sharding
 from ltd_jax.models.hf import config as hf_config
 from ltd_jax.models.hf import weights
@@ -51,31 +53,31 @@ def read_pair_config(
     """
     config = hf_config.target_config(target_folder)
     settings = weights.read_draft_settings(draft_folder, config, rope_theta)
-    try:
+    with files.user_errors(f"{target_folder} and {draft_folder}"):
         config = with_features(config, settings.feature_layers, feature_layers)
         return PairConfig(config, settings.config, cycle), settings.remarks
-    except ValueError as error:
-        raise UserError(f"{target_folder} and {draft_folder}: {error}") from error
 
 
 def estimate_memory(pair: PairConfig, dtype: jnp.dtype, devices: int = 1) -> Memory:
     """The memory of weights and caches of one sequence, by their shapes."""
     target, draft, cycle = pair.target, pair.draft, pair.cycle
-    itemsize, kv_heads = jnp.dtype(dtype).itemsize, target.kv_head_count
+    itemsize = jnp.dtype(dtype).itemsize
     has_embedding = draft.hidden_size != target.hidden_size  # else the draft takes the target's
-    draft_table = weights.draft_table(draft, has_embedding)
+    parts = lambda count: sharding.parts(devices, target.kv_head_count, count)
 
-    def cache_bytes(config: TargetConfig | AnyDraftConfig, layers: int, slots: int) -> int:
-        parts = sharding.parts(devices, kv_heads, config.kv_head_count)
-        row = config.kv_head_count * config.head_dim * itemsize // parts
-        return 2 * layers * slots * row + INT_BYTES  # keys and values; the length
+    def weight_bytes(table: Any) -> int:
+        tensors = jax.tree.leaves(table)
+        return sum(math.prod(one.shape) // parts(one.part_count) * itemsize for one in tensors)
+
+    def cache_bytes(config: TargetConfig | AnyDraftConfig) -> int:
+        row = config.kv_head_count * config.head_dim * itemsize // parts(config.kv_head_count)
+        return 2 * config.layer_count * cycle.cache_slots * row + INT_BYTES  # with the length
 
     return Memory(
-        target=weights.bytes_per_device(weights.target_table(target), itemsize, devices, kv_heads),
-        draft=weights.bytes_per_device(draft_table, itemsize, devices, kv_heads)
+        target=weight_bytes(weights.target_table(target)),
+        draft=weight_bytes(weights.draft_table(draft, has_embedding))
         + draft.draft_vocab_size * INT_BYTES,  # `target_token`
-        caches=cache_bytes(target, target.layer_count, cycle.cache_slots)
-        + cache_bytes(draft, 1, cycle.cache_slots),
+        caches=cache_bytes(target) + cache_bytes(draft),
         device=device_bytes(),
     )
 

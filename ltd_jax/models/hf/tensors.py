@@ -5,9 +5,10 @@ tensor; every name that was not asked for is reported, every name that is missin
 """
 
 import contextlib
-import functools
 import hashlib
 import json
+import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from ltd_jax import files
+from ltd_jax import text as texts
 from ltd_jax.files import UserError
 from ltd_jax.models.hf.torch_file import TorchFile
 
-INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-TORCH_INDEX = "pytorch_model.bin.index.json"
+INDEX = f"{SINGLE}.index.json"
 TORCH_SINGLE = "pytorch_model.bin"
 TORCH_SUFFIX = ".bin"
 SHARD_BYTES = 15_000_000
@@ -31,15 +33,9 @@ FINGERPRINT_BLOCK_BYTES = 4096
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; UserError when the file is missing or is no JSON object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; a model folder needs it.") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}); copy the file again.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__} where a JSON object is needed.")
-    return content
+    if not path.exists():
+        raise UserError(f"{path} is missing; a model folder needs it{_other_format(path.parent)}.")
+    return texts.read_settings(path)
 
 
 class TensorFolder:
@@ -69,36 +65,35 @@ class TensorFolder:
         """A tensor's shape, without reading it."""
         path, stored = self._place(name)
         if path.suffix == TORCH_SUFFIX:
-            return _torch_file(path).shape(stored)
+            return TorchFile(path).places[stored].shape
         with _opened(path) as file:
             return tuple(file.get_slice(stored).get_shape())
 
     def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """One tensor; UserError names it when it is missing, broken or of another shape."""
-        path, stored = self._place(name)
-        self.used.add(name)
-        if path.suffix == TORCH_SUFFIX:
-            tensor = _torch_file(path).read(stored)
-        else:
-            with _opened(path) as file:
-                tensor = file.get_tensor(stored)
-        self._check_shape(name, tensor.shape, shape)
+        ((_, tensor),) = self.blocks(name, shape, sys.maxsize)
         return tensor
 
     def blocks(
         self, name: str, shape: tuple[int, ...], most_bytes: int
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """A matrix by blocks of whole rows: each one's first row and the rows; errors as `read`.
+        """A tensor by blocks of whole rows: each one's first row and the rows; errors as `read`.
 
-        The file is opened for every block: a map of it keeps all pages that were read of it.
+        The file is opened for every block: a map of it keeps all pages that were read of it. A
+        torch file's tensor is one block.
         """
         path, stored = self._place(name)
-        if path.suffix == TORCH_SUFFIX:
-            yield 0, self.read(name, shape)
-            return
+        found = self.shape(name)
+        if found != shape:
+            raise UserError(
+                f"Tensor {stored} in {path} is {list(found)} but config.json asks for "
+                f"{list(shape)}; weights and config are not of one model."
+            )
         self.used.add(name)
-        self._check_shape(name, self.shape(name), shape)
-        step = max(1, most_bytes // (4 * shape[1]))
+        if path.suffix == TORCH_SUFFIX:
+            yield 0, TorchFile(path).read(stored)
+            return
+        step = max(1, most_bytes // (4 * math.prod(shape[1:])))
         for start in range(0, shape[0], step):
             with _opened(path) as file:
                 block = file.get_slice(stored)[start : min(start + step, shape[0])]
@@ -107,14 +102,6 @@ class TensorFolder:
     def unused(self) -> list[str]:
         """Names in the files that nothing read."""
         return sorted(self.stored[name] for name in set(self.stored) - self.used)
-
-    def _check_shape(self, name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
-        path, stored = self._place(name)
-        if shape != expected:
-            raise UserError(
-                f"Tensor {stored} in {path} is {list(shape)} but config.json asks for "
-                f"{list(expected)}; weights and config are not of one model."
-            )
 
     def _place(self, name: str) -> tuple[Path, str]:
         if name not in self.stored:
@@ -129,52 +116,52 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="np") as file:
             yield file
     except (OSError, SafetensorError) as error:
+        files.refuse_pointer(path)
         raise UserError(
             f"{path} cannot be read ({error}); the file is truncated or damaged, copy it again."
         ) from error
 
 
-def _torch_file(path: Path) -> TorchFile:
-    return _parsed(path, path.stat().st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=8)
-def _parsed(path: Path, changed: int) -> TorchFile:
-    return TorchFile(path)
-
-
 def _file_of_tensor(folder: Path) -> dict[str, str]:
     """The file of every tensor: safetensors where there are any, torch files otherwise."""
-    for index, single in ((INDEX, SINGLE), (TORCH_INDEX, TORCH_SINGLE)):
-        if (folder / index).exists():
-            return _read_index(folder, index)
+    for single in (SINGLE, TORCH_SINGLE):
+        index = folder / f"{single}.index.json"
+        if index.exists():
+            return _read_index(index, Path(single).suffix)
         if (folder / single).exists():
             return dict.fromkeys(_names(folder / single), single)
     raise UserError(
         f"{folder} has neither {SINGLE} nor {INDEX} nor {TORCH_SINGLE}; there are no weights to "
-        "load."
+        f"load{_other_format(folder)}."
+    )
+
+
+def _other_format(folder: Path) -> str:
+    """The end of a sentence about a folder whose weights have a form that is not read."""
+    if not any(folder.glob("*.gguf")):
+        return ""
+    return (
+        ", and GGUF files as in this one are not read: give the folder of the model that they were "
+        "made from, as the Hugging Face hub has it"
     )
 
 
 def _names(path: Path) -> list[str]:
     if path.suffix == TORCH_SUFFIX:
-        return list(_torch_file(path).places)
+        return list(TorchFile(path).places)
     with _opened(path) as file:
         return list(file.keys())
 
 
-def _read_index(folder: Path, name: str) -> dict[str, str]:
-    index = read_json(folder / name).get("weight_map")
+def _read_index(path: Path, suffix: str) -> dict[str, str]:
+    index = read_json(path).get("weight_map")
     if not isinstance(index, dict) or not all(isinstance(f, str) for f in index.values()):
-        raise UserError(f"{folder / name} has no weight_map of names; copy the file again.")
+        raise UserError(f"{path} has no weight_map of names; copy the file again.")
     for file in sorted(set(index.values())):
-        if (
-            Path(file).name != file
-            or Path(file).suffix != Path(name.removesuffix(".index.json")).suffix
-        ):
-            raise UserError(f"{folder / name} names {file}, which is no weights file beside it.")
-        if not (folder / file).exists():
-            raise UserError(f"{folder / name} names {file}, which is missing; copy that shard.")
+        if Path(file).name != file or Path(file).suffix != suffix:
+            raise UserError(f"{path} names {file}, which is no weights file beside it.")
+        if not path.with_name(file).exists():
+            raise UserError(f"{path} names {file}, which is missing; copy that shard.")
     return index
 
 
@@ -191,27 +178,28 @@ def write_folder(
       shard_bytes: most bytes of a shard, one tensor may be larger; None = SHARD_BYTES.
       always_index: also of a single shard.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in [*folder.glob("model*.safetensors*"), folder / INDEX]:
-        stale.unlink(missing_ok=True)  # an older index would hide what is written now
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    shards: list[list[str]] = []
-    total = 0
-    named = tensors.items() if isinstance(tensors, dict) else tensors
-    for shard in _shards(named, shard_bytes or SHARD_BYTES):
-        save_file(shard, folder / f"{SINGLE}.part{len(shards)}", metadata={"format": "pt"})
-        shards.append(list(shard))
-        total += sum(tensor.nbytes for tensor in shard.values())
-    if len(shards) == 1 and not always_index:
-        (folder / f"{SINGLE}.part0").rename(folder / SINGLE)
-        return
-    weight_map: dict[str, str] = {}
-    for number, names in enumerate(shards):
-        file = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
-        (folder / f"{SINGLE}.part{number}").rename(folder / file)
-        weight_map |= dict.fromkeys(names, file)
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (folder / INDEX).write_text(json.dumps(index, indent=1))
+    with files.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in list(folder.glob("model*.safetensors*")):
+            stale.unlink()  # an older index would hide what is written now
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        shards: list[list[str]] = []
+        total = 0
+        named = tensors.items() if isinstance(tensors, dict) else tensors
+        for shard in _shards(named, shard_bytes or SHARD_BYTES):
+            save_file(shard, folder / f"{SINGLE}.part{len(shards)}", metadata={"format": "pt"})
+            shards.append(list(shard))
+            total += sum(tensor.nbytes for tensor in shard.values())
+        if len(shards) == 1 and not always_index:
+            (folder / f"{SINGLE}.part0").rename(folder / SINGLE)
+            return
+        weight_map: dict[str, str] = {}
+        for number, names in enumerate(shards):
+            file = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
+            (folder / f"{SINGLE}.part{number}").rename(folder / file)
+            weight_map |= dict.fromkeys(names, file)
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        (folder / INDEX).write_text(json.dumps(index, indent=1))
 
 
 def _shards(

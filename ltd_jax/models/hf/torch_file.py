@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from ltd_jax import files
 from ltd_jax.files import UserError
 
 DTYPES = {
@@ -143,6 +144,7 @@ class TorchFile:
                 if order in file.namelist() and file.read(order) != b"little":
                     raise Refused("bytes in big-endian order")
         except (OSError, zipfile.BadZipFile, StopIteration) as error:
+            files.refuse_pointer(path)
             raise UserError(
                 f"{path} cannot be read as a torch file ({error}); it is damaged or of torch's "
                 "format before 1.6, save it again as safetensors."
@@ -156,10 +158,6 @@ class TorchFile:
     def open(self) -> zipfile.ZipFile:
         """The zip, to read from."""
         return zipfile.ZipFile(self.path if self.content is None else io.BytesIO(self.content))
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """A tensor's shape."""
-        return self.places[name].shape
 
     def read(self, name: str) -> np.ndarray:
         """A tensor."""

@@ -17,7 +17,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,6 @@ QUERY = f"{LAYER}self_attn.q_proj.weight"
 COPIES = frozenset({"verifier_norm.weight", "verifier_lm_head.weight"})
 NOT_STORED: Any = None  # in a table: an array that folders have not, or not by this name
 Dialect = Literal["eagle", "layers.0"]  # how a written EAGLE-3 draft's layer is called
-Tree = TypeVar("Tree")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +67,7 @@ class Stored:
         return 1 if self.axis is None else self.heads or self.shape[1 - self.axis]
 
 
-def stored(*values: Any, **fields: Any) -> Any:
-    """A `Stored`, of any type because it stands in the place of an array."""
-    return Stored(*values, **fields)
+stored: Any = Stored  # of any type, because it stands in the place of an array
 
 
 def target_table(config: TargetConfig) -> TargetParams:
@@ -78,11 +75,10 @@ def target_table(config: TargetConfig) -> TargetParams:
     E, X, C = config.hidden_size, config.vocab_size, config.head_dim
 
     def layer(prefix: str) -> LayerParams:
-        norm = lambda name: stored(f"{prefix}self_attn.{name}.weight", (C,))
+        norms = [stored(f"{prefix}self_attn.{name}_norm.weight", (C,)) for name in "qk"]
         return LayerParams(
             input_norm=stored(f"{prefix}input_layernorm.weight", (E,)),
-            q_norm=norm("q_norm") if config.qk_norm else None,
-            k_norm=norm("k_norm") if config.qk_norm else None,
+            qk_norms=tuple(norms) if config.qk_norm else (),
             **_layer_table(config, prefix, biased=config.attention_bias),
         )
 
@@ -96,9 +92,8 @@ def target_table(config: TargetConfig) -> TargetParams:
 
 def draft_table(config: AnyDraftConfig, with_embedding: bool) -> Any:
     """The tensors of a draft, `DraftParams` with or without an embedding of its own."""
-    table: Any
     if isinstance(config, GriffinConfig):
-        table = _griffin_table(config)
+        table: Any = _griffin_table(config)
     else:
         table = _eagle3_table(config)
     return table if with_embedding else table.replace(embedding=NOT_STORED)
@@ -172,19 +167,6 @@ def _layer_table(
     return fields | ({"qkv_bias": tuple(biases)} if biased else {})
 
 
-def bytes_per_device(table: Any, itemsize: int, devices: int, kv_heads: int) -> int:
-    """Memory of a table's arrays on each of the devices.
-
-    Args:
-      itemsize: bytes of a number.
-      kv_heads: of the target.
-    """
-    parts = lambda tensor: sharding.parts(devices, kv_heads, tensor.part_count)
-    return sum(
-        math.prod(tensor.shape) // parts(tensor) * itemsize for tensor in jax.tree.leaves(table)
-    )
-
-
 def load_target(
     folder: Path, dtype: jnp.dtype, devices: int = 1, packed: bool = False
 ) -> tuple[TargetConfig, TargetParams]:
@@ -206,25 +188,19 @@ def load_target(
         params = loader.read(layer)
         return jax.block_until_ready(cpu_layout.pack_layer(params)) if packed else params
 
-    params = TargetParams(
-        embedding=loader.read(table.embedding),
-        layers=tuple(read_layer(layer) for layer in table.layers),
-        norm=loader.read(table.norm),
-        head=loader.read(table.head),
-    )
+    layers = tuple(read_layer(layer) for layer in table.layers)
+    params = loader.read(table.replace(layers=())).replace(layers=layers)
     loader.finish(frozenset({"lm_head.weight"} if config.tie_embeddings else ()))
     if packed and params.head is not None:
         params = params.replace(head=cpu_layout.pack(params.head))
     return config, params
 
 
-class LoadedDraft(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class LoadedDraft(DraftSettings):
     """A draft and what its folder says of it."""
 
-    config: AnyDraftConfig
     params: DraftParams
-    feature_layers: tuple[int, ...] | None  # of the target; None = the draft names none
-    remarks: tuple[str, ...]  # sentences for a person
 
 
 def load_draft(
@@ -259,12 +235,10 @@ def load_draft(
             embedding = draft_embedding
     params = loader.read(table.replace(embedding=NOT_STORED)).replace(embedding=embedding)
     if isinstance(config, GriffinConfig):
-        params, token = params.replace(head=head), np.arange(config.vocab_size, dtype=np.int32)
-    else:
-        token = target_tokens(files, config)
+        params = params.replace(head=head)
+    token = jax.device_put(target_tokens(files, config), loader.sharding())
     loader.finish(COPIES | {"t2d"})
-    params = params.replace(target_token=jax.device_put(token, loader.sharding()))
-    return LoadedDraft(config, params, settings.feature_layers, settings.remarks)
+    return LoadedDraft(**vars(settings), params=params.replace(target_token=token))
 
 
 @jax.jit
@@ -284,12 +258,13 @@ def read_draft_settings(
     """The settings of a draft folder; one without any weights is taken for EAGLE-3's."""
     if any(path.suffix in (".safetensors", ".bin") for path in folder.glob("*")):
         return _draft_settings(TensorFolder(folder, canonical), target, rope_theta)
-    return hf_config.eagle3_settings(folder, target, rope_theta)
+    return hf_config.draft_settings(folder, target, rope_theta)
 
 
 def _draft_settings(
     files: TensorFolder, target: TargetConfig, rope_theta: float | None
 ) -> DraftSettings:
+    """The settings with the head_dim that the stored query map has; older files say another one."""
     is_griffin = GRIFFIN_MARK in files
     if not is_griffin and (EAGLE3_MARK not in files or QUERY not in files):
         raise UserError(
@@ -297,33 +272,24 @@ def _draft_settings(
             "under any known name; it is no EAGLE-3 draft and no Griffin draft (drafts of EAGLE-1 "
             "and EAGLE-2 are not known)."
         )
-    read = hf_config.griffin_settings if is_griffin else hf_config.eagle3_settings
-    return _with_stored_head_dim(read(files.folder, target, rope_theta), files)
-
-
-def _with_stored_head_dim(settings: DraftSettings, files: TensorFolder) -> DraftSettings:
-    """The settings with the head_dim that the stored query map has; older files say another one."""
-    config = settings.config
-    rows = files.shape(QUERY)[0]
-    head_dim = rows // config.head_count
-    if rows == config.head_dim * config.head_count:
-        hf_config.check_head_dim(files.folder / "config.json", head_dim)
-        return settings
-    if head_dim * config.head_count != rows:
+    settings = hf_config.draft_settings(files.folder, target, rope_theta, is_griffin)
+    config, rows = settings.config, files.shape(QUERY)[0]
+    head_dim, rest = divmod(rows, config.head_count)
+    if rest:
         raise UserError(
             f"{files.folder}: {QUERY} has {rows} rows, which {config.head_count} heads cannot "
             "share evenly."
         )
+    hf_config.check_head_dim(files.folder, head_dim)
+    if head_dim == config.head_dim:
+        return settings
+    config = dataclasses.replace(config, head_dim=head_dim)
     remark = f"The draft's head_dim is {head_dim}, from its weights: config.json says another one."
-    return dataclasses.replace(
-        settings,
-        config=dataclasses.replace(config, head_dim=head_dim),
-        remarks=(*settings.remarks, remark),
-    )
+    return dataclasses.replace(settings, config=config, remarks=(*settings.remarks, remark))
 
 
-def target_tokens(files: TensorFolder, config: DraftConfig) -> np.ndarray:
-    """Target ids [Y] i32 of an EAGLE-3 draft's ids: the index plus `d2t`; checked against `t2d`."""
+def target_tokens(files: TensorFolder, config: AnyDraftConfig) -> np.ndarray:
+    """Target ids [Y] i32 of a draft's ids: the index plus `d2t`, if any; checked against `t2d`."""
     X, Y = config.vocab_size, config.draft_vocab_size
     if "d2t" not in files and X == Y:
         return np.arange(Y, dtype=np.int32)
@@ -359,37 +325,25 @@ class Loader:
         self.files, self.dtype, self.mesh = files, np.dtype(dtype), mesh
         self.is_finite: dict[str, jax.Array] = {}  # by tensor, bool []
 
-    def read(self, table: Tree) -> Tree:
+    def read(self, table: Any) -> Any:
         """The arrays of a table, or the array of one `Stored`."""
         return jax.tree.map(self._read, table)
 
     def _read(self, tensor: Stored) -> jax.Array:
-        host = self._matrix(tensor) if len(tensor.shape) == 2 else self._vector(tensor)
-        array = jax.device_put(host, self.sharding(tensor))
-        self.is_finite[tensor.name] = _all_finite(array)
-        return array
-
-    def _vector(self, tensor: Stored) -> np.ndarray:
-        values = self.files.read(tensor.name, tensor.shape)
-        self._check_kind(tensor.name, values)
-        return values.astype(self.dtype)
-
-    def _matrix(self, tensor: Stored) -> np.ndarray:
-        """A linear map [in, out], or another matrix as it is stored."""
+        """A linear map [in, out], or another array as it is stored."""
         turned = tensor.split is not None
         array = _aligned(tensor.shape[::-1] if turned else tensor.shape, self.dtype)
         rows = array.T if turned else array
         for start, block in self.files.blocks(tensor.name, tensor.shape, BLOCK_BYTES):
-            self._check_kind(tensor.name, block)
+            if not jnp.issubdtype(block.dtype, jnp.floating):
+                raise UserError(
+                    f"Tensor {tensor.name} in {self.files.folder} holds {block.dtype.name}, no "
+                    "floating point numbers; quantised weights cannot be read."
+                )
             rows[start : start + len(block)] = block
-        return array
-
-    def _check_kind(self, name: str, values: np.ndarray) -> None:
-        if not jnp.issubdtype(values.dtype, jnp.floating):
-            raise UserError(
-                f"Tensor {name} in {self.files.folder} holds {values.dtype.name}, no floating "
-                "point numbers; quantised weights cannot be read."
-            )
+        on_device = jax.device_put(array, self.sharding(tensor))
+        self.is_finite[tensor.name] = _all_finite(on_device)
+        return on_device
 
     def sharding(self, tensor: Stored | None = None) -> NamedSharding | None:
         """The sharding of a tensor; without one, of a copy on every device. None = one device."""
@@ -446,7 +400,7 @@ def save_target(
     Raises:
       UserError: no known family has these biases and norms.
     """
-    settings = hf_config.target_fields(config, dtype, fields or {})
+    settings = hf_config.fields_of(config, dtype, fields or {})
     tensors = _tensors(target_table(config), params, dtype)
     write_folder(folder, settings, tensors, shard_bytes, always_index)
 
@@ -476,7 +430,7 @@ def save_draft(
             "EAGLE's own code reads no llama3 rope_scaling, which this draft has; write it in the "
             "dialect layers.0."
         )
-    settings = hf_config.draft_fields(config, dtype, fields or {})
+    settings = hf_config.fields_of(config, dtype, fields or {})
     is_griffin = isinstance(config, GriffinConfig)
     is_wider = config.hidden_size != config.target_hidden_size
     table = draft_table(config, with_embedding=is_griffin or own_embedding or is_wider)

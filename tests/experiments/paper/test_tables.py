@@ -118,7 +118,7 @@ def test_interaction(result, out):
         places = sum(row[place] for place in paper.PLACES)
         assert places == pytest.approx(1 if row["cycles"] else 0)
         assert 0 <= row["levels_entropy"] <= np.log(study_folder.CYCLE.max_levels) + 1e-9
-    assert found["paper"] == [each._asdict() for each in paper.FIGURE6]
+    assert found["paper"] == paper.FIGURE6
     assert (out / "results" / "figure6_interaction.png").exists()
 
 

@@ -115,4 +115,4 @@ def test_no_test_question_occurs_in_a_train_document(documents):
     by_task = texts.load_question_set(texts.QuestionConfig(prompts=99), "test")
     for task, asked in by_task.items():
         for question in asked:
-            assert question.text not in train, (task, question.question_id)
+            assert "\n\n".join(question.turns) not in train, (task, question.question_id)

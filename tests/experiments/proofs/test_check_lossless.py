@@ -1,6 +1,5 @@
 """Losslessness on random pairs of both kinds of draft; the command checks every family."""
 
-import dataclasses
 import json
 import sys
 
@@ -11,7 +10,7 @@ from ltd_jax.config import CycleConfig
 from ltd_jax.decoding import generate
 from ltd_jax.decoding.generate import Step
 from ltd_jax.files import UserError
-from ltd_jax.flags import PairFlags
+from ltd_jax.flags import SamplingFlags
 
 CYCLE = CycleConfig(beam_width=4, max_levels=3, sizes=(4,), context=96, prefill_chunk=8)
 CHECKED = ("qwen3, tied", "llama-3 with griffin")
@@ -53,7 +52,8 @@ def test_the_command(tmp_path, monkeypatch):
 
 
 def test_random_pairs_refuse_the_flags_of_folders():
-    known = {field.name for field in dataclasses.fields(PairFlags)} - {"dtype"}
-    assert set(check_lossless.FLAGS) == known
     with pytest.raises(UserError, match="leave out `devices`"):
         check_lossless.pair_names(check_lossless.Config(devices=2))
+    hot = check_lossless.Config(sampling=SamplingFlags(temperature=1.0))
+    with pytest.raises(UserError, match="leave out the sampling flags"):
+        check_lossless.pair_names(hot)

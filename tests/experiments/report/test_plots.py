@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 import experiments
 from experiments.report import paper, plots
@@ -104,10 +103,9 @@ def test_a_matrix_has_a_scale_and_readable_names():
     assert len(figure.axes) == 2  # the second is the scale
 
 
-@pytest.mark.parametrize(("way", "reward"), [("alternate", "average"), ("coadapt", "renewal")])
-def test_ways_of_learning_are_named_as_elsewhere(way, reward):
+def test_ways_of_learning_are_named_as_elsewhere():
     line = {"seconds": [1.0, 4.0, 30.0], "validation": [0.7, 1.0, 1.05]}
-    names = [(way, reward), ("joint", "paper"), ("exact", reward)]
+    names = [("alternate", "average"), ("joint", "paper"), ("exact", "average")]
     curves = [
         line | {"latency": table, "learning": learning, "reward": rewarded}
         for table in ("here", "a100-vicuna-13b-paper")
@@ -135,13 +133,35 @@ def test_all_methods():
         check_texts(figure)
         order = [text.get_text() for text in figure.axes[0].get_yticklabels()]
         assert order[::-1] == [row["method"] for row in plots.ranked(found["rows"], heat)]
-        check_texts(plots.time_shares(found["time"][f"{heat:g}"]))
+
+
+def test_texts_on_heat_maps_are_clear():
+    for draw in (
+        plots.PLOTS[name] for name in ("throughput", "committed", "cycle_time", "choices")
+    ):
+        for axes in draw(synthetic.numbers(), synthetic.figures()).figure.axes:
+            (image,) = axes.images
+            for text in axes.texts:
+                column, row = (int(place) for place in text.get_position())
+                cell = image.cmap(image.norm(image.get_array()[row, column]))
+                assert plots.contrast(text.get_color(), cell) >= 4.5
+
+
+def test_a_dark_picture_has_clear_texts_and_leaves_the_figure_as_it_was():
+    figure = plots.headline(synthetic.numbers())
+    light = plots.encode(figure)
+    assert plots.encode(figure, dark=True) != light and plots.encode(figure) == light
+    for look in (lambda colour: colour, plots.DARK.get):
+        assert plots.contrast(look(plots.TEXT), look(plots.PAGE)) >= 4.5
+        assert plots.contrast(look(plots.FAINT), look(plots.PAGE)) >= 4.5
+        for colour in plots.PARTS.values():
+            assert plots.contrast(colour, look(plots.PAGE)) >= 3
 
 
 def test_texts_of_a_report_are_whole():
     numbers, figures = synthetic.numbers(), synthetic.figures()
     check_texts(plots.headline(numbers, 9.0))
-    for plot in plots.PLOTS:
-        figure, shows = plot.draw(numbers, figures)
-        check_texts(figure)
-        assert shows.endswith(".")
+    for draw in plots.PLOTS.values():
+        picture = draw(numbers, figures)
+        check_texts(picture.figure)
+        assert picture.shows.endswith(".")

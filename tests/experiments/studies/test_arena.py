@@ -78,8 +78,12 @@ def test_the_leaderboard_and_table_1_share_one_decoding(run_tiny, trained, out):
     assert plain["speedup"] == 1 and plain["share_of_optimum"] is None
     page = (out / "results" / "leaderboard.html").read_text()
     assert all(name in page and name in said for name in METHODS)
-    for row in found["time"]["0"]:
-        assert sum(row[part] for part in ("draft", "verify", "decide", "rest")) == pytest.approx(1)
+    rates = {(row["method"], row["task"]): row["tokens_per_second"] for row in found["rows"]}
+    for row in (row for row in found["rows"] if row["task"] != "mean"):
+        over = row["tokens_per_second"] / rates["best constant", row["task"]]
+        assert row["over_best_constant"] == pytest.approx(over)
+    for row in found["replay"]["0"]:
+        assert row["measured_tokens_per_second"] == rates[row["method"], "mean"]
     assert found["lossless"]["0"]["mismatches"] == 0
     kept = json.loads((out / "temperature-0" / "decisions.json").read_text())["entries"]
     for entry in found["entries"]["0"]:
@@ -102,7 +106,7 @@ def test_the_leaderboard_and_table_1_share_one_decoding(run_tiny, trained, out):
 
 
 def test_table_5_measures_and_decodes_at_temperature_1(run_tiny, trained, out):
-    arguments = ("--trained", trained, "--splits", "all", "all", "--methods", "ddd")
+    arguments = ("--trained", trained, "--splits", "all", "all", "--methods", "c2t-as-run")
     arguments += ("--sampled", trained / "sampled")
     found, _ = run_tiny(table5_sampling, out, *arguments, *QUICK)
     assert {row["temperature"] for row in found["rows"]} == {1.0}

@@ -54,7 +54,7 @@ def test_the_mix_of_a_schedule():
 def test_environments_and_training_run():
     trace = synthetic.trace(CONFIG, text_tokens=(9, 12))
     simulator = simulate.build(trace, synthetic.table(CONFIG), CONFIG)
-    made = bench_learning.environments(simulator, "paper")
+    made = bench_learning.environments(simulator)
     assert bench_learning.environment_rate(*made["depth"], walks=4, steps=5, rounds=1) > 0
     environment, data = made["size"]
     update = bench_learning.ppo_update("size", environment, WIDTHS, PPO, data)

@@ -16,6 +16,7 @@ from ltd_jax.files import UserError
 from ltd_jax.learning import environment
 from ltd_jax.policies import networks
 from ltd_jax.replay import latency
+from ltd_jax.replay.latency import LatencyTable
 from tests.experiments import study_folder
 from tests.learning import small
 
@@ -43,7 +44,7 @@ def run(module, out, monkeypatch, *arguments):
 
 def test_ways_of_learning(out, monkeypatch, capsys) -> None:
     table, mine = "a100-vicuna-13b-paper", out / "mine.json"
-    paper = latency.find(table)
+    paper = LatencyTable.find(table)
     latency.save(dataclasses.replace(paper, plain_seconds=2 * paper.plain_seconds), mine)
     path = out / "compared" / "ways.json"
     arguments = ("--json", str(path), "--tables", table, str(mine))

@@ -22,14 +22,13 @@ def simulator():
     return simulate.build(trace, synthetic.table(CONFIG), CONFIG)
 
 
-@pytest.mark.parametrize("reward", ["paper", "accepted", "time"])
 @pytest.mark.parametrize("policy", ["size", "depth"])
-def test_every_step_is_the_environment_s(simulator, policy, reward):
-    walk = gym_replay.Walk(simulator, policy, reward, SIZE_INDEX, seed=1)
+def test_every_step_is_the_environment_s(simulator, policy):
+    walk = gym_replay.Walk(simulator, policy, SIZE_INDEX, seed=1)
     if policy == "size":
-        environment, other = SizeEnvironment(CONFIG, reward), None
+        environment, other = SizeEnvironment(CONFIG, "paper"), None
     else:
-        environment = DepthEnvironment(CONFIG, reward)
+        environment = DepthEnvironment(CONFIG, "paper")
         other = Constant(1, CONFIG.sizes[SIZE_INDEX]).traced()
     assert walk.action_count == environment.action_count
     data = EnvData(simulator, other)
@@ -41,7 +40,7 @@ def test_every_step_is_the_environment_s(simulator, policy, reward):
         state = state.replace(start=start, levels=jnp.int32(walk.levels))
         np.testing.assert_allclose(walk.observe(), observe(data, state), rtol=1e-6)
         action = int(random.integers(environment.action_count))
-        left = walk.recorded["tokens_left"][walk.position]
+        left = walk.simulator.tokens_left[walk.position]
         expected = step(data, state, jnp.int32(action), jnp.float32(0), jax.random.key(0))
         gained, over = walk.act(action)
         assert gained == pytest.approx(float(expected.reward), rel=1e-5)
@@ -55,11 +54,11 @@ def test_every_step_is_the_environment_s(simulator, policy, reward):
 
 
 def test_walks_reach_every_position(simulator):
-    walk = gym_replay.Walk(simulator, "size", "paper")
+    walk = gym_replay.Walk(simulator, "size")
     reached = set()
     for _ in range(400):
         walk.restart()
         reached.add((walk.position, walk.levels))
-    positions = len(walk.recorded["tokens_left"])
+    positions = len(walk.simulator.tokens_left)
     assert {position for position, _ in reached} == set(range(positions))
     assert {levels for _, levels in reached} == {1, 2, 3}

@@ -7,6 +7,7 @@ from experiments.report import paper
 from experiments.studies import model_latency
 from ltd_jax import presets
 from ltd_jax.replay import latency
+from ltd_jax.replay.latency import LatencyTable
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,7 @@ def made():
 def test_the_files_are_up_to_date(made):
     assert set(made) <= set(latency.shipped_names())
     for name, table in made.items():
-        there = latency.find(name)
+        there = LatencyTable.find(name)
         np.testing.assert_allclose(there.cycle_seconds, table.cycle_seconds, rtol=1e-12)
         np.testing.assert_allclose(there.plain_seconds, table.plain_seconds, rtol=1e-12)
         assert there.provenance == table.provenance
@@ -36,7 +37,7 @@ def test_the_papers_a100_gives_the_papers_speedup(made):
     levels, size = model_latency.PAPER_SETTING
     verify = np.interp(size, table.sizes, table.verify_seconds[0])
     cycle = table.draft_seconds[0, levels - 1] + verify
-    eagle3 = paper.TABLE4.row("eagle3").mean
+    eagle3 = paper.TABLE4.rows["eagle3"].mean
     assert eagle3.committed / cycle * table.plain_seconds[0] == pytest.approx(eagle3.speedup)
     policies = levels * table.depth_seconds + table.size_seconds
     assert policies / cycle == pytest.approx(0.0122, abs=1e-4)  # Table 9, Vicuna-13B

@@ -29,8 +29,7 @@ def ground(width: int, plain: float = 1.0, texts: tuple[int, ...] = (24, 17, 20)
     table = dataclasses.replace(table, plain_seconds=plain * table.plain_seconds)
     made = [synthetic.trace(cycle, seed=seed, text_tokens=texts) for seed in (0, 1)]
     learn, test = (simulate.build(trace, table, cycle) for trace in made)
-    best = optimum.best_constant(learn)
-    return Ground(learn, learn, test, table, NETWORKS, ("code", "docs"), best, {})
+    return Ground(learn, learn, test, table, NETWORKS, ("code", "docs"), {})
 
 
 @pytest.fixture(scope="module")

@@ -21,32 +21,30 @@ def simulator():
     return simulate.build(TRACE, TABLE, CONFIG)
 
 
-def free(name, policy):
-    """Deciding costs nothing."""
-    return profile.FREE
+def rate(simulator, policy, overhead=profile.FREE):
+    """Tokens per second, the decisions' own time counted."""
+    totals = simulate.run(profile.with_overhead(simulator, overhead), policy)
+    return float(simulate.throughput(totals))
 
 
 @pytest.mark.parametrize("name", ["ddd", "svip", "gammatune+", "tiers", "cost-aware"])
 def test_tuning_finds_the_best_of_the_grid(simulator, name):
-    baseline, needs = catalogue.find(name), Needs(costs=costs_of(TABLE))
-    first = tuning.at_published(simulator, baseline, needs, free)
-    best = tuning.tune(simulator, first)
-    unpriced, rates = profile.with_overhead(simulator, profile.FREE), []
-    grid = tuning.list_settings(name, first.policy, CONFIG)
-    for policy in grid[::6]:
-        totals = simulate.run(unpriced, policy, charge_decisions=True)
-        rates.append(float(simulate.throughput(totals)))
-    assert best.tokens_per_second >= max(rates) * (1 - 1e-5)
-    assert len(grid) <= tuning.BUDGET
+    published = catalogue.find(name).published(CONFIG, Needs(costs=costs_of(TABLE)))
+    best = tuning.tune(simulator, name, published, profile.FREE)
+    grid = tuning.list_settings(name, published, CONFIG)
+    most = max(rate(simulator, policy) for policy in grid[::6])
+    assert rate(simulator, best) >= most * (1 - 1e-5)
+    assert len(grid) <= 25
 
 
 def test_what_decides_for_itself_pays_for_it(simulator):
-    ddd = catalogue.find("ddd")
-    cheap = tuning.at_published(simulator, ddd, Needs(), free)
-    dear = tuning.at_published(simulator, ddd, Needs(), lambda *_: Overhead(1e-3, 5e-3))
-    assert dear.tokens_per_second < cheap.tokens_per_second
+    ddd = catalogue.find("ddd").published(CONFIG, Needs())
+    dear = Overhead(1e-3, 5e-3)
+    assert rate(simulator, ddd, dear) < rate(simulator, ddd)
+    for_dear, for_free = (tuning.tune(simulator, "ddd", ddd, cost) for cost in (dear, profile.FREE))
+    assert rate(simulator, for_dear, dear) >= rate(simulator, for_free, dear)
 
 
 def test_what_has_no_grid_stays_as_published(simulator):
-    first = tuning.at_published(simulator, catalogue.find("c2t-as-run"), Needs(), free)
-    assert tuning.tune(simulator, first) is first
+    published = catalogue.find("c2t-as-run").published(CONFIG, Needs())
+    assert tuning.tune(simulator, "c2t-as-run", published, profile.FREE) is published

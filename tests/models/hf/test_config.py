@@ -68,7 +68,7 @@ def test_a_small_targets_features_are_the_drafts_affair(folder):
 
 
 def test_draft(draft_folder):
-    assert hf_config.eagle3_settings(draft_folder, TARGET).config == DRAFT
+    assert hf_config.draft_settings(draft_folder, TARGET).config == DRAFT
 
 
 def test_fields_that_may_be_missing(folder):
@@ -145,7 +145,7 @@ def test_target_settings_that_are_refused(folder, fields, words):
 )
 def test_draft_settings_that_are_refused(draft_folder, fields, words):
     path = edit(draft_folder, **fields)
-    message = refusal(lambda: hf_config.eagle3_settings(draft_folder, TARGET))
+    message = refusal(lambda: hf_config.draft_settings(draft_folder, TARGET))
     for word in (str(path), *words):
         assert word in message
 

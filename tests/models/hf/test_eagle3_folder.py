@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ltd_jax.config import RopeScaling
-from ltd_jax.models import draft, eagle3
+from ltd_jax.models import draft, eagle3, kv_cache
 from ltd_jax.models.hf import config as hf_config
 from ltd_jax.models.hf import tensors as hf_tensors
 from ltd_jax.models.hf import weights as hf_weights
@@ -144,7 +144,7 @@ def test_every_switch_is_the_oracles_and_survives_a_round_trip(tmp_path, switche
         jnp.asarray(tokens),
         fused,
         jnp.arange(T),
-        draft.empty_cache(config, 8, jnp.float32),
+        kv_cache.empty(config, 8, jnp.float32),
         draft.empty_block(config, T, jnp.float32),
         0,
         jnp.tril(jnp.ones((T, T), bool)),

@@ -147,7 +147,7 @@ def test_a_pair_of_folders_loads_with_the_last_state_as_feature(tmp_path):
 )
 def test_settings_that_are_refused(tmp_path, fields, words):
     path = edit(write(tmp_path), **fields)
-    message = refusal(lambda: hf_config.griffin_settings(tmp_path, varieties.TARGET))
+    message = refusal(lambda: hf_config.draft_settings(tmp_path, varieties.TARGET, is_griffin=True))
     for word in (str(path), *words):
         assert word in message
 

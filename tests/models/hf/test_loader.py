@@ -78,10 +78,10 @@ print("same")
 
 def test_split_over_devices(folder):
     """Eight virtual CPU devices, four of them used; in a process of its own."""
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PYTHONPATH": str(ROOT)}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     done = subprocess.run(
         [sys.executable, "-c", SPLIT, str(folder)],
-        env=os.environ | flags,
+        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=300,

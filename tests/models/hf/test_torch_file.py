@@ -41,7 +41,7 @@ def tensors():
 )
 def test_tensors(tensors, name, expected):
     found = tensors.read(name)
-    assert found.dtype == expected.dtype and tensors.shape(name) == expected.shape
+    assert found.dtype == expected.dtype and tensors.places[name].shape == expected.shape
     np.testing.assert_array_equal(found, expected)
 
 

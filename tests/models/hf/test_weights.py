@@ -36,7 +36,8 @@ def load_target(folder: Path):
 
 
 def load_draft(folder: Path):
-    return hf_weights.load_draft(folder, TARGET, draft_params().embedding, jnp.float32)[:2]
+    found = hf_weights.load_draft(folder, TARGET, draft_params().embedding, jnp.float32)
+    return found.config, found.params
 
 
 def rewrite(folder: Path, change) -> None:
@@ -69,9 +70,9 @@ def test_target_round_trip(tmp_path, dtype, tied):
 def test_draft_round_trip(tmp_path, dtype):
     params = draft_params(dtype=dtype)
     hf_weights.save_draft(tmp_path, DRAFT, params, dtype)
-    config, found, *_ = hf_weights.load_draft(tmp_path, TARGET, params.embedding, dtype)
-    assert config == DRAFT
-    assert_same_bits(found, params)
+    found = hf_weights.load_draft(tmp_path, TARGET, params.embedding, dtype)
+    assert found.config == DRAFT
+    assert_same_bits(found.params, params)
 
 
 def test_draft_files_are_those_of_eagle3(draft_folder):
@@ -136,7 +137,7 @@ def test_qwen_families(folder, architecture, sizes):
     with warnings.catch_warnings(action="error"):
         config, params = load_target(folder)
     layer = params.layers[3]
-    found = layer.qkv_bias or (layer.q_norm, layer.k_norm)
+    found = layer.qkv_bias or layer.qk_norms
     for array, size in zip(found, sizes.values(), strict=True):
         np.testing.assert_array_equal(array, np.full(size, 4.0))
     hf_weights.save_target(folder, config, params, np.float32)
