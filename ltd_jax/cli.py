@@ -33,11 +33,20 @@ import numpy as np
 import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ltd_jax import files, flags, presets, tune, workflow
 from ltd_jax.baselines.classifiers import Classifiers
-from ltd_jax.config import CycleConfig, LearningConfig, PairConfig, PolicyConfig
+from ltd_jax.config import (
+    AnyDraftConfig,
+    CycleConfig,
+    GriffinConfig,
+    LearningConfig,
+    PairConfig,
+    PolicyConfig,
+    TargetConfig,
+)
 from ltd_jax.cycle.prefill import check_room
 from ltd_jax.decoding import benchmark, lossless, methods, runs
 from ltd_jax.decoding.benchmark import Method
@@ -728,36 +737,33 @@ def choose_compared(config: BenchConfig) -> Compared:
 
 
 def comparison_table(report: dict[str, Any]) -> Table:
-    """A row per task and method, and what the numbers are (`benchmark.STATISTIC`)."""
-    columns = {
-        "task": "{task}",
-        "method": "{method}",
-        "tokens/s": "{tokens_per_second:.1f}",
-        "speedup": "{speedup:.2f}x",
-        "95%": "{interval}",
-        "commit.": "{committed_per_cycle:.2f}",
-        "levels": "{levels_mean:.2f}",
-        "size": "{size_mean:.2f}",
-    }
+    """A row per method, a section per task, and what the numbers are (`benchmark.STATISTIC`)."""
     shown = Table(
         title=f"{report['pair'][0]} with {report['pair'][1]}",
         caption=benchmark.STATISTIC,
         box=SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
+        padding=0,
     )
-    for heading in columns:
-        shown.add_column(heading, justify="left" if heading in ("task", "method") else "right")
+    for heading in ("method", "tokens\n/s", "over\nplain", "95%", "per\ncycle", "levels", "size"):
+        shown.add_column(
+            heading, justify="left" if heading == "method" else "right", overflow="fold"
+        )
     rows = report["methods"]
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     for task in tasks if len(tasks) > 2 else tasks[:1]:  # the mean of one task is that task
+        shown.add_row(f"[italic]{'mean of tasks' if task == benchmark.MEAN else escape(task)}")
         for row in [row for row in rows if row["task"] == task]:
             low, high = row["speedup_low"], row["speedup_high"]
-            words = {
-                "interval": "-" if low is None else f"{low:.2f}-{high:.2f}",
-                "task": "mean of tasks" if task == benchmark.MEAN else task,
-            }
-            shown.add_row(*(text.format(**row | words) for text in columns.values()))
+            is_plain = row["method"] == benchmark.PLAIN
+            shown.add_row(
+                escape(row["method"]),
+                f"{row['tokens_per_second']:.1f}",
+                f"{row['speedup']:.2f}x",
+                "-" if is_plain or low is None else f"{low:.2f}-{high:.2f}",
+                f"{row['committed_per_cycle']:.2f}",
+                "-" if is_plain else f"{row['levels_mean']:.1f}",
+                "-" if is_plain else f"{row['size_mean']:.1f}",
+            )
         shown.add_section()
     return shown
 
@@ -804,9 +810,10 @@ def inspect_(config: InspectConfig) -> None:
         return
     console = Console()
     for line in _inspected(pair_config, memory, config.devices, remarks, accepted):
-        console.print(line)
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     for doubt in doubts:
-        console.print(f"doubt: {flags.as_flags(doubt)}", style="yellow")
+        said = f"doubt: {flags.as_flags(doubt)}"
+        console.print(said, style="yellow", soft_wrap=True, highlight=False, markup=False)
     if not doubts:
         console.print("no doubts")
 
@@ -820,8 +827,18 @@ def _inspected(
 ) -> Iterator[str]:
     """The lines about a pair, but for the doubts."""
     mebi = lambda count: f"{count / 2**20:,.0f} MiB"
-    yield f"target: {pair.target}"
-    yield f"draft: {pair.draft}"
+    target, draft = pair.target, pair.draft
+    reads = f"layers {', '.join(map(str, target.feature_layers))}" if target.feature_layers else ""
+    yield (
+        f"target: {target.layer_count} layers of width {target.hidden_size}, {_heads(target)}, "
+        f"{target.vocab_size:,} tokens"
+    )
+    kind = "Griffin" if isinstance(draft, GriffinConfig) else "EAGLE-3"
+    yield (
+        f"draft: {kind}, one layer of width "
+        f"{draft.hidden_size}, {_heads(draft)}, {draft.draft_vocab_size:,} tokens"
+        + (f"; reads {reads} of the target" if reads else "; reads the target's last layer")
+    )
     yield from remarks
     what = "memory" if devices == 1 else f"memory on each of {devices} devices"
     yield (
@@ -834,6 +851,13 @@ def _inspected(
         yield f"{files.device_name()} has {mebi(memory.device)}: {share:.0%} of it is needed{fits}"
     if accepted is not None:
         yield f"probe text: {accepted:.2f} drafted tokens accepted per cycle"
+
+
+def _heads(model: TargetConfig | AnyDraftConfig) -> str:
+    return (
+        f"{model.head_count} query and {model.kv_head_count} key-value heads of "
+        f"{model.head_dim} channels"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,8 +62,8 @@ def written(numbers, tmp_path_factory):
     return report.write(numbers, synthetic.figures(), tmp_path_factory.mktemp("report"))
 
 
-def printed(shown):
-    console = Console(width=100, record=True, file=io.StringIO())
+def printed(shown, width=100):
+    console = Console(width=width, record=True, file=io.StringIO())
     console.print(shown)
     return console.export_text()
 
@@ -99,20 +99,27 @@ def test_the_page_and_its_markdown(expected, written):
     assert STATISTIC in written.with_name("report.md").read_text()
 
 
+def sections(text):
+    """The lines of every task of a table, behind the one that names it."""
+    found, task = {}, ""
+    for line in text.splitlines():
+        task = line.strip() if line.strip() in (*TASKS, "mean of tasks") else task
+        found[task] = found.get(task, "") + line + "\n"
+    return found
+
+
 def test_the_terminals(expected, numbers):
     own = printed(tables.report(numbers))
-    bench = printed(
-        cli.comparison_table({"pair": ["target", "draft"], "methods": numbers["methods"]})
-    )
+    table = cli.comparison_table({"pair": ["target", "draft"], "methods": numbers["methods"]})
+    bench, narrow = printed(table), printed(table, 60)
+    assert f"\n {PLAIN} " in narrow and "…" not in narrow
+    assert max(map(len, narrow.splitlines())) <= 60
     assert STATISTIC in flat(own) and STATISTIC in flat(bench)
-    sections, task = {}, ""
-    for line in own.splitlines():
-        task = line.strip() if line.strip() in (*TASKS, "mean of tasks") else task
-        sections[task] = sections.get(task, "") + line + "\n"
+    of_own, of_bench = sections(own), sections(bench)
     for (task, method), (rate, speedup, low, high) in expected.items():
         name = tables.SHORT_NAMES[method]
-        (line,) = re.findall(rf"^ {re.escape(name)} .*$", sections[task], re.MULTILINE)
-        (other,) = re.findall(rf"^ {re.escape(task)} +{method} .*$", bench, re.MULTILINE)
+        (line,) = re.findall(rf"^ {re.escape(name)} .*$", of_own[task], re.MULTILINE)
+        (other,) = re.findall(rf"^ {method} .*$", of_bench[task], re.MULTILINE)
         assert f" {rate} " in line and speedup in line and f" {rate}" in other and speedup in other
         if method != PLAIN:
             assert f"{low}–{high}" in line and f"{low}-{high}" in other
