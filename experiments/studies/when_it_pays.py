@@ -12,11 +12,13 @@ and no cycle commits more than levels + 1. For several sequences side by side th
 gives it: weights are read once for all of them, caches and operations count for each.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tyro
 
 from experiments.report import paper
 from experiments.studies.model_latency import LLAMA_3_1_8B, eagle3_draft
@@ -179,7 +181,13 @@ def side_by_side(work: Work, without_cache: Work, batch: int) -> Work:
     return Work(without_cache.bytes + batch * cache, batch * work.operations, work.layers)
 
 
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """It has no flags: everything comes from what is recorded and shipped."""
+
+
 def main() -> None:
+    tyro.cli(Config, description=__doc__)
     for table in (measured(), of_the_paper(), break_even(), batches()):
         print(table + "\n")
 

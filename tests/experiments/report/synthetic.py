@@ -45,6 +45,7 @@ def numbers():
     """A whole report, as `json.loads` would give it."""
     return {
         "schema": 2,
+        "skipped": [],
         "environment": {
             "device": "cpu, 2 cores",
             "device_count": 1,
