@@ -154,10 +154,8 @@ def generate(config: GenerateConfig) -> None:
     flags.at_least_one(config, "new_tokens")
     if config.chat and config.json:
         raise UserError("--json prints one answer; leave it out with --chat.")
-    config, is_default = (
-        dataclasses.replace(config, policy=default_policy(config)),
-        not config.policy,
-    )
+    is_default = config.policy is None
+    config = dataclasses.replace(config, policy=default_policy(config))
     spec, settings = choose_policy(config)
     pair, other = flags.load_pair(config, spec.cycle), config.allow_other_hardware
     if is_default and settings is not None and settings.identity.pair != pair.fingerprint:

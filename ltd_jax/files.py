@@ -255,10 +255,12 @@ def write_json(path: Path, record: Any) -> None:
     """Writes JSON for people to read; a killed process leaves the old file or the new one.
 
     Raises:
-      UserError: the file cannot be written.
+      UserError: the file cannot be written, or a number is not finite.
     """
+    with user_errors(f"Cannot write {path}"):
+        text = json.dumps(record, indent=1, allow_nan=False)
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
+        temporary.write_text(text + "\n")
 
 
 @contextlib.contextmanager

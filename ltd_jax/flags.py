@@ -186,6 +186,8 @@ def _plain_if_asked() -> Iterator[None]:
     finally:
         if terminal is not None:
             os.environ["TERM"] = terminal
+        else:
+            os.environ.pop("TERM", None)
 
 
 def as_shown(default: Any, *, everything: bool) -> Any:
@@ -211,7 +213,7 @@ def as_shown(default: Any, *, everything: bool) -> Any:
     space = {"__annotations__": kinds, "__doc__": kind.__doc__, "__module__": kind.__module__}
     shown_kind: Any = dataclasses.dataclass(frozen=True)(type(kind.__name__, (kind,), space))
     fields = shown_kind.__dataclass_fields__  # help lists them in this order
-    own = [name for name in vars(kind)["__annotations__"] if name in fields]
+    own = [name for name in kind.__annotations__ if name in fields]
     shown_kind.__dataclass_fields__ = {
         name: fields[name] for name in dict.fromkeys((*own, *fields))
     }

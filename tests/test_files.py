@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from ltd_jax.files import ResumableStore
+from ltd_jax import files
+from ltd_jax.files import ResumableStore, UserError
 
 SETTINGS = {"fingerprint": "abc", "contexts": (64, 256)}
 
@@ -56,3 +57,12 @@ def test_nothing_is_kept_without_a_file():
     kept = ResumableStore(None, SETTINGS)
     assert kept.entry("one", lambda: [1, 2]).tolist() == [1, 2]
     assert kept.entry("one", lambda: pytest.fail("measured twice")).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_is_not_written(tmp_path, number):
+    path = tmp_path / "rates.json"
+    files.write_json(path, {"rate": 1.0})
+    with pytest.raises(UserError, match=r"Cannot write .*rates\.json: Out of range float"):
+        files.write_json(path, {"rate": number})
+    assert path.read_text() == '{\n "rate": 1.0\n}\n'

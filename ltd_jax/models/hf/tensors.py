@@ -57,6 +57,7 @@ class TensorFolder:
                 raise UserError(f"{folder} holds both {other} and {name}, which are one tensor.")
             self.stored[canonical(name)] = name
         self.used: set[str] = set()
+        self.torch_files: dict[Path, TorchFile] = {}  # parsed once, not for every tensor
 
     def __contains__(self, name: str) -> bool:
         return name in self.stored
@@ -65,7 +66,7 @@ class TensorFolder:
         """A tensor's shape, without reading it."""
         path, stored = self._place(name)
         if path.suffix == TORCH_SUFFIX:
-            return TorchFile(path).places[stored].shape
+            return self._torch_file(path).places[stored].shape
         with _opened(path) as file:
             return tuple(file.get_slice(stored).get_shape())
 
@@ -91,7 +92,7 @@ class TensorFolder:
             )
         self.used.add(name)
         if path.suffix == TORCH_SUFFIX:
-            yield 0, TorchFile(path).read(stored)
+            yield 0, self._torch_file(path).read(stored)
             return
         step = max(1, most_bytes // (4 * math.prod(shape[1:])))
         for start in range(0, shape[0], step):
@@ -102,6 +103,11 @@ class TensorFolder:
     def unused(self) -> list[str]:
         """Names in the files that nothing read."""
         return sorted(self.stored[name] for name in set(self.stored) - self.used)
+
+    def _torch_file(self, path: Path) -> TorchFile:
+        if path not in self.torch_files:
+            self.torch_files[path] = TorchFile(path)
+        return self.torch_files[path]
 
     def _place(self, name: str) -> tuple[Path, str]:
         if name not in self.stored:
