@@ -53,7 +53,7 @@ def compare(pair: Pair, stages: StageConfig, progress: Progress = workflow.silen
         prompts.prompts,
         stages.questions.new_tokens,
         stages.folder / "runs.jsonl",
-        progress=lambda share: progress("decode and compare", share),
+        progress=progress,
     )
     simulator = simulate.build(trace, trained.table, pair.config.cycle)
     return Comparison(pair, trained, simulator, methods, prompts, done)

@@ -667,14 +667,13 @@ def bench(config: BenchConfig) -> None:
     stages = config.stages
     prompt_set = workflow.load_prompts(pair, stages, config.split)
     with flags.progress_bars(console) as progress:
-        progress("decode and compare", 0.0)
         done = runs.load_or_decode(
             pair,
             compared_methods,
             prompt_set.prompts,
             config.asked.new_tokens,
             config.out / "runs.jsonl",
-            progress=lambda share: progress("decode and compare", share),
+            progress=progress,
         )
     report = {
         "schema": 2,

@@ -157,12 +157,9 @@ def _decode_live(
     )
     prompts = [prompt for _, of_task in by_task for prompt in list(of_task)[:live_prompts]]
     methods = [Method(PLAIN), *(Method(name, policy) for name, policy in policies.items())]
-    runs: list[Run] = []
-    progress("check live", 0.0)
-    for batch in benchmark.interleaved(pair, methods, prompts, config.questions.new_tokens):
-        runs += batch
-        progress("check live", len(runs) / (len(prompts) * len(methods)))
-    return runs
+    new_tokens = config.questions.new_tokens
+    batches = benchmark.interleaved(pair, methods, prompts, new_tokens, progress=progress)
+    return list(itertools.chain.from_iterable(batches))
 
 
 def _compare(

@@ -258,7 +258,7 @@ def _decode(
         prompts.prompts,
         stages.questions.new_tokens,
         stages.folder / "runs.jsonl",
-        progress=lambda share: progress("decode and compare", share),
+        progress=progress,
     )
     forget_programs_if_many()
     return Contest(pair, table, tuple(entries), prompts, test, decoded)

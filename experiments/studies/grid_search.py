@@ -86,7 +86,7 @@ def check_live(
         workflow.load_prompts(pair, stages, split).prompts,
         stages.questions.new_tokens,
         stages.folder / "runs.jsonl",
-        progress=lambda share: progress("check live", share),
+        progress=progress,
     )
     rate = lambda name: benchmark.tokens_per_second([run for run in done if run.method == name])
     return [row | {MEASURED: rate(name)} for name, row in by_name.items()]

@@ -1,10 +1,11 @@
 """Measuring decoding: methods take turns on every prompt, so that slow minutes hit all alike.
 
 Only decoding is timed: from the moment the first token is known (prefill done) to the moment the
-last one is. Compiling and warm-up texts come before.
+last one is. Compiling and the first use of every size come before.
 """
 
 import dataclasses
+import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from ltd_jax.replay.record import Prompt
 RESAMPLES = 2000
 PLAIN = "autoregressive"  # the method without a policy
 LEARNED = "ltd"
+DECODING = "decode and compare"  # the stage that follows compiling
 MEAN = "mean"  # of all tasks, in the place of a task's name
 NUMBERS = ("tokens_per_second", "committed_per_cycle", "levels_mean", "size_mean")  # of a row
 STATISTIC = (
@@ -72,12 +74,12 @@ def benchmark(
 ) -> list[dict[str, Any]]:
     """Plain decoding and policies in turns on the same prompts: a row for each.
 
-    Every method decodes a prompt beforehand, so that compiling is not timed.
+    Every method is compiled and runs all its sizes beforehand, so that neither is timed.
 
     Args:
       policies: by the name of their row.
       prompts: texts, conversations or token ids.
-      progress: called with the share of the prompts that are done.
+      progress: called with the share of the prompts that are done, 0 when all is compiled.
 
     Returns:
       Rows of "method", "tokens_per_second" (all tokens over all seconds), "speedup" (that over
@@ -93,10 +95,9 @@ def benchmark(
     """
     methods = [Method(PLAIN), *(Method(name, policy) for name, policy in policies.items())]
     asked = [record.with_task(pair, prompt) for prompt in prompts]
-    runs: list[Run] = []
-    for batch in interleaved(pair, methods, asked, new_tokens, seed=seed):
-        runs += batch
-        progress(len(runs) / (len(asked) * len(methods)))
+    show = lambda stage, share: progress(share) if stage == DECODING else None
+    batches = interleaved(pair, methods, asked, new_tokens, seed=seed, progress=show)
+    runs = list(itertools.chain.from_iterable(batches))
     tasks = [""] * (1 + max(prompt.task for prompt in asked))
     rows = {row.pop("method"): row for row in method_rows(runs, tasks) if row.pop("task") == MEAN}
     return [{"method": method.name} | rows[method.name] for method in methods]
@@ -143,6 +144,7 @@ def interleaved(
     *,
     seed: int = 0,
     skip: frozenset[int] = frozenset(),
+    progress: Callable[[str, float], None] = lambda stage, share: None,
 ) -> Iterator[list[Run]]:
     """The runs of every method on a prompt, prompt by prompt, in an order drawn anew for each.
 
@@ -150,15 +152,20 @@ def interleaved(
 
     Args:
       skip: prompts that were measured before.
+      progress: called with a stage's name and its share: compiling a method, then `DECODING`.
     """
-    if skip >= set(range(len(prompts))):
+    asked = [index for index in range(len(prompts)) if index not in skip]
+    if not asked:
         return
     for method in methods:
-        generate.warm_up(pair, method.policy)
-    for index, prompt in enumerate(prompts):
-        if index not in skip:
-            order = np.random.default_rng((seed, index)).permutation(len(methods))
-            yield [decode(pair, methods[m], prompt, index, new_tokens) for m in order]
+        stage = f"compiling {method.name}"
+        progress(stage, 0.0)
+        generate.warm_up(pair, method.policy, functools.partial(progress, stage))
+    progress(DECODING, 1 - len(asked) / len(prompts))
+    for done, index in enumerate(asked, start=1):
+        order = np.random.default_rng((seed, index)).permutation(len(methods))
+        yield [decode(pair, methods[m], prompts[index], index, new_tokens) for m in order]
+        progress(DECODING, 1 - (len(asked) - done) / len(prompts))
 
 
 def per_cycle(runs: Sequence[Run], field: Literal["levels", "sizes", "committed"]) -> np.ndarray:

@@ -51,12 +51,13 @@ def load_or_decode(
     new_tokens: int,
     path: Path,
     *,
-    progress: Callable[[float], None] = lambda share: None,
+    progress: Callable[[str, float], None] = lambda stage, share: None,
 ) -> list[Run]:
     """Decodes all prompts with all methods in turns; prompts that the file holds are not repeated.
 
     Args:
       path: of the file of runs (JSON lines), written after every prompt.
+      progress: as `benchmark.interleaved` reports it.
 
     Raises:
       UserError: the file is damaged, or of another pair, device, prompts or methods.
@@ -64,12 +65,13 @@ def load_or_decode(
     head = _head(pair, methods, prompts, new_tokens)
     kept = _load(path, head, [method.name for method in methods])
     done_prompts = frozenset(run.prompt for run in kept)
-    for batch in benchmark.interleaved(pair, methods, prompts, new_tokens, skip=done_prompts):
+    for batch in benchmark.interleaved(
+        pair, methods, prompts, new_tokens, skip=done_prompts, progress=progress
+    ):
         kept += batch
         rows = [json.dumps(row) for row in (head, *map(dataclasses.asdict, kept))]
         with replacing(path) as temporary:
             temporary.write_text("\n".join(rows) + "\n")
-        progress(len({run.prompt for run in kept}) / len(prompts))
     return kept
 
 

@@ -1,6 +1,7 @@
 """Ratios, intervals and rows on runs made by hand, and one real interleaved run."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -100,15 +101,26 @@ def test_every_method_warms_up_before_what_is_measured(monkeypatch):
         return Run(method.name, index, prompt.task, (1, 2), 0.1, 0.2, (0,), (0,), (1,))
 
     monkeypatch.setattr(benchmark, "decode", decode)
-    monkeypatch.setattr(benchmark.generate, "warm_up", lambda pair, policy: done.append(policy))
+
+    def warm_up(pair, policy, progress):
+        done.append(policy)
+        progress(1.0)
+
+    monkeypatch.setattr(benchmark.generate, "warm_up", warm_up)
+    said = []
     prompts = [Prompt(np.zeros(2, np.int32), task) for task in (1, 1, 0, 0)]
     methods = [Method("one"), Method("two", Constant(1, 1))]
+    measure = functools.partial(benchmark.interleaved, tiny.pair(0), methods, prompts, 20)
     measured = list(
-        benchmark.interleaved(tiny.pair(0), methods, prompts, 20, skip=frozenset(range(3)))
+        measure(
+            skip=frozenset(range(3)), progress=lambda *stage_and_share: said.append(stage_and_share)
+        )
     )
     assert len(measured) == 1 and done[:2] == [None, Constant(1, 1)]
     assert sorted(done[2:]) == [("one", 3, 20), ("two", 3, 20)]
-    again = benchmark.interleaved(tiny.pair(0), methods, prompts, 20, skip=frozenset(range(4)))
+    compiling = [(f"compiling {name}", share) for name in ("one", "two") for share in (0.0, 1.0)]
+    assert said == [*compiling, (benchmark.DECODING, 0.75), (benchmark.DECODING, 1.0)]
+    again = measure(skip=frozenset(range(4)))
     assert list(again) == [] and len(done) == 4  # nothing to measure, nothing to warm up
 
 
@@ -189,7 +201,7 @@ def test_policies_are_compared_with_plain_decoding_in_a_call():
     rows = benchmark.benchmark(tiny.pair(0), policies, prompts, 12, progress=shares.append)
     assert [row["method"] for row in rows] == [benchmark.PLAIN, "short", "long"]
     assert rows[0]["speedup"] == 1 and rows[2]["levels_mean"] == 5
-    assert shares == pytest.approx([1 / 3, 2 / 3, 1])
+    assert shares == pytest.approx([0, 1 / 3, 2 / 3, 1])
 
 
 def test_a_policy_is_checked_against_plain_decoding_in_a_call():
