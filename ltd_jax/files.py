@@ -32,6 +32,11 @@ class UserError(ValueError):
     """One sentence for the person at the keyboard; commands print it and exit with code 2."""
 
 
+def user_cache() -> Path:
+    """The folder for what can be made again, in the user's own cache; it may not exist yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ltd_jax"
+
+
 @contextlib.contextmanager
 def user_errors(what: object, *, name_all: bool = False) -> Iterator[None]:
     """Raises a ValueError of the block as a UserError that says first what it is about.

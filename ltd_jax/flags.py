@@ -309,8 +309,7 @@ def keep_programs(wanted: bool) -> None:
         return
     if jax.config.jax_compilation_cache_dir is not None:
         return
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = home / "ltd_jax" / "programs"
+    folder = files.user_cache() / "programs"
     try:
         if not folder.exists():
             folder.mkdir(parents=True)

@@ -176,21 +176,21 @@ def _choices(figures: Figures) -> str:
     row, column = (int(index) for index in np.unravel_index(share_DV.argmax(), share_DV.shape))
     if share_DV[row, column] >= CONSTANT_SHARE:
         return (
-            f"It chose {count(row + 1, 'level')} and size {sizes[column]} in "
+            f"LTD chose {count(row + 1, 'level')} and size {sizes[column]} in "
             f"{percent(share_DV[row, column])} of its cycles: the policies only rediscovered "
             "a constant."
         )
     if share_DV.sum(1).max() >= CONSTANT_SHARE:
         levels = int(share_DV.sum(1).argmax()) + 1
-        return f"Its levels are constant ({levels}); only the size policy adapts."
+        return f"LTD's levels are constant ({levels}); only the size policy adapts."
     if share_DV.sum(0).max() >= CONSTANT_SHARE:
         size = sizes[int(share_DV.sum(0).argmax())]
-        return f"Its size is constant ({size}); only the depth policy adapts."
+        return f"LTD's size is constant ({size}); only the depth policy adapts."
     if len(places) < 2:
         return ""
     easy, hard = (_mean_choice(cycles, sizes) for cycles in places.values())
     return (
-        f"On average it drafts {easy[0]:.1f} levels and verifies {easy[1]:.1f} nodes at easy "
+        f"On average LTD drafts {easy[0]:.1f} levels and verifies {easy[1]:.1f} nodes at easy "
         f"places, {hard[0]:.1f} levels and {hard[1]:.1f} nodes at hard places."
     )
 
