@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ltd_jax.files import ASSETS, UserError
+from ltd_jax.models.hf import gguf
 
 SETTINGS = (
     "config.json",
@@ -25,7 +26,7 @@ ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def folder_of(name: Path | str, argument: str) -> Path:
-    """The folder itself, or the folder where a hub id's files lie now.
+    """The folder itself, or the folder where a hub id's files lie now, or stands for a GGUF file.
 
     A name is an id when it reads `owner/name` and no folder `owner` is here.
 
@@ -36,6 +37,8 @@ def folder_of(name: Path | str, argument: str) -> Path:
       UserError: there is no such folder and no such id, or the hub cannot be reached.
     """
     name = Path(name)
+    if name.suffix == gguf.SUFFIX and not name.is_dir():
+        return gguf.folder_of(name)
     if name.is_dir():
         return name
     if not ID.fullmatch(str(name)) or Path(name.parts[0]).exists():
@@ -70,8 +73,10 @@ def name_of(folder: Path) -> str:
 
 
 def given_as(folder: Path) -> str | None:
-    """What names a folder to `folder_of` again: its hub id or its path; None = the embedded one."""
-    return None if folder.parent == ASSETS else _id_of(folder) or str(folder)
+    """What names a folder to `folder_of` again: hub id, GGUF file or path; None = the embedded."""
+    if folder.parent == ASSETS:
+        return None
+    return _id_of(folder) or str(gguf.file_of(folder) or folder)
 
 
 def _id_of(folder: Path) -> str | None:

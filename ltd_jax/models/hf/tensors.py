@@ -20,12 +20,18 @@ from safetensors.numpy import save_file
 from ltd_jax import files
 from ltd_jax import text as texts
 from ltd_jax.files import UserError
+from ltd_jax.models.hf import gguf
+from ltd_jax.models.hf.gguf import GGUFFile
 from ltd_jax.models.hf.torch_file import TorchFile
 
 SINGLE = "model.safetensors"
 INDEX = f"{SINGLE}.index.json"
 TORCH_SINGLE = "pytorch_model.bin"
 TORCH_SUFFIX = ".bin"
+PARSERS: dict[str, Callable[[Path], TorchFile | GGUFFile]] = {
+    TORCH_SUFFIX: TorchFile,
+    gguf.SUFFIX: GGUFFile,
+}
 SHARD_BYTES = 15_000_000
 FINGERPRINT_BLOCKS = 64
 FINGERPRINT_BLOCK_BYTES = 4096
@@ -50,14 +56,14 @@ class TensorFolder:
             raise UserError(f"There is no model folder {folder}; check the path.")
         self.folder = folder
         self.stored: dict[str, str] = {}  # by canonical name
-        self.file_of = _file_of_tensor(folder)
+        self.parsed: dict[Path, TorchFile | GGUFFile] = {}  # once, not for every tensor
+        self.file_of = _file_of_tensor(folder, self._names)
         for name in self.file_of:
             if canonical(name) in self.stored:
                 other = self.stored[canonical(name)]
                 raise UserError(f"{folder} holds both {other} and {name}, which are one tensor.")
             self.stored[canonical(name)] = name
         self.used: set[str] = set()
-        self.torch_files: dict[Path, TorchFile] = {}  # parsed once, not for every tensor
 
     def __contains__(self, name: str) -> bool:
         return name in self.stored
@@ -65,8 +71,8 @@ class TensorFolder:
     def shape(self, name: str) -> tuple[int, ...]:
         """A tensor's shape, without reading it."""
         path, stored = self._place(name)
-        if path.suffix == TORCH_SUFFIX:
-            return self._torch_file(path).places[stored].shape
+        if path.suffix in PARSERS:
+            return self._parsed(path).places[stored].shape
         with _opened(path) as file:
             return tuple(file.get_slice(stored).get_shape())
 
@@ -81,7 +87,7 @@ class TensorFolder:
         """A tensor by blocks of whole rows: each one's first row and the rows; errors as `read`.
 
         The file is opened for every block: a map of it keeps all pages that were read of it. A
-        torch file's tensor is one block.
+        tensor of a torch or GGUF file is one block.
         """
         path, stored = self._place(name)
         found = self.shape(name)
@@ -91,8 +97,8 @@ class TensorFolder:
                 f"{list(shape)}; weights and config are not of one model."
             )
         self.used.add(name)
-        if path.suffix == TORCH_SUFFIX:
-            yield 0, self._torch_file(path).read(stored)
+        if path.suffix in PARSERS:
+            yield 0, self._parsed(path).read(stored)
             return
         step = max(1, most_bytes // (4 * math.prod(shape[1:])))
         for start in range(0, shape[0], step):
@@ -104,10 +110,16 @@ class TensorFolder:
         """Names in the files that nothing read."""
         return sorted(self.stored[name] for name in set(self.stored) - self.used)
 
-    def _torch_file(self, path: Path) -> TorchFile:
-        if path not in self.torch_files:
-            self.torch_files[path] = TorchFile(path)
-        return self.torch_files[path]
+    def _names(self, path: Path) -> list[str]:
+        if path.suffix in PARSERS:
+            return list(self._parsed(path).places)
+        with _opened(path) as file:
+            return list(file.keys())
+
+    def _parsed(self, path: Path) -> TorchFile | GGUFFile:
+        if path not in self.parsed:
+            self.parsed[path] = PARSERS[path.suffix](path)
+        return self.parsed[path]
 
     def _place(self, name: str) -> tuple[Path, str]:
         if name not in self.stored:
@@ -128,14 +140,14 @@ def _opened(path: Path) -> Iterator[Any]:
         ) from error
 
 
-def _file_of_tensor(folder: Path) -> dict[str, str]:
+def _file_of_tensor(folder: Path, names_in: Callable[[Path], list[str]]) -> dict[str, str]:
     """The file of every tensor: safetensors where there are any, torch files otherwise."""
-    for single in (SINGLE, TORCH_SINGLE):
+    for single in (SINGLE, TORCH_SINGLE, gguf.LINK):
         index = folder / f"{single}.index.json"
         if index.exists():
             return _read_index(index, Path(single).suffix)
         if (folder / single).exists():
-            return dict.fromkeys(_names(folder / single), single)
+            return dict.fromkeys(names_in(folder / single), single)
     raise UserError(
         f"{folder} has neither {SINGLE} nor {INDEX} nor {TORCH_SINGLE}; there are no weights to "
         f"load{_other_format(folder)}."
@@ -146,17 +158,7 @@ def _other_format(folder: Path) -> str:
     """The end of a sentence about a folder whose weights have a form that is not read."""
     if not any(folder.glob("*.gguf")):
         return ""
-    return (
-        ", and GGUF files as in this one are not read: give the folder of the model that they were "
-        "made from, as the Hugging Face hub has it"
-    )
-
-
-def _names(path: Path) -> list[str]:
-    if path.suffix == TORCH_SUFFIX:
-        return list(TorchFile(path).places)
-    with _opened(path) as file:
-        return list(file.keys())
+    return "; of a GGUF file, as there is one here, give the path of the file itself"
 
 
 def _read_index(path: Path, suffix: str) -> dict[str, str]:
@@ -231,7 +233,8 @@ def fingerprint(*folders: Path, read_as: str = "") -> str:
     """
     digest = hashlib.sha256(read_as.encode())
     for folder in folders:
-        for path in sorted([*folder.glob("*.safetensors"), *folder.glob(f"*{TORCH_SUFFIX}")]):
+        suffixes = (Path(SINGLE).suffix, *PARSERS)
+        for path in sorted(path for suffix in suffixes for path in folder.glob(f"*{suffix}")):
             size = path.stat().st_size
             digest.update(f"{path.name} {size}".encode())
             with path.open("rb") as file:
