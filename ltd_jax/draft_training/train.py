@@ -17,12 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ltd_jax import checkpoint, files
 from ltd_jax.config import DraftConfig, TargetConfig, require_at_least
 from ltd_jax.draft_training import pack
-from ltd_jax.draft_training.loss import DraftLoss
-from ltd_jax.draft_training.pack import Mixture
+from ltd_jax.draft_training.loss import DraftLoss, Frozen, folded
+from ltd_jax.draft_training.pack import Mixture, Windows
 from ltd_jax.files import UserError
 from ltd_jax.models.eagle3 import Eagle3Params
 from ltd_jax.models.target import TargetParams
@@ -112,8 +113,8 @@ def sample_batch(mixture: Mixture, config: TrainConfig, step: int) -> np.ndarray
 
 def sample_mixed_batch(
     mixture: Mixture, text_BT: np.ndarray, config: TrainConfig, step: int
-) -> np.ndarray:
-    """Rows [B, T + 1] i32 of a step: half windows, half texts that the target wrote.
+) -> Windows:
+    """Windows of a step: half of the streams, half texts that the target wrote.
 
     Args:
       text_BT: integers, as long as the windows.
@@ -121,7 +122,8 @@ def sample_mixed_batch(
     half = dataclasses.replace(config, batch_tokens=config.batch_tokens // 2)
     window_BT = sample_batch(mixture, half, step)
     row_B = pack.sample_rows(text_BT, rows=len(window_BT), seed=config.seed, step=step)
-    return np.concatenate([window_BT, text_BT[row_B].astype(np.int32)])
+    own_BT = text_BT[row_B].astype(np.int32)
+    return pack.one_text_each(np.concatenate([window_BT, own_BT]))
 
 
 def train_draft(
@@ -130,24 +132,36 @@ def train_draft(
     target_config: TargetConfig,
     target_params: TargetParams,
     config: TrainConfig,
-    batch: Callable[[int], np.ndarray],
+    batch: Callable[[int], Windows],
     folder: Path,
     *,
+    scale: jax.Array | None = None,
+    replicas: int = 1,
     progress: Progress = lambda step, steps, loss: None,
 ) -> Eagle3Params:
     """Trains a draft or resumes; the target, its embedding and the vocabulary map stay as they are.
 
+    On accelerators the draft's products are bfloat16; its parameters are f32 everywhere.
+
     Args:
-      start: the weights to begin with, e.g. `eagle3.init` with `pack.frequent_tokens`.
-      batch: rows [B, T + 1] i32 of a step, e.g. `sample_mixed_batch`.
+      start: the weights to begin with, e.g. `eagle3.init` with `pack.frequent_tokens`; f32.
+      batch: the windows of a step, e.g. `sample_mixed_batch`.
       folder: where checkpoints and log.jsonl go.
+      scale: f32 [features * target E], the usual size of the target's features
+        (`loss.feature_scale`); None = 1.
+      replicas: devices that each take a share of every batch.
 
     Raises:
-      UserError: the folder holds a training with other settings or another start.
+      UserError: the folder holds a training with other settings or another start, or the devices do
+        not divide a batch.
     """
+    ones = jnp.ones(start.fuse.shape[:1], jnp.float32)
+    frozen = Frozen(target_params, start.target_token, ones if scale is None else scale)
+    dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    own = folded(start, frozen, 1 / frozen.scale).replace(embedding=None, target_token=None)
     params = train(
-        start.replace(embedding=None, target_token=None),
-        DraftLoss(draft_config, target_config),
+        own,
+        DraftLoss(draft_config, target_config, dtype),
         batch,
         config,
         folder,
@@ -156,11 +170,14 @@ def train_draft(
             "train": str(config),
             "start": checkpoint.digest(start),
             "target": checkpoint.digest(target_params),
+            "scale": checkpoint.digest(frozen.scale),
+            "replicas": replicas,
         },
-        frozen=(target_params, start.target_token),
+        frozen=frozen,
+        replicas=replicas,
         progress=progress,
     )
-    return params.replace(embedding=target_params.embedding, target_token=start.target_token)
+    return folded(params, frozen, frozen.scale)
 
 
 def train(
@@ -172,6 +189,7 @@ def train(
     provenance: dict[str, Any],
     *,
     frozen: Any = (),
+    replicas: int = 1,
     progress: Progress = lambda step, steps, loss: None,
 ) -> Any:
     """Runs (or resumes) a training and returns its parameters; writes checkpoints and log.jsonl.
@@ -183,12 +201,16 @@ def train(
       batch: the batch of a step, a pytree of arrays; the same whenever it is asked for.
       provenance: JSON that tells this training from others.
       frozen: arrays that the loss reads and that do not learn.
+      replicas: devices that each take a share of every batch; gradients are summed by XLA.
       progress: called after every LOG_EVERY steps and the last one.
 
     Raises:
-      UserError: the folder holds a training of another provenance.
+      UserError: the folder holds a training of another provenance, or the devices do not divide a
+        batch.
     """
+    everywhere, shared = _placements(replicas)
     state = TrainState(start, optimizer(config).init(start))
+    frozen = jax.device_put(frozen, everywhere)
     with checkpoint.manager(folder / "checkpoints") as checkpoints:
         step, restored = 0, checkpoint.restore(checkpoints, state)
         if restored is not None:
@@ -198,11 +220,12 @@ def train(
                     "or train elsewhere."
                 )
             step, state = restored.step, restored.state
+        state = jax.device_put(state, everywhere)
         saved, logged, started = step, step, time.monotonic()
         try:
             while step < config.steps:
                 with checkpoint.uninterrupted():
-                    arrays = jax.tree.map(jnp.asarray, batch(step))
+                    arrays = _divided(batch(step), shared, replicas)
                     state, value = _update(loss, config, state, frozen, arrays)
                     step += 1
                     if step % LOG_EVERY == 0 or step == config.steps:  # waits for the device
@@ -218,6 +241,30 @@ def train(
                 checkpoint.save(checkpoints, step, state, provenance)
             raise
     return state.params
+
+
+def _placements(replicas: int) -> tuple[NamedSharding | None, NamedSharding | None]:
+    """The sharding of what every device has, and of batches; None = one device, as it is."""
+    if replicas == 1:
+        return None, None
+    known = jax.devices()
+    if not 1 <= replicas <= len(known):
+        raise UserError(f"`replicas` is {replicas}, but there is 1 to {len(known)} to choose from.")
+    mesh = jax.make_mesh((replicas,), ("batch",), devices=known[:replicas])
+    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
+
+
+def _divided(batch: Any, shared: NamedSharding | None, replicas: int) -> Any:
+    """A batch on its devices; UserError where they do not divide it."""
+    if shared is None:
+        return jax.tree.map(jnp.asarray, batch)
+    rows = {len(leaf) for leaf in jax.tree.leaves(batch)}
+    if any(count % replicas for count in rows):
+        raise UserError(
+            f"{replicas} devices do not divide a batch of {min(rows)} windows; change "
+            "`batch_tokens` or `replicas`."
+        )
+    return jax.device_put(batch, shared)
 
 
 @partial(jax.jit, static_argnames=("loss", "config"))

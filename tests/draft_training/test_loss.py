@@ -1,11 +1,14 @@
 """Training-time test is drafting, unrolled."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltd_jax.draft_training import loss
+from ltd_jax.draft_training import loss, pack
+from ltd_jax.draft_training.talk import ANSWER, FORCED, USER
 from ltd_jax.models import draft, eagle3, target
 from tests.cycle import tiny
 
@@ -21,16 +24,17 @@ def test_step_zero_and_one_of_the_unrolling_are_draft_passes():
     _, feature_TE, _ = target.forward(model.target, TARGET, tokens_T, jnp.arange(14), causal, None)
     fused_TE = draft.fuse(params, config, feature_TE)
     rows, position = 6, 3
+    seen = causal[:rows, :rows]
     query, key, value = eagle3.qkv(
         params, config, tokens_T[1 : 1 + rows], fused_TE[:rows], jnp.arange(rows)
     )
     hidden = eagle3.output(
-        params, config, fused_TE[:rows], loss.chain_attention(query, [key], [value])
+        params, config, fused_TE[:rows], loss.chain_attention(query, [key], [value], seen)
     )
     query1, key1, value1 = eagle3.qkv(
         params, config, tokens_T[2 : 2 + rows], hidden, jnp.arange(rows) + 1
     )
-    mixed = loss.chain_attention(query1, [key, key1], [value, value1])
+    mixed = loss.chain_attention(query1, [key, key1], [value, value1], seen)
     # by hand for one row: keys of rows 0..position of step 0, and the row's own key of step 1
     K, C = config.kv_head_count, config.head_dim
     groups = config.head_count // K
@@ -43,8 +47,80 @@ def test_step_zero_and_one_of_the_unrolling_are_draft_passes():
         np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
+def frozen_of(model, scale=1.0):
+    E = TARGET.hidden_size * DRAFT.feature_count
+    return loss.Frozen(model.target, model.draft.target_token, jnp.full((E,), scale))
+
+
+def same_width(model):
+    """A draft as wide as its target, so that they share an embedding."""
+    config = dataclasses.replace(DRAFT, hidden_size=TARGET.hidden_size)
+    key, token = jax.random.key(0), model.draft.target_token
+    params = draft.init(key, config, model.target.embedding, token)
+    return config, params.replace(embedding=None, target_token=None)
+
+
+def test_texts_of_one_window_do_not_see_each_other():
+    """Two texts in a window give what each gives in a window of its own."""
+    model = tiny.pair(0).model
+    config, params = same_width(model)
+    random = np.random.default_rng(1)
+    talks = [
+        pack.Conversation(random.integers(0, TARGET.vocab_size, n).astype(np.int32), kind)
+        for n, kind in ((19, np.arange(19) % 3), (13, np.full(13, ANSWER)))
+    ]
+    together = pack.fill(talks, 40)
+    assert together.count == 1 and (together.text[0, 32:] == 0).all()
+    by_step = jax.jit(loss.DraftLoss(config, TARGET).by_step)
+    whole = by_step(params, frozen_of(model), together)
+    start = 0
+    for one in talks:
+        alone = by_step(params, frozen_of(model), pack.fill([one], 40))
+        here = slice(start, start + len(one.token))
+        for part, own in zip(whole[:2], alone[:2], strict=True):
+            own_rows = own[0, :, : len(one.token)]
+            found = part[0, :, here]
+            width = min(found.shape[1], own_rows.shape[1])
+            np.testing.assert_allclose(found[:, :width], own_rows[:, :width], atol=2e-5)
+            assert np.abs(own_rows).max() > 0
+        start += len(one.token)
+
+
+def test_only_what_the_target_said_is_learned():
+    model = tiny.pair(0).model
+    config, params = same_width(model)
+    token = np.random.default_rng(2).integers(0, TARGET.vocab_size, 30).astype(np.int32)
+    kind = np.asarray([FORCED] * 8 + [USER] * 7 + [ANSWER] * 15)
+    window = pack.fill([pack.Conversation(token, kind)], 30)
+    _, worth, _ = loss.DraftLoss(config, TARGET).by_step(params, frozen_of(model), window)
+    rows = 30 - 1 - loss.UNROLL
+    for step in range(loss.UNROLL):
+        predicted = kind[2 + step : 2 + step + rows]
+        expected = np.asarray([0.0, 0.1, 1.0])[predicted]
+        known = np.asarray(worth[0, step]) > 0
+        np.testing.assert_allclose(np.asarray(worth[0, step])[known], expected[known], rtol=1e-6)
+        assert not known[predicted == FORCED].any()
+    assert (np.asarray(worth) == 1).any()
+
+
+def test_the_scale_of_features_is_folded_into_the_draft():
+    model = tiny.pair(0).model
+    config, params = same_width(model)
+    windows = pack.one_text_each(np.random.default_rng(3).integers(0, TARGET.vocab_size, (2, 24)))
+    scale = loss.feature_scale(model.target, TARGET, windows)
+    assert scale.shape == (3 * TARGET.hidden_size,) and len(set(scale.tolist())) == 3
+    raw, scaled = frozen_of(model), frozen_of(model).replace(scale=scale)
+    value = jax.jit(loss.DraftLoss(config, TARGET))
+    inside = loss.folded(params, raw, 1 / scale).replace(embedding=None, target_token=None)
+    plain, divided = value(params, raw, windows), value(inside, scaled, windows)
+    np.testing.assert_allclose(plain, divided, rtol=1e-5)
+    back = loss.folded(inside, raw, scale)
+    np.testing.assert_allclose(back.fuse, params.fuse, rtol=1e-6)
+
+
 def test_a_window_must_hold_the_unrolling():
-    model, short = tiny.pair(0).model, jnp.zeros((2, loss.UNROLL + 1), jnp.int32)
+    model = tiny.pair(0).model
+    config, params = same_width(model)
+    short = pack.one_text_each(np.zeros((2, loss.UNROLL + 1), np.int32))
     with pytest.raises(ValueError, match="A window of 8 tokens is too short .* at least 9"):
-        frozen = model.target, model.draft.target_token
-        loss.DraftLoss(DRAFT, TARGET)(model.draft, frozen, short)
+        loss.DraftLoss(config, TARGET)(params, frozen_of(model), short)

@@ -7,7 +7,8 @@ import pytest
 
 from ltd_jax.config import DraftConfig
 from ltd_jax.draft_training import pack
-from ltd_jax.draft_training.pack import Mixture
+from ltd_jax.draft_training.pack import Conversation, Mixture
+from ltd_jax.draft_training.talk import ANSWER, FORCED, Spoken
 
 MIXTURE = Mixture((np.arange(30), np.arange(100, 140)), (0.25, 0.75))
 
@@ -50,3 +51,54 @@ def test_the_draft_speaks_of_the_most_frequent_tokens():
     )
     streams = (np.array([7, 7, 7, 1, 2, 2]), np.array([1, 1, 9, 2]))
     assert pack.frequent_tokens(streams, config).tolist() == [1, 2, 7]
+
+
+def talks(lengths):
+    random = np.random.default_rng(0)
+    draw = lambda n: random.integers(0, 50, n).astype(np.int32)
+    return [Conversation(draw(n), random.integers(0, 3, n).astype(np.uint8)) for n in lengths]
+
+
+def test_windows_hold_whole_conversations_and_no_token_twice():
+    given = talks([3, 30, 12, 20, 9, 8, 30, 5, 2])
+    windows = pack.fill(given, 32)
+    assert windows.count == 4 and windows.token.shape == (4, 32)
+    found = []
+    for row in range(windows.count):
+        for text in range(1, windows.text[row].max() + 1):
+            here = windows.text[row] == text
+            assert windows.position[row][here].tolist() == list(range(here.sum()))
+            found.append((windows.token[row][here].tolist(), windows.kind[row][here].tolist()))
+    assert sorted(found) == sorted((one.token.tolist(), one.kind.tolist()) for one in given)
+
+
+def test_a_conversation_longer_than_a_window_becomes_several_texts():
+    (long,) = talks([70])
+    windows = pack.fill([long], 32)
+    assert windows.count == 3 and np.count_nonzero(windows.text) == 70
+    assert (windows.position[:, 0] == 0).all()
+
+
+def test_every_epoch_takes_each_window_once():
+    windows = pack.fill(talks([30] * 10), 32)
+    named = lambda part: [row.tobytes() for row in part.token]
+    take = lambda step, seed=0: named(pack.sample_packed(windows, rows=4, seed=seed, step=step))
+    both = sum((take(step) for step in range(5)), [])
+    assert sorted(both) == sorted(named(windows) * 2)
+    assert sorted(both[:10]) == sorted(named(windows)) and both[:10] != both[10:]
+    assert take(3) == take(3) and take(3) != take(3, seed=1)
+
+
+def test_conversations_are_cut_out_of_a_round():
+    token = np.arange(24, dtype=np.int32).reshape(12, 2)
+    first = np.zeros((12, 2), bool)
+    first[[0, 5], 0] = first[[0, 9], 1] = True
+    kind = np.full((12, 2), ANSWER, np.uint8)
+    kind[:3] = FORCED
+    spoken = Spoken(token, kind, first, np.zeros((12, 2), bool))
+    found = list(pack.conversations(spoken, least_answer=6))
+    assert [one.token.tolist() for one in found] == [
+        token[5:, 0].tolist(),
+        token[:9, 1].tolist(),
+    ]
+    assert len(pack.without_doubles([*found, *found])) == 2

@@ -1,11 +1,18 @@
 """The training loop resumes bit for bit; only the draft's own weights learn."""
 
 import dataclasses
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ltd_jax import checkpoint
 from ltd_jax.draft_training import pack
@@ -103,13 +110,15 @@ def test_an_impossible_training_is_refused(change):
 def test_a_mixed_batch_is_half_corpus_half_own_texts():
     config = dataclasses.replace(TRAIN, window=20, long_window=20, batch_tokens=160)
     mix = lambda: trainer.sample_mixed_batch(small.mixture(), small.texts(), config, 2)
-    batch_BT = mix()
+    batch = mix()
+    batch_BT = batch.token
     assert batch_BT.shape == (8, 21) and batch_BT.dtype == np.int32
+    assert (batch.text == 1).all() and (batch.position[:, -1] == 20).all()
     half = dataclasses.replace(config, batch_tokens=80)
     assert np.array_equal(batch_BT[:4], trainer.sample_batch(small.mixture(), half, 2))
     own = {text.tobytes() for text in small.texts().astype(np.int32)}
     assert {row.tobytes() for row in batch_BT[4:]} <= own
-    assert np.array_equal(batch_BT, mix())
+    assert np.array_equal(batch_BT, mix().token)
 
 
 def test_only_the_drafts_own_weights_learn(tmp_path):
@@ -130,3 +139,58 @@ def test_only_the_drafts_own_weights_learn(tmp_path):
     np.testing.assert_array_equal(trained.embedding, start.embedding)
     np.testing.assert_array_equal(trained.target_token, vocabulary)
     assert not np.array_equal(trained.head, start.head)
+
+
+def losses_on(replicas: int, folder: Path) -> list[float]:
+    """Losses of a short training whose batches of eight windows are shared by so many devices."""
+    model, mixture = tiny.pair(0).model, small.mixture()
+    config = dataclasses.replace(TRAIN, batch_tokens=160, tokens=6 * 160, window=20, long_window=20)
+    draft_config = dataclasses.replace(DRAFT, hidden_size=TARGET.hidden_size)
+    vocabulary = pack.frequent_tokens(mixture.streams, DRAFT)
+    losses: list[float] = []
+    trainer.LOG_EVERY = 1
+    trainer.train_draft(
+        draft.init(jax.random.key(0), draft_config, model.target.embedding, vocabulary),
+        draft_config,
+        TARGET,
+        model.target,
+        config,
+        lambda step: trainer.sample_mixed_batch(mixture, small.texts(), config, step),
+        folder,
+        replicas=replicas,
+        progress=lambda step, steps, loss: losses.append(loss),
+    )
+    return losses
+
+
+def test_devices_that_share_a_batch_learn_as_one(tmp_path, monkeypatch):
+    """Up to the order of sums."""
+    program = f"""
+        import json, pathlib
+        from tests.draft_training import test_train
+        print(json.dumps(test_train.losses_on(8, pathlib.Path({str(tmp_path / "8")!r}))))
+    """
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    monkeypatch.setattr(trainer, "LOG_EVERY", 1)
+    losses = losses_on(1, tmp_path / "1")
+    assert len(losses) == 6 and losses[-1] < losses[0]
+    np.testing.assert_allclose(json.loads(ran.stdout), losses, rtol=1e-4)
+
+
+def test_devices_that_do_not_divide_a_batch_are_refused(tmp_path):
+    batch = lambda step: np.zeros((8, 3, 2), np.float32)
+    learn = lambda replicas: trainer.train(
+        jnp.zeros((3, 2)), squares, batch, TRAIN, tmp_path, {}, replicas=replicas
+    )
+    for replicas in (0, 99):
+        with pytest.raises(UserError, match=f"`replicas` is {replicas}, but there"):
+            learn(replicas)
+    with pytest.raises(UserError, match="3 devices do not divide a batch of 8 windows"):
+        trainer._divided(batch(0), NamedSharding(jax.make_mesh((1,), "b"), PartitionSpec()), 3)
