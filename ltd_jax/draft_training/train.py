@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ltd_jax import checkpoint, files
 from ltd_jax.config import DraftConfig, TargetConfig, require_at_least
@@ -250,7 +250,8 @@ def _placements(replicas: int) -> tuple[NamedSharding | None, NamedSharding | No
     known = jax.devices()
     if not 1 <= replicas <= len(known):
         raise UserError(f"`replicas` is {replicas}, but there is 1 to {len(known)} to choose from.")
-    mesh = jax.make_mesh((replicas,), ("batch",), devices=known[:replicas])
+    auto = (AxisType.Auto,)  # XLA decides what is between
+    mesh = jax.make_mesh((replicas,), ("batch",), axis_types=auto, devices=known[:replicas])
     return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
 
 
