@@ -1,0 +1,310 @@
+"""A draft for any target: its own texts, windows, a vocabulary, a training, what came of it.
+
+    FOLDER/talk/          what the target said, a file per round (talk.py)
+    FOLDER/training/      checkpoints and log.jsonl (train.py)
+    FOLDER/training.json  how it was trained and its numbers on held-out texts
+
+Stopped at any moment, the same call goes on, and ends with the same draft.
+"""
+
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ltd_jax import files
+from ltd_jax.config import DraftConfig, TargetConfig, require_at_least
+from ltd_jax.draft_training import loss as losses
+from ltd_jax.draft_training import pack, talk, train
+from ltd_jax.draft_training.loss import UNROLL, DraftLoss, Frozen
+from ltd_jax.draft_training.pack import Conversation, Windows
+from ltd_jax.draft_training.talk import ANSWER, Script, TalkConfig
+from ltd_jax.draft_training.train import TrainConfig
+from ltd_jax.files import UserError
+from ltd_jax.models import eagle3
+from ltd_jax.models.eagle3 import Eagle3Params
+from ltd_jax.models.target import TargetParams
+
+Progress = Callable[[str, float], None]
+SCALED_BY = 16  # windows whose features say how large features are
+TIMED_STEPS = 3  # of training, when a time is given and not a number of tokens
+LEAST_HELD_OUT = 2  # conversations
+
+
+@dataclasses.dataclass(frozen=True)
+class CourseConfig:
+    """How much a target says, and how a draft learns from it."""
+
+    tokens: int = 2_000_000  # that the target says
+    talk: TalkConfig = TalkConfig()
+    train: TrainConfig = TrainConfig(
+        tokens=4_000_000,
+        window=512,
+        long_share=0.0,
+        batch_tokens=4096,
+        learning_rate=1e-3,
+        warmup_steps=50,
+        decay_share=0.6,
+        weight_decay=0.05,
+    )
+    minutes: float | None = None
+    """of training, whose tokens follow from the measured time of a step; None = `train.tokens`"""
+    draft_vocab_size: int = 8192  # tokens that the draft speaks of, at most
+    held_out: float = 0.025  # share of the conversations that are measured on, not trained on
+    replicas: int = 1  # devices that each take a share of every batch
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, "tokens", "draft_vocab_size", "replicas")
+        if not 0 < self.held_out <= 0.5:
+            raise ValueError(
+                f"held_out is {self.held_out} but must lie above 0 and at most at 0.5."
+            )
+        if self.minutes is not None and not 0 < self.minutes < float("inf"):
+            raise ValueError(f"minutes is {self.minutes} but must be above 0.")
+        if self.train.window <= UNROLL + 1:
+            raise ValueError(f"train.window is {self.train.window} but must be above {UNROLL + 1}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A draft that was trained, and its numbers."""
+
+    config: DraftConfig
+    params: Eagle3Params
+    report: dict[str, Any]  # what training.json holds
+
+
+def train_draft(
+    params: TargetParams,
+    config: TargetConfig,
+    course: CourseConfig,
+    script: Script | None,
+    folder: Path,
+    *,
+    texts: Sequence[np.ndarray] = (),
+    start: tuple[DraftConfig, Eagle3Params] | None = None,
+    progress: Progress = lambda stage, share: None,
+) -> Trained:
+    """Trains a draft for a target, or goes on with it.
+
+    Args:
+      params: the target's, in ordinary layout.
+      script: of its conversations (script.py); None = only `texts` are learned from.
+      texts: token ids of further texts, each i32 [n].
+      start: a draft to go on from; None = a new one, of the target's width.
+
+    Raises:
+      UserError: the folder holds a training of other settings, there is too little to learn from,
+        or something cannot be written.
+    """
+    said = _listen(params, config, course, script, folder / "talk", texts, progress)
+    held_out = max(LEAST_HELD_OUT, round(course.held_out * len(said)))
+    if len(said) <= held_out:
+        raise UserError(
+            f"There are {len(said)} conversations, too few to learn from; give more `tokens`."
+        )
+    lessons, tests = said[:-held_out], said[-held_out:]
+    window = course.train.window
+    windows, unseen = pack.fill(lessons, window), pack.fill(tests, window)
+    if start is None:
+        start = new_draft(params, config, course, lessons)
+    draft_config, first = start
+    few = jax.tree.map(lambda part: part[:SCALED_BY], windows)
+    scale = losses.feature_scale(params, config, few)
+    plan = _plan(params, config, course, draft_config, first, scale, windows, folder)
+    rows = max(1, plan.batch_tokens // window)
+    began = time.monotonic()
+    trained = train.train_draft(
+        first,
+        draft_config,
+        config,
+        params,
+        plan,
+        lambda step: pack.sample_packed(windows, rows=rows, seed=plan.seed, step=step),
+        folder / "training",
+        scale=scale,
+        replicas=course.replicas,
+        progress=lambda step, steps, loss: progress("train the draft", step / steps),
+    )
+    seconds = time.monotonic() - began
+    report = {
+        "schema": 1,
+        "environment": files.environment(str(params.embedding.dtype)),
+        "course": dataclasses.asdict(course),
+        "conversations": {"learned": len(lessons), "held_out": len(tests)},
+        "tokens": {"said": sum(len(one.token) for one in said), "trained": plan.tokens},
+        "windows": {"count": windows.count, "filled": float(np.mean(np.asarray(windows.text) > 0))},
+        "known_share": known_share(lessons, first.target_token),
+        "training_seconds": round(seconds, 1),
+        "held_out": measure(trained, draft_config, params, config, scale, unseen),
+        "curve": _curve(folder / "training" / "log.jsonl"),
+    }
+    files.write_json(folder / "training.json", report)
+    return Trained(draft_config, trained, report)
+
+
+def _listen(
+    params: TargetParams,
+    config: TargetConfig,
+    course: CourseConfig,
+    script: Script | None,
+    folder: Path,
+    texts: Sequence[np.ndarray],
+    progress: Progress,
+) -> list[Conversation]:
+    """What is learned from, without doubles; in an order that is a function of the seed."""
+    whole = [Conversation(one, np.full(len(one), ANSWER, np.uint8)) for one in texts if len(one)]
+    if script is not None:
+        progress("let the target talk", 0.0)
+        for spoken in talk.rounds(
+            params,
+            config,
+            course.talk,
+            script,
+            course.tokens,
+            folder,
+            seed=course.train.seed,
+            progress=functools.partial(progress, "let the target talk"),
+        ):
+            whole += pack.conversations(spoken)
+    whole = pack.without_doubles(whole)
+    order = np.random.default_rng(course.train.seed).permutation(len(whole))
+    return [whole[index] for index in order]
+
+
+def new_draft(
+    params: TargetParams,
+    config: TargetConfig,
+    course: CourseConfig,
+    lessons: Sequence[Conversation],
+) -> tuple[DraftConfig, Eagle3Params]:
+    """A draft of one layer as the target's, whose norm and head are the target's; f32.
+
+    Its vocabulary are the tokens that the target says most often.
+    """
+    names = ("vocab_size", "hidden_size", "intermediate_size", "head_count", "kv_head_count")
+    shared = {name: getattr(config, name) for name in (*names, "head_dim", "rms_norm_eps")}
+    size = min(course.draft_vocab_size, config.vocab_size)
+    draft_config = DraftConfig(
+        **shared, draft_vocab_size=size, target_hidden_size=config.hidden_size
+    )
+    said = [one.token[one.kind == ANSWER] for one in lessons]
+    vocabulary = pack.frequent_tokens(said, draft_config)
+    embedding = params.embedding.astype(jnp.float32)
+    key = jax.random.key(course.train.seed)
+    first = eagle3.init(key, draft_config, embedding, vocabulary)
+    head = embedding.T if params.head is None else params.head.astype(jnp.float32)
+    head = jnp.take(head, vocabulary, axis=1)
+    return draft_config, first.replace(norm=params.norm.astype(jnp.float32), head=head)
+
+
+def known_share(said: Sequence[Conversation], target_token: jax.Array) -> float:
+    """The share of the target's own words that are in a draft's vocabulary."""
+    own = np.concatenate([one.token[one.kind == ANSWER] for one in said])
+    return float(np.isin(own, np.asarray(target_token)).mean())
+
+
+def _plan(
+    params: TargetParams,
+    config: TargetConfig,
+    course: CourseConfig,
+    draft_config: DraftConfig,
+    first: Eagle3Params,
+    scale: jax.Array,
+    windows: Windows,
+    folder: Path,
+) -> TrainConfig:
+    """The training's settings; where a time is asked for, measured once and kept in plan.json."""
+    if course.minutes is None:
+        return course.train
+    path = folder / "plan.json"
+    asked = {"minutes": course.minutes, "train": dataclasses.asdict(course.train)}
+    if path.exists():
+        with files.reading_json(path, "plan", 1, "delete it to measure again") as plan:
+            if plan["asked"] != json.loads(json.dumps(asked)):
+                raise UserError(f"{path} was made for other settings; {files.OTHER_FOLDER}.")
+            return dataclasses.replace(course.train, tokens=int(plan["tokens"]))
+    rows = max(1, course.train.batch_tokens // course.train.window)
+    seconds = train.time_step(
+        first,
+        draft_config,
+        config,
+        params,
+        course.train,
+        lambda step: pack.sample_packed(windows, rows=rows, seed=course.train.seed, step=step),
+        scale=scale,
+        replicas=course.replicas,
+        steps=TIMED_STEPS,
+    )
+    steps = max(1, int(60 * course.minutes / seconds))
+    tokens = steps * course.train.batch_tokens
+    record = {"schema": 1, "asked": asked, "step_seconds": seconds, "tokens": tokens}
+    files.write_json(path, record)
+    return dataclasses.replace(course.train, tokens=tokens)
+
+
+def measure(
+    params: Eagle3Params,
+    draft_config: DraftConfig,
+    target_params: TargetParams,
+    config: TargetConfig,
+    scale: jax.Array,
+    windows: Windows,
+) -> dict[str, Any]:
+    """How well a draft guesses the target's own words, in a chain of UNROLL steps.
+
+    Returns:
+      "agree": per step, the share of rows whose best token is the target's; "chain": per step, the
+      share of rows where it was so in all steps up to this one; "committed": tokens that a cycle
+      with such a chain commits, 1 + the sum of "chain"; "loss": per step, nats.
+    """
+    frozen = Frozen(target_params, params.target_token, scale)
+    own = losses.folded(params, frozen, 1 / scale).replace(embedding=None, target_token=None)
+    judge = DraftLoss(draft_config, config, worth=(0.0, 0.0, 1.0))
+    by_step = jax.jit(judge.by_step)
+    rows_S, agree_S, chain_S, cross_S, known_S = np.zeros((5, UNROLL))
+    chains = 0
+    for row in range(windows.count):
+        one = jax.tree.map(lambda part, row=row: part[row : row + 1], windows)
+        cross_SR, worth_SR, hit_SR = (np.asarray(part[0]) for part in by_step(own, frozen, one))
+        counts_SR = _answers(one, worth_SR.shape[1])
+        full_R = counts_SR.all(axis=0)
+        chain_S += (np.logical_and.accumulate(hit_SR, axis=0) & full_R).sum(1)
+        chains += int(full_R.sum())
+        agree_S += (hit_SR & counts_SR).sum(1)
+        rows_S += counts_SR.sum(1)
+        cross_S += cross_SR.sum(1)
+        known_S += worth_SR.sum(1)
+    chain_S /= max(chains, 1)
+    return {
+        "agree": _rounded(agree_S / np.maximum(rows_S, 1)),
+        "chain": _rounded(chain_S),
+        "committed": round(1 + float(chain_S.sum()), 4),
+        "loss": _rounded(cross_S / np.maximum(known_S, 1e-9)),
+    }
+
+
+def _rounded(numbers: np.ndarray) -> list[float]:
+    return [round(float(number), 4) for number in numbers]
+
+
+def _answers(window: Windows, rows: int) -> np.ndarray:
+    """Whether each step of each row [UNROLL, R] predicts a token that the target said in answer."""
+    kind, text = np.asarray(window.kind[0]), np.asarray(window.text[0])
+    here = text[:rows] > 0
+    steps = []
+    for step in range(UNROLL):
+        part = slice(2 + step, 2 + step + rows)
+        steps.append((kind[part] == ANSWER) & (text[part] == text[:rows]) & here)
+    return np.stack(steps)
+
+
+def _curve(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
