@@ -61,11 +61,12 @@ from ltd_jax.models.pair import Pair, check_known
 from ltd_jax.policies import card, saved
 from ltd_jax.policies.networks import Learned
 from ltd_jax.presets import EMBEDDED_LEARNING, EMBEDDED_POLICY, QUICK_LEARNING, Preset
+from ltd_jax.questions import QuestionConfig, Split
 from ltd_jax.replay import latency as latencies
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.profile import ProfileConfig
 from ltd_jax.replay.record import Prompt
-from ltd_jax.text import Chat, Message, QuestionConfig, Split, Style, TextStream, open_chat
+from ltd_jax.text import Chat, Message, Style, TextStream, open_chat
 from ltd_jax.tune import DecodeSettings
 from ltd_jax.workflow import StageConfig, Trained
 
@@ -217,7 +218,7 @@ def _prompt_text(prompt: str) -> str:
     if prompt != "-":
         return prompt
     try:
-        return sys.stdin.read().strip("\n")
+        return sys.stdin.read().removeprefix(files.BYTE_ORDER_MARK).strip("\n")
     except UnicodeDecodeError as error:
         raise UserError("The standard input is no text in this terminal's encoding.") from error
 

@@ -5,6 +5,7 @@ is only right for one pair, cycle or device carries that as an `Identity`, and o
 `require_same`, says whether two of them may be used together.
 """
 
+import codecs
 import contextlib
 import dataclasses
 import datetime
@@ -244,7 +245,7 @@ class ResumableStore:
 
     def _found(self, path: Path) -> dict[str, Any]:
         try:
-            record = json.loads(path.read_text())
+            record = json.loads(path.read_text(encoding="utf-8-sig"))
             settings, entries = record["settings"], dict(record["entries"])
         except (OSError, ValueError, LookupError, TypeError) as error:
             wrong = f"is damaged ({error})"
@@ -280,7 +281,7 @@ def reading_json(path: Path, kind: str, schema: int, remedy: str) -> Iterator[di
       UserError: the file is missing, truncated, of another schema, or damaged.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"Cannot read the {kind} {path}: {error.strerror}.") from error
     except ValueError as error:
@@ -324,6 +325,28 @@ def writing(path: Path) -> Iterator[None]:
     except SafetensorError as error:
         found = re.search(r"I/O error: (.*) \(os error", str(error))
         raise UserError(f"Cannot write {path}: {found[1] if found else error}.") from error
+
+
+BYTE_ORDER_MARK = "\ufeff"  # with which Windows programs begin UTF-8 files
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file without a byte order mark; every line ends with "\\n" alone.
+
+    Raises:
+      UserError: there is no such file, it cannot be read, or it is no UTF-8 text.
+    """
+    refuse_pointer(path)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {path}; check the path.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        if path.read_bytes()[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise UserError(f"{path} is UTF-16 text; save it as UTF-8.") from error
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}).") from error
 
 
 POINTER = b"version https://git-lfs.github.com/spec/"

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import difflib
 import errno
+import io
 import os
 import re
 import signal
@@ -41,6 +42,7 @@ from ltd_jax.models.pair import Pair
 from ltd_jax.presets import Preset
 from ltd_jax.workflow import Progress as ProgressCallback
 
+STRICT = ("strict", "surrogateescape")  # ways of a stream that raise for what it cannot encode
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 (WITHOUT_PREFIX,) = tyro.conf.OmitArgPrefixes[int].__metadata__  # the mark of such a field
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -404,6 +406,7 @@ def run(main: Callable[[], None], *, resumes: bool = True) -> None:
       resumes: whether the same command goes on from what an interrupted one has written.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    print_anything()
     warnings.showwarning = lambda message, *place, **rest: say(f"warning: {as_flags(str(message))}")
     try:
         main()
@@ -430,6 +433,12 @@ def run(main: Callable[[], None], *, resumes: bool = True) -> None:
         place = error.filename or "what this command prints or keeps"
         say(f"error: Cannot write {place}: {error.strerror}.")
         sys.exit(2)
+
+
+def print_anything() -> None:
+    """What the terminal's encoding lacks is printed as ?, where else an answer would end in it."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in STRICT:
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _drop_output() -> None:

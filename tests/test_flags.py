@@ -68,6 +68,34 @@ def test_warnings_are_said_in_one_line(capsys):
     assert capsys.readouterr().err == "warning: Its --latency is old.\n"
 
 
+ANSWER = "naïve 漢字 – 🎈\ud800"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "errors", "shown"),
+    [
+        ("latin-1", "strict", "naïve ?? ? ??"),
+        ("cp1252", "strict", "naïve ?? – ??"),
+        ("cp437", "strict", "naïve ?? ? ??"),
+        ("ascii", "surrogateescape", "na?ve ?? ? ??"),  # an old locale's
+        ("utf-8", "strict", "naïve 漢字 – 🎈?"),
+        ("ascii", "backslashreplace", None),  # as somebody asked for it
+    ],
+)
+def test_what_a_terminal_lacks_does_not_end_an_answer(monkeypatch, encoding, errors, shown):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding, errors))
+    flags.run(lambda: (cli._print_now(ANSWER), Console().print(ANSWER, highlight=False)))
+    shown = ANSWER.encode(encoding, errors).decode(encoding) if shown is None else shown
+    assert written.getvalue().decode(encoding) == f"{shown}{shown}\n"
+
+
+def test_an_output_that_is_no_text_file_is_left_alone(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    flags.run(lambda: print(ANSWER))
+    assert sys.stdout.getvalue() == f"{ANSWER}\n"
+
+
 def test_a_reader_that_has_enough_ends_a_command_quietly():
     program = "from ltd_jax import flags; flags.run(lambda: print('x' * 10**7))"
     command = f'"{sys.executable}" -c "{program}" | head -c 1; echo ${{PIPESTATUS[0]}}'

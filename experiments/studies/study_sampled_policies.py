@@ -36,10 +36,10 @@ from ltd_jax.learning.loop import Splits
 from ltd_jax.models.pair import Pair
 from ltd_jax.policies.policy import Policy
 from ltd_jax.presets import Preset
+from ltd_jax.questions import Split
 from ltd_jax.replay import latency, optimum, simulate
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.simulate import Simulator, Totals
-from ltd_jax.text import Split
 from ltd_jax.workflow import Progress, StageConfig
 
 RESAMPLES = 2000

@@ -47,15 +47,17 @@ def load_or_write(
     They are of the smallest unsigned type that holds the vocabulary, at least uint16.
 
     Raises:
-      UserError: the file is damaged or holds other texts, or it cannot be written.
+      UserError: a prompt has tokens that the target does not know, the file is damaged or holds
+        other texts, or it cannot be written.
     """
+    pack.known_tokens(prompt_BP, config.vocab_size, "A prompt")
     if not file.exists():
         pieces = []
         for start in range(0, len(prompt_BP), TEXTS_AT_ONCE):
             piece_BP = jnp.asarray(prompt_BP[start : start + TEXTS_AT_ONCE])
             pieces.append(np.asarray(continue_greedily(params, config, piece_BP, new_tokens)))
             progress(min(start + TEXTS_AT_ONCE, len(prompt_BP)) / len(prompt_BP))
-        dtype = np.uint16 if config.vocab_size <= 2**16 else np.uint32
+        dtype = pack.token_dtype(config.vocab_size)
         with files.replacing(file) as temporary, temporary.open("wb") as stream:
             np.save(stream, np.concatenate(pieces).astype(dtype))
     try:
@@ -65,7 +67,7 @@ def load_or_write(
     shape, P = prompt_BP.shape, prompt_BP.shape[1]
     if text_BT.shape != (shape[0], P + new_tokens) or (text_BT[:, :P] != prompt_BP).any():
         raise UserError(f"{file} holds other texts than are asked for; delete it.")
-    return text_BT
+    return pack.known_tokens(text_BT, config.vocab_size, str(file))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "new_tokens"))

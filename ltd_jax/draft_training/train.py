@@ -143,12 +143,13 @@ def train_draft(
       folder: where checkpoints and log.jsonl go.
 
     Raises:
-      UserError: the folder holds a training with other settings or another start.
+      UserError: the folder holds a training with other settings or another start, or a batch has
+        tokens that the target does not know.
     """
     params = train(
         start.replace(embedding=None, target_token=None),
         DraftLoss(draft_config, target_config),
-        batch,
+        lambda step: pack.known_tokens(batch(step), target_config.vocab_size, f"Batch {step}"),
         config,
         folder,
         {

@@ -479,7 +479,7 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
             temporary.write_text(json.dumps(settings, indent=1))
         return
     try:
-        written = json.loads(path.read_text())
+        written = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"Cannot read {path} ({error}); delete {folder} to start again.") from error
     here, there = (traverse_util.flatten_dict(side, sep=".") for side in (settings, written))

@@ -191,6 +191,7 @@ def load(
             devices=devices,
         )
     draft_params = cpu_layout.pack_draft(loaded.params) if packed else loaded.params
+    stops = texts.stop_tokens(target_folder)
     asked = {
         "target": hub.given_as(target_folder),
         "draft": hub.given_as(draft_folder),
@@ -202,8 +203,8 @@ def load(
     return Pair(
         model=Model(target_params, draft_params, config),
         dtype=dtype,
-        stop_tokens=texts.stop_tokens(target_folder),
-        fingerprint=_fingerprint(target_folder, draft_folder, config),
+        stop_tokens=stops,
+        fingerprint=_fingerprint(target_folder, draft_folder, config, stops),
         folder=target_folder,
         names=(hub.name_of(target_folder), hub.name_of(draft_folder)),
         remarks=(*loaded.remarks, *sharding.uneven(config)),
@@ -218,10 +219,11 @@ def default_dtype(target: Path) -> Literal["float32", "bfloat16"]:
     return "float32" if embedded or jax.default_backend() == "cpu" else "bfloat16"
 
 
-def _fingerprint(target_folder: Path, draft_folder: Path, config: PairConfig) -> str:
+def _fingerprint(
+    target_folder: Path, draft_folder: Path, config: PairConfig, stops: Sequence[int]
+) -> str:
     """12 hex digits that name the weights, how they are read, and what ends a text."""
-    stops = sorted(texts.stop_tokens(target_folder))
-    read_as = f"{non_defaults(config.target)} {non_defaults(config.draft)} {stops}"
+    read_as = f"{non_defaults(config.target)} {non_defaults(config.draft)} {sorted(stops)}"
     return hf_tensors.fingerprint(target_folder, draft_folder, read_as=read_as)
 
 

@@ -20,7 +20,7 @@ import ltd_jax
 ROOT = Path(ltd_jax.__file__).parents[1]
 LAYERS = (
     ("config", "files"),
-    ("checkpoint", "presets", "text"),
+    ("checkpoint", "presets", "text", "questions"),
     ("models",),
     ("policies",),
     ("cycle",),
