@@ -777,17 +777,22 @@ class InspectConfig(PairFlags):
 def inspect_(config: InspectConfig) -> None:
     """Look at a pair before using it: how its folders are read, what it needs, what is doubtful.
 
-    --no-weights reads config.json only. Exit code 0 also with doubts.
+    --no-weights reads config.json and the tensors' names and shapes only. Exit code 0 also with
+    doubts.
 
     ltd inspect --target my/target --draft my/draft
     """
     base = dataclasses.replace(presets.EMBEDDED_CYCLE, context=2048)
     cycle = config.shapes.of(methods.smallest_cycle("probe", workflow.PROBE, base))
-    pair_config, remarks = inspect.read_pair_config(
+    found = inspect.read_pair_config(
         config.target, config.draft, cycle, config.feature_layers, config.draft_rope_theta
     )
+    pair_config, remarks = found.config, found.remarks
     memory = inspect.estimate_memory(pair_config, jnp.dtype(config.dtype), config.devices)
-    doubts = inspect.tokenizer_doubts(config.target, config.draft, pair_config.target.vocab_size)
+    doubts = [
+        *found.doubts,
+        *inspect.tokenizer_doubts(config.target, config.draft, pair_config.target.vocab_size),
+    ]
     accepted = None
     if config.weights:
         accepted = workflow.probe(flags.load_pair(config, cycle))
@@ -832,8 +837,9 @@ def _inspected(
         f"{target.vocab_size:,} tokens"
     )
     kind = "Griffin" if isinstance(draft, GriffinConfig) else "EAGLE-3"
+    count = "one layer" if draft.layer_count == 1 else f"{draft.layer_count} layers"
     yield (
-        f"draft: {kind}, one layer of width "
+        f"draft: {kind}, {count} of width "
         f"{draft.hidden_size}, {_heads(draft)}, {draft.draft_vocab_size:,} tokens"
         + (f"; reads {reads} of the target" if reads else "; reads the target's last layer")
     )

@@ -106,6 +106,17 @@ class RopeScaling:
     original_context: int
 
 
+def _check_attention(config: "TargetConfig | DraftConfig | GriffinConfig") -> None:
+    """Raises ValueError for heads in no whole groups, and for layers that slide over nothing."""
+    if config.head_count % config.kv_head_count:
+        raise ValueError(
+            f"head_count {config.head_count} is not a multiple of kv_head_count "
+            f"{config.kv_head_count}; grouped-query attention needs whole groups."
+        )
+    if config.sliding_layers and config.sliding_window < 1:
+        raise ValueError(f"sliding_window is {config.sliding_window} but must be at least 1.")
+
+
 @dataclasses.dataclass(frozen=True)
 class TargetConfig:
     """One Llama- or Qwen3-family decoder; the families differ only by these fields."""
@@ -121,18 +132,17 @@ class TargetConfig:
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
     tie_embeddings: bool = False
-    attention_bias: bool = False
+    attention_bias: bool = False  # of queries, keys and values
+    output_bias: bool = False  # of the map behind attention
     qk_norm: bool = False
-    # What the draft reads: the stream entering these three layers (EAGLE-3), or with () the last
-    # norm's output (Griffin). (0, 0, 0) = EAGLE-3's default for layer_count.
+    sliding_window: int = 0  # latest tokens that a sliding layer sees, itself included
+    sliding_layers: tuple[int, ...] = ()  # by index; the others see all tokens
+    # What the draft reads: the stream entering these layers (EAGLE-3), or with () the last norm's
+    # output (Griffin). (0, 0, 0) = EAGLE-3's default for layer_count.
     feature_layers: tuple[int, ...] = (0, 0, 0)
 
     def __post_init__(self) -> None:
-        if self.head_count % self.kv_head_count:
-            raise ValueError(
-                f"head_count {self.head_count} is not a multiple of kv_head_count "
-                f"{self.kv_head_count}; grouped-query attention needs whole groups."
-            )
+        _check_attention(self)
         if self.feature_layers == (0, 0, 0):
             if self.layer_count < LEAST_LAYERS:
                 raise ValueError(
@@ -141,23 +151,23 @@ class TargetConfig:
                 )
             default = (2, self.layer_count // 2, self.layer_count - 3)
             object.__setattr__(self, "feature_layers", default)
-        if self.feature_layers:
-            low, mid, high = self.feature_layers
-            if not 0 <= low < mid < high <= self.layer_count:
-                raise ValueError(
-                    f"feature_layers {self.feature_layers} must rise and lie in "
-                    f"0..{self.layer_count}."
-                )
+        chosen = self.feature_layers
+        inside = all(0 <= layer <= self.layer_count for layer in chosen)
+        if not inside or list(chosen) != sorted(set(chosen)):
+            raise ValueError(f"feature_layers {chosen} must rise and lie in 0..{self.layer_count}.")
 
     @property
     def feature_size(self) -> int:
-        """Width of a token's feature: the three streams side by side, or the last state alone."""
+        """Width of a token's feature: all streams side by side, or the last state alone."""
         return max(len(self.feature_layers), 1) * self.hidden_size
 
 
 @dataclasses.dataclass(frozen=True)
 class DraftConfig:
-    """One EAGLE-3 draft: a single Llama layer over [embedding, fused target features]."""
+    """One EAGLE-3 draft: a Llama layer over [embedding, fused target features], or several.
+
+    Only the first layer reads the embedding; further ones are a decoder's usual layers.
+    """
 
     vocab_size: int
     draft_vocab_size: int
@@ -174,10 +184,19 @@ class DraftConfig:
     norm_before_fc: bool = False  # one norm over the three target features together
     norm_each_feature: bool = False  # "fc_norm": one norm for each of them
     norm_output: bool = False  # the next level reads the normed output (EAGLE-3.1)
-    layer_count: ClassVar[int] = 1
-    feature_count: ClassVar[int] = 3  # layers of the target that the draft reads
+    layer_count: int = 1
+    feature_count: int = 3  # layers of the target that the draft reads
+    own_head: bool = True  # False = the target's head, or the embedding turned
+    attention_bias: bool = False  # of queries, keys and values
+    output_bias: bool = False  # of the map behind attention
+    fuse_bias: bool = False  # of the map over the target's features
+    qk_norm: bool = False
+    sliding_window: int = 0  # latest tokens that a sliding layer sees, itself included
+    sliding_layers: tuple[int, ...] = ()  # by index; the others see all tokens
 
     def __post_init__(self) -> None:
+        _check_attention(self)
+        require_at_least(1, self, "layer_count", "feature_count")
         if self.draft_vocab_size > self.vocab_size:
             raise ValueError(
                 f"draft_vocab_size {self.draft_vocab_size} is larger than vocab_size "
@@ -185,11 +204,16 @@ class DraftConfig:
             )
         if self.norm_before_fc and self.norm_each_feature:
             raise ValueError("norm_before_fc and fc_norm exclude each other.")
+        if not self.own_head and self.draft_vocab_size != self.vocab_size:
+            raise ValueError(
+                f"A draft of {self.draft_vocab_size} tokens needs a head of its own: the target's "
+                f"is for {self.vocab_size}."
+            )
 
     @property
     def fuse_norms(self) -> int:
         """Norms over the target's features before they are fused: none, one, or one of each."""
-        return 3 if self.norm_each_feature else int(self.norm_before_fc)
+        return self.feature_count if self.norm_each_feature else int(self.norm_before_fc)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,6 +232,11 @@ class GriffinConfig:
     attention_bias: bool = False  # "qkv_bias", of drafts for Qwen2
     layer_count: ClassVar[int] = 1
     feature_count: ClassVar[int] = 0  # layers of the target that it reads: none, but its last state
+    sliding_window: ClassVar[int] = 0
+    sliding_layers: ClassVar[tuple[int, ...]] = ()  # it sees all tokens
+
+    def __post_init__(self) -> None:
+        _check_attention(self)
 
     @property
     def draft_vocab_size(self) -> int:
@@ -450,7 +479,8 @@ class PairConfig:
         if len(self.target.feature_layers) != self.draft.feature_count:
             raise ValueError(
                 f"The target gives feature_layers {self.target.feature_layers} but the draft reads "
-                f"{self.draft.feature_count} layers: three of EAGLE-3, () of Griffin."
+                f"{self.draft.feature_count} layers (Griffin none, ()); name as many in "
+                "`feature_layers`."
             )
         if self.draft.vocab_size != self.target.vocab_size:
             raise ValueError(

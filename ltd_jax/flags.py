@@ -105,7 +105,7 @@ class PairFlags:
     draft: Path = ASSETS / "draft"  # likewise, of the EAGLE-3 or Griffin draft
     dtype: DType = "auto"  # auto = bfloat16 on accelerators, float32 on processors
     devices: int = 1  # of this host, that weights and caches are split over
-    feature_layers: Rare[tuple[int, int, int] | None] = None
+    feature_layers: Rare[tuple[int, ...] | None] = None
     """layers of the target that the draft reads; None = as the draft says"""
     draft_rope_theta: Rare[float | None] = None  # None = as the draft says
     compile_cache: Rare[bool] = True  # keep compiled programs, so that the next start is quick

@@ -115,7 +115,8 @@ class Config:
 
 def main() -> None:
     config = tyro.cli(Config)
-    pair, _ = inspect.read_pair_config(config.target, config.draft, config.cycle, None, None)
+    found = inspect.read_pair_config(config.target, config.draft, config.cycle, None, None)
+    pair = found.config
     if not isinstance(pair.draft, DraftConfig):
         raise UserError("Costs can be modelled for EAGLE-3 drafts only; `draft` is another one.")
     device, name = roofline.ACCELERATORS[config.device], config.target.name

@@ -65,8 +65,10 @@ def unrolled_loss(
       feature_TE, logits_TX: the target's at every token.
 
     Raises:
-      ValueError: there are too few tokens to unroll the draft.
+      ValueError: there are too few tokens to unroll the draft, or it has a sliding window.
     """
+    if config.sliding_layers:
+        raise ValueError("A draft with a sliding window cannot be trained here; leave it out.")
     rows = token_T.shape[0] - 1 - UNROLL
     if rows < 1:
         raise ValueError(
@@ -74,17 +76,20 @@ def unrolled_loss(
             f"steps; give at least {UNROLL + 2}."
         )
     hidden_TE = eagle3.fuse(params, config, feature_TE[:rows])
-    keys: list[jax.Array] = []
-    values: list[jax.Array] = []
+    keys: list[list[jax.Array]] = [[] for _ in range(config.layer_count)]  # by layer and step
+    values: list[list[jax.Array]] = [[] for _ in range(config.layer_count)]
     total, weights = jnp.float32(0), 0.0
     for step in range(UNROLL):
         read_T = jax.lax.dynamic_slice_in_dim(token_T, 1 + step, rows)
         position_T = jnp.arange(rows) + step
-        query_THC, key_TKC, value_TKC = eagle3.qkv(params, config, read_T, hidden_TE, position_T)
-        keys.append(key_TKC)
-        values.append(value_TKC)
-        mixed_TE = chain_attention(query_THC, keys, values)
-        hidden_TE = eagle3.output(params, config, hidden_TE, mixed_TE)
+        for layer in range(config.layer_count):
+            query_THC, key_TKC, value_TKC = eagle3.qkv(
+                params, config, read_T, hidden_TE, position_T, layer
+            )
+            keys[layer].append(key_TKC)
+            values[layer].append(value_TKC)
+            mixed_TE = chain_attention(query_THC, keys[layer], values[layer])
+            hidden_TE = eagle3.output(params, config, hidden_TE, mixed_TE, layer)
         target_TX = jax.lax.dynamic_slice_in_dim(logits_TX, 1 + step, rows)
         total += STEP_DISCOUNT**step * _step_loss(params, config, hidden_TE, target_TX)
         weights += STEP_DISCOUNT**step

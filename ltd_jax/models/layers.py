@@ -16,15 +16,32 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
-from ltd_jax.config import AnyDraftConfig, RopeScaling, TargetConfig
+from ltd_jax.config import AnyDraftConfig, DraftConfig, RopeScaling, TargetConfig
 from ltd_jax.models.kv_cache import Past
 
 Maps = tuple[jax.Array, ...]  # of one input, side by side: one [in, out] each, or all in one array
 
+
 MASKED = -1e30  # finite, so that a row without any visible key gives no NaN
 WIDE_PANEL = 64  # columns of a panel with AVX-512, see models/cpu_layout.py
 MOST_PACKED_ROWS = 32  # more rows are worth a copy into [E, F]
+
+
+@struct.dataclass
+class LayerParams:
+    """Weights of one decoder layer; linear maps are [in, out]."""
+
+    input_norm: jax.Array  # [E]
+    qkv: Maps  # [E, H * C], [E, K * C], [E, K * C]
+    o: jax.Array  # [H * C, E]
+    post_attention_norm: jax.Array  # [E]
+    gate_up: Maps  # [E, F], [E, F]
+    down: jax.Array  # [F, E]
+    qkv_bias: tuple[jax.Array, ...] = ()  # [H * C], [K * C], [K * C]; () = not in this model
+    o_bias: jax.Array | None = None  # [E]; None = not in this model
+    qk_norms: tuple[jax.Array, ...] = ()  # [C], [C]; () = not in this model
 
 
 def map_shapes(
@@ -87,6 +104,33 @@ def precision(dtype: jnp.dtype) -> jax.lax.Precision | None:
     """
     is_rounded = dtype == jnp.float32 and jax.default_backend() != "cpu"
     return jax.lax.Precision.HIGHEST if is_rounded else None
+
+
+def attention_extras(config: TargetConfig | DraftConfig, dtype: jnp.dtype) -> dict[str, Any]:
+    """Biases (zeros) and norms (ones) of a layer's attention as a config asks for, by field."""
+    H, K, C = config.head_count, config.kv_head_count, config.head_dim
+    biases = tuple(jnp.zeros((count * C,), dtype) for count in (H, K, K))
+    return {
+        "qkv_bias": biases if config.attention_bias else (),
+        "o_bias": jnp.zeros((config.hidden_size,), dtype) if config.output_bias else None,
+        "qk_norms": (jnp.ones((C,), dtype),) * 2 if config.qk_norm else (),
+    }
+
+
+def random_layer(
+    key: jax.Array,
+    config: TargetConfig | DraftConfig,
+    dtype: jnp.dtype,
+    deviations: Mapping[str, float] | None = None,
+) -> LayerParams:
+    """A decoder layer with random maps (see `random_maps`)."""
+    ones = jnp.ones((config.hidden_size,), dtype)
+    return LayerParams(
+        input_norm=ones,
+        post_attention_norm=ones,
+        **attention_extras(config, dtype),
+        **layer_fields(random_maps(key, map_shapes(config), dtype, deviations)),
+    )
 
 
 def linear(x_TE: jax.Array, weight: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
@@ -183,6 +227,63 @@ def qkv_heads(
     return rotate(query, *rope), rotate(key, *rope), value
 
 
+def layer_qkv(
+    params: LayerParams,
+    config: TargetConfig | AnyDraftConfig,
+    stream_TE: jax.Array,
+    rope: tuple[jax.Array, jax.Array],
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Rotated queries [T, H, C], rotated keys and values [T, K, C] of a decoder layer."""
+    x_TE = rms_norm(stream_TE, params.input_norm, config.rms_norm_eps)
+    return qkv_heads(x_TE, params.qkv, config, rope, params.qkv_bias, params.qk_norms)
+
+
+def layer_output(
+    params: Any, config: TargetConfig | AnyDraftConfig, stream_TE: jax.Array, mixed_TE: jax.Array
+) -> jax.Array:
+    """A decoder layer after attention [T, E]: output map, residual, norm and feed-forward.
+
+    Args:
+      params: `LayerParams`, or a draft's with the same fields.
+    """
+    mixed_TE = linear(mixed_TE, params.o)
+    if params.o_bias is not None:
+        mixed_TE = mixed_TE + params.o_bias[None]
+    stream_TE = stream_TE + mixed_TE
+    x_TE = rms_norm(stream_TE, params.post_attention_norm, config.rms_norm_eps)
+    return stream_TE + feed_forward(x_TE, params.gate_up, params.down)
+
+
+def sight(
+    config: TargetConfig | AnyDraftConfig,
+    layer: int,
+    mask_TB: jax.Array,
+    positions_T: jax.Array,
+) -> tuple[jax.Array, jax.Array | None]:
+    """What the rows of a layer see: rows of the block [T, B], and the first slot of the past [T].
+
+    In a layer with a sliding window of w tokens, a row at position p sees positions above p - w.
+    The rows of a block that one row sees are a path, in order and one position apart, the row
+    itself last: so the number of those after one of them is its distance.
+
+        seen        1 1 0 1 1
+        distance    3 2 . 1 0        with w = 3 is seen: 0 1 0 1 1
+
+    Args:
+      mask_TB: bool, what rows see where nothing slides.
+      positions_T: i32 rotary positions; slot s of the past has position s.
+
+    Returns:
+      None as the first slot: all of the past is seen.
+    """
+    if layer not in config.sliding_layers:
+        return mask_TB, None
+    seen_TB = mask_TB.astype(jnp.int32)
+    distance_TB = jnp.cumsum(seen_TB[:, ::-1], axis=1)[:, ::-1] - seen_TB
+    first_T = positions_T - config.sliding_window + 1
+    return mask_TB & (distance_TB < config.sliding_window), first_T
+
+
 @jax.named_scope("attention")
 def attention(
     query_THC: jax.Array,
@@ -190,6 +291,7 @@ def attention(
     value_KBC: jax.Array,
     mask_TB: jax.Array,
     past: Past | None = None,
+    first_T: jax.Array | None = None,
 ) -> jax.Array:
     """Grouped-query attention [T, H * C] over a block of B new rows and the committed past.
 
@@ -199,6 +301,7 @@ def attention(
     Args:
       mask_TB: bool, which rows of the block each query sees.
       past: all queries see its slots [0, length); None = there is none.
+      first_T: i32, the first slot of the past that each query sees; None = slot 0.
     """
     T, H, C = query_THC.shape
     K, B, _ = key_KBC.shape
@@ -209,8 +312,12 @@ def attention(
     parts = [(score.reshape(K, G * T, B), value_KBC)]
     if past is not None:
         key_KSC, value_KSC, length = past
-        seen_S = jnp.where(jnp.arange(key_KSC.shape[1]) < length, 0.0, MASKED)
-        score = _product("kmc,ksc->kms", query, key_KSC) + seen_S[None, None]
+        slot_S = jnp.arange(key_KSC.shape[1])
+        seen = (slot_S < length)[None]
+        if first_T is not None:  # of every query of a group
+            seen = jnp.tile(seen & (slot_S[None] >= first_T[:, None]), (G, 1))
+        bias = jnp.where(seen, 0.0, MASKED)
+        score = _product("kmc,ksc->kms", query, key_KSC) + bias[None]
         parts.append((score, value_KSC))
     peaks = [jnp.max(score, axis=-1, keepdims=True) for score, _ in parts]
     peak = jax.lax.stop_gradient(functools.reduce(jnp.maximum, peaks))

@@ -144,7 +144,7 @@ def load(
     dtype: Any = None,
     sampling: SamplingConfig = GREEDY,
     seed: int = 0,
-    feature_layers: tuple[int, int, int] | None = None,
+    feature_layers: tuple[int, ...] | None = None,
     draft_rope_theta: float | None = None,
     packed: bool | None = None,
     devices: int = 1,
@@ -207,7 +207,12 @@ def load(
         fingerprint=_fingerprint(target_folder, draft_folder, config, stops),
         folder=target_folder,
         names=(hub.name_of(target_folder), hub.name_of(draft_folder)),
-        remarks=(*loaded.remarks, *sharding.uneven(config)),
+        remarks=(
+            *loaded.remarks,
+            *hf_weights.read_target_settings(target_folder).doubts,
+            *loaded.doubts,
+            *sharding.uneven(config),
+        ),
         seed=seed,
         loaded_with={name: value for name, value in asked.items() if value is not None},
     )
@@ -230,7 +235,7 @@ def _fingerprint(
 def with_features(
     target: TargetConfig,
     draft_layers: tuple[int, ...] | None,
-    feature_layers: tuple[int, int, int] | None,
+    feature_layers: tuple[int, ...] | None,
 ) -> TargetConfig:
     """The target that takes features before some layers.
 

@@ -75,6 +75,7 @@ class Place(NamedTuple):
     stored: Any  # gguf's ReaderTensor
     shape: tuple[int, ...]
     heads: int  # whose rows stand in pairs; 0 = in the usual order
+    dtype: str = "float32"  # as it is read
 
 
 class GGUFFile:

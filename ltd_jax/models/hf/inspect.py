@@ -16,7 +16,6 @@ from ltd_jax import files
 from ltd_jax import text as texts
 from ltd_jax.config import AnyDraftConfig, CycleConfig, PairConfig, TargetConfig
 from ltd_jax.models import sharding
-from ltd_jax.models.hf import config as hf_config
 from ltd_jax.models.hf import weights
 from ltd_jax.models.pair import with_features
 
@@ -39,23 +38,34 @@ class Memory:
         return self.target + self.draft + self.caches
 
 
+@dataclasses.dataclass(frozen=True)
+class PairSettings:
+    """What two folders say without their weights being loaded."""
+
+    config: PairConfig
+    remarks: tuple[str, ...]  # how they were read, sentences for a person
+    doubts: tuple[str, ...]  # what was overruled or read one of two ways, likewise
+
+
 def read_pair_config(
     target_folder: Path,
     draft_folder: Path,
     cycle: CycleConfig,
-    feature_layers: tuple[int, int, int] | None,
+    feature_layers: tuple[int, ...] | None,
     rope_theta: float | None,
-) -> tuple[PairConfig, tuple[str, ...]]:
-    """The pair's settings and remarks on them, from the two config.json and tensors' names.
+) -> PairSettings:
+    """The pair's settings, from the two config.json and the headers of all tensors.
 
     Raises:
-      UserError: a field is missing or wrong, or the two are not a pair.
+      UserError: a field is missing or wrong, a tensor is missing, of another shape or not known, or
+        the two are not a pair.
     """
-    config = hf_config.target_config(target_folder)
-    settings = weights.read_draft_settings(draft_folder, config, rope_theta)
+    target = weights.read_target_settings(target_folder)
+    draft = weights.read_draft_settings(draft_folder, target.config, rope_theta)
     with files.user_errors(f"{target_folder} and {draft_folder}"):
-        config = with_features(config, settings.feature_layers, feature_layers)
-        return PairConfig(config, settings.config, cycle), settings.remarks
+        config = with_features(target.config, draft.feature_layers, feature_layers)
+        pair = PairConfig(config, draft.config, cycle)
+    return PairSettings(pair, draft.remarks, (*target.doubts, *draft.doubts))
 
 
 def estimate_memory(pair: PairConfig, dtype: jnp.dtype, devices: int = 1) -> Memory:

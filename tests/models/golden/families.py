@@ -41,6 +41,8 @@ LLAMA3_SCALING = {
 }
 QWEN2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "rms_norm_eps": 1e-6}
 QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "rms_norm_eps": 1e-6}
+SLIDES = "sliding_attention"
+SLIDING = {"use_sliding_window": True, "sliding_window": 6}
 FAMILIES: dict[str, dict[str, Any]] = {
     "vicuna": BASE | {"num_key_value_heads": 4, "rms_norm_eps": 1e-6},
     "llama2": BASE,
@@ -50,6 +52,14 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2": BASE | QWEN2 | {"rope_theta": 1000000.0},
     "qwen2.5-tied": BASE | QWEN2 | {"tie_word_embeddings": True},
     "qwen3": BASE | QWEN3 | {"head_dim": 8, "rope_theta": 1000000.0},
+    "llama-biased": BASE | {"attention_bias": True},
+    "qwen3-biased": BASE | QWEN3 | {"head_dim": 8, "attention_bias": True},
+    "qwen2-sliding": BASE | QWEN2 | SLIDING | {"max_window_layers": 2},
+    "qwen3-sliding": BASE
+    | QWEN3
+    | SLIDING
+    | {"head_dim": 8, "layer_types": [SLIDES, "full_attention"] * 3 + [SLIDES]},
+    "qwen2-still": BASE | QWEN2 | SLIDING | {"max_window_layers": 7},
     "qwen3-tied": BASE | QWEN3 | {"head_dim": 6, "tie_word_embeddings": True},
 }
 PROMPT = tuple(int(token) for token in np.random.RandomState(5).randint(0, 48, 20))
@@ -76,10 +86,12 @@ def shapes(fields: dict[str, Any]) -> dict[str, tuple[int, ...]]:
             "mlp.up_proj.weight": (F, E),
             "mlp.down_proj.weight": (E, F),
         }
-        if fields["model_type"] == "qwen2":
+        if fields["model_type"] == "qwen2" or fields["attention_bias"]:
             layer |= {
                 f"self_attn.{x}_proj.bias": (n * C,) for x, n in zip("qkv", (H, K, K), strict=True)
             }
+        if fields["attention_bias"]:
+            layer["self_attn.o_proj.bias"] = (E,)
         if fields["model_type"] == "qwen3":
             layer |= {f"self_attn.{x}_norm.weight": (C,) for x in "qk"}
         found |= {f"model.layers.{index}.{name}": shape for name, shape in layer.items()}

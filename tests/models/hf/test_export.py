@@ -30,6 +30,12 @@ FAMILIES = {
     "llama3.1, tied": {"rope_scaling": SCALING, "tie_embeddings": True},
     "qwen2": {"attention_bias": True},
     "qwen3": {"qk_norm": True, "head_dim": 6},
+    "llama, biased": {"attention_bias": True, "output_bias": True},
+    "qwen3, biased and sliding": {
+        **{"qk_norm": True, "attention_bias": True, "output_bias": True},
+        **{"sliding_window": 9, "sliding_layers": (1, 4)},
+    },
+    "qwen2, sliding": {"attention_bias": True, "sliding_window": 9, "sliding_layers": (6,)},
 }
 CYCLE = dataclasses.replace(varieties.CYCLE, beam_width=3)
 
@@ -110,6 +116,26 @@ def test_a_drafts_own_embedding(tmp_path, sources):
     assert_same_bits(found.model, pair.model)
 
 
+def test_a_window_that_no_family_has(tmp_path, sources):
+    pair = pair_of(sliding_window=4, sliding_layers=(0,))
+    assert "sliding" in refusal(lambda: export_both(pair, sources, tmp_path))
+
+
+@pytest.mark.parametrize("name", ["deep and narrow", "the target's head"])
+def test_what_eagles_own_code_has_not_is_written_and_said(tmp_path, sources, name):
+    pair = varieties.pair(name)
+    said = export.export_draft(tmp_path, pair, sources[1], dialect="layers.0")
+    words = ("3 layers", "4 features", "norms", "biases", "sliding")
+    for word in ("without a head",) if name == "the target's head" else words:
+        assert any(word in doubt for doubt in said)
+    target = pair.model.target
+    found = hf_weights.load_draft(
+        tmp_path, pair.config.target, target.embedding, jnp.float32, head=target.head
+    )
+    assert found.config == pair.config.draft
+    assert_same_bits(found.params, pair.model.draft)
+
+
 def test_a_griffin_pair(tmp_path, sources):
     found = export.export_draft(tmp_path, varieties.pair("griffin"), sources[1], dialect="eagle")
     assert found == ()
@@ -117,13 +143,13 @@ def test_a_griffin_pair(tmp_path, sources):
 
 
 def test_chosen_feature_layers_are_written(tmp_path, sources):
-    pair = pair_of(layers=(1, 3, 5))
+    pair = pair_of(layers=(0, 3, 5))
     (doubt,) = export_both(pair, sources, tmp_path)
     assert hf_config.LAYER_IDS in doubt
     found = load(tmp_path)
-    assert found.config.target.feature_layers == (1, 3, 5)
+    assert found.config.target.feature_layers == (0, 3, 5)
     assert "cannot be written" in refusal(
-        lambda: export_both(pair_of(layers=(1, 2, 3)), sources, tmp_path)
+        lambda: export_both(pair_of(layers=(1, 3, 5)), sources, tmp_path)
     )
 
 

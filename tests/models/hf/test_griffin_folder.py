@@ -126,8 +126,9 @@ def test_a_pair_of_folders_loads_with_the_last_state_as_feature(tmp_path):
     found = pairs.load(*folders, cycle=varieties.CYCLE)
     assert found.config.target == dataclasses.replace(TARGET, feature_layers=())
     assert found.config.draft == config
-    seen, remarks = inspect.read_pair_config(*folders, varieties.CYCLE, None, None)
-    assert seen == found.config and remarks == found.remarks
+    settings = inspect.read_pair_config(*folders, varieties.CYCLE, None, None)
+    seen = settings.config
+    assert seen == found.config and settings.remarks + settings.doubts == found.remarks
     own = sum(leaf.nbytes for leaf in jax.tree.leaves(student)) - sum(
         leaf.nbytes for leaf in (teacher.embedding, teacher.head)
     )
