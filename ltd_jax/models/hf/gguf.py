@@ -75,7 +75,11 @@ class Place(NamedTuple):
     stored: Any  # gguf's ReaderTensor
     shape: tuple[int, ...]
     heads: int  # whose rows stand in pairs; 0 = in the usual order
-    dtype: str = "float32"  # as it is read
+
+    @property
+    def dtype(self) -> str:
+        """The numbers' name in numpy, as they are read."""
+        return "float32"
 
 
 class GGUFFile:

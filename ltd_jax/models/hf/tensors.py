@@ -6,6 +6,7 @@ shards, those that are all there are read, else the newer; a doubt says which.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -116,7 +117,6 @@ class TensorFolder:
             raise UserError(f"There is no model folder {folder}; check the path.")
         self.folder = folder
         self.stored: dict[str, str] = {}  # by canonical name
-        self.parsed: dict[Path, TorchFile | GGUFFile] = {}  # once, not for every tensor
         self.file_of, self.doubts = _file_of_tensor(folder, self._names)
         for name in self.file_of:
             if canonical(name) in self.stored:
@@ -224,15 +224,19 @@ class TensorFolder:
             return list(file.keys())
 
     def _parsed(self, path: Path) -> TorchFile | GGUFFile:
-        if path not in self.parsed:
-            self.parsed[path] = PARSERS[path.suffix](path)
-        return self.parsed[path]
+        return _parsed(path, path.stat().st_mtime_ns)
 
     def _place(self, name: str) -> tuple[Path, str]:
         if name not in self.stored:
             raise UserError(f"{self.folder} has no tensor {name}; the checkpoint is incomplete.")
         stored = self.stored[name]
         return self.folder / self.file_of[stored], stored
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(path: Path, written: int) -> TorchFile | GGUFFile:
+    """A file, parsed once while it is as it was written: seconds, for a GGUF file's words."""
+    return PARSERS[path.suffix](path)
 
 
 @contextlib.contextmanager
