@@ -175,7 +175,7 @@ def generate(config: GenerateConfig) -> None:
         prompt_T, text = token_ids(config.prompt_ids, pair), None
     else:
         prompt_T = pair.encode(_prompt_text(str(config.prompt)), config.style)
-        text = TextStream(pair.chat.tokenizer)
+        text = pair.stream()
     check_room(pair, len(prompt_T), config.new_tokens)
     decoder.warm_up()
     answer = decoder.decode(prompt_T, text, (lambda piece: None) if config.json else _print_now)

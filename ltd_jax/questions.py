@@ -172,7 +172,7 @@ def asked_in(row: dict[str, Any]) -> tuple[str, list[Any]]:
             if not isinstance(row[key], list):
                 raise UserError(f'"{key}" must be a list of at least one non-empty string.')
             return key, row[key]
-    if "choices" in row:
+    if "choices" in row and "answer_id" not in row:
         return "question", [of_choices(row)]
     found = [key for key in PROMPTS if key in row]
     if len(found) == 1:

@@ -118,8 +118,12 @@ def tokenizer_settings(folder: Path) -> dict[str, Any]:
 def special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
     """The texts of the special tokens that settings name, by name; the standard ones first."""
     own = [name for name in settings if name.endswith("_token") and name not in SPECIAL_TOKENS]
-    named = ((name, settings.get(name)) for name in (*SPECIAL_TOKENS, *own))
-    return {name: token_text(value) for name, value in named if isinstance(value, str | dict)}
+    more = settings.get("extra_special_tokens")  # with names of their own, or a list
+    named = {name: settings.get(name) for name in (*SPECIAL_TOKENS, *own)}
+    named |= more if isinstance(more, dict) else {}
+    return {
+        name: token_text(value) for name, value in named.items() if isinstance(value, str | dict)
+    }
 
 
 def token_text(value: Any) -> str:
@@ -136,9 +140,9 @@ def _tokens_beside(
     field is missing, then special tokens that are still missing.
     """
     there = tokenizer.get_added_tokens_decoder()
-    named = [settings[name] for name in special_tokens(settings)]
     listed = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
     extra = list(listed.values() if isinstance(listed, dict) else listed)
+    named = [settings[name] for name in special_tokens(settings) if name in settings]
     special = {token_text(value) for value in (*named, *extra)}
     decoder = settings.get("added_tokens_decoder")
     if decoder is not None:
@@ -225,6 +229,26 @@ def stop_doubts(folder: Path) -> list[str]:
     ]
 
 
+def id_doubts(folder: Path, tokenizer: tokenizers.Tokenizer) -> list[str]:
+    """A sentence where tokens have other ids than tokenizer_config.json says.
+
+    The tokenizer numbers what it lacks from its own end on, as transformers' does.
+    """
+    decoder = tokenizer_settings(folder).get("added_tokens_decoder") or {}
+    moved = [
+        f"{token_text(token)!r} is {tokenizer.token_to_id(token_text(token))}, not {number}"
+        for number, token in decoder.items()
+        if tokenizer.token_to_id(token_text(token)) != int(number)
+    ]
+    if not moved:
+        return []
+    more = f", and {len(moved) - 1} more are" if len(moved) > 1 else ""
+    return [
+        f"In {folder}, {moved[0]} as {SETTINGS} says{more}: {TOKENIZER} and {SETTINGS} are not of "
+        "one model."
+    ]
+
+
 def read_settings(path: Path) -> dict[str, Any]:
     """The fields of a JSON file, {} where there is none; UserError where it is no JSON object."""
     if not path.exists():
@@ -307,7 +331,8 @@ class Chat:
             return "\n\n".join(message.content for message in messages)
         if self.style == "vicuna":
             return vicuna_text(messages)
-        if self.style in SYSTEM_PROMPTS and messages[0].role != "system":
+        is_told = any(message.role == "system" for message in messages)
+        if self.style in SYSTEM_PROMPTS and not is_told:
             messages = [Message("system", SYSTEM_PROMPTS[self.style]), *messages]
         try:
             return _compiled(str(self.template)).render(

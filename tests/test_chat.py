@@ -256,6 +256,16 @@ def test_answers_end_where_any_file_says_so(name, tmp_path):
     assert all(any(word in doubt for doubt in doubts) for word in words), doubts
 
 
+def test_ids_that_the_settings_say_otherwise_are_doubted(tmp_path):
+    say = lambda first: {str(first + index): token for index, token in enumerate(chats.ALL)}
+    for first, words in ((261, []), (270, ["'<s>' is 261, not 270", "3 more are"])):
+        settings = {"added_tokens_decoder": say(first)}
+        folder = chats.Folder(None, settings, tokenizer=chats.BARE).write(tmp_path / str(first))
+        doubts = inspect.tokenizer_doubts(folder, tmp_path, vocab_size=10**6)
+        found = [doubt for doubt in doubts if "are not of one model" in doubt]
+        assert bool(found) == bool(words) and all(word in found[0] for word in words)
+
+
 def test_of_several_templates_one_must_be_the_default(folder):
     named = [{"name": "rag", "template": "a"}, {"name": "tool_use", "template": "b"}]
     configure(folder, chat_template=named)

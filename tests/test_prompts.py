@@ -126,6 +126,10 @@ def test_public_rows(tmp_path, line, expected):
             'a line looks like {"ques',
         ),
         ('{"prompt": "a", "question": "b"}', '"prompt" and "question" may both be what is asked'),
+        (
+            '{"question_id": 1, "answer_id": "x", "model_id": "m", "choices": [{"turns": ["a"]}]}',
+            '"turns" is missing; call the one of "answer_id", "model_id", "choices" that',
+        ),
         ('{"prompt": 7}', '"prompt" must be a non-empty string'),
         ('{"conversations": "a"}', '"conversations" must be a list'),
         ('{"conversations": ["a", "b"]}', '"conversations" does not say who speaks'),

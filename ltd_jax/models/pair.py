@@ -126,6 +126,10 @@ class Pair:
         """The text of token ids, without special tokens."""
         return self.chat.tokenizer.decode(np.asarray(tokens, int).tolist())
 
+    def stream(self) -> texts.TextStream:
+        """What shows the tokens of one answer as they come; pieces decoded alone lack spaces."""
+        return texts.TextStream(self.chat.tokenizer)
+
     def put(self, tree: Any) -> Any:
         """Arrays that are committed to no other device, where the pair's weights are."""
         return sharding.shard(tree, self.config)

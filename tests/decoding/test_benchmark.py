@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -226,6 +227,15 @@ def test_a_policy_is_checked_against_plain_decoding_in_a_call():
 )
 def test_a_near_tie_follows_from_the_dtype_and_the_logits_size(dtype, logit, expected):
     assert lossless.near_tie(dtype, logit) == expected
+
+
+def test_the_page_says_what_a_near_tie_is():
+    page = Path(lossless.__file__).parents[2] / "docs" / "troubleshooting.md"
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    near = [f"{lossless.near_tie('bfloat16', logit):g}" for logit in (5.0, 16.0)]
+    assert lossless.STEPS["bfloat16"] == lossless.STEPS["float16"]
+    assert f"less than {lossless.STEPS['bfloat16']} steps of the dtype at their size" in text
+    assert f"in bfloat16 {near[0]} for logits near 5, {near[1]} near 16" in text
 
 
 def test_near_ties_in_half_precision_are_none_in_single(monkeypatch):

@@ -102,13 +102,13 @@ def device_bytes() -> int | None:
 
 
 def tokenizer_doubts(target_folder: Path, draft_folder: Path, vocab_size: int) -> list[str]:
-    """Sentences where the tokenizer has too many tokens, or files name other ends of an answer.
+    """Sentences where the tokenizer has too many tokens, or files differ in ids or in ends.
 
     Also where the draft's folder has another tokenizer.
     """
     tokenizer = texts.load_tokenizer(target_folder)
     count = tokenizer.get_vocab_size(with_added_tokens=True)
-    doubts = texts.stop_doubts(target_folder)
+    doubts = texts.stop_doubts(target_folder) + texts.id_doubts(target_folder, tokenizer)
     if count > vocab_size:
         doubts.append(
             f"The tokenizer in {target_folder} has {count} tokens, the target {vocab_size}; "

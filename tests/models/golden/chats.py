@@ -179,6 +179,11 @@ IN_FILES = {
         {"turn_token": "<|im_start|>", "image_token": "<img>", "add_bos_token": True},
         tokenizer=BARE,
     ),
+    "in an object of extra ones": Folder(
+        "{{ turn_token }}{{ image_token }}|" + TURNS,
+        {"extra_special_tokens": {"image_token": "<img>", "turn_token": "<|im_start|>"}},
+        tokenizer=BARE,
+    ),
     "special tokens as objects": Folder(
         "{{ bos_token }}{{ eos_token }}|" + TURNS,
         {
