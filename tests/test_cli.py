@@ -15,6 +15,7 @@ from ltd_jax import text as texts
 from ltd_jax.files import ASSETS
 from ltd_jax.models.hf import tensors as hf_tensors
 from ltd_jax.presets import EMBEDDED_CYCLE
+from tests.models.folders import edit
 from tests.models.hf.test_weights import rewrite
 from tests.system import refusing
 
@@ -205,6 +206,15 @@ def test_a_config_alone_is_inspected(folders, monkeypatch, capsys):
     assert "memory: target 34 MiB" in out
     out = inspect(monkeypatch, capsys, folders, "--no-weights", "--devices", "2")
     assert "memory on each of 2 devices: target 18 MiB" in out
+
+
+def test_what_was_overruled_is_said_without_weights(folders, monkeypatch, capsys):
+    edit(folders / "draft", num_hidden_layers=28, eagle_config={"layer_ids": [1, 4, 7]})
+    out = inspect(monkeypatch, capsys, folders, "--no-weights")
+    assert "doubt: num_hidden_layers is 1 in the weights" in out and "no doubts" not in out
+    assert "Features enter layers (2, 5, 8) of 12" in out and "as --feature-layers" in out
+    chosen = ("--no-weights", "--feature-layers", 1, 4, 7)
+    assert "reads layers 1, 4, 7 of" in inspect(monkeypatch, capsys, folders, *chosen)
 
 
 def test_what_is_doubtful_is_said(folders, monkeypatch, capsys):

@@ -14,7 +14,7 @@ from ltd_jax.policies.policy import Constant
 from ltd_jax.replay import record, simulate
 from ltd_jax.replay import trace as traces
 from ltd_jax.replay.record import Prompt
-from tests.cycle import tiny
+from tests.cycle import tiny, varieties
 from tests.replay import synthetic
 
 NEW_TOKENS = 24
@@ -56,13 +56,14 @@ def test_positions_and_continuations(trace, found):
 
 def live_and_replayed(pair, trace, found, policy, totals):
     """Per text: the live cycles, and what the trace says at the same positions."""
-    accepted = traces.accepted(trace, CYCLE)
+    cycle = pair.config.cycle
+    accepted = traces.accepted(trace, cycle)
     for index, prompt in enumerate(found):
         position, cycle_count, levels_sum = int(trace.text_start[index]), 0, 0
         steps = generate.generate(pair, policy, prompt.token, NEW_TOKENS)
         next(steps)
         for step in steps:
-            said = accepted[position, step.levels - 1, CYCLE.sizes.index(step.size)]
+            said = accepted[position, step.levels - 1, cycle.sizes.index(step.size)]
             committed = min(int(said) + 1, int(trace.tokens_left[position]))
             yield step.accepted, int(said), len(step.tokens), committed
             position, cycle_count = position + committed, cycle_count + 1
@@ -85,6 +86,19 @@ def test_constants_replay_as_they_run(pair, trace, found, setting):
         if committed == live + 1:  # the text's end cuts no cycle here
             assert live == said
     assert setting[1] == 0 or any(live > 0 for live, *_ in rows)
+
+
+def test_windows_and_further_layers_replay_as_they_run(found):
+    """Of the text in one pass, where windows end far before a row."""
+    pair = varieties.pair("deep and narrow")
+    few = [Prompt(prompt.token[:9] % varieties.X, 0) for prompt in found[1:]]
+    trace = record.record(pair, few, NEW_TOKENS, ORIGIN)
+    cycle, policy = pair.config.cycle, Constant(3, 7)
+    simulator = simulate.build(trace, synthetic.table(cycle), cycle)
+    totals = simulate.run(simulator, policy, charge_decisions=False)
+    rows = list(live_and_replayed(pair, trace, few, policy, totals))
+    assert all(live_committed == committed for *_, live_committed, committed in rows)
+    assert any(live > 0 for live, *_ in rows) and any(live == 0 for live, *_ in rows)
 
 
 def test_learned_policies_replay_as_they_run(pair, trace, found):

@@ -29,6 +29,8 @@ from ltd_jax.models.hf.tensors import read_json
 
 TARGET_FAMILIES = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 BIASED, NORMED = "Qwen2ForCausalLM", "Qwen3ForCausalLM"  # always: q, k and v; queries and keys
+MOST_OF_ANYTHING = 2**31 - 1  # of what the file counts
+MOST = {"num_hidden_layers": 10_000}
 ACTIVATIONS = ("silu", "swish")  # two names of one function
 SLIDING_WINDOW, FULL_LAYERS = 4096, 28  # transformers' defaults where Qwen's files say nothing
 LAYER_KINDS = ("full_attention", "sliding_attention")
@@ -88,6 +90,8 @@ class Settings:
     def believe(self, name: str, value: int) -> None:
         """Takes a field's value from the tensors; what is no integer is left for its reader."""
         given = self.fields.get(name)
+        if value < 1:
+            return  # of a tensor without rows, which its reader refuses
         if given is None or (texts.is_integer(given) and given != value):
             self.fields[name] = value
         if texts.is_integer(given) and given != value:
@@ -150,6 +154,8 @@ class Settings:
             raise UserError(
                 f"{self.path} has no integer >= 1 as {name}; the model cannot be built without it."
             )
+        if value > MOST.get(name, MOST_OF_ANYTHING):
+            raise UserError(f"{self.path} says {name} {value}, which no model has; correct it.")
         return value
 
     def number(self, fields: dict[str, Any], name: str, default: float | None = None) -> float:

@@ -27,7 +27,7 @@ LEFTOVERS = re.compile(  # tensors that no text depends on
     r".*rotary_emb\.(inv_freq|cos_cached|sin_cached)"  # are computed
     r"|.*\.masked_bias"  # of a mask
     r"|(model\.)?mtp\..*|v_head\..*"  # other heads: the next tokens' and a value's
-    r"|.*\.[kv]_scale"  # of a quantised cache
+    r"|.*\.([qkv]|prob|prob_output)_scale"  # of a quantised cache
     r"|verifier_norm\.weight|verifier_lm_head\.weight"  # copies of the target's
     r"|t2d"  # a mask that follows from d2t
 )
@@ -64,12 +64,16 @@ def of_target(files: TensorFolder, settings: Settings) -> dict[str, Any]:
     first = "model.layers.0."
     layers = _count(files, lambda index: f"model.layers.{index}.self_attn.q_proj.weight")
     stated = settings.fields.get("num_hidden_layers")
-    if isinstance(stated, int) and layers > stated:  # fewer are an incomplete checkpoint
+    if layers and isinstance(stated, int) and stated > layers:
+        raise UserError(
+            f"{settings.path} says num_hidden_layers {stated}, but model.layers.{layers} is not in "
+            "the weights beside it; the checkpoint is incomplete."
+        )
+    if layers:
         settings.believe("num_hidden_layers", layers)
     _believe_shapes(files, settings, first)
     embedding = "model.embed_tokens.weight"
-    if embedding in files:
-        settings.believe("vocab_size", _rows(files, embedding))
+    _believe_vocabulary(files, settings, embedding)
     found = _attention_parts(files, first)
     if settings.architecture() == "Qwen3ForCausalLM":
         found["qk_norm"] = True  # it has them: without them it is incomplete
@@ -95,8 +99,7 @@ def of_draft(
     further = _count(files, lambda index: f"layers.{index + 1}.self_attn.q_proj.weight")
     settings.believe("num_hidden_layers", 1 if is_griffin else 1 + further)
     _believe_shapes(files, settings, LAYER)
-    if "embed_tokens.weight" in files:
-        settings.believe("vocab_size", _rows(files, "embed_tokens.weight"))
+    _believe_vocabulary(files, settings, "embed_tokens.weight")
     parts = _attention_parts(files, LAYER)
     if is_griffin:
         return {"attention_bias": parts["attention_bias"]}
@@ -139,8 +142,17 @@ def _vocabulary(files: TensorFolder, settings: Settings, target: TargetConfig) -
     if name not in files:
         return target.vocab_size
     rows = _rows(files, name)
+    if not rows:
+        raise UserError(f"{files.folder} has a {name} without rows; the checkpoint is damaged.")
     settings.believe("draft_vocab_size", rows)
     return rows if name == "d2t" else min(rows, target.vocab_size)
+
+
+def _believe_vocabulary(files: TensorFolder, settings: Settings, embedding: str) -> None:
+    """Overrules the number of tokens by the rows of an embedding, if it is one."""
+    shape = files.shape(embedding) if embedding in files else ()
+    if len(shape) == 2 and shape[1] == settings.fields.get("hidden_size"):
+        settings.believe("vocab_size", shape[0])
 
 
 def _believe_shapes(files: TensorFolder, settings: Settings, first: str) -> None:
@@ -152,7 +164,8 @@ def _believe_shapes(files: TensorFolder, settings: Settings, first: str) -> None
     if query is None or len(query) != 2:
         return
     channels, rest = divmod(query[0], heads)
-    if norm is not None and norm != (query[0],) and query[0] % norm[0] == 0:
+    has_norm = norm is not None and len(norm) == 1 and norm[0] and norm != (query[0],)
+    if norm is not None and has_norm and query[0] % norm[0] == 0:
         channels, rest = norm[0], 0
         heads = query[0] // channels
         settings.believe("num_attention_heads", heads)

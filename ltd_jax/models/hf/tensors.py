@@ -118,12 +118,15 @@ class TensorFolder:
         self.folder = folder
         self.stored: dict[str, str] = {}  # by canonical name
         self.file_of, self.doubts = _file_of_tensor(folder, self._names)
+        self.headers: dict[Path, dict[str, Header]] = {}
+        for file in sorted(set(self.file_of.values())):  # an index may have forgotten a tensor
+            for name in self._headers(folder / file):
+                self.file_of.setdefault(name, file)
         for name in self.file_of:
             if canonical(name) in self.stored:
                 other = self.stored[canonical(name)]
                 raise UserError(f"{folder} holds both {other} and {name}, which are one tensor.")
             self.stored[canonical(name)] = name
-        self.headers: dict[Path, dict[str, Header]] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self.stored
@@ -134,14 +137,13 @@ class TensorFolder:
     def header(self, name: str) -> Header:
         """What its file says of a tensor; UserError where it is missing."""
         path, stored = self._place(name)
-        if path not in self.headers:
-            self.headers[path] = self._read_headers(path)
-        if stored not in self.headers[path]:
+        headers = self._headers(path)
+        if stored not in headers:
             raise UserError(
                 f"{path} has no tensor {stored}, though the index beside it says so; copy both "
                 "again."
             )
-        return self.headers[path][stored]
+        return headers[stored]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """A tensor's shape, without reading it."""
@@ -205,6 +207,11 @@ class TensorFolder:
             self.blocks(one, shape, most_bytes), self.blocks(other, shape, most_bytes), strict=False
         )
         return all(np.array_equal(left, right) for (_, left), (_, right) in pairs)
+
+    def _headers(self, path: Path) -> dict[str, Header]:
+        if path not in self.headers:
+            self.headers[path] = self._read_headers(path)
+        return self.headers[path]
 
     def _read_headers(self, path: Path) -> dict[str, Header]:
         if path.suffix in PARSERS:

@@ -340,8 +340,15 @@ def _draft_settings(
         files.check(HEAD, ())  # which says that it is missing
     known = hf_config.draft_settings(settings, target, rope_theta, is_griffin, found)
     table = draft_table(known.config, _has_embedding(files, known.config))
+    E, own_vocab_size = known.config.hidden_size, settings.fields["vocab_size"]
+    if table.embedding is not NOT_STORED:
+        files.check(EMBEDDING, (own_vocab_size, E))
+    if "d2t" in files:
+        files.check("d2t", (known.config.draft_vocab_size,))
+    if "d2t" in files and HEAD in files:  # only a head for all tokens may be padded
+        files.check(HEAD, (known.config.draft_vocab_size, E))
     check_tensors(files, table, ["d2t"])
-    token = target_tokens(files, known.config, settings.fields["vocab_size"])
+    token = target_tokens(files, known.config, own_vocab_size)
     if not found.get("own_head", True) and np.any(token != np.arange(len(token))):
         raise UserError(
             f"{files.folder} has no {HEAD}, so the target's is meant, but its d2t changes the "

@@ -59,20 +59,23 @@ FAMILIES: dict[str, dict[str, Any]] = {
     | QWEN3
     | SLIDING
     | {"head_dim": 8, "layer_types": [SLIDES, "full_attention"] * 3 + [SLIDES]},
-    "qwen2-still": BASE | QWEN2 | SLIDING | {"max_window_layers": 7},
+    "qwen2-still": BASE | QWEN2 | SLIDING | {"rope_theta": 1000000.0, "max_window_layers": 7},
+    "llama3.2-own-head": BASE | {"tie_word_embeddings": True},
     "qwen3-tied": BASE | QWEN3 | {"head_dim": 6, "tie_word_embeddings": True},
 }
+OWN_HEAD = ("llama3.2-own-head",)  # in the file of a tied model
 PROMPT = tuple(int(token) for token in np.random.RandomState(5).randint(0, 48, 20))
 NEW_TOKENS = 64
 
 
-def shapes(fields: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+def shapes(family: str) -> dict[str, tuple[int, ...]]:
     """Every tensor of a folder, by its Hugging Face name."""
+    fields = FAMILIES[family]
     E, F, X = fields["hidden_size"], fields["intermediate_size"], fields["vocab_size"]
     H, K = fields["num_attention_heads"], fields["num_key_value_heads"]
     C = fields.get("head_dim", E // H)
     found = {"model.embed_tokens.weight": (X, E), "model.norm.weight": (E,)}
-    if not fields["tie_word_embeddings"]:
+    if not fields["tie_word_embeddings"] or family in OWN_HEAD:
         found["lm_head.weight"] = (X, E)
     for index in range(fields["num_hidden_layers"]):
         layer = {
@@ -111,6 +114,6 @@ def write(folder: Path, family: str) -> Path:
     fields = FAMILIES[family]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(fields))
-    tensors = {name: tensor(family, name, shape) for name, shape in shapes(fields).items()}
+    tensors = {name: tensor(family, name, shape) for name, shape in shapes(family).items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder

@@ -219,6 +219,8 @@ def test_llama3_rope_and_the_newer_place_of_theta(folder):
         ({"head_dim": 0}, ("head_dim",)),
         ({"head_dim": 5}, ("head_dim",)),
         ({"hidden_size": 0}, ("hidden_size",)),
+        ({"num_hidden_layers": 10**9}, ("num_hidden_layers", "no model has")),
+        ({"vocab_size": 10**30}, ("vocab_size", "no model has")),
         (SLIDING | {"sliding_window": 0, "max_window_layers": 0}, ("sliding_window",)),
         (SLIDING | {"max_window_layers": -1}, ("max_window_layers",)),
         (SLIDING | {"layer_types": ["chunked_attention"] * 7}, ("layer_types",)),

@@ -82,6 +82,32 @@ def test_a_draft_that_inherited_a_number(draft_folder, name, inherited, right):
         assert word in doubt
 
 
+@pytest.mark.parametrize("shape", ((0,), (0, 12), (3, 3), (2, 2, 2)))
+@pytest.mark.parametrize(
+    "name",
+    (
+        "d2t",
+        "lm_head.weight",
+        "fc.weight",
+        "midlayer.self_attn.q_proj.weight",
+        "embed_tokens.weight",
+    ),
+)
+def test_shapes_that_no_model_has(draft_folder, name, shape):
+    rewrite(draft_folder, lambda tensors: tensors.update({name: np.zeros(shape, np.float32)}))
+    message = refusal(lambda: load(draft_folder))
+    assert name.removeprefix("midlayer.") in message and str(draft_folder) in message
+
+
+@pytest.mark.parametrize("rows", (7, 9))
+def test_a_head_has_the_rows_of_d2t(draft_folder, rows):
+    """Only a head for all tokens may be padded."""
+    head = np.zeros((rows, 12), np.float32)
+    rewrite(draft_folder, lambda tensors: tensors.update({"lm_head.weight": head}))
+    message = refusal(lambda: load(draft_folder))
+    assert "lm_head.weight" in message and f"[{rows}, 12]" in message and "[8, 12]" in message
+
+
 @pytest.mark.parametrize("stated", (None, 8, 24))
 def test_a_drafts_vocabulary_is_that_of_its_head(draft_folder, stated):
     edit(draft_folder, draft_vocab_size=stated)
@@ -112,7 +138,7 @@ def test_a_target_with_a_wrong_number(target_folder, name, inherited, right):
 def test_a_target_of_fewer_layers_than_it_says_is_incomplete(target_folder):
     edit(target_folder, num_hidden_layers=8)
     message = refusal(lambda: load_target(target_folder))
-    assert "model.layers.7." in message and "incomplete" in message
+    assert "model.layers.7 " in message and "incomplete" in message
 
 
 def test_heads_are_those_of_the_norms(tmp_path):
