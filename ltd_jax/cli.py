@@ -54,6 +54,7 @@ from ltd_jax.decoding.generate import warm_up
 from ltd_jax.decoding.methods import MethodSpec
 from ltd_jax.files import UserError, write_json
 from ltd_jax.flags import PairFlags, Rare
+from ltd_jax.models.hf import config as hf_config
 from ltd_jax.models.hf import export, inspect
 from ltd_jax.models.hf.inspect import Memory
 from ltd_jax.models.hf.weights import Dialect
@@ -787,7 +788,8 @@ def inspect_(config: InspectConfig) -> None:
         config.target, config.draft, cycle, config.feature_layers, config.draft_rope_theta
     )
     memory = inspect.estimate_memory(pair_config, jnp.dtype(config.dtype), config.devices)
-    doubts = inspect.tokenizer_doubts(config.target, config.draft, pair_config.target.vocab_size)
+    doubts = hf_config.target_doubts(config.target)
+    doubts += inspect.tokenizer_doubts(config.target, config.draft, pair_config.target.vocab_size)
     accepted = None
     if config.weights:
         accepted = workflow.probe(flags.load_pair(config, cycle))

@@ -97,13 +97,53 @@ def non_defaults(config: Any) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class RopeScaling:
-    """Llama-3.1's frequency scaling (`rope_scaling` of its config.json)."""
+class LinearScaling:
+    """Every frequency of the rotary embedding over one factor: positions are interpolated."""
 
     factor: float
-    low_frequency_factor: float
-    high_frequency_factor: float
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicScaling:
+    """A base that grows with the length of the text beyond the original context (dynamic NTK)."""
+
+    factor: float
     original_context: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Llama3Scaling:
+    """Low frequencies over a factor, high ones as they are, a ramp between (Llama 3.1)."""
+
+    factor: float
+    low_frequency_factor: float  # turns in the original context, below which a frequency is low
+    high_frequency_factor: float  # likewise, above which it is high
+    original_context: int
+
+
+@dataclasses.dataclass(frozen=True)
+class YarnScaling:
+    """Low frequencies over a factor, with a ramp over channels (YaRN, arXiv 2309.00071)."""
+
+    factor: float
+    original_context: int
+    attention_factor: float  # of cosines and sines
+    beta_fast: float = 32.0  # turns in the original context, where the ramp begins
+    beta_slow: float = 1.0  # likewise, where it ends
+    truncate: bool = True  # the ramp's ends are whole channels
+
+
+@dataclasses.dataclass(frozen=True)
+class LongScaling:
+    """A factor for every frequency, others beyond the original context (LongRoPE, 2402.13753)."""
+
+    short_factors: tuple[float, ...]
+    long_factors: tuple[float, ...]
+    original_context: int
+    attention_factor: float  # of cosines and sines
+
+
+RopeScaling = LinearScaling | DynamicScaling | Llama3Scaling | YarnScaling | LongScaling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +160,7 @@ class TargetConfig:
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
+    rotary_dim: int | None = None  # channels of a head that are turned; None = all
     tie_embeddings: bool = False
     attention_bias: bool = False
     qk_norm: bool = False
@@ -170,6 +211,7 @@ class DraftConfig:
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
+    rotary_dim: int | None = None  # channels of a head that are turned; None = all
     norm_before_residual: bool = False  # the residual is the normed feature, not the raw one
     norm_before_fc: bool = False  # one norm over the three target features together
     norm_each_feature: bool = False  # "fc_norm": one norm for each of them
@@ -205,6 +247,7 @@ class GriffinConfig:
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
+    rotary_dim: int | None = None  # channels of a head that are turned; None = all
     attention_bias: bool = False  # "qkv_bias", of drafts for Qwen2
     layer_count: ClassVar[int] = 1
     feature_count: ClassVar[int] = 0  # layers of the target that it reads: none, but its last state

@@ -131,7 +131,7 @@ def test_a_prompt_and_a_call_trace_at_full_size(name):
     state = jax.eval_shape(lambda: prefill.empty_state(model.config, jnp.bfloat16))
     chunk = jax.ShapeDtypeStruct((cycle.prefill_chunk,), jnp.int32)
     last = jax.ShapeDtypeStruct((), jnp.bool_)
-    filled = jax.eval_shape(prefill.prefill_chunk, model, state, chunk, number, number, last)
+    filled = jax.eval_shape(prefill.prefill_chunk, model, state, chunk, *[number] * 3, last)
     assert filled == state
     policy = jax.eval_shape(lambda: Constant(levels=8, size=240).traced())
     stops = jax.ShapeDtypeStruct((1,), jnp.int32)

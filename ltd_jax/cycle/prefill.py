@@ -41,7 +41,8 @@ def prefill(pair: Pair, prompt_T: np.ndarray) -> CycleState:
         is_last = start + chunk >= len(prompt_T)
         token_T = jnp.asarray(np.pad(piece, (0, chunk - len(piece))), jnp.int32)
         next_token = jnp.int32(0 if is_last else prompt_T[start + chunk])
-        rest = pair.put((token_T, next_token, jnp.int32(len(piece)), jnp.bool_(is_last)))
+        counts = jnp.int32(len(piece)), jnp.int32(len(prompt_T))
+        rest = pair.put((token_T, next_token, *counts, jnp.bool_(is_last)))
         state = prefill_chunk(pair.model, state, *rest)
     return state
 
@@ -81,6 +82,7 @@ def prefill_chunk(
     token_T: jax.Array,
     next_token: jax.Array,
     count: jax.Array,
+    prompt: jax.Array,
     is_last: jax.Array,
 ) -> CycleState:
     """Puts `count` prompt tokens into both caches.
@@ -89,12 +91,15 @@ def prefill_chunk(
       token_T: i32 [prefill_chunk], the first `count` valid.
       next_token: i32, the prompt's token after this chunk; ignored in the last chunk, where the
         target's own choice is the root.
+      prompt: i32, tokens of the whole prompt.
       is_last: bool; the last chunk leaves its last draft row pending, with the root as its token.
     """
     config, cache = model.config, state.target_cache
     T = token_T.shape[0]
     rows_T = jnp.arange(T)
-    logits_TX, feature_TE, rows = target.causal_forward(model.target, config.target, token_T, cache)
+    logits_TX, feature_TE, rows = target.causal_forward(
+        model.target, config.target, token_T, cache, prompt
+    )
     sampling = sample.mark_seen(state.sampling, token_T, rows_T < count)
     root = sample.choose(logits_TX[count - 1], cache.length + count, sampling, config.sampling)
     shifted_T = jnp.where(rows_T == count - 1, next_token, jnp.roll(token_T, -1))

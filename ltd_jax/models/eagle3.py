@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ltd_jax.config import DraftConfig
-from ltd_jax.models import layers
+from ltd_jax.models import layers, rope
 from ltd_jax.models.layers import Maps
 
 
@@ -99,8 +99,8 @@ def qkv(
         ],
         axis=-1,
     )
-    rope = layers.rope_tables(positions_T, config.head_dim, config.rope_theta, config.rope_scaling)
-    return layers.qkv_heads(x, params.qkv, config, rope)
+    turns = rope.tables(config, positions_T)
+    return layers.qkv_heads(x, params.qkv, config, turns)
 
 
 def output(

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ltd_jax.config import GriffinConfig
-from ltd_jax.models import layers
+from ltd_jax.models import layers, rope
 from ltd_jax.models.layers import Maps
 
 
@@ -96,8 +96,8 @@ def qkv(
     positions_T: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Rotated queries [T, H, C], rotated keys and values [T, K, C] of the stream itself."""
-    rope = layers.rope_tables(positions_T, config.head_dim, config.rope_theta, config.rope_scaling)
-    return layers.qkv_heads(stream_TE, params.qkv, config, rope, params.qkv_bias)
+    turns = rope.tables(config, positions_T)
+    return layers.qkv_heads(stream_TE, params.qkv, config, turns, params.qkv_bias)
 
 
 def output(

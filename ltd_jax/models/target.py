@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ltd_jax.config import TargetConfig
-from ltd_jax.models import layers
+from ltd_jax.models import layers, rope
 from ltd_jax.models.kv_cache import KVCache, Past, Rows
 from ltd_jax.models.layers import Maps
 
@@ -76,6 +76,7 @@ def forward(
     positions_T: jax.Array,
     mask_TT: jax.Array,
     cache: KVCache | None,
+    prompt: jax.Array | int = 0,
 ) -> tuple[jax.Array, jax.Array, Rows]:
     """One pass over T tokens of one sequence.
 
@@ -84,19 +85,20 @@ def forward(
       positions_T: i32 rotary positions.
       mask_TT: bool, which tokens of this pass each token sees (itself included).
       cache: what was committed before; every token sees all of it. None = nothing.
+      prompt: i32, tokens of the text's prompt where this pass reads some of them (models/rope.py).
 
     Returns:
       Logits [T, X] in f32, features [T, 3 * E] (Griffin: [T, E]) in the weights' dtype, and this
       pass's rows.
     """
     hidden_TE = jnp.take(params.embedding, tokens_T, axis=0)
-    rope = layers.rope_tables(positions_T, config.head_dim, config.rope_theta, config.rope_scaling)
+    turns = rope.tables(config, positions_T, prompt)
     keys, values, features = [], [], []
     for index, layer in enumerate(params.layers):
         if index in config.feature_layers:
             features.append(hidden_TE)
         past = None if cache is None else cache.layer(index)
-        hidden_TE, key, value = _layer(layer, config, hidden_TE, rope, mask_TT, past)
+        hidden_TE, key, value = _layer(layer, config, hidden_TE, turns, mask_TT, past)
         keys.append(key)
         values.append(value)
     if len(params.layers) in config.feature_layers:
@@ -110,13 +112,17 @@ def forward(
 
 
 def causal_forward(
-    params: TargetParams, config: TargetConfig, tokens_T: jax.Array, cache: KVCache | None
+    params: TargetParams,
+    config: TargetConfig,
+    tokens_T: jax.Array,
+    cache: KVCache | None,
+    prompt: jax.Array | int = 0,
 ) -> tuple[jax.Array, jax.Array, Rows]:
     """`forward` over tokens in a row: each sees the cache, those before it and itself."""
     T = tokens_T.shape[0]
     positions_T = jnp.arange(T) if cache is None else cache.length + jnp.arange(T)
     causal_TT = jnp.tril(jnp.ones((T, T), bool))
-    return forward(params, config, tokens_T, positions_T, causal_TT, cache)
+    return forward(params, config, tokens_T, positions_T, causal_TT, cache, prompt)
 
 
 @jax.named_scope("target_layer")
@@ -124,14 +130,14 @@ def _layer(
     params: LayerParams,
     config: TargetConfig,
     hidden_TE: jax.Array,
-    rope: tuple[jax.Array, jax.Array],
+    turns: tuple[jax.Array, jax.Array],
     mask_TT: jax.Array,
     past: Past | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """One decoder layer: the residual stream [T, E], this pass's keys and values [K, T, C]."""
     x_TE = layers.rms_norm(hidden_TE, params.input_norm, config.rms_norm_eps)
     query_THC, key_TKC, value_TKC = layers.qkv_heads(
-        x_TE, params.qkv, config, rope, params.qkv_bias, params.qk_norms
+        x_TE, params.qkv, config, turns, params.qkv_bias, params.qk_norms
     )
     key, value = key_TKC.transpose(1, 0, 2), value_TKC.transpose(1, 0, 2)
     mixed_TE = layers.attention(query_THC, key, value, mask_TT, past)

@@ -31,6 +31,7 @@ from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.eagle3 import Eagle3Params
 from ltd_jax.models.griffin import GriffinParams
 from ltd_jax.models.hf import config as hf_config
+from ltd_jax.models.hf import rope as hf_rope
 from ltd_jax.models.hf.config import DraftSettings
 from ltd_jax.models.hf.tensors import SHARD_BYTES, TensorFolder, write_folder
 from ltd_jax.models.target import LayerParams, TargetParams
@@ -258,7 +259,7 @@ def read_draft_settings(
     """The settings of a draft folder; one without any weights is taken for EAGLE-3's."""
     if any(path.suffix in (".safetensors", ".bin") for path in folder.glob("*")):
         return _draft_settings(TensorFolder(folder, canonical), target, rope_theta)
-    return hf_config.draft_settings(folder, target, rope_theta)
+    return _turning(folder, hf_config.draft_settings(folder, target, rope_theta))
 
 
 def _draft_settings(
@@ -282,10 +283,17 @@ def _draft_settings(
         )
     hf_config.check_head_dim(files.folder, head_dim)
     if head_dim == config.head_dim:
-        return settings
+        return _turning(files.folder, settings)
     config = dataclasses.replace(config, head_dim=head_dim)
     remark = f"The draft's head_dim is {head_dim}, from its weights: config.json says another one."
-    return dataclasses.replace(settings, config=config, remarks=(*settings.remarks, remark))
+    settings = dataclasses.replace(settings, config=config, remarks=(*settings.remarks, remark))
+    return _turning(files.folder, settings)
+
+
+def _turning(folder: Path, settings: DraftSettings) -> DraftSettings:
+    """The settings with rotary positions that can be computed."""
+    config, remarks = hf_rope.plain_if_faulty(folder / "config.json", settings.config)
+    return dataclasses.replace(settings, config=config, remarks=(*settings.remarks, *remarks))
 
 
 def target_tokens(files: TensorFolder, config: AnyDraftConfig) -> np.ndarray:
@@ -425,11 +433,8 @@ def save_draft(
     Raises:
       UserError: the dialect cannot say what this draft needs.
     """
-    if dialect == "eagle" and config.rope_scaling is not None:
-        raise UserError(
-            "EAGLE's own code reads no llama3 rope_scaling, which this draft has; write it in the "
-            "dialect layers.0."
-        )
+    if dialect == "eagle" and not isinstance(config, GriffinConfig):
+        hf_rope.refuse_for_eagle(config)
     settings = hf_config.fields_of(config, dtype, fields or {})
     is_griffin = isinstance(config, GriffinConfig)
     is_wider = config.hidden_size != config.target_hidden_size

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ltd_jax.config import PairConfig, RopeScaling
+from ltd_jax.config import Llama3Scaling, PairConfig
 from ltd_jax.models import pair as pairs
 from ltd_jax.models.hf import config as hf_config
 from ltd_jax.models.hf import export
@@ -24,7 +24,7 @@ from tests.models.folders import DRAFT, TARGET, draft_params, target_params
 from tests.models.hf.test_weights import assert_same_bits
 from tests.models.refusal import refusal
 
-SCALING = RopeScaling(8.0, 1.0, 4.0, 32)
+SCALING = Llama3Scaling(8.0, 1.0, 4.0, 32)
 FAMILIES = {
     "llama": {},
     "llama3.1, tied": {"rope_scaling": SCALING, "tie_embeddings": True},
