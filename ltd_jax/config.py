@@ -91,8 +91,12 @@ LEAST_LAYERS = 7  # of a target in which EAGLE-3's default feature layers are di
 
 
 def non_defaults(config: Any) -> dict[str, Any]:
-    """What a config says beyond its defaults: a field of a later version changes nothing."""
-    values = {field: getattr(config, field.name) for field in dataclasses.fields(config)}
+    """What a config says beyond its defaults: a field of a later version changes nothing.
+
+    Fields that are not compared are left out: they make no other model.
+    """
+    fields = [field for field in dataclasses.fields(config) if field.compare]
+    values = {field: getattr(config, field.name) for field in fields}
     return {field.name: value for field, value in values.items() if value != field.default}
 
 
@@ -167,6 +171,8 @@ class TargetConfig:
     # What the draft reads: the stream entering these three layers (EAGLE-3), or with () the last
     # norm's output (Griffin). (0, 0, 0) = EAGLE-3's default for layer_count.
     feature_layers: tuple[int, ...] = (0, 0, 0)
+    # Tokens of the longest text that it is for, None = not known; no program depends on it.
+    longest_text: int | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.head_count % self.kv_head_count:
@@ -261,6 +267,13 @@ class GriffinConfig:
     def target_hidden_size(self) -> int:
         """Width of the state that it reads."""
         return self.hidden_size
+
+
+@dataclasses.dataclass(frozen=True)
+class NoDraft(GriffinConfig):
+    """The place of a draft beside a target that decodes plainly: no layer, no weights."""
+
+    layer_count: ClassVar[int] = 0
 
 
 AnyDraftConfig = DraftConfig | GriffinConfig

@@ -16,7 +16,7 @@ import tyro
 from rich.console import Console
 
 from ltd_jax import cli, flags, presets
-from ltd_jax.files import ASSETS, UserError
+from ltd_jax.files import UserError
 from ltd_jax.flags import PairFlags, ShapeFlags
 
 ROOT = Path(__file__).parents[1]
@@ -128,7 +128,7 @@ def test_every_flag_is_described():
     of_a_pair = {name: c for name, c in cli.COMMANDS.items() if not isinstance(c.start, type)}
     assert len(of_a_pair) == 8
     for name, command in of_a_pair.items():
-        config = flags.as_shown(command.start(presets.of(ASSETS / "target")), everything=True)
+        config = flags.as_shown(command.start(presets.EMBEDDED), everything=True)
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), pytest.raises(SystemExit):
             tyro.cli(type(config), args=["--help"], default=config)

@@ -12,7 +12,8 @@ from ltd_jax.cycle.expand import PendingTokens
 from ltd_jax.cycle.step import CycleState
 from ltd_jax.files import UserError
 from ltd_jax.models import kv_cache, layers, sharding, target
-from ltd_jax.models.pair import Model, Pair
+from ltd_jax.models.kv_cache import Rows
+from ltd_jax.models.pair import Model, Pair, require_draft
 from ltd_jax.policies.policy import Policy
 
 
@@ -48,7 +49,12 @@ def prefill(pair: Pair, prompt_T: np.ndarray) -> CycleState:
 
 
 def with_history(pair: Pair, policy: Policy, state: CycleState) -> CycleState:
-    """The state of a text before its first cycle with a policy."""
+    """The state of a text before its first cycle with a policy.
+
+    Raises:
+      UserError: the pair has no draft.
+    """
+    require_draft(pair)
     history = policy.init_history(pair.config.cycle)
     return state.replace(history=pair.put(jax.tree.map(jnp.copy, history)))  # states are donated
 
@@ -104,7 +110,9 @@ def prefill_chunk(
     root = sample.choose(logits_TX[count - 1], cache.length + count, sampling, config.sampling)
     shifted_T = jnp.where(rows_T == count - 1, next_token, jnp.roll(token_T, -1))
     waiting = is_last.astype(jnp.int32)
-    _, draft_rows = expand.causal_rows(model, shifted_T, feature_TE, state.draft_cache)
+    draft_rows = Rows((), ())  # of a target that decodes without a draft
+    if config.draft.layer_count:
+        _, draft_rows = expand.causal_rows(model, shifted_T, feature_TE, state.draft_cache)
     pending = PendingTokens(
         token=state.pending.token.at[0].set(root),
         feature=state.pending.feature.at[0].set(feature_TE[count - 1]),

@@ -73,6 +73,7 @@ def record(
       >>> trace.tokens_left.tolist()
       [7, 6, 5, 4, 3, 2, 1]
     """
+    pairs.require_draft(pair)
     tasked = [with_task(pair, prompt) for prompt in prompts]
     if provenance is None:
         provenance = provenance_of(pair, tasked, new_tokens, tasks=["all"])

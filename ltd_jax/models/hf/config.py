@@ -145,6 +145,7 @@ def target_config(folder: Path) -> TargetConfig:
         config = TargetConfig(
             **shared,
             **turning.as_config,
+            longest_text=rope.longest_scaled(settings.path, settings.fields, turning),
             layer_count=layers,
             feature_layers=(0, 0, 0) if layers >= LEAST_LAYERS else (),
             tie_embeddings=bool(settings.fields.get("tie_word_embeddings", False)),

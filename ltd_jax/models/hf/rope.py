@@ -204,6 +204,18 @@ def longest_text(path: Path, fields: Mapping[str, Any]) -> int:
     return int(_numbers(path, fields)("max_position_embeddings", usual, least=1))
 
 
+def longest_scaled(path: Path, fields: Mapping[str, Any], read: RopeFields) -> int:
+    """Tokens of the longest text that a scaled model is for: files may say what it had before."""
+    longest = longest_text(path, fields)
+    match read.scaling:
+        case LinearScaling(factor) | DynamicScaling(factor):
+            return int(longest * max(factor, 1))
+        case YarnScaling(factor, original):
+            return max(longest, int(original * factor))
+        case _:
+            return longest
+
+
 def refuse_faults(path: Path, config: TargetConfig) -> None:
     """Raises UserError where a target's rotary settings give no rotation."""
     fault = rope.fault(config)

@@ -166,9 +166,8 @@ def test_the_command_writes_the_embedded_pair(tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    found = pairs.load(
-        tmp_path / "target", tmp_path / "draft", cycle=EMBEDDED_CYCLE, dtype=jnp.bfloat16
-    )
-    own = pairs.load(cycle=EMBEDDED_CYCLE, dtype=jnp.bfloat16)
+    how = {"cycle": EMBEDDED_CYCLE, "dtype": jnp.bfloat16, "packed": False}
+    found = pairs.load(tmp_path / "target", tmp_path / "draft", **how)
+    own = pairs.load(**how)
     assert found.config == own.config and found.stop_tokens == own.stop_tokens
     assert_same_bits(found.model, own.model)
