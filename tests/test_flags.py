@@ -1,6 +1,7 @@
 """What all commands share: mistakes become one sentence, bars say nothing of nothing."""
 
 import contextlib
+import dataclasses
 import errno
 import io
 import re
@@ -16,7 +17,7 @@ import tyro
 from rich.console import Console
 
 from ltd_jax import cli, flags, presets
-from ltd_jax.files import UserError
+from ltd_jax.files import ASSETS, UserError
 from ltd_jax.flags import PairFlags, ShapeFlags
 
 ROOT = Path(__file__).parents[1]
@@ -135,6 +136,25 @@ def test_every_flag_is_described():
         text = " ".join(printed.getvalue().replace("│", " ").split())
         bare = re.findall(r"(--[a-z-]+[^()]{0,40}?) \(default", text)
         assert not [flag for flag in bare if re.fullmatch(r"--\S+( [A-Z\[\]. ]+)?", flag)], name
+
+
+def test_a_hub_id_gets_the_preset_of_what_was_fetched(monkeypatch):
+    """Its settings are not here when the flags are read first."""
+    small = dataclasses.replace(presets.EMBEDDED_POLICY, size_actor=(7,))
+    known = presets.Preset(presets.CPU_CYCLE, small, most_context=512)
+    unknown = presets.Preset(presets.PAPER_CYCLE, presets.PAPER_POLICY, most_context=2048)
+    fetched = lambda name, argument: ASSETS / argument if str(name) == "me/model" else name
+    monkeypatch.setattr(flags.hub, "folder_of", fetched)
+    monkeypatch.setattr(
+        presets, "of", lambda device, target=None, *rest: known if target else unknown
+    )
+    start = lambda preset: cli.TuneConfig(widths=preset.policy)
+    found = flags.parse(start, ["--target", "me/model", "--live-prompts", "2", "--sizes", "0", "3"])
+    assert found.widths == small and found.live_prompts == 2
+    assert (found.target, found.draft) == (ASSETS / "target", ASSETS / "draft")
+    assert found.cycle == dataclasses.replace(presets.CPU_CYCLE, sizes=(0, 3))
+    there = flags.parse(start, ["--target", str(ASSETS / "target")])
+    assert there.widths == small
 
 
 def test_programs_are_kept_where_nothing_else_is_said(tmp_path, monkeypatch, capsys):
