@@ -91,18 +91,27 @@ LEAST_LAYERS = 7  # of a target in which EAGLE-3's default feature layers are di
 
 
 def non_defaults(config: Any) -> dict[str, Any]:
-    """What a config says beyond its defaults: a field of a later version changes nothing."""
-    values = {field: getattr(config, field.name) for field in dataclasses.fields(config)}
+    """What a config says beyond its defaults: a field of a later version changes nothing.
+
+    Fields that are not compared are left out: they make no other model.
+    """
+    fields = [field for field in dataclasses.fields(config) if field.compare]
+    values = {field: getattr(config, field.name) for field in fields}
     return {field.name: value for field, value in values.items() if value != field.default}
 
 
 @dataclasses.dataclass(frozen=True)
-class RopeScaling:
-    """Llama-3.1's frequency scaling (`rope_scaling` of its config.json)."""
+class LinearScaling:
+    """Every frequency of the rotary embedding over one factor: positions are interpolated."""
 
     factor: float
-    low_frequency_factor: float
-    high_frequency_factor: float
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicScaling:
+    """A base that grows with the length of the text beyond the original context (dynamic NTK)."""
+
+    factor: float
     original_context: int
 
 
@@ -115,6 +124,41 @@ def _check_attention(config: "TargetConfig | DraftConfig | GriffinConfig") -> No
         )
     if config.sliding_layers and config.sliding_window < 1:
         raise ValueError(f"sliding_window is {config.sliding_window} but must be at least 1.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Llama3Scaling:
+    """Low frequencies over a factor, high ones as they are, a ramp between (Llama 3.1)."""
+
+    factor: float
+    low_frequency_factor: float  # turns in the original context, below which a frequency is low
+    high_frequency_factor: float  # likewise, above which it is high
+    original_context: int
+
+
+@dataclasses.dataclass(frozen=True)
+class YarnScaling:
+    """Low frequencies over a factor, with a ramp over channels (YaRN, arXiv 2309.00071)."""
+
+    factor: float
+    original_context: int
+    attention_factor: float  # of cosines and sines
+    beta_fast: float = 32.0  # turns in the original context, where the ramp begins
+    beta_slow: float = 1.0  # likewise, where it ends
+    truncate: bool = True  # the ramp's ends are whole channels
+
+
+@dataclasses.dataclass(frozen=True)
+class LongScaling:
+    """A factor for every frequency, others beyond the original context (LongRoPE, 2402.13753)."""
+
+    short_factors: tuple[float, ...]
+    long_factors: tuple[float, ...]
+    original_context: int
+    attention_factor: float  # of cosines and sines
+
+
+RopeScaling = LinearScaling | DynamicScaling | Llama3Scaling | YarnScaling | LongScaling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +175,7 @@ class TargetConfig:
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
+    rotary_dim: int | None = None  # channels of a head that are turned; None = all
     tie_embeddings: bool = False
     attention_bias: bool = False  # of queries, keys and values
     output_bias: bool = False  # of the map behind attention
@@ -140,6 +185,8 @@ class TargetConfig:
     # What the draft reads: the stream entering these layers (EAGLE-3), or with () the last norm's
     # output (Griffin). (0, 0, 0) = EAGLE-3's default for layer_count.
     feature_layers: tuple[int, ...] = (0, 0, 0)
+    # Tokens of the longest text that it is for, None = not known; no program depends on it.
+    longest_text: int | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         _check_attention(self)
@@ -180,6 +227,7 @@ class DraftConfig:
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
+    rotary_dim: int | None = None  # channels of a head that are turned; None = all
     norm_before_residual: bool = False  # the residual is the normed feature, not the raw one
     norm_before_fc: bool = False  # one norm over the three target features together
     norm_each_feature: bool = False  # "fc_norm": one norm for each of them
@@ -229,6 +277,7 @@ class GriffinConfig:
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
+    rotary_dim: int | None = None  # channels of a head that are turned; None = all
     attention_bias: bool = False  # "qkv_bias", of drafts for Qwen2
     layer_count: ClassVar[int] = 1
     feature_count: ClassVar[int] = 0  # layers of the target that it reads: none, but its last state
@@ -247,6 +296,13 @@ class GriffinConfig:
     def target_hidden_size(self) -> int:
         """Width of the state that it reads."""
         return self.hidden_size
+
+
+@dataclasses.dataclass(frozen=True)
+class NoDraft(GriffinConfig):
+    """The place of a draft beside a target that decodes plainly: no layer, no weights."""
+
+    layer_count: ClassVar[int] = 0
 
 
 AnyDraftConfig = DraftConfig | GriffinConfig

@@ -119,6 +119,15 @@ def device_name(devices: int = 1) -> str:
     return name if devices == 1 else f"{name}{OVER_DEVICES}{devices}"
 
 
+def device_bytes() -> int | None:
+    """Memory of the first device; of a CPU the machine's; None = not known."""
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    stats = device.memory_stats() or {}
+    return stats.get("bytes_limit")
+
+
 @dataclasses.dataclass(frozen=True)
 class Identity:
     """What a pair, a trace, a latency table and policies must share; None = not said."""

@@ -1,6 +1,7 @@
 """What all commands share: mistakes become one sentence, bars say nothing of nothing."""
 
 import contextlib
+import dataclasses
 import errno
 import io
 import re
@@ -156,13 +157,32 @@ def test_every_flag_is_described():
     of_a_pair = {name: c for name, c in cli.COMMANDS.items() if not isinstance(c.start, type)}
     assert len(of_a_pair) == 8
     for name, command in of_a_pair.items():
-        config = flags.as_shown(command.start(presets.of(ASSETS / "target")), everything=True)
+        config = flags.as_shown(command.start(presets.EMBEDDED), everything=True)
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), pytest.raises(SystemExit):
             tyro.cli(type(config), args=["--help"], default=config)
         text = " ".join(printed.getvalue().replace("│", " ").split())
         bare = re.findall(r"(--[a-z-]+[^()]{0,40}?) \(default", text)
         assert not [flag for flag in bare if re.fullmatch(r"--\S+( [A-Z\[\]. ]+)?", flag)], name
+
+
+def test_a_hub_id_gets_the_preset_of_what_was_fetched(monkeypatch):
+    """Its settings are not here when the flags are read first."""
+    small = dataclasses.replace(presets.EMBEDDED_POLICY, size_actor=(7,))
+    known = presets.Preset(presets.CPU_CYCLE, small, most_context=512)
+    unknown = presets.Preset(presets.PAPER_CYCLE, presets.PAPER_POLICY, most_context=2048)
+    fetched = lambda name, argument: ASSETS / argument if str(name) == "me/model" else name
+    monkeypatch.setattr(flags.hub, "folder_of", fetched)
+    monkeypatch.setattr(
+        presets, "of", lambda device, target=None, *rest: known if target else unknown
+    )
+    start = lambda preset: cli.TuneConfig(widths=preset.policy)
+    found = flags.parse(start, ["--target", "me/model", "--live-prompts", "2", "--sizes", "0", "3"])
+    assert found.widths == small and found.live_prompts == 2
+    assert (found.target, found.draft) == (ASSETS / "target", ASSETS / "draft")
+    assert found.cycle == dataclasses.replace(presets.CPU_CYCLE, sizes=(0, 3))
+    there = flags.parse(start, ["--target", str(ASSETS / "target")])
+    assert there.widths == small
 
 
 def test_programs_are_kept_where_nothing_else_is_said(tmp_path, monkeypatch, capsys):

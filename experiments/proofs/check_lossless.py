@@ -83,9 +83,9 @@ def pair_names(config: Config) -> tuple[str, ...]:
     if is_own(config):
         if config.families:
             raise UserError("`families` are random pairs; leave it out with `target` and `draft`.")
-        return (f"{config.target.name} with {config.draft.name}",)
+        return (f"{config.target.name} with {flags.drafted(config).name}",)
     for name, value in vars(PairFlags()).items():
-        if name != "dtype" and getattr(config, name) != value:
+        if name not in ("dtype", "draft") and getattr(config, name) != value:
             named = GROUPS.get(name, f"`{name}`")
             raise UserError(f"Random pairs decode greedily as they are; leave out {named}.")
     for family in config.families:
@@ -98,7 +98,7 @@ def pair_names(config: Config) -> tuple[str, ...]:
 
 def is_own(config: Config) -> bool:
     """Whether folders are named: else the pairs are random."""
-    return config.target.parent != ASSETS or config.draft.parent != ASSETS
+    return config.target.parent != ASSETS or config.draft not in (None, ASSETS / "draft")
 
 
 def check(config: Config, name: str) -> Comparison:

@@ -16,7 +16,7 @@ import tyro
 
 from experiments.report import paper
 from ltd_jax import flags
-from ltd_jax.config import CycleConfig, DraftConfig, PolicyConfig, RopeScaling, TargetConfig
+from ltd_jax.config import CycleConfig, DraftConfig, Llama3Scaling, PolicyConfig, TargetConfig
 from ltd_jax.files import ASSETS, UserError
 from ltd_jax.models.hf import inspect
 from ltd_jax.presets import PAPER_CYCLE
@@ -35,7 +35,7 @@ LLAMA_3_1_8B = TargetConfig(
     kv_head_count=8,
     head_dim=128,
     rope_theta=500_000.0,
-    rope_scaling=RopeScaling(8.0, 1.0, 4.0, 8192),
+    rope_scaling=Llama3Scaling(8.0, 1.0, 4.0, 8192),
 )  # as its config.json has it
 
 

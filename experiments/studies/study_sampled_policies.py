@@ -57,7 +57,7 @@ class Config(quickstart.Config):
 
 def start(preset: Preset) -> Config:
     """The settings for a target where no flag changes them."""
-    return Config(widths=preset.policy, learning=preset.learning)
+    return Config(widths=preset.policy)
 
 
 def smoke(config: Config) -> Config:

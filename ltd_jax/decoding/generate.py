@@ -18,7 +18,7 @@ import numpy as np
 from ltd_jax.cycle import step
 from ltd_jax.cycle.prefill import check_room, prefill, with_history
 from ltd_jax.cycle.step import Cycles
-from ltd_jax.models.pair import AnyPrompt, Pair, token_ids
+from ltd_jax.models.pair import AnyPrompt, Pair, require_draft, token_ids
 from ltd_jax.policies.policy import Constant, Forced, Policy
 
 
@@ -47,7 +47,8 @@ def generate(pair: Pair, policy: Policy, prompt: AnyPrompt, new_tokens: int) -> 
       new_tokens: most tokens that are generated; a stop token ends the text before.
 
     Raises:
-      UserError: the prompt does not fit, or the policy chooses what the pair's cycle lacks.
+      UserError: the prompt does not fit, the policy chooses what the pair's cycle lacks, or there
+        is no draft.
 
     Example:
       >>> import ltd_jax as ltd
@@ -57,6 +58,7 @@ def generate(pair: Pair, policy: Policy, prompt: AnyPrompt, new_tokens: int) -> 
     """
     prompt_T = token_ids(pair, prompt)
     check_room(pair, len(prompt_T), new_tokens)
+    require_draft(pair)
     policy.check(pair.config.cycle)
     return _steps(pair, policy, prompt_T, new_tokens)
 

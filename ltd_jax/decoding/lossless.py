@@ -125,27 +125,33 @@ def rounding_decides(pair: Pair, prompt_T: np.ndarray, text_T: np.ndarray) -> bo
     padded = np.zeros(pair.config.cycle.context, np.int32)
     padded[: len(tokens_T)] = tokens_T
     tokens_S, count = jnp.asarray(padded), jnp.int32(len(tokens_T))
-    best, second = np.asarray(_best(pair.model, tokens_S, count)).tolist()
+    prompt = jnp.int32(len(prompt_T))
+    best, second = np.asarray(_best(pair.model, tokens_S, count, prompt)).tolist()
     turned = near_tie(jnp.dtype(pair.dtype).name, best)
     if pair.config.sampling.is_argmax:
         return best - second < turned
     key = sample.text_key(pair.seed, prompt_T)
-    return bool(_moves(pair.model, tokens_S, count, key, turned))
+    return bool(_moves(pair.model, tokens_S, count, prompt, key, turned))
 
 
 @jax.jit
-def _best(model: Model, tokens_S: jax.Array, count: jax.Array) -> jax.Array:
+def _best(model: Model, tokens_S: jax.Array, count: jax.Array, prompt: jax.Array) -> jax.Array:
     """The two best logits after the first `count` tokens, the best one first."""
-    return jax.lax.top_k(_logits(model, tokens_S, count), 2)[0]
+    return jax.lax.top_k(_logits(model, tokens_S, count, prompt), 2)[0]
 
 
 @jax.jit
 def _moves(
-    model: Model, tokens_S: jax.Array, count: jax.Array, key: jax.Array, turned: float
+    model: Model,
+    tokens_S: jax.Array,
+    count: jax.Array,
+    prompt: jax.Array,
+    key: jax.Array,
+    turned: float,
 ) -> jax.Array:
     """Whether one of MOVES small moves of the logits changes the draw."""
     sampling = model.config.sampling
-    logits_X = _logits(model, tokens_S, count)
+    logits_X = _logits(model, tokens_S, count, prompt)
     state: SamplingState | None = sample.start(model.config, key)
     state = sample.mark_seen(state, tokens_S, jnp.arange(tokens_S.shape[0]) < count)
     choose = lambda moved_X: sample.choose(moved_X, count, state, sampling)
@@ -153,11 +159,9 @@ def _moves(
     return jnp.any(jax.vmap(choose)(logits_X[None] + by) != choose(logits_X))
 
 
-def _logits(model: Model, tokens_S: jax.Array, count: jax.Array) -> jax.Array:
-    """The target's logits [X] after the first `count` tokens."""
-    S = tokens_S.shape[0]
-    causal = jnp.tril(jnp.ones((S, S), bool))
-    logits_SX, _, _ = target.forward(
-        model.target, model.config.target, tokens_S, jnp.arange(S), causal, None
+def _logits(model: Model, tokens_S: jax.Array, count: jax.Array, prompt: jax.Array) -> jax.Array:
+    """The target's logits [X] after the first `count` tokens, `prompt` of them a prompt's."""
+    logits_SX, _, _ = target.causal_forward(
+        model.target, model.config.target, tokens_S, None, prompt
     )
     return logits_SX[count - 1]

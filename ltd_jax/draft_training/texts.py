@@ -83,7 +83,9 @@ def continue_greedily(
     def read(cache: KVCache, token_T: jax.Array) -> tuple[jax.Array, KVCache]:
         T = token_T.shape[0]
         position_T, causal_TT = cache.length + jnp.arange(T), jnp.tril(jnp.ones((T, T), bool))
-        logits_TX, _, rows = target.forward(params, config, token_T, position_T, causal_TT, cache)
+        logits_TX, _, rows = target.forward(
+            params, config, token_T, position_T, causal_TT, cache, T
+        )
         likeliest = jnp.argmax(logits_TX[-1]).astype(jnp.int32)
         return likeliest, kv_cache.append(cache, rows, jnp.int32(T))
 

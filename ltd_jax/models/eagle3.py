@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ltd_jax.config import DraftConfig
-from ltd_jax.models import layers
+from ltd_jax.models import layers, rope
 from ltd_jax.models.layers import LayerParams, Maps
 
 
@@ -114,9 +114,9 @@ def qkv(
     The first layer reads the embedding beside the stream, the embedding half first.
     """
     eps = config.rms_norm_eps
-    rope = layers.rope_tables(positions_T, config.head_dim, config.rope_theta, config.rope_scaling)
+    turns = rope.tables(config, positions_T)
     if layer:
-        return layers.layer_qkv(params.further[layer - 1], config, stream_TE, rope)
+        return layers.layer_qkv(params.further[layer - 1], config, stream_TE, turns)
     embedded_TE = jnp.take(params.embedding, tokens_T, axis=0)
     x = jnp.concatenate(
         [
@@ -125,7 +125,7 @@ def qkv(
         ],
         axis=-1,
     )
-    return layers.qkv_heads(x, params.qkv, config, rope, params.qkv_bias, params.qk_norms)
+    return layers.qkv_heads(x, params.qkv, config, turns, params.qkv_bias, params.qk_norms)
 
 
 def output(

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ltd_jax.config import GriffinConfig
-from ltd_jax.models import layers
+from ltd_jax.models import layers, rope
 from ltd_jax.models.layers import Maps
 
 
@@ -101,8 +101,8 @@ def qkv(
     Args:
       layer: 0, the only one; other kinds of draft have more.
     """
-    rope = layers.rope_tables(positions_T, config.head_dim, config.rope_theta, config.rope_scaling)
-    return layers.qkv_heads(stream_TE, params.qkv, config, rope, params.qkv_bias)
+    turns = rope.tables(config, positions_T)
+    return layers.qkv_heads(stream_TE, params.qkv, config, turns, params.qkv_bias)
 
 
 def output(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ltd_jax.config import TargetConfig
-from ltd_jax.models import layers
+from ltd_jax.models import layers, rope
 from ltd_jax.models.kv_cache import KVCache, Rows
 from ltd_jax.models.layers import LayerParams
 
@@ -49,6 +49,7 @@ def forward(
     positions_T: jax.Array,
     mask_TT: jax.Array,
     cache: KVCache | None,
+    prompt: jax.Array | int = 0,
 ) -> tuple[jax.Array, jax.Array, Rows]:
     """One pass over T tokens of one sequence.
 
@@ -58,13 +59,14 @@ def forward(
       mask_TT: bool, which tokens of this pass each token sees: a path, in order, that it ends.
       cache: what was committed before; every token sees all of it, or in sliding layers what the
         window holds. None = nothing.
+      prompt: i32, tokens of the text's prompt where this pass reads some of them (models/rope.py).
 
     Returns:
       Logits [T, X] in f32, the features of all feature layers side by side [T, n * E] (Griffin:
       [T, E]) in the weights' dtype, and this pass's rows.
     """
     hidden_TE = jnp.take(params.embedding, tokens_T, axis=0)
-    rope = layers.rope_tables(positions_T, config.head_dim, config.rope_theta, config.rope_scaling)
+    turns = rope.tables(config, positions_T, prompt)
     keys, values, features = [], [], []
     for index, layer in enumerate(params.layers):
         if index in config.feature_layers:
@@ -72,7 +74,7 @@ def forward(
         past = None if cache is None else cache.layer(index)
         seen_TT, first_T = layers.sight(config, index, mask_TT, positions_T)
         with jax.named_scope("target_layer"):
-            query_THC, key_TKC, value_TKC = layers.layer_qkv(layer, config, hidden_TE, rope)
+            query_THC, key_TKC, value_TKC = layers.layer_qkv(layer, config, hidden_TE, turns)
             key, value = key_TKC.transpose(1, 0, 2), value_TKC.transpose(1, 0, 2)
             mixed_TE = layers.attention(query_THC, key, value, seen_TT, past, first_T)
             hidden_TE = layers.layer_output(layer, config, hidden_TE, mixed_TE)
@@ -89,10 +91,14 @@ def forward(
 
 
 def causal_forward(
-    params: TargetParams, config: TargetConfig, tokens_T: jax.Array, cache: KVCache | None
+    params: TargetParams,
+    config: TargetConfig,
+    tokens_T: jax.Array,
+    cache: KVCache | None,
+    prompt: jax.Array | int = 0,
 ) -> tuple[jax.Array, jax.Array, Rows]:
     """`forward` over tokens in a row: each sees the cache, those before it and itself."""
     T = tokens_T.shape[0]
     positions_T = jnp.arange(T) if cache is None else cache.length + jnp.arange(T)
     causal_TT = jnp.tril(jnp.ones((T, T), bool))
-    return forward(params, config, tokens_T, positions_T, causal_TT, cache)
+    return forward(params, config, tokens_T, positions_T, causal_TT, cache, prompt)

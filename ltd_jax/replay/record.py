@@ -73,6 +73,7 @@ def record(
       >>> trace.tokens_left.tolist()
       [7, 6, 5, 4, 3, 2, 1]
     """
+    pairs.require_draft(pair)
     tasked = [with_task(pair, prompt) for prompt in prompts]
     if provenance is None:
         provenance = provenance_of(pair, tasked, new_tokens, tasks=["all"])
@@ -197,7 +198,7 @@ def record_text(
     tokens_S = np.zeros(config.context, np.int32)
     whole = np.concatenate([prompt.token, text_T])
     tokens_S[: len(whole)] = whole
-    states = _text_states(pair.model, jnp.asarray(tokens_S))
+    states = _text_states(pair.model, jnp.asarray(tokens_S), jnp.int32(len(prompt.token)))
     length_P = len(prompt.token) + np.arange(count, dtype=np.int32)
     draft_at = functools.partial(_draft, pair.model, states, with_hidden=with_hidden)
     roots = traces.by_chunks(draft_at, POSITIONS_AT_ONCE, length_P)
@@ -220,14 +221,16 @@ def record_text(
 
 
 @jax.jit
-def _text_states(model: Model, tokens_S: jax.Array) -> TextStates:
+def _text_states(model: Model, tokens_S: jax.Array, prompt: jax.Array) -> TextStates:
     """One causal pass of target and draft over a text.
 
     Row i of the draft reads token i + 1 and the target's feature of position i, as in live
     decoding.
     """
     config, S = model.config, tokens_S.shape[0]
-    logits_SX, feature_SE, _ = target.causal_forward(model.target, config.target, tokens_S, None)
+    logits_SX, feature_SE, _ = target.causal_forward(
+        model.target, config.target, tokens_S, None, prompt
+    )
     none = kv_cache.empty(config.draft, S, feature_SE.dtype)
     hidden_SE, rows = expand.causal_rows(model, jnp.roll(tokens_S, -1), feature_SE, none)
     cache = KVCache(rows.keys, rows.values, jnp.int32(S))

@@ -95,19 +95,19 @@ def accept_prob(
 
     Args:
       tokens_S: i32, the whole text, padded to the context.
-      length_P: i32, tokens before each position's root.
+      length_P: i32, tokens before each position's root; of the first, the prompt's.
       tree: with a leading axis [P].
       limit_P: i32, the most tokens that may follow each root.
     """
-    cache = _read_text(pair.model, jnp.asarray(tokens_S))
+    cache = _read_text(pair.model, jnp.asarray(tokens_S), jnp.int32(length_P[0]))
     at_positions = partial(_of_trees, pair.model, pair.stops, tokens_S, cache)
     return traces.by_chunks(at_positions, POSITIONS_AT_ONCE, length_P, tree, limit_P)
 
 
 @jax.jit
-def _read_text(model: Model, tokens_S: jax.Array) -> KVCache:
-    """The target's cache of a whole text."""
-    _, _, rows = target.causal_forward(model.target, model.config.target, tokens_S, None)
+def _read_text(model: Model, tokens_S: jax.Array, prompt: jax.Array) -> KVCache:
+    """The target's cache of a whole text that begins with so many tokens of a prompt."""
+    _, _, rows = target.causal_forward(model.target, model.config.target, tokens_S, None, prompt)
     return KVCache(rows.keys, rows.values, jnp.int32(len(tokens_S)))
 
 

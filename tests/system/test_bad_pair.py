@@ -175,8 +175,8 @@ BROKEN = {
     "a tensor that is not known": (extra("norm.gain"), ["draft", "norm.gain", "not known"]),
     "another activation": (field("target", hidden_act="gelu"), ["config.json", "gelu"]),
     "unknown scaling": (
-        field("target", rope_scaling={"rope_type": "yarn", "factor": 2}),
-        ["config.json", "yarn"],
+        field("target", rope_scaling={"rope_type": "xpos", "factor": 2}),
+        ["config.json", "xpos"],
     ),
     "unknown architecture": (
         field("target", architectures=["MixtralForCausalLM"]),

@@ -21,10 +21,11 @@ from ltd_jax.config import (
     AnyDraftConfig,
     DraftConfig,
     GriffinConfig,
-    RopeScaling,
     TargetConfig,
 )
 from ltd_jax.files import UserError
+from ltd_jax.models.hf import rope
+from ltd_jax.models.hf.rope import RopeFields
 from ltd_jax.models.hf.tensors import read_json
 
 TARGET_FAMILIES = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
@@ -36,7 +37,6 @@ SLIDING_WINDOW, FULL_LAYERS = 4096, 28  # transformers' defaults where Qwen's fi
 LAYER_KINDS = ("full_attention", "sliding_attention")
 PADDING_SHARE = 0.05  # of a vocabulary, by which a draft's may be shorter or longer
 LATENT_ATTENTION = ("kv_lora_rank", "q_lora_rank")  # fields of drafts with another kind of layer
-DEFAULT_ROPE_THETA = 10_000.0
 LAYER_IDS = "eagle_aux_hidden_state_layer_ids"
 LAYER_ID_NAMES = (LAYER_IDS, "aux_hidden_state_layer_ids", "layer_ids")
 # Names in config.json by the fields of our configs.
@@ -47,12 +47,6 @@ COUNT_NAMES = {
     "head_count": "num_attention_heads",
     "kv_head_count": "num_key_value_heads",
     "head_dim": "head_dim",
-}
-SCALING_NAMES = {
-    "factor": "factor",
-    "low_frequency_factor": "low_freq_factor",
-    "high_frequency_factor": "high_freq_factor",
-    "original_context": "original_max_position_embeddings",
 }
 NORM_NAMES = {  # the norms that later trainers of EAGLE-3 drafts added or moved
     "norm_before_residual": "norm_before_residual",
@@ -111,8 +105,6 @@ class Settings:
         defaults = {"kv_head_count": heads, "head_dim": max(hidden // heads, 1)}
         shared: dict[str, Any] = {
             "rms_norm_eps": self.number(self.fields, "rms_norm_eps", 1e-6),
-            "rope_theta": self.rope_theta()[0],
-            "rope_scaling": self.rope_scaling(),
         } | {field: self.count(name, defaults.get(field)) for field, name in COUNT_NAMES.items()}
         check_head_dim(self.path, shared["head_dim"])
         return shared
@@ -168,29 +160,6 @@ class Settings:
             )
         return float(value)
 
-    def rope_theta(self) -> tuple[float, str | None]:
-        """The rotary base and the field it is from; newer folders keep it in an object."""
-        for name in ("rope_theta", "rope_parameters", "rope_scaling"):
-            fields = self.fields if name == "rope_theta" else self.nested(name)
-            theta = self.number(fields, "rope_theta", 0.0)
-            if theta:
-                return theta, name
-        return DEFAULT_ROPE_THETA, None
-
-    def rope_scaling(self) -> RopeScaling | None:
-        """Llama-3.1's scaling, None for none; UserError for other kinds."""
-        fields = self.nested("rope_scaling") or self.nested("rope_parameters")
-        kind = fields.get("rope_type") or fields.get("type") or "default"
-        if kind == "default":
-            return None
-        if kind != "llama3":
-            raise UserError(
-                f"{self.path} asks for rope_scaling of type {kind!r}; only 'llama3' is known."
-            )
-        numbers = {field: self.number(fields, name) for field, name in SCALING_NAMES.items()}
-        original = int(numbers.pop("original_context"))
-        return RopeScaling(**numbers, original_context=original)
-
     def nested(self, name: str) -> dict[str, Any]:
         """An object of the file; {} where it is missing or null."""
         value = self.fields.get(name) or {}
@@ -218,6 +187,8 @@ def target_config(source: Path | Settings, found: Mapping[str, Any] | None = Non
         raise UserError(f"{quantised} says that the weights are quantised; {UNQUANTISED}.")
     settings.refuse("mlp_bias")
     shared = settings.shared()
+    turning = rope.read(settings.path, settings.fields, shared["head_dim"])
+    settings.doubts += rope.doubts(settings.path, settings.fields)
     layers = settings.count("num_hidden_layers")
     has_biases = settings.truth("attention_bias")
     fields: dict[str, Any] = {
@@ -234,12 +205,16 @@ def target_config(source: Path | Settings, found: Mapping[str, Any] | None = Non
             f"{architecture}; every token sees all before it."
         )
     with files.user_errors(settings.path):
-        return TargetConfig(
+        config = TargetConfig(
             **shared,
+            **turning.as_config,
             **fields | dict(found or {}),
+            longest_text=rope.longest_scaled(settings.path, settings.fields, turning),
             layer_count=layers,
             feature_layers=(0, 0, 0) if layers >= LEAST_LAYERS else (),
         )
+    rope.refuse_faults(settings.path, config)
+    return config
 
 
 def sliding(settings: Settings, layers: int, *, is_qwen: bool) -> dict[str, Any]:
@@ -340,17 +315,23 @@ def draft_settings(
         )
     _check_vocabulary(settings, shared["vocab_size"], target.vocab_size)
     shared["vocab_size"] = target.vocab_size
-    shared["rope_theta"], about_rope = _rope_base(settings, rope_theta, is_griffin)
+    turning, unread = rope.read_for_draft(settings.path, settings.fields, shared["head_dim"])
+    turning, about_rope = _rope_base(settings, turning, rope_theta, is_griffin)
+    shared |= turning.as_config
+    about_rope += f" {unread}" if unread else ""
     if is_griffin:
         about = "A Griffin draft: it reads the target's last state, and the target's head reads it."
         fields = {"attention_bias": settings.truth("qkv_bias")} | dict(found or {})
         with files.user_errors(settings.path):
             griffin = GriffinConfig(**shared, **fields)
-        return DraftSettings(griffin, (), (about, about_rope), tuple(settings.doubts))
+        config, unturned = rope.plain_if_faulty(settings.path, griffin)
+        return DraftSettings(config, (), (about, about_rope, *unturned), tuple(settings.doubts))
     fields, layers, remarks = _eagle3_fields(settings, target, found)
     with files.user_errors(settings.path):
-        config = DraftConfig(**shared, **fields, target_hidden_size=width)
-    return DraftSettings(config, layers, (about_rope, *remarks), tuple(settings.doubts))
+        eagle3 = DraftConfig(**shared, **fields, target_hidden_size=width)
+    config, unturned = rope.plain_if_faulty(settings.path, eagle3)
+    said = (about_rope, *remarks, *unturned)
+    return DraftSettings(config, layers, said, tuple(settings.doubts))
 
 
 def _eagle3_fields(
@@ -423,15 +404,18 @@ def _check_kind(settings: Settings, is_griffin: bool) -> None:
     settings.refuse("mlp_bias", "parallel_drafting")
 
 
-def _rope_base(settings: Settings, override: float | None, is_griffin: bool) -> tuple[float, str]:
-    """The draft's rotary base and the reason for it."""
-    theta, field = settings.rope_theta()
+def _rope_base(
+    settings: Settings, turning: RopeFields, override: float | None, is_griffin: bool
+) -> tuple[RopeFields, str]:
+    """The draft's rotary settings and the reason for their base."""
+    theta, field = turning.theta, turning.source
     reason = f"from {field} of {settings.path}" if field else f"{settings.path} names none"
     if override is not None:
         theta, reason = override, "as asked for"
-    elif not is_griffin and theta != DEFAULT_ROPE_THETA:
-        reason += f"; most trainers ignored the field, so try {DEFAULT_ROPE_THETA:g} too"
-    return theta, f"The draft's RoPE base is {theta:g}, {reason}."
+    elif not is_griffin and theta != rope.DEFAULT_THETA:
+        reason += f"; most trainers ignored the field, so try {rope.DEFAULT_THETA:g} too"
+    turning = dataclasses.replace(turning, theta=theta)
+    return turning, f"The draft's RoPE base is {theta:g}, {reason}."
 
 
 def feature_layers(settings: Settings, target: TargetConfig) -> tuple[tuple[int, ...] | None, str]:
@@ -477,10 +461,6 @@ def fields_of(
     Raises:
       UserError: no known family has a target's windows, biases and norms.
     """
-    scaling = config.rope_scaling
-    rope_scaling = {"rope_type": "llama3"} | {
-        name: getattr(scaling, field) for field, name in SCALING_NAMES.items() if scaling
-    }
     fields = {"max_position_embeddings": 2048} | others
     fields |= {name: getattr(config, field) for field, name in COUNT_NAMES.items()}
     fields |= {
@@ -490,8 +470,7 @@ def fields_of(
         "tie_word_embeddings": False,
         "hidden_act": "silu",
         "rms_norm_eps": config.rms_norm_eps,
-        "rope_theta": config.rope_theta,
-        "rope_scaling": rope_scaling if scaling else None,
+        **rope.fields_of(config),
         "torch_dtype": np.dtype(dtype).name,
     }
     if isinstance(config, GriffinConfig):

@@ -5,7 +5,6 @@ Sizes come from the tables of weights.py, so a pair can be looked at that does n
 
 import dataclasses
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -88,17 +87,8 @@ def estimate_memory(pair: PairConfig, dtype: jnp.dtype, devices: int = 1) -> Mem
         draft=weight_bytes(weights.draft_table(draft, has_embedding))
         + draft.draft_vocab_size * INT_BYTES,  # `target_token`
         caches=cache_bytes(target) + cache_bytes(draft),
-        device=device_bytes(),
+        device=files.device_bytes(),
     )
-
-
-def device_bytes() -> int | None:
-    """Memory of the first device; of a CPU the machine's."""
-    device = jax.devices()[0]
-    if device.platform == "cpu":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    stats = device.memory_stats() or {}
-    return stats.get("bytes_limit")
 
 
 def tokenizer_doubts(target_folder: Path, draft_folder: Path, vocab_size: int) -> list[str]:

@@ -33,6 +33,7 @@ from ltd_jax.models.eagle3 import Eagle3Params
 from ltd_jax.models.griffin import GriffinParams
 from ltd_jax.models.hf import config as hf_config
 from ltd_jax.models.hf import evidence
+from ltd_jax.models.hf import rope as hf_rope
 from ltd_jax.models.hf import tensors as hf_tensors
 from ltd_jax.models.hf.config import DraftSettings, Settings, TargetSettings
 from ltd_jax.models.hf.evidence import BLOCK_BYTES, EAGLE3_MARK, GRIFFIN_MARK, HEAD, LAYER, QUERY
@@ -502,11 +503,8 @@ def save_draft(
     Raises:
       UserError: the dialect cannot say what this draft needs.
     """
-    if dialect == "eagle" and config.rope_scaling is not None:
-        raise UserError(
-            "EAGLE's own code reads no llama3 rope_scaling, which this draft has; write it in the "
-            "dialect layers.0."
-        )
+    if dialect == "eagle" and not isinstance(config, GriffinConfig):
+        hf_rope.refuse_for_eagle(config)
     settings = hf_config.fields_of(config, dtype, fields or {})
     is_griffin = isinstance(config, GriffinConfig)
     is_wider = config.hidden_size != config.target_hidden_size

@@ -109,9 +109,9 @@ def tensor(family: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
     return (values + name.endswith("norm.weight")).astype(np.float32)
 
 
-def write(folder: Path, family: str) -> Path:
-    """Writes a family's folder."""
-    fields = FAMILIES[family]
+def write(folder: Path, family: str, fields: dict[str, Any] | None = None) -> Path:
+    """Writes a family's folder; with `fields` that of another config.json, by the same name."""
+    fields = FAMILIES[family] if fields is None else fields
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(fields))
     tensors = {name: tensor(family, name, shape) for name, shape in shapes(family).items()}

@@ -5,7 +5,6 @@ import json
 
 import pytest
 
-from ltd_jax.config import RopeScaling
 from ltd_jax.models.hf import config as hf_config
 from ltd_jax.models.pair import with_features
 from tests.models.folders import DRAFT, TARGET, edit
@@ -189,17 +188,6 @@ def test_which_layers_of_a_draft_slide(draft_folder, fields, window, layers):
     assert any("latest 5 tokens" in remark for remark in found.remarks) == bool(layers)
 
 
-def test_llama3_rope_and_the_newer_place_of_theta(folder):
-    edit(folder, rope_theta=None, rope_parameters=LLAMA3 | {"rope_theta": 500_000.0})
-    config = hf_config.target_config(folder)
-    assert config.rope_scaling == RopeScaling(8.0, 1.0, 4.0, 8192)
-    assert config.rope_theta == 500_000.0
-    edit(folder, rope_parameters=None, rope_scaling=LLAMA3)
-    config = hf_config.target_config(folder)
-    assert config.rope_scaling == RopeScaling(8.0, 1.0, 4.0, 8192)
-    assert config.rope_theta == 10_000.0
-
-
 @pytest.mark.parametrize(
     ("fields", "words"),
     (
@@ -210,9 +198,6 @@ def test_llama3_rope_and_the_newer_place_of_theta(folder):
         ({"num_key_value_heads": 3}, ("kv_head_count",)),
         ({"num_attention_heads": 0}, ("num_attention_heads",)),
         ({"rms_norm_eps": "small"}, ("rms_norm_eps",)),
-        ({"rope_scaling": {"type": "yarn"}}, ("rope_scaling", "yarn")),
-        ({"rope_scaling": {"type": "llama3", "factor": 2}}, ("low_freq_factor",)),
-        ({"rope_scaling": "llama3"}, ("rope_scaling",)),
         ({"mlp_bias": True}, ("mlp_bias",)),
         ({"attention_bias": "false"}, ("attention_bias", "neither true nor false")),
         ({"tie_word_embeddings": "false"}, ("tie_word_embeddings",)),
@@ -244,7 +229,6 @@ def test_target_settings_that_are_refused(folder, fields, words):
         ({"target_hidden_size": 16}, ("target_hidden_size", "16", "12")),
         ({"draft_vocab_size": 25}, ("draft_vocab_size", "25")),
         ({"intermediate_size": None}, ("intermediate_size",)),
-        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, ("rope_scaling", "dynamic")),
         ({"speculators_model_type": "peagle"}, ("peagle", "EAGLE-3")),
         ({"parallel_drafting": True}, ("parallel_drafting",)),
         ({"num_key_value_heads": 3}, ("kv_head_count",)),

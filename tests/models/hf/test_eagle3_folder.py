@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ltd_jax.config import RopeScaling
+from ltd_jax.config import Llama3Scaling
 from ltd_jax.models import draft, eagle3, kv_cache
 from ltd_jax.models.hf import config as hf_config
 from ltd_jax.models.hf import tensors as hf_tensors
@@ -123,7 +123,7 @@ def test_speculators_keep_the_layer_in_an_object_of_its_own(folder):
     path.write_text(json.dumps(speculators))
     rename(folder, lambda name: name.replace("midlayer.", "layers.0."))
     found = load(folder)
-    scaling = RopeScaling(8.0, 1.0, 4.0, 8192)
+    scaling = Llama3Scaling(8.0, 1.0, 4.0, 8192)
     expected = {"norm_before_residual": True, "rope_theta": 5e5, "rope_scaling": scaling}
     assert found.config == dataclasses.replace(DRAFT, **expected)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ltd_jax.config import PairConfig, RopeScaling
+from ltd_jax.config import Llama3Scaling, PairConfig
 from ltd_jax.models import pair as pairs
 from ltd_jax.models.hf import config as hf_config
 from ltd_jax.models.hf import export
@@ -24,7 +24,7 @@ from tests.models.folders import DRAFT, TARGET, draft_params, target_params
 from tests.models.hf.test_weights import assert_same_bits
 from tests.models.refusal import refusal
 
-SCALING = RopeScaling(8.0, 1.0, 4.0, 32)
+SCALING = Llama3Scaling(8.0, 1.0, 4.0, 32)
 FAMILIES = {
     "llama": {},
     "llama3.1, tied": {"rope_scaling": SCALING, "tie_embeddings": True},
@@ -192,9 +192,8 @@ def test_the_command_writes_the_embedded_pair(tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    found = pairs.load(
-        tmp_path / "target", tmp_path / "draft", cycle=EMBEDDED_CYCLE, dtype=jnp.bfloat16
-    )
-    own = pairs.load(cycle=EMBEDDED_CYCLE, dtype=jnp.bfloat16)
+    how = {"cycle": EMBEDDED_CYCLE, "dtype": jnp.bfloat16, "packed": False}
+    found = pairs.load(tmp_path / "target", tmp_path / "draft", **how)
+    own = pairs.load(**how)
     assert found.config == own.config and found.stop_tokens == own.stop_tokens
     assert_same_bits(found.model, own.model)

@@ -143,7 +143,6 @@ def test_a_pair_of_folders_loads_with_the_last_state_as_feature(tmp_path):
         ({"vocab_size": 32}, ("vocab_size", "32", "6")),
         ({"hidden_size": 12}, ("hidden_size", "12", "16")),
         ({"num_hidden_layers": 2}, ("2 layers",)),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, ("rope_scaling", "linear")),
     ),
 )
 def test_settings_that_are_refused(tmp_path, fields, words):
