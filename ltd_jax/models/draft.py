@@ -61,7 +61,7 @@ def forward(
     tokens_T: jax.Array,
     features_TE: jax.Array,
     positions_T: jax.Array,
-    cache: KVCache,
+    cache: KVCache | None,
     block: Rows,
     start: jax.Array | int,
     mask_TB: jax.Array,
@@ -72,7 +72,8 @@ def forward(
       tokens_T: i32 target token ids.
       features_TE: fused target features, or the draft's own outputs.
       positions_T: i32 rotary positions, one less than the tokens' own positions.
-      cache: committed rows, all of them visible; only read.
+      cache: committed rows, all of them visible; only read. None = there are none, which is not the
+        same program as a cache of zeros (layers.attention).
       block: rows [K, B, C] that are not committed; this pass writes rows [start, start + T).
       mask_TB: bool, which rows of the block each row sees.
 
@@ -84,7 +85,8 @@ def forward(
     stream_TE = kind.embed_input(params, config, tokens_T, features_TE)
     query_THC, key_TKC, value_TKC = kind.qkv(params, config, tokens_T, stream_TE, positions_T)
     key, value = _put(block.keys[0], key_TKC, start), _put(block.values[0], value_TKC, start)
-    mixed_TE = layers.attention(query_THC, key, value, mask_TB, cache.layer(0))
+    past = None if cache is None else cache.layer(0)
+    mixed_TE = layers.attention(query_THC, key, value, mask_TB, past)
     return kind.output(params, config, stream_TE, mixed_TE), Rows((key,), (value,))
 
 

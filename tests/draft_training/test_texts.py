@@ -54,3 +54,12 @@ def test_saved_texts_are_written_once(tmp_path, monkeypatch):
         read(prompt_BP[::-1], 5)
     with pytest.raises(UserError, match=r"own\.npy holds other texts"):
         read(prompt_BP, 6)
+
+
+def test_a_target_that_gives_no_numbers_writes_no_texts(tmp_path):
+    params = tiny.pair(0).model.target
+    prompt_BP = own_texts.sample_prompts(small.mixture().streams, 2, seed=0)
+    broken = params.replace(norm=params.norm * jnp.nan)
+    with pytest.raises(UserError, match="logits are NaN or infinite in float32"):
+        own_texts.load_or_write(tmp_path / "own.npy", broken, CONFIG, prompt_BP, 5)
+    assert not list(tmp_path.iterdir())
