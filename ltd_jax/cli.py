@@ -611,11 +611,12 @@ def quality(trained: Classifiers) -> Table:
     )
     for heading in ("classifier", "AUC", "balanced accuracy", "examples", "share of yes"):
         shown.add_column(heading, justify="left" if heading == "classifier" else "right")
+    share = lambda known: "-" if known is None else f"{known:.3f}"
     for name, row in trained.provenance["quality"].items():
         shown.add_row(
             name,
-            f"{row['auc']:.3f}",
-            f"{row['balanced_accuracy']:.3f}",
+            share(row["auc"]),
+            share(row["balanced_accuracy"]),
             f"{row['examples']:,}",
             f"{100 * row['positives']:.1f} %",
         )

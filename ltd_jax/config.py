@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 Rule = Literal["coupled", "sequential"]
 LEAST_TEMPERATURE = 1e-3  # below it, f32 logits over the temperature overflow or are greedy anyway
+MOST_PENALTY = 1e3  # and its inverse the least; beyond them f32 logits times it overflow
 
 
 def require_at_least(least: int, config: Any, *names: str) -> None:
@@ -47,9 +48,10 @@ class SamplingConfig:
             raise ValueError(f"top_k is {self.top_k} but must be 0 (all tokens) or more.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p} but must lie above 0 and at most at 1.")
-        if not 0 < self.repetition_penalty < float("inf"):
+        if not 1 / MOST_PENALTY <= self.repetition_penalty <= MOST_PENALTY:
             raise ValueError(
-                f"repetition_penalty is {self.repetition_penalty} but must be above 0; 1 = none."
+                f"repetition_penalty is {self.repetition_penalty} but must lie in "
+                f"{1 / MOST_PENALTY:g}..{MOST_PENALTY:g}; 1 = none."
             )
         if not least <= self.draft_temperature < float("inf"):
             raise ValueError(

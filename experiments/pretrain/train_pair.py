@@ -74,7 +74,7 @@ def main() -> None:
     with flags.progress_bars(Console(stderr=True)) as progress:
         train(config, progress)
     judged = judge(config.out)
-    (config.out / "quality.json").write_text(json.dumps(judged, indent=1) + "\n")
+    files.write_json(config.out / "quality.json", judged)
     print(json.dumps(judged, indent=1))
 
 

@@ -10,7 +10,6 @@ Expected: no mismatch. Writes OUT/lossless.json; exit code 1 when a text differs
 """
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,7 +69,7 @@ def main() -> None:
     rows = {name: dataclasses.asdict(row) for name, row in compared.items()}
     environment = config.environment if is_own(config) else files.environment("float32")
     written = {"pairs": rows, "environment": environment}
-    (config.out / "lossless.json").write_text(json.dumps(written, indent=1) + "\n")
+    files.write_json(config.out / "lossless.json", written)
     sys.exit(any(row.mismatches for row in compared.values()))
 
 

@@ -30,7 +30,7 @@ from rich.table import Table
 from experiments import output, quickstart
 from ltd_jax import flags, workflow
 from ltd_jax.config import GREEDY
-from ltd_jax.files import UserError
+from ltd_jax.files import UserError, write_json
 from ltd_jax.flags import SamplingFlags
 from ltd_jax.learning.loop import Splits
 from ltd_jax.models.pair import Pair
@@ -74,7 +74,7 @@ def main() -> None:
         results = study(pair, config.stages, config.repeats, progress)
     head = {"environment": config.environment, "pair": pair.fingerprint}
     content = head | {"means": means(results["rows"])} | results
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(path, content)
     console.print(terminal_table(results["rows"]))
     if config.json:
         print(json.dumps(content))

@@ -1,6 +1,7 @@
 """Prefill: a prompt enters the caches of target and draft, in chunks of one shape."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,21 @@ def check_room(pair: Pair, prompt_tokens: int, new_tokens: int) -> None:
         raise UserError(
             f"The prompt has {prompt_tokens} tokens and {new_tokens} more are asked for, but the "
             f"context holds {context}; shorten the prompt, ask for fewer or raise the `context`."
+        )
+
+
+def check_tokens(pair: Pair, tokens: Sequence[int]) -> None:
+    """Raises UserError where a compiled program says that a model gave no finite numbers.
+
+    Args:
+      tokens: of a text, among which there may be sample.NO_TARGET or NO_DRAFT.
+    """
+    least = min(tokens, default=0)
+    if least < 0:
+        name = pair.names[0] if least == sample.NO_TARGET else pair.names[1]
+        raise UserError(
+            f"The logits of {name} are NaN or infinite in {np.dtype(pair.dtype).name}, so there is "
+            "no token to choose; give another `dtype`, or check that its folder is undamaged."
         )
 
 

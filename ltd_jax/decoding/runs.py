@@ -24,10 +24,12 @@ from ltd_jax.decoding.benchmark import Method, Run
 from ltd_jax.files import (
     OTHER_FOLDER,
     UserError,
+    from_json,
     hashable_fields,
     identity_of,
     replacing,
     require_same,
+    to_json,
 )
 from ltd_jax.models.pair import Pair
 from ltd_jax.questions import Question
@@ -69,7 +71,8 @@ def load_or_decode(
         pair, methods, prompts, new_tokens, skip=done_prompts, progress=progress
     ):
         kept += batch
-        rows = [json.dumps(row) for row in (head, *map(dataclasses.asdict, kept))]
+        what = f"Cannot write {path}"
+        rows = [to_json(row, what) for row in (head, *map(dataclasses.asdict, kept))]
         with replacing(path) as temporary:
             temporary.write_text("\n".join(rows) + "\n")
     return kept
@@ -101,7 +104,7 @@ def _load(path: Path, head: dict[str, Any], names: Sequence[str]) -> list[Run]:
     if not path.exists():
         return []
     try:
-        before, *rows = [json.loads(line) for line in path.read_text("utf-8-sig").splitlines()]
+        before, *rows = [from_json(line) for line in path.read_text("utf-8-sig").splitlines()]
         runs = [Run(**dict(hashable_fields(row))) for row in rows]
         there, here = identity_of(before), identity_of(head)
     except (OSError, ValueError, TypeError, AttributeError) as error:

@@ -61,7 +61,7 @@ def forward(
     tokens_T: jax.Array,
     features_TE: jax.Array,
     positions_T: jax.Array,
-    cache: KVCache,
+    cache: KVCache | None,
     block: Rows,
     start: jax.Array | int,
     mask_TB: jax.Array,
@@ -73,6 +73,7 @@ def forward(
       features_TE: fused target features, or the draft's own outputs.
       positions_T: i32 rotary positions, one less than the tokens' own positions.
       cache: committed rows, all of them visible but for those before a sliding window; only read.
+        None = there are none, which is not the same program as a cache of zeros (layers.attention).
       block: rows [K, B, C] of every layer that are not committed; this pass writes rows
         [start, start + T).
       mask_TB: bool, which rows of the block each row sees: a path, in order, that it ends.
@@ -91,7 +92,7 @@ def forward(
         keys.append(_put(block.keys[layer], key_TKC, start))
         values.append(_put(block.values[layer], value_TKC, start))
         seen_TB, first_T = layers.sight(config, layer, mask_TB, positions_T)
-        past = cache.layer(layer)
+        past = None if cache is None else cache.layer(layer)
         mixed_TE = layers.attention(query_THC, keys[-1], values[-1], seen_TB, past, first_T)
         stream_TE = kind.output(params, config, stream_TE, mixed_TE, layer)
     return stream_TE, Rows(tuple(keys), tuple(values))

@@ -270,7 +270,10 @@ def attention(
 
     Args:
       mask_TB: bool, which rows of the block each query sees.
-      past: all queries see its slots [0, length); None = there is none.
+      past: all queries see its slots [0, length); None = there is none. Keys that are known to be
+        zeros when the program is compiled must be None: XLA's CPU backend computes the product with
+        a constant array and its maximum in one library call that reads memory nobody has written
+        (jax 0.10.2 to 0.12.0; experiments/proofs/check_stages shows it), so all is NaN.
       first_T: i32, the first slot of the past that each query sees; None = slot 0.
     """
     T, H, C = query_THC.shape

@@ -73,3 +73,12 @@ def test_tokens_above_65535_are_stored_whole(tmp_path, monkeypatch):
     small = dataclasses.replace(CONFIG, vocab_size=100_000)
     with pytest.raises(UserError, match=r"own\.npy has token 128255, but .* has 100000"):
         own_texts.load_or_write(file, None, small, prompt_BP, 2)
+
+
+def test_a_target_that_gives_no_numbers_writes_no_texts(tmp_path):
+    params = tiny.pair(0).model.target
+    prompt_BP = own_texts.sample_prompts(small.mixture().streams, 2, seed=0)
+    broken = params.replace(norm=params.norm * jnp.nan)
+    with pytest.raises(UserError, match="logits are NaN or infinite in float32"):
+        own_texts.load_or_write(tmp_path / "own.npy", broken, CONFIG, prompt_BP, 5)
+    assert not list(tmp_path.iterdir())

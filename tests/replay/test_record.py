@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -178,3 +179,38 @@ def test_stop_tokens_end_a_text(pair, found):
     stopping = dataclasses.replace(pair, stop_tokens=(stop,))
     cut = record.texts_of(stopping, [found[0].token], NEW_TOKENS)[0]
     assert cut.tolist() == texts[0][: texts[0].tolist().index(stop) + 1].tolist()
+
+
+def overflowing(params):
+    """The same weights but two maps, whose products are more than f32 can hold."""
+    gate, up = params.layers[0].gate_up
+    layer = params.layers[0].replace(gate_up=(gate, up * 1e30), down=params.layers[0].down * 1e30)
+    return params.replace(layers=(layer, *params.layers[1:]))
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "hidden", "words"),
+    [
+        (
+            "target",
+            lambda one: one.replace(norm=one.norm * jnp.nan),
+            False,
+            "logits of random target",
+        ),
+        ("target", overflowing, False, "logits of random target"),
+        ("draft", lambda one: one.replace(norm=one.norm * jnp.nan), False, "of random draft"),
+        ("draft", lambda one: one.replace(fuse=one.fuse * 1e38), False, "of random draft"),
+        (
+            "draft",
+            lambda one: one.replace(down=one.down * 1e6),
+            True,
+            "output of random draft in float16",
+        ),
+    ],
+)
+def test_what_is_not_finite_is_not_recorded(pair, found, part, change, hidden, words):
+    broken = pair.model.replace(**{part: change(getattr(pair.model, part))})
+    with pytest.raises(UserError, match=f"^Recording prompts 1 to 3: .*{words}") as told:
+        other = dataclasses.replace(pair, model=broken)
+        record.record(other, found, NEW_TOKENS, ORIGIN, with_hidden=hidden)
+    assert "float32" in str(told.value) and "another `dtype`" in str(told.value)

@@ -19,7 +19,7 @@ import ltd_jax
 
 ROOT = Path(ltd_jax.__file__).parents[1]
 LAYERS = (
-    ("config", "files"),
+    ("config", "files", "finite"),
     ("checkpoint", "presets", "text", "questions"),
     ("models",),
     ("policies",),

@@ -25,8 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from ltd_jax import finite
 from ltd_jax.config import AnyDraftConfig, DraftConfig, GriffinConfig, TargetConfig
-from ltd_jax.files import UserError
+from ltd_jax.files import UserError, require_finite
 from ltd_jax.models import cpu_layout, layers, sharding
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.eagle3 import Eagle3Params
@@ -454,9 +455,7 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return room[start : start + size].view(dtype).reshape(shape)
 
 
-@jax.jit
-def _all_finite(array: jax.Array) -> jax.Array:
-    return jnp.isfinite(jnp.sum(array * 0, dtype=jnp.float32))  # one pass, no array of booleans
+_all_finite = jax.jit(finite.all_finite)
 
 
 def save_target(
@@ -476,7 +475,8 @@ def save_target(
       always_index: also of a single file, without which EAGLE's own code finds no embedding.
 
     Raises:
-      UserError: no known family has these windows, biases and norms.
+      UserError: no known family has these windows, biases and norms, or a weight is not finite in
+        `dtype`.
     """
     settings = hf_config.fields_of(config, dtype, fields or {})
     tensors = _tensors(target_table(config), params, dtype)
@@ -501,7 +501,7 @@ def save_draft(
         written in any case, as its authors' loader wants it.
 
     Raises:
-      UserError: the dialect cannot say what this draft needs.
+      UserError: the dialect cannot say what this draft needs, or a weight is not finite in `dtype`.
     """
     if dialect == "eagle" and not isinstance(config, GriffinConfig):
         hf_rope.refuse_for_eagle(config)
@@ -532,9 +532,16 @@ def _vocabulary_tensors(
 
 
 def _tensors(table: Any, params: Any, dtype: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """The tensors of a table by their names, as they are stored, one at a time."""
+    """The tensors of a table by their names, as they are stored, one at a time.
+
+    Raises:
+      UserError: one holds numbers that are not finite in this dtype.
+    """
     leaves, structure = jax.tree.flatten(table, is_leaf=lambda leaf: leaf is NOT_STORED)
     for tensor, array in zip(leaves, structure.flatten_up_to(params), strict=True):
         if tensor is not NOT_STORED:
-            values = np.asarray(array, dtype)
+            with np.errstate(over="ignore"):  # it is told below
+                values = np.asarray(array, dtype)
+            what = f"Cannot write weights in {np.dtype(dtype).name}"
+            require_finite(what, {tensor.name: values}, remedy="write them in another `dtype`")
             yield tensor.name, values if tensor.split is None else values.T

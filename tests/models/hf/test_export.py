@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ltd_jax.config import Llama3Scaling, PairConfig
+from ltd_jax.files import UserError
 from ltd_jax.models import pair as pairs
 from ltd_jax.models.hf import config as hf_config
 from ltd_jax.models.hf import export
@@ -197,3 +198,12 @@ def test_the_command_writes_the_embedded_pair(tmp_path):
     own = pairs.load(**how)
     assert found.config == own.config and found.stop_tokens == own.stop_tokens
     assert_same_bits(found.model, own.model)
+
+
+@pytest.mark.parametrize(("dtype", "number"), [(np.float16, 7e4), (np.float32, np.nan)])
+def test_weights_that_are_not_finite_in_the_dtype_are_not_written(tmp_path, dtype, number):
+    params = target_params()
+    broken = params.replace(norm=params.norm.at[1].set(number))
+    name = np.dtype(dtype).name
+    with pytest.raises(UserError, match=rf"in {name}: model.norm.weight\[1\] is .*`dtype`"):
+        hf_weights.save_target(tmp_path, TARGET, broken, dtype)
