@@ -4,7 +4,6 @@ The JSON says where its numbers come from.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from rich.table import Table
 
 from ltd_jax import flags
 from ltd_jax.cli import StageFlags
-from ltd_jax.files import replacing
+from ltd_jax.files import replacing, write_json
 from ltd_jax.flags import PairFlags
 
 
@@ -55,8 +54,7 @@ def write(
     flags.writable(folder)
     document = {"schema": 1, "experiment": name, "environment": config.environment, **content}
     path = folder / f"{name}.json"
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    write_json(path, document)
     if png is not None:
         with replacing(path.with_suffix(".png")) as temporary:
             temporary.write_bytes(png)

@@ -20,7 +20,7 @@ from experiments.report import tables
 from ltd_jax import flags
 from ltd_jax.cli import StageFlags
 from ltd_jax.config import ExactConfig, LearningConfig, PolicyConfig
-from ltd_jax.presets import EMBEDDED_LEARNING, EMBEDDED_POLICY, Preset
+from ltd_jax.presets import EMBEDDED_POLICY, LEARNING, Preset
 from ltd_jax.replay.profile import ProfileConfig
 
 
@@ -31,14 +31,14 @@ class Config(StageFlags):
     out: Path = Path("runs/quickstart")
     smoke: bool = False  # a few prompts, a few decisions: shows that everything runs
     widths: PolicyConfig = EMBEDDED_POLICY
-    learning: LearningConfig = EMBEDDED_LEARNING
+    learning: LearningConfig = LEARNING
     profiling: ProfileConfig = ProfileConfig()
     json: bool = False
 
 
 def start(preset: Preset) -> Config:
     """The settings for a target where no flag changes them."""
-    return Config(widths=preset.policy, learning=preset.learning)
+    return Config(widths=preset.policy)
 
 
 Flags = TypeVar("Flags", bound=Config)

@@ -3,8 +3,9 @@
     import ltd_jax as ltd
 
     pair = ltd.load()                                     # the pair that ships, or two folders
+    shown = pair.stream()                                 # holds back what is no whole character
     for step in ltd.generate(pair, ltd.Constant(levels=4, size=8), "def add(a, b):", 64):
-        print(pair.decode(step.tokens), end="")           # the tokens of ltd.generate_plain
+        print(shown.add(step.tokens), end="")             # the tokens of ltd.generate_plain
 
     trace = ltd.record(pair, prompts, new_tokens=128)     # what every (levels, size) would accept
     table = ltd.profile(pair)                             # what every (levels, size) costs here
@@ -22,8 +23,8 @@
     A.3  PPO                              learning/ppo
     tables and figures                    experiments/paper/
 
-Imports go one way: config, files; models; policies; cycle; replay; learning; baselines, decoding,
-draft_training; workflow, tune; cli.
+Imports go one way: config, files; text, questions; models; policies; cycle; replay; learning;
+baselines, decoding, draft_training; workflow, tune; cli.
 
 Dimension key (suffixes of local arrays; scalars have none):
     B sequences or environments under vmap   T query tokens   S cache slots   P trace positions

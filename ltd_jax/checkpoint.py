@@ -28,7 +28,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
-from ltd_jax.files import UserError
+from ltd_jax.files import UserError, require_finite, to_json
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # errors are raised; orbax logs them as well
 DIGESTS = "digests"  # their place in a record
@@ -112,9 +112,12 @@ def save(
     Steps rise, so one that is there already, or lies ahead, could not be read: it is deleted.
 
     Raises:
-      UserError: this checkpoint or the one before it cannot be written.
+      UserError: this checkpoint or the one before it cannot be written, or a number in it is not
+        finite.
     """
-    record = json.loads(json.dumps(provenance))  # a wrong value fails here, not in a thread
+    what = f"Checkpoint {step} in {checkpoints.directory} is not written"
+    require_finite(what, state, remedy="the training has gone wrong, learn more slowly")
+    record = json.loads(to_json(provenance, what))  # a wrong value fails here, not in a thread
     state = jax.tree.map(_stored, state)
     digests = {"provenance": _record_digest(record), "state": digest(state)}
     args = ocp.args.Composite(

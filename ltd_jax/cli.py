@@ -60,12 +60,13 @@ from ltd_jax.models.hf.weights import Dialect
 from ltd_jax.models.pair import Pair, check_known
 from ltd_jax.policies import card, saved
 from ltd_jax.policies.networks import Learned
-from ltd_jax.presets import EMBEDDED_LEARNING, EMBEDDED_POLICY, QUICK_LEARNING, Preset
+from ltd_jax.presets import EMBEDDED_POLICY, LEARNING, QUICK_LEARNING, Preset
+from ltd_jax.questions import QuestionConfig, Split
 from ltd_jax.replay import latency as latencies
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.profile import ProfileConfig
 from ltd_jax.replay.record import Prompt
-from ltd_jax.text import Chat, Message, QuestionConfig, Split, Style, TextStream, open_chat
+from ltd_jax.text import Chat, Message, Style, TextStream, open_chat
 from ltd_jax.tune import DecodeSettings
 from ltd_jax.workflow import StageConfig, Trained
 
@@ -157,7 +158,8 @@ def generate(config: GenerateConfig) -> None:
     is_default = config.policy is None
     config = dataclasses.replace(config, policy=default_policy(config))
     spec, settings = choose_policy(config)
-    pair, other = flags.load_pair(config, spec.cycle), config.allow_other_hardware
+    other = config.allow_other_hardware
+    pair = flags.load_pair(config, spec.cycle, plain=spec.policy is None)
     if is_default and settings is not None and settings.identity.pair != pair.fingerprint:
         flags.say(f"{config.policy} was tuned for another pair and is left out.")
         spec, settings = choose_policy(dataclasses.replace(config, policy=shallow(config.cycle)))
@@ -166,6 +168,8 @@ def generate(config: GenerateConfig) -> None:
         tune.check_settings(settings, pair.identity, other_hardware=other)
     method = methods.build_method(spec, pair, other_hardware=other)
     decoder = Decoder(pair, method, config.new_tokens, config.compare)
+    if config.shapes.context is None and settings is None and spec.trained is spec.table is None:
+        decoder = dataclasses.replace(decoder, preset=config.preset)
     if config.chat:
         decoder.warm_up()
         converse(decoder, open_chat(pair.folder, config.style))
@@ -174,8 +178,9 @@ def generate(config: GenerateConfig) -> None:
         prompt_T, text = token_ids(config.prompt_ids, pair), None
     else:
         prompt_T = pair.encode(_prompt_text(str(config.prompt)), config.style)
-        text = TextStream(pair.chat.tokenizer)
-    check_room(pair, len(prompt_T), config.new_tokens)
+        text = pair.stream()
+    decoder = decoder.with_room(len(prompt_T))
+    check_room(decoder.pair, len(prompt_T), config.new_tokens)
     decoder.warm_up()
     answer = decoder.decode(prompt_T, text, (lambda piece: None) if config.json else _print_now)
     if config.json:
@@ -191,6 +196,9 @@ def default_policy(config: GenerateConfig) -> str:
     """The policy that is asked for; else what `ltd tune` found, else a constant; says which."""
     if config.policy is not None:
         return config.policy
+    if config.draft is None:
+        flags.say("policy: plain decoding, since no --draft is given")
+        return benchmark.PLAIN
     tuned = TuneConfig().out / tune.SETTINGS
     if tuned.exists():
         flags.say(f"policy: what {tuned} says")
@@ -217,7 +225,7 @@ def _prompt_text(prompt: str) -> str:
     if prompt != "-":
         return prompt
     try:
-        return sys.stdin.read().strip("\n")
+        return sys.stdin.read().removeprefix(files.BYTE_ORDER_MARK).strip("\n")
     except UnicodeDecodeError as error:
         raise UserError("The standard input is no text in this terminal's encoding.") from error
 
@@ -323,12 +331,22 @@ class Decoder:
     method: Method
     new_tokens: int
     compare: bool = False
+    preset: Preset | None = None  # by which the context grows with the prompt; None = it is fixed
 
     @property
     def methods(self) -> list[Method]:
         """The method, and what it is compared with."""
         beside = self.compare and self.method.policy is not None
         return [self.method, *([Method(benchmark.PLAIN)] if beside else [])]
+
+    def with_room(self, prompt_tokens: int) -> "Decoder":
+        """The same, with a context that holds a prompt and its answer, as far as it may grow."""
+        context = self.pair.config.cycle.context
+        wanted = prompt_tokens + self.new_tokens
+        if self.preset is None or wanted <= context:
+            return self
+        grown = max(self.preset.context_for(wanted), context)
+        return dataclasses.replace(self, pair=self.pair.with_context(grown))
 
     def warm_up(self) -> None:
         """Compiles and runs every part once, so that only decoding is timed; says so on stderr."""
@@ -373,6 +391,10 @@ def converse(decoder: Decoder, chat: Chat) -> None:
     while question := _ask():
         messages.append(Message("user", question))
         try:
+            roomy = decoder.with_room(len(chat.encode(messages)))
+            if roomy is not decoder:
+                roomy.warm_up()
+                decoder = roomy
             prompt_T = _fitting(decoder.pair, chat, messages, decoder.new_tokens)
             answer = decoder.decode(prompt_T, TextStream(chat.tokenizer), _print_now)
         except flags.Terminated:
@@ -434,12 +456,12 @@ class StageFlags(PairFlags):
     @property
     def stages(self) -> StageConfig:
         """The settings of the stages; what a command has no flags for is the preset's."""
-        preset, given = self.preset, vars(self)
+        given = vars(self)
         return StageConfig(
             folder=self.out,
             questions=self.asked,
-            widths=given.get("widths", preset.policy),
-            learning=given.get("learning", preset.learning),
+            widths=given.get("widths", self.preset.policy),
+            learning=given.get("learning", LEARNING),
             profiling=given.get("profiling", ProfileConfig()),
         )
 
@@ -463,10 +485,10 @@ class PrintFlags(StageFlags):
         """Says on stderr what to do with what was written."""
         flags.say(f"Next: {command}")
 
-    def load_pair(self, cycle: CycleConfig | None = None) -> Pair:
+    def load_pair(self, cycle: CycleConfig | None = None, *, plain: bool = False) -> Pair:
         """The pair of the flags; UserError where the output folder cannot be written, too."""
         flags.writable(self.out)
-        return flags.load_pair(self, cycle or self.cycle)
+        return flags.load_pair(self, cycle or self.cycle, plain=plain)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -541,7 +563,7 @@ class TrainFlags(ProfileFlags):
     """Settings of all stages."""
 
     latency: str | None = None  # a shipped latency table or a file; None = measure this device
-    learning: Rare[LearningConfig] = EMBEDDED_LEARNING
+    learning: Rare[LearningConfig] = LEARNING
     classifiers: bool = False  # train the compared methods' classifiers, not the policies
 
 
@@ -589,11 +611,12 @@ def quality(trained: Classifiers) -> Table:
     )
     for heading in ("classifier", "AUC", "balanced accuracy", "examples", "share of yes"):
         shown.add_column(heading, justify="left" if heading == "classifier" else "right")
+    share = lambda known: "-" if known is None else f"{known:.3f}"
     for name, row in trained.provenance["quality"].items():
         shown.add_row(
             name,
-            f"{row['auc']:.3f}",
-            f"{row['balanced_accuracy']:.3f}",
+            share(row["auc"]),
+            share(row["balanced_accuracy"]),
             f"{row['examples']:,}",
             f"{100 * row['positives']:.1f} %",
         )
@@ -657,7 +680,8 @@ def bench(config: BenchConfig) -> None:
     ltd bench --questions my/questions --split all --policy constant:levels=2,size=3
     """
     compared = choose_compared(config)
-    pair, console = config.load_pair(compared.cycle), config.console
+    plain = all(spec.policy is None for spec in compared.specs)
+    pair, console = config.load_pair(compared.cycle, plain=plain), config.console
     for trained in compared.trained:
         workflow.require_sampling(trained, pair)
     other = config.allow_other_hardware
@@ -776,17 +800,23 @@ class InspectConfig(PairFlags):
 def inspect_(config: InspectConfig) -> None:
     """Look at a pair before using it: how its folders are read, what it needs, what is doubtful.
 
-    --no-weights reads config.json only. Exit code 0 also with doubts.
+    --no-weights reads config.json and the tensors' names and shapes only. Exit code 0 also with
+    doubts.
 
     ltd inspect --target my/target --draft my/draft
     """
+    folders = config.target, flags.drafted(config)
     base = dataclasses.replace(presets.EMBEDDED_CYCLE, context=2048)
     cycle = config.shapes.of(methods.smallest_cycle("probe", workflow.PROBE, base))
-    pair_config, remarks = inspect.read_pair_config(
-        config.target, config.draft, cycle, config.feature_layers, config.draft_rope_theta
+    found = inspect.read_pair_config(
+        *folders, cycle, config.feature_layers, config.draft_rope_theta
     )
+    pair_config, remarks = found.config, found.remarks
     memory = inspect.estimate_memory(pair_config, jnp.dtype(config.dtype), config.devices)
-    doubts = inspect.tokenizer_doubts(config.target, config.draft, pair_config.target.vocab_size)
+    doubts = [
+        *found.doubts,
+        *inspect.tokenizer_doubts(*folders, pair_config.target.vocab_size),
+    ]
     accepted = None
     if config.weights:
         accepted = workflow.probe(flags.load_pair(config, cycle))
@@ -831,8 +861,9 @@ def _inspected(
         f"{target.vocab_size:,} tokens"
     )
     kind = "Griffin" if isinstance(draft, GriffinConfig) else "EAGLE-3"
+    count = "one layer" if draft.layer_count == 1 else f"{draft.layer_count} layers"
     yield (
-        f"draft: {kind}, one layer of width "
+        f"draft: {kind}, {count} of width "
         f"{draft.hidden_size}, {_heads(draft)}, {draft.draft_vocab_size:,} tokens"
         + (f"; reads {reads} of the target" if reads else "; reads the target's last layer")
     )
@@ -879,13 +910,14 @@ def export_(config: ExportConfig) -> None:
     if config.shard_gigabytes <= 0:
         raise UserError(f"--shard-gigabytes is {config.shard_gigabytes} but must be above 0.")
     folders = config.out / "target", config.out / "draft"
-    export.refuse_own_sources(folders, (config.target, config.draft))
+    sources = config.target, flags.drafted(config)
+    export.refuse_own_sources(folders, sources)
     for folder in folders:
         flags.writable(folder)
     pair = flags.load_pair(config, config.cycle, packed=False)
     shard_bytes = int(config.shard_gigabytes * 10**9)
-    export.export_target(folders[0], pair, config.target, shard_bytes)
-    for remark in export.export_draft(folders[1], pair, config.draft, config.dialect):
+    export.export_target(folders[0], pair, sources[0], shard_bytes)
+    for remark in export.export_draft(folders[1], pair, sources[1], config.dialect):
         flags.say(remark)
     for folder in folders:
         flags.say(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
@@ -916,9 +948,7 @@ COMMANDS = {
     "bench": Command(bench, lambda preset: BenchConfig()),
     "record": Command(record, lambda preset: RecordConfig()),
     "profile": Command(profile, lambda preset: ProfileFlags(widths=preset.policy)),
-    "train": Command(
-        train, lambda preset: TrainFlags(widths=preset.policy, learning=preset.learning)
-    ),
+    "train": Command(train, lambda preset: TrainFlags(widths=preset.policy)),
     "inspect": Command(inspect_, lambda preset: InspectConfig(), resumes=False),
     "export": Command(export_, lambda preset: ExportConfig(), resumes=False),
     "policies": Command(policies, PoliciesConfig, resumes=False),

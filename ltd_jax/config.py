@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 Rule = Literal["coupled", "sequential"]
 LEAST_TEMPERATURE = 1e-3  # below it, f32 logits over the temperature overflow or are greedy anyway
+MOST_PENALTY = 1e3  # and its inverse the least; beyond them f32 logits times it overflow
 
 
 def require_at_least(least: int, config: Any, *names: str) -> None:
@@ -47,9 +48,10 @@ class SamplingConfig:
             raise ValueError(f"top_k is {self.top_k} but must be 0 (all tokens) or more.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p} but must lie above 0 and at most at 1.")
-        if not 0 < self.repetition_penalty < float("inf"):
+        if not 1 / MOST_PENALTY <= self.repetition_penalty <= MOST_PENALTY:
             raise ValueError(
-                f"repetition_penalty is {self.repetition_penalty} but must be above 0; 1 = none."
+                f"repetition_penalty is {self.repetition_penalty} but must lie in "
+                f"{1 / MOST_PENALTY:g}..{MOST_PENALTY:g}; 1 = none."
             )
         if not least <= self.draft_temperature < float("inf"):
             raise ValueError(
@@ -91,19 +93,74 @@ LEAST_LAYERS = 7  # of a target in which EAGLE-3's default feature layers are di
 
 
 def non_defaults(config: Any) -> dict[str, Any]:
-    """What a config says beyond its defaults: a field of a later version changes nothing."""
-    values = {field: getattr(config, field.name) for field in dataclasses.fields(config)}
+    """What a config says beyond its defaults: a field of a later version changes nothing.
+
+    Fields that are not compared are left out: they make no other model.
+    """
+    fields = [field for field in dataclasses.fields(config) if field.compare]
+    values = {field: getattr(config, field.name) for field in fields}
     return {field.name: value for field, value in values.items() if value != field.default}
 
 
 @dataclasses.dataclass(frozen=True)
-class RopeScaling:
-    """Llama-3.1's frequency scaling (`rope_scaling` of its config.json)."""
+class LinearScaling:
+    """Every frequency of the rotary embedding over one factor: positions are interpolated."""
 
     factor: float
-    low_frequency_factor: float
-    high_frequency_factor: float
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicScaling:
+    """A base that grows with the length of the text beyond the original context (dynamic NTK)."""
+
+    factor: float
     original_context: int
+
+
+def _check_attention(config: "TargetConfig | DraftConfig | GriffinConfig") -> None:
+    """Raises ValueError for heads in no whole groups, and for layers that slide over nothing."""
+    if config.head_count % config.kv_head_count:
+        raise ValueError(
+            f"head_count {config.head_count} is not a multiple of kv_head_count "
+            f"{config.kv_head_count}; grouped-query attention needs whole groups."
+        )
+    if config.sliding_layers and config.sliding_window < 1:
+        raise ValueError(f"sliding_window is {config.sliding_window} but must be at least 1.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Llama3Scaling:
+    """Low frequencies over a factor, high ones as they are, a ramp between (Llama 3.1)."""
+
+    factor: float
+    low_frequency_factor: float  # turns in the original context, below which a frequency is low
+    high_frequency_factor: float  # likewise, above which it is high
+    original_context: int
+
+
+@dataclasses.dataclass(frozen=True)
+class YarnScaling:
+    """Low frequencies over a factor, with a ramp over channels (YaRN, arXiv 2309.00071)."""
+
+    factor: float
+    original_context: int
+    attention_factor: float  # of cosines and sines
+    beta_fast: float = 32.0  # turns in the original context, where the ramp begins
+    beta_slow: float = 1.0  # likewise, where it ends
+    truncate: bool = True  # the ramp's ends are whole channels
+
+
+@dataclasses.dataclass(frozen=True)
+class LongScaling:
+    """A factor for every frequency, others beyond the original context (LongRoPE, 2402.13753)."""
+
+    short_factors: tuple[float, ...]
+    long_factors: tuple[float, ...]
+    original_context: int
+    attention_factor: float  # of cosines and sines
+
+
+RopeScaling = LinearScaling | DynamicScaling | Llama3Scaling | YarnScaling | LongScaling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,19 +177,21 @@ class TargetConfig:
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
+    rotary_dim: int | None = None  # channels of a head that are turned; None = all
     tie_embeddings: bool = False
-    attention_bias: bool = False
+    attention_bias: bool = False  # of queries, keys and values
+    output_bias: bool = False  # of the map behind attention
     qk_norm: bool = False
-    # What the draft reads: the stream entering these three layers (EAGLE-3), or with () the last
-    # norm's output (Griffin). (0, 0, 0) = EAGLE-3's default for layer_count.
+    sliding_window: int = 0  # latest tokens that a sliding layer sees, itself included
+    sliding_layers: tuple[int, ...] = ()  # by index; the others see all tokens
+    # What the draft reads: the stream entering these layers (EAGLE-3), or with () the last norm's
+    # output (Griffin). (0, 0, 0) = EAGLE-3's default for layer_count.
     feature_layers: tuple[int, ...] = (0, 0, 0)
+    # Tokens of the longest text that it is for, None = not known; no program depends on it.
+    longest_text: int | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if self.head_count % self.kv_head_count:
-            raise ValueError(
-                f"head_count {self.head_count} is not a multiple of kv_head_count "
-                f"{self.kv_head_count}; grouped-query attention needs whole groups."
-            )
+        _check_attention(self)
         if self.feature_layers == (0, 0, 0):
             if self.layer_count < LEAST_LAYERS:
                 raise ValueError(
@@ -141,23 +200,23 @@ class TargetConfig:
                 )
             default = (2, self.layer_count // 2, self.layer_count - 3)
             object.__setattr__(self, "feature_layers", default)
-        if self.feature_layers:
-            low, mid, high = self.feature_layers
-            if not 0 <= low < mid < high <= self.layer_count:
-                raise ValueError(
-                    f"feature_layers {self.feature_layers} must rise and lie in "
-                    f"0..{self.layer_count}."
-                )
+        chosen = self.feature_layers
+        inside = all(0 <= layer <= self.layer_count for layer in chosen)
+        if not inside or list(chosen) != sorted(set(chosen)):
+            raise ValueError(f"feature_layers {chosen} must rise and lie in 0..{self.layer_count}.")
 
     @property
     def feature_size(self) -> int:
-        """Width of a token's feature: the three streams side by side, or the last state alone."""
+        """Width of a token's feature: all streams side by side, or the last state alone."""
         return max(len(self.feature_layers), 1) * self.hidden_size
 
 
 @dataclasses.dataclass(frozen=True)
 class DraftConfig:
-    """One EAGLE-3 draft: a single Llama layer over [embedding, fused target features]."""
+    """One EAGLE-3 draft: a Llama layer over [embedding, fused target features], or several.
+
+    Only the first layer reads the embedding; further ones are a decoder's usual layers.
+    """
 
     vocab_size: int
     draft_vocab_size: int
@@ -170,14 +229,24 @@ class DraftConfig:
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
+    rotary_dim: int | None = None  # channels of a head that are turned; None = all
     norm_before_residual: bool = False  # the residual is the normed feature, not the raw one
     norm_before_fc: bool = False  # one norm over the three target features together
     norm_each_feature: bool = False  # "fc_norm": one norm for each of them
     norm_output: bool = False  # the next level reads the normed output (EAGLE-3.1)
-    layer_count: ClassVar[int] = 1
-    feature_count: ClassVar[int] = 3  # layers of the target that the draft reads
+    layer_count: int = 1
+    feature_count: int = 3  # layers of the target that the draft reads
+    own_head: bool = True  # False = the target's head, or the embedding turned
+    attention_bias: bool = False  # of queries, keys and values
+    output_bias: bool = False  # of the map behind attention
+    fuse_bias: bool = False  # of the map over the target's features
+    qk_norm: bool = False
+    sliding_window: int = 0  # latest tokens that a sliding layer sees, itself included
+    sliding_layers: tuple[int, ...] = ()  # by index; the others see all tokens
 
     def __post_init__(self) -> None:
+        _check_attention(self)
+        require_at_least(1, self, "layer_count", "feature_count")
         if self.draft_vocab_size > self.vocab_size:
             raise ValueError(
                 f"draft_vocab_size {self.draft_vocab_size} is larger than vocab_size "
@@ -185,11 +254,16 @@ class DraftConfig:
             )
         if self.norm_before_fc and self.norm_each_feature:
             raise ValueError("norm_before_fc and fc_norm exclude each other.")
+        if not self.own_head and self.draft_vocab_size != self.vocab_size:
+            raise ValueError(
+                f"A draft of {self.draft_vocab_size} tokens needs a head of its own: the target's "
+                f"is for {self.vocab_size}."
+            )
 
     @property
     def fuse_norms(self) -> int:
         """Norms over the target's features before they are fused: none, one, or one of each."""
-        return 3 if self.norm_each_feature else int(self.norm_before_fc)
+        return self.feature_count if self.norm_each_feature else int(self.norm_before_fc)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,9 +279,15 @@ class GriffinConfig:
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
+    rotary_dim: int | None = None  # channels of a head that are turned; None = all
     attention_bias: bool = False  # "qkv_bias", of drafts for Qwen2
     layer_count: ClassVar[int] = 1
     feature_count: ClassVar[int] = 0  # layers of the target that it reads: none, but its last state
+    sliding_window: ClassVar[int] = 0
+    sliding_layers: ClassVar[tuple[int, ...]] = ()  # it sees all tokens
+
+    def __post_init__(self) -> None:
+        _check_attention(self)
 
     @property
     def draft_vocab_size(self) -> int:
@@ -218,6 +298,13 @@ class GriffinConfig:
     def target_hidden_size(self) -> int:
         """Width of the state that it reads."""
         return self.hidden_size
+
+
+@dataclasses.dataclass(frozen=True)
+class NoDraft(GriffinConfig):
+    """The place of a draft beside a target that decodes plainly: no layer, no weights."""
+
+    layer_count: ClassVar[int] = 0
 
 
 AnyDraftConfig = DraftConfig | GriffinConfig
@@ -450,7 +537,8 @@ class PairConfig:
         if len(self.target.feature_layers) != self.draft.feature_count:
             raise ValueError(
                 f"The target gives feature_layers {self.target.feature_layers} but the draft reads "
-                f"{self.draft.feature_count} layers: three of EAGLE-3, () of Griffin."
+                f"{self.draft.feature_count} layers (Griffin none, ()); name as many in "
+                "`feature_layers`."
             )
         if self.draft.vocab_size != self.target.vocab_size:
             raise ValueError(

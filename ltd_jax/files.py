@@ -5,6 +5,7 @@ is only right for one pair, cycle or device carries that as an `Identity`, and o
 `require_same`, says whether two of them may be used together.
 """
 
+import codecs
 import contextlib
 import dataclasses
 import datetime
@@ -22,6 +23,8 @@ from typing import Any
 import jax
 import numpy as np
 from safetensors import SafetensorError
+
+from ltd_jax import finite
 
 VERSION = "0.1.0"
 ASSETS = Path(__file__).parent / "assets"
@@ -50,6 +53,22 @@ def user_errors(what: object, *, name_all: bool = False) -> Iterator[None]:
         if isinstance(error, UserError) and not name_all:
             raise
         raise UserError(f"{what}: {error}") from error
+
+
+def require_finite(what: str, tree: Any, *, remedy: str) -> None:
+    """Checks that all that is written or used further is finite (finite.py).
+
+    Args:
+      what: the sentence's beginning, the stage and what is wrong with it, e.g. "Cannot write FILE".
+      tree: of arrays or numbers of Python.
+      remedy: what to do, the sentence's end without a full stop.
+
+    Raises:
+      UserError: a number is NaN or infinite.
+    """
+    fault = finite.first_fault(tree)
+    if fault is not None:
+        raise UserError(f"{what}: {fault}, no finite number; {remedy}.")
 
 
 def processor_name() -> str:
@@ -116,6 +135,15 @@ def device_name(devices: int = 1) -> str:
     device = jax.devices()[0]
     name = processor_name() if device.platform == "cpu" else device.device_kind
     return name if devices == 1 else f"{name}{OVER_DEVICES}{devices}"
+
+
+def device_bytes() -> int | None:
+    """Memory of the first device; of a CPU the machine's; None = not known."""
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    stats = device.memory_stats() or {}
+    return stats.get("bytes_limit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +257,7 @@ class ResumableStore:
     def value(self, name: str, make: Callable[[], Any]) -> Any:
         """The JSON value of a name; made and written where it is not there yet."""
         if name not in self.entries:
-            self.entries[name] = json.loads(json.dumps(make()))
+            self.entries[name] = json.loads(to_json(make(), f"{name} cannot be kept"))
             if self.path is not None:
                 with replacing(self.path) as temporary:
                     record = {"settings": self.settings, "entries": self.entries}
@@ -244,7 +272,7 @@ class ResumableStore:
 
     def _found(self, path: Path) -> dict[str, Any]:
         try:
-            record = json.loads(path.read_text())
+            record = from_json(path.read_text(encoding="utf-8-sig"))
             settings, entries = record["settings"], dict(record["entries"])
         except (OSError, ValueError, LookupError, TypeError) as error:
             wrong = f"is damaged ({error})"
@@ -262,10 +290,31 @@ def write_json(path: Path, record: Any) -> None:
     Raises:
       UserError: the file cannot be written, or a number is not finite.
     """
-    with user_errors(f"Cannot write {path}"):
-        text = json.dumps(record, indent=1, allow_nan=False)
+    text = to_json(record, f"Cannot write {path}", indent=1)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n")
+
+
+def to_json(record: Any, what: str, indent: int | None = None) -> str:
+    """The text of JSON values; Python's own writer would put NaN there, which no JSON is.
+
+    Args:
+      what: as of `require_finite`.
+
+    Raises:
+      UserError: a number is not finite.
+    """
+    require_finite(what, record, remedy="look at what it was computed from")
+    return json.dumps(record, indent=indent, allow_nan=False)
+
+
+def from_json(text: str) -> Any:
+    """The values of a JSON text; ValueError where it is none, or a number is not finite."""
+    record = json.loads(text)  # reads NaN, and 1e999 as infinity
+    fault = finite.first_fault(record)
+    if fault is not None:
+        raise ValueError(f"{fault}, no finite number")
+    return record
 
 
 @contextlib.contextmanager
@@ -280,11 +329,13 @@ def reading_json(path: Path, kind: str, schema: int, remedy: str) -> Iterator[di
       UserError: the file is missing, truncated, of another schema, or damaged.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = from_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"Cannot read the {kind} {path}: {error.strerror}.") from error
     except ValueError as error:
         refuse_pointer(path)
+        if "no finite number" in str(error):
+            raise UserError(f"The {kind} {path} is damaged ({error}); {remedy}.") from error
         raise UserError(f"{path} is no {kind} or is truncated; {remedy}.") from error
     found = record.get("schema") if isinstance(record, dict) else None
     if found != schema:
@@ -324,6 +375,28 @@ def writing(path: Path) -> Iterator[None]:
     except SafetensorError as error:
         found = re.search(r"I/O error: (.*) \(os error", str(error))
         raise UserError(f"Cannot write {path}: {found[1] if found else error}.") from error
+
+
+BYTE_ORDER_MARK = "\ufeff"  # with which Windows programs begin UTF-8 files
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file without a byte order mark; every line ends with "\\n" alone.
+
+    Raises:
+      UserError: there is no such file, it cannot be read, or it is no UTF-8 text.
+    """
+    refuse_pointer(path)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {path}; check the path.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        if path.read_bytes()[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise UserError(f"{path} is UTF-16 text; save it as UTF-8.") from error
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}).") from error
 
 
 POINTER = b"version https://git-lfs.github.com/spec/"

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import difflib
 import errno
+import io
 import os
 import re
 import signal
@@ -41,6 +42,7 @@ from ltd_jax.models.pair import Pair
 from ltd_jax.presets import Preset
 from ltd_jax.workflow import Progress as ProgressCallback
 
+STRICT = ("strict", "surrogateescape")  # ways of a stream that raise for what it cannot encode
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 (WITHOUT_PREFIX,) = tyro.conf.OmitArgPrefixes[int].__metadata__  # the mark of such a field
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -100,10 +102,12 @@ class PairFlags:
     """Which pair, and how it decodes."""
 
     target: Path = ASSETS / "target"  # folder of its weights and tokenizer, or a hub id
-    draft: Path = ASSETS / "draft"  # likewise, of the EAGLE-3 or Griffin draft
+    draft: Path | None = None
+    """likewise, of the EAGLE-3 or Griffin draft; None = the shipped one for the shipped target, and
+    for another target none: it decodes plainly"""
     dtype: DType = "auto"  # auto = bfloat16 on accelerators, float32 on processors
     devices: int = 1  # of this host, that weights and caches are split over
-    feature_layers: Rare[tuple[int, int, int] | None] = None
+    feature_layers: Rare[tuple[int, ...] | None] = None
     """layers of the target that the draft reads; None = as the draft says"""
     draft_rope_theta: Rare[float | None] = None  # None = as the draft says
     compile_cache: Rare[bool] = True  # keep compiled programs, so that the next start is quick
@@ -113,8 +117,10 @@ class PairFlags:
 
     @property
     def preset(self) -> Preset:
-        """The settings that a command for this target starts from."""
-        return presets.of(self.target)
+        """The settings that a command for this target starts from, on this device."""
+        if not self.target.is_dir():  # a hub id, not fetched yet
+            return presets.of(jax.default_backend())
+        return pairs.preset_of(self.target)
 
     @property
     def cycle(self) -> CycleConfig:
@@ -153,10 +159,14 @@ def parse(
       UserError: a folder or a value cannot be.
     """
     argv = sys.argv[1:] if argv is None else argv
+    require_backend()
     named, others = tyro.cli(PairFlags, args=argv, return_unknown_args=True, add_help=False)
-    default = start(presets.of(named.target))
-    if small is not None and "--smoke" in others:
-        default = small(default)
+    is_small = small is not None and "--smoke" in others
+
+    def begin(preset: Preset) -> Flags:
+        return small(start(preset)) if small is not None and is_small else start(preset)
+
+    default = begin(named.preset)
     asked = {"-h", "--help", "--help-all"} & set(argv)
     with _plain_if_asked():
         if asked:
@@ -169,10 +179,15 @@ def parse(
             type(default), args=argv, default=default, prog=prog, return_unknown_args=True
         )
     if unknown:
-        preset = presets.of(named.target)
-        flags_of = {name: names(begin(preset)) for name, begin in (siblings or {}).items()}
+        flags_of = {name: names(other(named.preset)) for name, other in (siblings or {}).items()}
         raise not_known(unknown[0], default, prog or files.program_name(), flags_of)
-    return resolved(parsed)
+    config = resolved(parsed)
+    if config.target == named.target:
+        return config
+    default = begin(config.preset)  # of a hub id, now that its settings are here
+    parsed = tyro.cli(type(default), args=argv, default=default, prog=prog)
+    found = {name: getattr(config, name) for name in ("target", "draft", "dtype")}
+    return dataclasses.replace(parsed, **found)
 
 
 @contextlib.contextmanager
@@ -244,11 +259,11 @@ def resolved(config: Flags) -> Flags:
     if theta is not None and not 1 <= theta < float("inf"):
         raise UserError(f"`draft_rope_theta` is {theta} but must be a number >= 1.")
     at_least_one(config, "devices")
-    target = hub.folder_of(config.target, "target")
+    target, draft = hub.folder_of(config.target, "target"), config.draft
     return dataclasses.replace(
         config,
         target=target,
-        draft=hub.folder_of(config.draft, "draft"),
+        draft=pairs.usual_draft(target) if draft is None else hub.folder_of(draft, "draft"),
         dtype=pairs.default_dtype(target) if config.dtype == "auto" else config.dtype,
     )
 
@@ -268,13 +283,21 @@ def _words(config: Any) -> str:
     return ", ".join(line.replace(": ", " ") for line in described(config))
 
 
-def load_pair(flags: PairFlags, cycle: CycleConfig, *, packed: bool | None = None) -> Pair:
+def load_pair(
+    flags: PairFlags, cycle: CycleConfig, *, packed: bool | None = None, plain: bool = False
+) -> Pair:
     """The pair that the flags name; says on stderr what it is and what decodes it.
 
     Args:
       packed: weights in the layout of models/cpu_layout.py; None = where that is fast.
+      plain: nothing but plain decoding is asked for, so that no draft is needed.
+
+    Raises:
+      UserError: there is no such pair, or it has no draft.
     """
     sampling, flags = flags.sampling.config, resolved(flags)
+    if not plain:
+        drafted(flags)
     keep_programs(flags.compile_cache)
     pair = pairs.load(
         flags.target,
@@ -300,6 +323,16 @@ def load_pair(flags: PairFlags, cycle: CycleConfig, *, packed: bool | None = Non
     for remark in pair.remarks:
         say(remark)
     return pair
+
+
+def drafted(flags: PairFlags) -> Path:
+    """The draft's folder; UserError where there is none."""
+    if flags.draft is None:
+        raise UserError(
+            f"{flags.target} needs a draft for this; give its folder or hub id as `draft`, or "
+            "decode plainly with ltd generate."
+        )
+    return flags.draft
 
 
 def keep_programs(wanted: bool) -> None:
@@ -404,6 +437,7 @@ def run(main: Callable[[], None], *, resumes: bool = True) -> None:
       resumes: whether the same command goes on from what an interrupted one has written.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    print_anything()
     warnings.showwarning = lambda message, *place, **rest: say(f"warning: {as_flags(str(message))}")
     try:
         main()
@@ -430,6 +464,12 @@ def run(main: Callable[[], None], *, resumes: bool = True) -> None:
         place = error.filename or "what this command prints or keeps"
         say(f"error: Cannot write {place}: {error.strerror}.")
         sys.exit(2)
+
+
+def print_anything() -> None:
+    """What the terminal's encoding lacks is printed as ?, where else an answer would end in it."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in STRICT:
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _drop_output() -> None:

@@ -1,306 +1,252 @@
-"""Text: question files and chat templates in, token ids out, and token ids back as they come.
+"""Text: conversations in, token ids out, and token ids back as they come.
 
-A question file has one JSON object a line, `{"question_id": int, "category": str, "turns": [str]}`,
-as FastChat, EAGLE, Spec-Bench and LTD have them; other keys (such as "reference") are allowed and
-not read. MMLU's own rows, `{"question": str, "choices": [str], "subject": str}`, are read, too. A
-task is a question file, or with `by_category` one category of it: so MMLU in one file gives a task
-for each of its subjects.
+The tokenizer is what transformers makes of the folder: tokenizer.json with the tokens that only
+tokenizer_config.json, special_tokens_map.json or added_tokens.json name. Folders with older files
+alone (a sentencepiece tokenizer.model) are converted by transformers where that is installed.
 
 A conversation is put to the target as its folder's chat template says, in Vicuna's own form, or as
-the bare text. Templates are run by jinja2 in its immutable sandbox: they see the messages and the
-names of the special tokens, nothing else. Named styles are the ways in which published evaluations
-ask. All errors are `UserError`s.
+the bare text. Templates are run by jinja2 in its immutable sandbox, with what transformers gives
+them; they see the messages and the special tokens, nothing else. Named styles are the ways in which
+published evaluations ask. All errors are `UserError`s.
 """
 
 import dataclasses
 import datetime
+import functools
+import importlib
+import importlib.util
 import json
-import re
-import string
-import warnings
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import jinja2
+import jinja2.ext
 import jinja2.sandbox
 import numpy as np
 import tokenizers
-from tokenizers.decoders import DecodeStream
+from jinja2 import nodes
+from jinja2.parser import Parser
+from tokenizers import AddedToken
 
 from ltd_jax import files
-from ltd_jax.config import require_at_least
 from ltd_jax.files import UserError
 
-TASKS = ("code", "tests", "docs", "tables")
-SHARES = (("train", 0.7), ("validation", 0.85), ("test", 1.0))  # of files without splits, summed up
-RESERVED_TASK = "mean"  # what reports call the mean of all tasks
-Split = Literal["train", "validation", "test", "all"]
 Style = Literal[
     "auto", "plain", "template", "llama3", "deepseek", "qwen3", "qwen3-thinking", "vicuna"
 ]
 
-QUESTION_KEYS = ("question_id", "category", "turns")
-EXAMPLE = '{"question_id": 1, "category": "code", "turns": ["..."]}'
-SUFFIX = ".jsonl"  # of question files
-LETTERS = string.ascii_uppercase
-
-
-@dataclasses.dataclass(frozen=True)
-class Question:
-    """One question of a task: what a person says, turn by turn."""
-
-    question_id: int
-    category: str
-    turns: tuple[str, ...]
-    task: str
-    place: str = dataclasses.field(default="", compare=False)  # file and line, for messages
-
-
-def load_questions(path: str | Path) -> list[Question]:
-    """All questions of a file, in its order; the task is the file's name without its ending.
-
-    Raises UserError that names the file, the line and what is wrong with it.
-    """
-    path = Path(path)
-    questions: dict[int, Question] = {}
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            question = parse_question(line, path.stem, number)
-        except UserError as error:
-            raise UserError(f"{path}, line {number}: {error}") from error
-        if question.question_id in questions:
-            raise UserError(f"{path}, line {number}: question_id {question.question_id} is taken.")
-        place = f"{path.name}, line {number}"
-        questions[question.question_id] = dataclasses.replace(question, place=place)
-    if not questions:
-        raise UserError(f"{path} holds no questions.")
-    return list(questions.values())
-
-
-def parse_question(line: str, task: str, number: int) -> Question:
-    """The question of one line; raises UserError with what is wrong with it.
-
-    Args:
-      number: the line's, which names questions of files without ids.
-    """
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"not valid JSON ({error.msg} at column {error.colno}).") from error
-    if not isinstance(row, dict):
-        raise UserError("a question must be a JSON object.")
-    if "turns" not in row and "choices" in row:
-        row = of_choices(row, number)
-    missing = [f'"{key}"' for key in QUESTION_KEYS if key not in row]
-    if missing:
-        *others, last = missing
-        names = f"{', '.join(others)} and {last} are" if others else f"{last} is"
-        raise UserError(f"{names} missing; a line looks like {EXAMPLE}.")
-    if not is_integer(row["question_id"]):
-        raise UserError('"question_id" must be an integer.')
-    if not isinstance(row["category"], str):
-        raise UserError('"category" must be a string.')
-    turns = row["turns"]
-    if not isinstance(turns, list) or not turns or not all(is_text(turn) for turn in turns):
-        raise UserError('"turns" must be a list of at least one non-empty string.')
-    return Question(row["question_id"], row["category"], tuple(turns), task)
-
-
-def of_choices(row: dict[str, Any], number: int) -> dict[str, Any]:
-    """A multiple-choice row (MMLU) as a question of one turn; its subject is the category."""
-    asked, choices = row.get("question"), row["choices"]
-    if not is_text(asked) or not isinstance(choices, list) or not 1 < len(choices) <= len(LETTERS):
-        raise UserError('"question" must be a string and "choices" a list of 2 to 26 choices.')
-    lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
-    return {
-        "question_id": row.get("question_id", number),
-        "category": row.get("subject", ""),
-        "turns": ["\n".join([str(asked).strip(), *lines, "Answer:"])],
-    }
-
-
-@dataclasses.dataclass(frozen=True)
-class QuestionConfig:
-    """Which questions are asked, and how they are put."""
-
-    questions: Path | None = None  # a question file or a folder of them; None = the embedded ones
-    tasks: tuple[str, ...] = ()  # names of files; none = all that are there
-    by_category: bool = False  # every category of a file is a task of its own
-    style: Style = "auto"  # how a prompt is put to the target
-    prompts: int = 24  # questions per task, at most
-    turns: int | None = None  # per question, at most; None = all
-    new_tokens: int = 128  # per turn
-
-    def __post_init__(self) -> None:
-        require_at_least(1, self, "prompts", "turns")
-        require_at_least(2, self, "new_tokens")
-
-    @property
-    def asked(self) -> dict[str, Any]:
-        """What the prompts depend on, as JSON values; the folder by its name alone."""
-        settings = {name: value for name, value in vars(self).items() if name != "new_tokens"}
-        where = "embedded" if self.questions is None else self.questions.name
-        return settings | {"questions": where, "tasks": list(self.tasks)}
-
-
-def load_question_set(config: QuestionConfig, split: Split) -> dict[str, list[Question]]:
-    """The questions of a split by task, each cut to the wanted number of turns.
-
-    Warns of categories that have no question in the split.
-
-    Raises:
-      UserError: a file is missing or broken, or has too few questions to be split.
-    """
-    by_task: dict[str, list[Question]] = {}
-    for path in question_files(config, split):
-        questions = load_questions(path)
-        for question in _of_split(questions, path, config, split):
-            short = dataclasses.replace(question, turns=question.turns[: config.turns])
-            by_task.setdefault(task_name(question, config), []).append(short)
-        empty = {task_name(question, config) for question in questions} - by_task.keys()
-        if empty:
-            warnings.warn(
-                f"No question of {', '.join(sorted(empty))} falls into the split {split}; it goes "
-                "without.",
-                stacklevel=2,
-            )
-    if RESERVED_TASK in by_task:
-        raise UserError(
-            f"A task cannot be called {RESERVED_TASK!r}, which reports use; rename that file."
-        )
-    return {task: questions[: config.prompts] for task, questions in by_task.items()}
-
-
-def task_name(question: Question, config: QuestionConfig) -> str:
-    """The file's name, with `by_category` and the category; it names a folder of answers."""
-    if not (config.by_category and question.category):
-        return question.task
-    category = re.sub(r"[^\w.-]+", "_", question.category)
-    return f"{question.task}-{category}"
-
-
-def question_files(config: QuestionConfig, split: Split) -> list[Path]:
-    """The files of the asked tasks, in the order of their names (the embedded ones in theirs)."""
-    if config.questions is None:
-        if split == "all":
-            raise UserError("The embedded questions come in splits; name one, or `questions`.")
-        root = files.ASSETS / "prompts" / split
-        names: tuple[str, ...] = TASKS
-    elif config.questions.is_file() and config.questions.suffix == SUFFIX:
-        root, names = config.questions.parent, (config.questions.stem,)
-    else:
-        root = config.questions
-        root = root / split if (root / split).is_dir() else root
-        names = tuple(sorted(path.stem for path in root.glob(f"*{SUFFIX}")))
-        if not root.exists():
-            raise UserError(f"There is no file or folder {root}; check `questions`.")
-        if not root.is_dir():
-            raise UserError(
-                f"{root} is no question file: these end in {SUFFIX}, and a line looks like "
-                f"{EXAMPLE}; check `questions`."
-            )
-        if not names:
-            raise UserError(
-                f"{root} holds no question files (*{SUFFIX}); check `questions` and `split`: files "
-                "lie in the folder itself, or in its train/, validation/ and test/."
-            )
-    unknown = [task for task in config.tasks if task not in names]
-    if unknown:
-        raise UserError(
-            f"There is no task {unknown[0]!r} in {root}; choose from {', '.join(names)}."
-        )
-    return [root / f"{name}{SUFFIX}" for name in config.tasks or names]
-
-
-def _of_split(
-    questions: list[Question], path: Path, config: QuestionConfig, split: Split
-) -> list[Question]:
-    """The questions of a file that a split has; where files have no splits, `split_of` says.
-
-    Raises:
-      UserError: the file has too few questions to be split.
-    """
-    if config.questions is None or split == "all" or (config.questions / split).is_dir():
-        return questions
-    if len(questions) < len(SHARES):
-        raise UserError(
-            f"{path} has too few questions ({len(questions)}) for a split {split}; add some up to "
-            f"{len(SHARES)} or more, or give files in train/, validation/ and test/ folders."
-        )
-    splits = split_of(questions)
-    return [question for question in questions if splits[question.question_id] == split]
-
-
-def split_of(questions: Sequence[Question]) -> dict[int, str]:
-    """The split of every question of a file, by its id; of three questions or more none is empty.
-
-    A hash of the question says it. Of a file with so few questions that a split got none, that
-    split gets the question of the largest split whose hash is nearest.
-    """
-    place = {question.question_id: hashed_place(question) for question in questions}
-    splits = {number: next(s for s, up_to in SHARES if place[number] < up_to) for number in place}
-    for split, up_to in SHARES:
-        if split not in splits.values():
-            members = [[n for n in place if splits[n] == other] for other, _ in SHARES]
-            largest = max(members, key=len)
-            splits[min(largest, key=lambda number: abs(place[number] - up_to))] = split
-    return splits
-
-
-def hashed_place(question: Question) -> float:
-    """A number from 0 to below 1: the same for a question wherever it is read."""
-    return zlib.crc32(f"{question.task} {question.question_id}".encode()) / 2**32
+TOKENIZER = "tokenizer.json"
+SETTINGS = "tokenizer_config.json"
+OLDER_SETTINGS = ("special_tokens_map.json", "added_tokens.json")
+OLDER_TOKENIZERS = ("tokenizer.model", "vocab.json", "merges.txt")  # that transformers converts
+TEMPLATE = "chat_template.jinja"
+TEMPLATES = "additional_chat_templates"  # a folder of named ones
+PROCESSOR_TEMPLATE = "chat_template.json"
+SPECIAL_TOKENS = tuple(f"{name}_token" for name in "bos eos unk sep pad cls mask".split())
+MARKS = ("single_word", "lstrip", "rstrip", "normalized", "special")  # of an added token
 
 
 def load_tokenizer(folder: str | Path) -> tokenizers.Tokenizer:
-    """The tokenizer of a Hugging Face folder; raises UserError where it is missing or broken."""
-    path = Path(folder) / "tokenizer.json"
-    if not path.exists() and path.with_suffix(".model").exists():
-        raise UserError(
-            f"There is no file {path}, only a tokenizer.model; transformers writes one: "
-            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
-        )
-    content = read_text(path)
+    """The tokenizer of a Hugging Face folder with all its added tokens.
+
+    Raises:
+      UserError: it is missing or broken, or must be converted and that is not possible here.
+    """
+    folder = Path(folder)
+    path = folder / TOKENIZER
+    older = [name for name in OLDER_TOKENIZERS if (folder / name).exists()]
+    if older and not path.exists():
+        return tokenizers.Tokenizer.from_str(_converted(folder, older[0]))
+    content = files.read_text(path)
     try:
         tokenizer = tokenizers.Tokenizer.from_str(content)
-        tokenizer.no_truncation()  # of a training, which would cut prompts
-        tokenizer.no_padding()
-        return tokenizer
     except Exception as error:  # tokenizers raises nothing narrower
         raise UserError(f"{path} is no tokenizer that this version can read: {error}.") from error
+    settings = tokenizer_settings(folder)
+    try:
+        tokenizer.add_tokens(_tokens_beside(tokenizer, folder, settings))
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise UserError(
+            f"{folder / SETTINGS} or the files beside it describe an added token that is none "
+            f"({error}); copy them anew."
+        ) from error
+    tokenizer.encode_special_tokens = settings.get("split_special_tokens") is True
+    tokenizer.no_truncation()  # of a training, which would cut prompts
+    tokenizer.no_padding()
+    return tokenizer
+
+
+@functools.cache
+def _converted(folder: Path, older: str) -> str:
+    """The tokenizer.json that transformers makes of a folder's older files.
+
+    Raises:
+      UserError: transformers is not installed, or cannot convert them.
+    """
+    files.refuse_pointer(folder / older)
+    what = f"There is no {TOKENIZER} in {folder}, only a {older}"
+    how = (
+        "`AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)` of transformers writes one"
+    )
+    if importlib.util.find_spec("transformers") is None:
+        raise UserError(
+            f"{what}: pip install 'ltd-jax[hf]' has it converted at every start, or {how} once."
+        )
+    try:
+        transformers: Any = importlib.import_module("transformers")
+        made = transformers.AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+        return str(made.backend_tokenizer.to_str())
+    except Exception as error:  # whatever transformers and its converters raise
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise UserError(
+            f"{what}, which transformers cannot convert here ({reason}); pip install sentencepiece "
+            f"tiktoken protobuf, or where it can, {how}."
+        ) from error
+
+
+def tokenizer_settings(folder: Path) -> dict[str, Any]:
+    """The fields of tokenizer_config.json; special_tokens_map.json wins where that is older."""
+    settings = read_settings(folder / SETTINGS)
+    if "added_tokens_decoder" not in settings:
+        settings |= read_settings(folder / OLDER_SETTINGS[0])
+    return settings
+
+
+def special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of the special tokens that settings name, by name; the standard ones first."""
+    own = [name for name in settings if name.endswith("_token") and name not in SPECIAL_TOKENS]
+    more = settings.get("extra_special_tokens")  # with names of their own, or a list
+    named = {name: settings.get(name) for name in (*SPECIAL_TOKENS, *own)}
+    named |= more if isinstance(more, dict) else {}
+    return {
+        name: token_text(value) for name, value in named.items() if isinstance(value, str | dict)
+    }
+
+
+def token_text(value: Any) -> str:
+    """A special token's text; files have it bare or in an object."""
+    return str(value.get("content", "")) if isinstance(value, dict) else str(value)
+
+
+def _tokens_beside(
+    tokenizer: tokenizers.Tokenizer, folder: Path, settings: Mapping[str, Any]
+) -> list[AddedToken]:
+    """The added tokens that only the files beside tokenizer.json name, in the order of their ids.
+
+    As transformers takes them: those of added_tokens_decoder, or of added_tokens.json where that
+    field is missing, then special tokens that are still missing.
+    """
+    there = tokenizer.get_added_tokens_decoder()
+    listed = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
+    extra = list(listed.values() if isinstance(listed, dict) else listed)
+    named = [settings[name] for name in special_tokens(settings) if name in settings]
+    special = {token_text(value) for value in (*named, *extra)}
+    decoder = settings.get("added_tokens_decoder")
+    if decoder is not None:
+        by_id = {int(number): _added_token(token) for number, token in decoder.items()}
+    else:
+        older = read_settings(folder / OLDER_SETTINGS[1])
+        by_id = {
+            number: _added_token(text, special=text in special)
+            for text, number in older.items()
+            if number not in there
+        }
+    known = {repr(token) for token in there.values()}
+    added = [token for _, token in sorted(by_id.items()) if repr(token) not in known]
+    texts = {token.content for token in (*there.values(), *added)}
+    for value in (*named, *extra):
+        if (text := token_text(value)) and text not in texts:
+            added.append(_added_token(value, special=True))
+            texts.add(text)
+    for token in added:
+        token.special = token.special or token.content in special
+    return added
+
+
+def _added_token(value: Any, **marks: bool) -> AddedToken:
+    """An added token as files have it: a text, or an object with its marks."""
+    if isinstance(value, dict):
+        marks |= {mark: value[mark] for mark in MARKS if mark in value}
+    return AddedToken(value if isinstance(value, str) else value["content"], **marks)
 
 
 def stop_tokens(folder: str | Path) -> tuple[int, ...]:
-    """`eos_token_id` of a folder as a tuple; () where no file names one.
+    """All tokens that end an answer (`stop_sources`), each once; () where no file names one."""
+    return tuple(dict.fromkeys(token for ids in stop_sources(folder).values() for token in ids))
 
-    generation_config.json says it, config.json where that file or its field is missing.
+
+def stop_sources(folder: str | Path) -> dict[str, tuple[int, ...]]:
+    """The ids that end an answer, by the file that says so.
+
+    generation_config.json names them, or config.json where that file or its field is missing; then
+    there are the tokenizer's own end and the special token that the chat template puts behind an
+    answer, which chat models are trained to end with.
+
+    Raises:
+      UserError: an eos_token_id is no id.
     """
+    folder, sources = Path(folder), dict[str, tuple[int, ...]]()
     for name in ("generation_config.json", "config.json"):
-        path = Path(folder) / name
-        value = read_settings(path).get("eos_token_id", [])
+        value = read_settings(folder / name).get("eos_token_id", [])
         ids = value if isinstance(value, list) else [] if value is None else [value]
         if not all(is_integer(token) and 0 <= token < 2**31 for token in ids):
-            raise UserError(f"{path}: eos_token_id must be a token's id or a list of ids.")
+            raise UserError(f"{folder / name}: eos_token_id must be a token's id or a list of ids.")
         if ids:
-            return tuple(ids)
-    return ()
-
-
-def read_text(path: Path) -> str:
-    """The file's text; raises UserError where there is no such file or it is not UTF-8."""
+            sources[name] = tuple(ids)
+            break
     try:
-        files.refuse_pointer(path)
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UserError(f"There is no file {path}; check the path.") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}).") from error
+        chat = open_chat(folder)
+    except UserError:  # which is said where the tokenizer is needed
+        return sources
+    end = chat.tokenizer.token_to_id(chat.special.get("eos_token", ""))
+    behind = chat.end_of_answer()
+    found = {SETTINGS: end, "the chat template": behind}
+    return sources | {name: (token,) for name, token in found.items() if token is not None}
+
+
+def stop_doubts(folder: Path) -> list[str]:
+    """A sentence for every token that only the tokenizer or the template ends answers with."""
+    sources = stop_sources(folder)
+    names = [name for name in sources if name.endswith("config.json") and name != SETTINGS]
+    said = {token for name in names for token in sources[name]}
+    others = {
+        token: [name for name in sources if token in sources[name]]
+        for token in stop_tokens(folder)
+        if token not in said
+    }
+    if not others:
+        return []
+    text_of = load_tokenizer(folder).id_to_token
+    shown = lambda tokens: ", ".join(f"{text_of(token)!r} ({token})" for token in tokens)
+    own = f"{names[0]} with {shown(sorted(said))}" if said else "config.json names no end"
+    return [
+        f"In {folder}, {' and '.join(by)} {'end' if len(by) > 1 else 'ends'} answers with "
+        f"{shown([token])}, {own}; decoding stops at each of them."
+        for token, by in others.items()
+    ]
+
+
+def id_doubts(folder: Path, tokenizer: tokenizers.Tokenizer) -> list[str]:
+    """A sentence where tokens have other ids than tokenizer_config.json says.
+
+    The tokenizer numbers what it lacks from its own end on, as transformers' does.
+    """
+    decoder = tokenizer_settings(folder).get("added_tokens_decoder") or {}
+    moved = [
+        f"{token_text(token)!r} is {tokenizer.token_to_id(token_text(token))}, not {number}"
+        for number, token in decoder.items()
+        if tokenizer.token_to_id(token_text(token)) != int(number)
+    ]
+    if not moved:
+        return []
+    more = f", and {len(moved) - 1} more are" if len(moved) > 1 else ""
+    return [
+        f"In {folder}, {moved[0]} as {SETTINGS} says{more}: {TOKENIZER} and {SETTINGS} are not of "
+        "one model."
+    ]
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -308,8 +254,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        settings = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+        settings = json.loads(files.read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}).") from error
     if not isinstance(settings, dict):
         raise UserError(f"{path} holds no JSON object.")
@@ -319,11 +265,6 @@ def read_settings(path: Path) -> dict[str, Any]:
 def is_integer(value: Any) -> bool:
     """Whether a JSON value is an integer; true and false are none."""
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_text(value: Any) -> bool:
-    """Whether a JSON value is a string with more than white space in it."""
-    return isinstance(value, str) and bool(value.strip())
 
 
 LLAMA_SYSTEM = (
@@ -338,6 +279,7 @@ VICUNA_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
     "helpful, detailed, and polite answers to the user's questions."
 )
+VICUNA_TURNS = {"user": ("USER", " "), "assistant": ("ASSISTANT", "</s>")}
 SYSTEM_PROMPTS = {"llama3": LLAMA_SYSTEM}
 SWITCHES: dict[str, dict[str, Any]] = {
     "qwen3": {"enable_thinking": False},
@@ -346,7 +288,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
 # What templates take for today: prompts must be the same tomorrow, or no recording could go on.
 # It is the day that the templates of the Llama 3 family use where they have no clock.
 TODAY = datetime.date(2024, 7, 26)
-SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
+MARKER = "ltd"  # an answer whose end is looked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -364,7 +306,7 @@ class Chat:
     tokenizer: tokenizers.Tokenizer
     style: Style  # never "auto"
     template: str | None  # jinja source; None for "plain" and "vicuna"
-    special: dict[str, str]  # of SPECIAL_TOKENS, those that the folder names
+    special: dict[str, str]  # the special tokens that the folder names
     place: Path  # the template's file, for messages
 
     def encode(self, messages: Sequence[Message]) -> np.ndarray:
@@ -379,20 +321,25 @@ class Chat:
             raise UserError("The prompt has no tokens; give it at least one character.")
         return np.asarray(ids, np.int32)
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """The conversation as the text that is tokenised."""
+    def render(self, messages: Sequence[Message], *, answering: bool = True) -> str:
+        """The conversation as the text that is tokenised.
+
+        Args:
+          answering: end it where the assistant begins to speak, if there is a template.
+        """
         if self.style == "plain":
             return "\n\n".join(message.content for message in messages)
         if self.style == "vicuna":
             return vicuna_text(messages)
-        if self.style in SYSTEM_PROMPTS:
+        is_told = any(message.role == "system" for message in messages)
+        if self.style in SYSTEM_PROMPTS and not is_told:
             messages = [Message("system", SYSTEM_PROMPTS[self.style]), *messages]
         try:
-            template = _jinja().from_string(str(self.template))
-            return template.render(
+            return _compiled(str(self.template)).render(
                 messages=[dataclasses.asdict(message) for message in messages],
-                add_generation_prompt=True,
+                add_generation_prompt=answering,
                 tools=None,
+                documents=None,
                 **self.special,
                 **SWITCHES.get(self.style, {}),
             )
@@ -401,6 +348,19 @@ class Chat:
                 f"The chat template of {self.place} cannot be rendered ({error}); try `style` "
                 "plain."
             ) from error
+
+    def end_of_answer(self) -> int | None:
+        """The special token that the template puts behind an answer; None where it puts none."""
+        if self.template is None:
+            return None
+        talk = [Message("user", "1"), Message("assistant", MARKER)]
+        try:
+            _, found, behind = self.render(talk, answering=False).rpartition(MARKER)
+        except UserError:  # not every template takes answers
+            return None
+        added = self.tokenizer.get_added_tokens_decoder()
+        ids = self.tokenizer.encode(behind, add_special_tokens=False).ids if found else []
+        return next((token for token in ids if token in added and added[token].special), None)
 
 
 def open_chat(folder: Path, style: Style = "auto") -> Chat:
@@ -411,99 +371,163 @@ def open_chat(folder: Path, style: Style = "auto") -> Chat:
     Raises:
       UserError: there is no tokenizer, or the style wants a template that is not there.
     """
-    tokenizer = load_tokenizer(folder)
-    place = folder / "tokenizer_config.json"
-    settings = read_settings(place)
-    template, place = find_template(folder, settings, place)
+    tokenizer, settings = load_tokenizer(folder), tokenizer_settings(folder)
+    template, place = None, folder / SETTINGS
+    if style not in ("plain", "vicuna"):
+        template, place = find_template(folder, settings)
     if style == "auto":
         style = "plain" if template is None else "template"
-    if style in ("plain", "vicuna"):
-        template = None
-    elif template is None:
+    if template is None and style not in ("plain", "vicuna"):
         raise UserError(
-            f"{folder} has no chat template (chat_template.jinja, or chat_template in "
-            f"tokenizer_config.json), so `style` {style} is not possible; try plain or vicuna."
+            f"{folder} has no chat template ({TEMPLATE}, or chat_template in {SETTINGS}), so "
+            f"`style` {style} is not possible; try plain or vicuna."
         )
-    special = {name: token_text(settings[name]) for name in SPECIAL_TOKENS if settings.get(name)}
-    return Chat(tokenizer, style, template, special, place)
+    return Chat(tokenizer, style, template, special_tokens(settings), place)
 
 
-def find_template(folder: Path, settings: dict[str, Any], path: Path) -> tuple[str | None, Path]:
-    """The template's source and its file; of several named ones the default."""
-    own = folder / "chat_template.jinja"
-    if own.exists():
-        return read_text(own), own
-    found = settings.get("chat_template")
+def find_template(folder: Path, settings: Mapping[str, Any]) -> tuple[str | None, Path]:
+    """The template's source and its file; of several named ones the default.
+
+    Files of templates win over tokenizer_config.json, and that over the file of a processor.
+
+    Raises:
+      UserError: none of several templates is the default, or one is no text.
+    """
+    paths = {path.stem: path for path in sorted((folder / TEMPLATES).glob("[!.]*.jinja"))}
+    paths |= {"default": folder / TEMPLATE} if (folder / TEMPLATE).exists() else {}
+    place, found = folder / SETTINGS, settings.get("chat_template")
+    if paths:
+        place = paths.get("default", folder / TEMPLATES)
+        found = {name: files.read_text(path) for name, path in paths.items()}
+    elif found is None:
+        place = folder / PROCESSOR_TEMPLATE
+        found = read_settings(place).get("chat_template")
     if isinstance(found, list):
-        named = {item.get("name"): item.get("template") for item in found if isinstance(item, dict)}
-        found = named.get("default")
+        found = {item.get("name"): item.get("template") for item in found if isinstance(item, dict)}
+    if isinstance(found, dict):
+        if found and "default" not in found:
+            raise UserError(
+                f"{place} has several chat templates ({', '.join(map(str, found))}) and none of "
+                f"them is the default; copy one to {folder / TEMPLATE}, or give `style` plain."
+            )
+        found = found.get("default")
     if found is not None and not isinstance(found, str):
-        raise UserError(f"{path} has a chat_template that is no text.")
-    return found, path
+        raise UserError(f"{place} has a chat_template that is no text.")
+    return found, place
 
 
-def token_text(value: Any) -> str:
-    """A special token's text; files have it bare or in an object."""
-    return str(value.get("content", "")) if isinstance(value, dict) else str(value)
+class _Generation(jinja2.ext.Extension):
+    """The tags {% generation %} and {% endgeneration %} around what trainers learn from."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """The block as a call of what is in it, so that it has a scope of its own."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_inside"), [], [], body).set_lineno(line)
+
+    def _inside(self, caller: Callable[[], str]) -> str:
+        return caller()
 
 
-def _jinja() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
-    """jinja2 as chat templates expect it, sandboxed."""
+@functools.lru_cache(maxsize=32)
+def _compiled(template: str) -> jinja2.Template:
+    """A template, compiled in a sandbox with what chat templates expect."""
     found = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.loopcontrols", _Generation],
     )
 
     def fail(message: str) -> NoReturn:
         raise jinja2.TemplateError(message)
 
+    def to_json(
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: int | str | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
+    ) -> str:
+        return json.dumps(
+            value,
+            ensure_ascii=ensure_ascii,
+            indent=indent,
+            separators=separators,
+            sort_keys=sort_keys,
+        )
+
     found.globals["raise_exception"] = fail
     found.globals["strftime_now"] = TODAY.strftime
-    found.filters["tojson"] = lambda value, indent=None: json.dumps(
-        value, ensure_ascii=False, indent=indent
-    )
-    return found
+    found.filters["tojson"] = to_json
+    return found.from_string(template)
 
 
 def vicuna_text(messages: Sequence[Message]) -> str:
-    """Vicuna v1.1's form, which no folder of it holds."""
-    text = VICUNA_SYSTEM
+    """Vicuna v1.1's form, which no folder of it holds, as FastChat's code writes it.
+
+    A space stands behind what the user says and none behind an answer's end.
+    """
+    told = [message.content for message in messages if message.role == "system"]
+    text = f"{told[0] if told else VICUNA_SYSTEM} "
     for message in messages:
-        if message.role == "user":
-            text += f" USER: {message.content}"
-        elif message.role == "assistant":
-            text += f" ASSISTANT: {message.content}</s>"
-        else:
-            text = message.content
-    return f"{text} ASSISTANT:"
+        if message.role != "system":
+            speaker, end = VICUNA_TURNS[message.role]
+            text += f"{speaker}: {message.content}{end}" if message.content else f"{speaker}:"
+    return f"{text}ASSISTANT:"
+
+
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # what tokenizers show for bytes that make no character
+WINDOW = 64  # tokens from which on only the last ones are decoded anew for every piece
 
 
 class TextStream:
-    """The text of one answer, piece by piece."""
+    """The text of one answer, piece by piece; what is shown is never taken back.
+
+    A character whose bytes come in several tokens is held back until it is whole. Bytes that make
+    no character are shown as the tokenizer shows them, when others follow or the answer ends.
+    """
 
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self.stream = DecodeStream(skip_special_tokens=True)
         self.tokens: list[int] = []
-        self.shown = ""
+        self.start = 0  # of the tokens that are decoded anew
+        self.whole = 0  # tokens whose text is shown to its end
+        self.shown = ""  # of the text from `start` on
 
     def add(self, tokens: tuple[int, ...]) -> str:
         """The text that became whole with these tokens."""
         self.tokens += tokens
-        piece = "".join(self._step(token) or "" for token in tokens)
-        self.shown += piece
+        text = self._text(self.start)
+        whole = text.rstrip(UNKNOWN)
+        if not whole.startswith(self.shown):
+            if whole != text:
+                return ""  # bytes that are shown apart until the last of them is here
+            return self._restart()
+        piece, self.shown = whole[len(self.shown) :], whole
+        if whole == text:
+            self._advance()
         return piece
-
-    def _step(self, token: int) -> str | None:
-        """The next whole piece; bytes that make no character are given up."""
-        try:
-            return self.stream.step(self.tokenizer, token)
-        except Exception as error:  # tokenizers raises nothing narrower
-            if "Invalid prefix" not in str(error):
-                raise
-            self.stream = DecodeStream(skip_special_tokens=True)
-            return self.stream.step(self.tokenizer, token)
 
     def end(self) -> str:
         """What is left, whole or not."""
-        text = self.tokenizer.decode(self.tokens)
-        return text.removeprefix(self.shown) if text.startswith(self.shown) else ""
+        text = self._text(self.start)
+        if text.startswith(self.shown):
+            return text[len(self.shown) :]
+        return self._text(self.whole)
+
+    def _text(self, start: int) -> str:
+        return self.tokenizer.decode(self.tokens[start:])
+
+    def _restart(self) -> str:
+        """What is not shown yet, where the text before it was given up as no character."""
+        self.start, piece = self.whole, self._text(self.whole)
+        self.whole, self.shown = len(self.tokens), piece
+        return piece
+
+    def _advance(self) -> None:
+        """All is shown; of a long text the window moves, where there is something to see in it."""
+        before, self.whole = self.whole, len(self.tokens)
+        if self.whole - self.start > WINDOW and (text := self._text(before)):
+            self.start, self.shown = before, text

@@ -22,8 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ltd_jax import learning
-from ltd_jax import text as texts
+from ltd_jax import learning, questions
 from ltd_jax.baselines import classifiers
 from ltd_jax.baselines import train as baseline_training
 from ltd_jax.baselines.classifiers import Classifiers
@@ -43,6 +42,7 @@ from ltd_jax.policies import card, saved
 from ltd_jax.policies.networks import Learned
 from ltd_jax.policies.policy import Constant
 from ltd_jax.policies.saved import SavedPolicy
+from ltd_jax.questions import QuestionConfig, Split
 from ltd_jax.replay import latency as latencies
 from ltd_jax.replay import optimum, profile, record, sampled, simulate
 from ltd_jax.replay import trace as traces
@@ -52,7 +52,7 @@ from ltd_jax.replay.profile import ProfileConfig
 from ltd_jax.replay.record import Prompt
 from ltd_jax.replay.simulate import Simulator
 from ltd_jax.replay.trace import Trace
-from ltd_jax.text import Message, QuestionConfig, Split
+from ltd_jax.text import Message
 
 Progress = Callable[[str, float], None]  # of a stage's name and the share of it that is done
 POLICY = "policy.safetensors"
@@ -113,10 +113,10 @@ def load_prompts(pair: Pair, config: StageConfig, split: Split) -> PromptSet:
       UserError: a file is missing or broken, no prompt fits the context with its answer, or the
         tokenizer of the pair's folder knows tokens that the target does not.
     """
-    by_task = texts.load_question_set(config.questions, split)
+    by_task = questions.load_question_set(config.questions, split)
     chosen = [(index, question) for index, task in enumerate(by_task) for question in by_task[task]]
     turns: list[Turn] = []
-    talks: list[list[Message]] = [[] for _ in chosen]
+    talks = [[Message("system", asked.system)] if asked.system else [] for _, asked in chosen]
     last: dict[int, Prompt] = {}  # of every talk
     too_long: dict[int, str] = {}  # by talk: the turn that ends it
     needed, context = 0, pair.config.cycle.context
@@ -190,7 +190,7 @@ def _load_or_answer(pair: Pair, config: StageConfig, prompts: Sequence[Prompt]) 
 def _kept_answers(path: Path, count: int) -> list[str]:
     """Answers that were written before; UserError where the file does not hold so many texts."""
     try:
-        answers = json.loads(path.read_text(encoding="utf-8"))
+        answers = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); delete it to answer again.") from error
     are_texts = isinstance(answers, list) and all(isinstance(answer, str) for answer in answers)

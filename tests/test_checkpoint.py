@@ -87,6 +87,18 @@ def test_what_was_saved_comes_back(intact):
     assert not said
 
 
+def test_a_state_that_is_not_finite_is_not_written(intact, tmp_path):
+    folder = shutil.copytree(intact, tmp_path / "copy")
+    good = state_of(7)
+    with checkpoint.manager(folder) as checkpoints:
+        broken = good.replace(weights=good.weights.at[2, 3].set(jnp.inf))
+        with pytest.raises(UserError, match=r"Checkpoint 7 .*weights\[2, 3\] is infinite"):
+            checkpoint.save(checkpoints, 7, broken, {"step": 7})
+        with pytest.raises(UserError, match=r"Checkpoint 7 .*points\[0\] is nan"):
+            checkpoint.save(checkpoints, 7, good, {"points": [float("nan")]})
+    same(read(folder)[0], 5)
+
+
 @pytest.mark.parametrize("how", ["delete", "truncate", "flip"])
 @pytest.mark.parametrize("seed", range(8))
 def test_any_damage_is_noticed(intact, tmp_path, how, seed):

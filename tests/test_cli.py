@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import tokenizers
 
-from ltd_jax import cli, flags
+from ltd_jax import cli, flags, presets
 from ltd_jax import text as texts
 from ltd_jax.files import ASSETS
 from ltd_jax.models.hf import tensors as hf_tensors
-from ltd_jax.presets import EMBEDDED_CYCLE
+from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_POLICY
+from tests.models.folders import edit
 from tests.models.hf.test_weights import rewrite
-from tests.system import refusing
+from tests.system import refusing, tiny_pair
 
 TINY = ("--context", 96, "--new-tokens", 12)
 PROMPT = ("--prompt", "def read(path):")
@@ -168,6 +169,48 @@ def test_what_generate_refuses(monkeypatch, capsys, arguments, words):
     assert words in refusing.refusal("generate", monkeypatch, capsys, *arguments)
 
 
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return tiny_pair.write(tmp_path_factory.mktemp("tiny"))
+
+
+def test_a_target_alone_is_decoded_plainly(monkeypatch, capsys, tiny):
+    where = ("--target", tiny / "target", "--context", 64, "--new-tokens", 8, "--prompt", "ab")
+    out, err = generate(monkeypatch, capsys, *where, "--json")
+    assert (
+        "policy: plain decoding, since no --draft is given" in err and "target with no draft" in err
+    )
+    named, _ = generate(monkeypatch, capsys, *where, *PLAIN, "--json")
+    assert json.loads(named)["tokens"] == json.loads(out)["tokens"]
+    refused = refusing.refusal("generate", monkeypatch, capsys, *where, "--policy", "eagle3")
+    assert "--draft" in refused and str(tiny / "target") in refused
+    for command in ("record", "inspect", "export"):
+        where = ("--target", tiny / "target")
+        out = () if command == "inspect" else ("--out", tiny / "out")
+        assert "--draft" in refusing.refusal(command, monkeypatch, capsys, *where, *out)
+
+
+def test_the_context_grows_with_the_prompt_unless_it_is_asked_for(monkeypatch, capsys, tiny):
+    small = dataclasses.replace(tiny_pair.CYCLE, context=32)
+    preset = presets.Preset(small, EMBEDDED_POLICY, most_context=100)
+    monkeypatch.setattr(presets, "of", lambda *device: preset)
+    grown = []
+    warm_up = lambda decoder: grown.append(decoder.pair.config.cycle.context)
+    monkeypatch.setattr(cli.Decoder, "warm_up", warm_up)
+    where = ("--target", tiny / "target", "--new-tokens", 8)
+    for prompt in ("a", "a" * 30, "a" * 60):
+        generate(monkeypatch, capsys, *where, "--prompt", prompt)
+    assert grown == [32, 64, 100]
+    too_long = ("--prompt", "a" * 90)
+    assert "holds 100" in refusing.refusal("generate", monkeypatch, capsys, *where, *too_long)
+    asked = (*where, "--context", 40, "--prompt", "a" * 40)
+    assert "holds 40" in refusing.refusal("generate", monkeypatch, capsys, *asked)
+    grown.clear()
+    type_lines(monkeypatch, "a", "b" * 10, "")
+    generate(monkeypatch, capsys, *where, "--chat")
+    assert grown == [32, 64]
+
+
 @pytest.fixture
 def folders(tmp_path):
     for name in ("target", "draft"):
@@ -205,6 +248,15 @@ def test_a_config_alone_is_inspected(folders, monkeypatch, capsys):
     assert "memory: target 34 MiB" in out
     out = inspect(monkeypatch, capsys, folders, "--no-weights", "--devices", "2")
     assert "memory on each of 2 devices: target 18 MiB" in out
+
+
+def test_what_was_overruled_is_said_without_weights(folders, monkeypatch, capsys):
+    edit(folders / "draft", num_hidden_layers=28, eagle_config={"layer_ids": [1, 4, 7]})
+    out = inspect(monkeypatch, capsys, folders, "--no-weights")
+    assert "doubt: num_hidden_layers is 1 in the weights" in out and "no doubts" not in out
+    assert "Features enter layers (2, 5, 8) of 12" in out and "as --feature-layers" in out
+    chosen = ("--no-weights", "--feature-layers", 1, 4, 7)
+    assert "reads layers 1, 4, 7 of" in inspect(monkeypatch, capsys, folders, *chosen)
 
 
 def test_what_is_doubtful_is_said(folders, monkeypatch, capsys):

@@ -63,6 +63,22 @@ def test_nothing_is_kept_without_a_file():
 def test_a_number_that_is_not_finite_is_not_written(tmp_path, number):
     path = tmp_path / "rates.json"
     files.write_json(path, {"rate": 1.0})
-    with pytest.raises(UserError, match=r"Cannot write .*rates\.json: Out of range float"):
+    with pytest.raises(UserError, match=r"rates\.json: rate is (nan|infinite), no finite"):
         files.write_json(path, {"rate": number})
     assert path.read_text() == '{\n "rate": 1.0\n}\n'
+    store = ResumableStore(tmp_path / "kept.json", SETTINGS)
+    with pytest.raises(UserError, match=r"visit 1 cannot be kept: \[0\]\[1\] is (nan|inf)"):
+        store.entry("visit 1", lambda: [[1.0, number]])
+    assert not (tmp_path / "kept.json").exists()
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_number_that_is_not_finite_is_not_read(tmp_path, word):
+    path = tmp_path / "rates.json"
+    path.write_text(f'{{"schema": 1, "rate": {word}}}')
+    with pytest.raises(UserError, match="table .*rates.json is damaged .rate is (nan|inf).*; go"):
+        with files.reading_json(path, "table", 1, "go"):
+            pytest.fail("it was read")
+    path.write_text(f'{{"settings": {{}}, "entries": {{"a": [{word}]}}}}')
+    with pytest.warns(UserWarning, match=r"is damaged .entries.a\[0\] is (nan|inf)"):
+        assert not ResumableStore(path, {}).entries

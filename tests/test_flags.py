@@ -1,6 +1,7 @@
 """What all commands share: mistakes become one sentence, bars say nothing of nothing."""
 
 import contextlib
+import dataclasses
 import errno
 import io
 import re
@@ -68,6 +69,34 @@ def test_warnings_are_said_in_one_line(capsys):
     assert capsys.readouterr().err == "warning: Its --latency is old.\n"
 
 
+ANSWER = "naïve 漢字 – 🎈\ud800"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "errors", "shown"),
+    [
+        ("latin-1", "strict", "naïve ?? ? ??"),
+        ("cp1252", "strict", "naïve ?? – ??"),
+        ("cp437", "strict", "naïve ?? ? ??"),
+        ("ascii", "surrogateescape", "na?ve ?? ? ??"),  # an old locale's
+        ("utf-8", "strict", "naïve 漢字 – 🎈?"),
+        ("ascii", "backslashreplace", None),  # as somebody asked for it
+    ],
+)
+def test_what_a_terminal_lacks_does_not_end_an_answer(monkeypatch, encoding, errors, shown):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding, errors))
+    flags.run(lambda: (cli._print_now(ANSWER), Console().print(ANSWER, highlight=False)))
+    shown = ANSWER.encode(encoding, errors).decode(encoding) if shown is None else shown
+    assert written.getvalue().decode(encoding) == f"{shown}{shown}\n"
+
+
+def test_an_output_that_is_no_text_file_is_left_alone(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    flags.run(lambda: print(ANSWER))
+    assert sys.stdout.getvalue() == f"{ANSWER}\n"
+
+
 def test_a_reader_that_has_enough_ends_a_command_quietly():
     program = "from ltd_jax import flags; flags.run(lambda: print('x' * 10**7))"
     command = f'"{sys.executable}" -c "{program}" | head -c 1; echo ${{PIPESTATUS[0]}}'
@@ -128,13 +157,32 @@ def test_every_flag_is_described():
     of_a_pair = {name: c for name, c in cli.COMMANDS.items() if not isinstance(c.start, type)}
     assert len(of_a_pair) == 8
     for name, command in of_a_pair.items():
-        config = flags.as_shown(command.start(presets.of(ASSETS / "target")), everything=True)
+        config = flags.as_shown(command.start(presets.EMBEDDED), everything=True)
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), pytest.raises(SystemExit):
             tyro.cli(type(config), args=["--help"], default=config)
         text = " ".join(printed.getvalue().replace("│", " ").split())
         bare = re.findall(r"(--[a-z-]+[^()]{0,40}?) \(default", text)
         assert not [flag for flag in bare if re.fullmatch(r"--\S+( [A-Z\[\]. ]+)?", flag)], name
+
+
+def test_a_hub_id_gets_the_preset_of_what_was_fetched(monkeypatch):
+    """Its settings are not here when the flags are read first."""
+    small = dataclasses.replace(presets.EMBEDDED_POLICY, size_actor=(7,))
+    known = presets.Preset(presets.CPU_CYCLE, small, most_context=512)
+    unknown = presets.Preset(presets.PAPER_CYCLE, presets.PAPER_POLICY, most_context=2048)
+    fetched = lambda name, argument: ASSETS / argument if str(name) == "me/model" else name
+    monkeypatch.setattr(flags.hub, "folder_of", fetched)
+    monkeypatch.setattr(
+        presets, "of", lambda device, target=None, *rest: known if target else unknown
+    )
+    start = lambda preset: cli.TuneConfig(widths=preset.policy)
+    found = flags.parse(start, ["--target", "me/model", "--live-prompts", "2", "--sizes", "0", "3"])
+    assert found.widths == small and found.live_prompts == 2
+    assert (found.target, found.draft) == (ASSETS / "target", ASSETS / "draft")
+    assert found.cycle == dataclasses.replace(presets.CPU_CYCLE, sizes=(0, 3))
+    there = flags.parse(start, ["--target", str(ASSETS / "target")])
+    assert there.widths == small
 
 
 def test_programs_are_kept_where_nothing_else_is_said(tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""The paper's pairs at full size, by shape alone: nothing is allocated."""
+"""Presets by device and target, and the paper's pairs at full size: nothing is allocated."""
 
 import dataclasses
 import math
@@ -131,7 +131,7 @@ def test_a_prompt_and_a_call_trace_at_full_size(name):
     state = jax.eval_shape(lambda: prefill.empty_state(model.config, jnp.bfloat16))
     chunk = jax.ShapeDtypeStruct((cycle.prefill_chunk,), jnp.int32)
     last = jax.ShapeDtypeStruct((), jnp.bool_)
-    filled = jax.eval_shape(prefill.prefill_chunk, model, state, chunk, number, number, last)
+    filled = jax.eval_shape(prefill.prefill_chunk, model, state, chunk, *[number] * 3, last)
     assert filled == state
     policy = jax.eval_shape(lambda: Constant(levels=8, size=240).traced())
     stops = jax.ShapeDtypeStruct((1,), jnp.int32)
@@ -160,3 +160,76 @@ def test_eagle3s_default_as_far_as_a_cycle_has_it(levels, sizes, expected):
 def test_eagle3s_default_of_the_presets():
     assert eagle3_default(presets.PAPER_CYCLE) == PAPER_EAGLE3
     assert eagle3_default(presets.EMBEDDED_CYCLE) == EMBEDDED_EAGLE3
+
+
+SMOLLM2 = TargetConfig(
+    vocab_size=49152,
+    hidden_size=576,
+    intermediate_size=1536,
+    layer_count=30,
+    head_count=9,
+    kv_head_count=3,
+    head_dim=64,
+    tie_embeddings=True,
+    longest_text=8192,
+)
+LLAMA = dataclasses.replace(LLAMA_3_1_8B, longest_text=131072)
+GIB = 2**30
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_weights_are_counted_to_a_thousandth(name):
+    assert presets.weight_count(TARGETS[name]) == pytest.approx(PARAMETERS[name], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("device", "target", "cycle", "policy", "context", "most"),
+    [
+        ("cpu", SMOLLM2, presets.CPU_CYCLE, presets.EMBEDDED_POLICY, 512, 8192),
+        ("cpu", LLAMA, presets.CPU_CYCLE, presets.EMBEDDED_POLICY, 512, 131072),
+        ("gpu", LLAMA, presets.PAPER_CYCLE, presets.PAPER_POLICY, 2048, 131072),
+        ("tpu", SMOLLM2, presets.PAPER_CYCLE, presets.EMBEDDED_POLICY, 2048, 8192),
+        ("gpu", VICUNA_13B, presets.PAPER_CYCLE, presets.PAPER_POLICY, 2048, 2048),
+        ("cpu", dataclasses.replace(SMOLLM2, longest_text=256), None, None, 256, 256),
+        ("gpu", dataclasses.replace(SMOLLM2, longest_text=1024), None, None, 1024, 1024),
+        ("cpu", dataclasses.replace(SMOLLM2, longest_text=3), None, None, 64, 64),
+        ("cpu", presets.EMBEDDED_TARGET, presets.EMBEDDED_CYCLE, None, 384, 384),
+        ("gpu", presets.EMBEDDED_TARGET, presets.EMBEDDED_CYCLE, None, 384, 384),
+        ("cpu", None, presets.CPU_CYCLE, presets.EMBEDDED_POLICY, 512, 512),
+        ("gpu", None, presets.PAPER_CYCLE, presets.PAPER_POLICY, 2048, 2048),
+    ],
+)
+def test_presets_follow_device_and_target(device, target, cycle, policy, context, most):
+    preset = presets.of(device, target)
+    assert (preset.cycle.context, preset.most_context) == (context, most)
+    if cycle is not None:
+        assert preset.cycle == dataclasses.replace(cycle, context=context)
+    if policy is not None:
+        assert preset.policy == policy
+
+
+def test_memory_bounds_the_context():
+    """A token of Llama-3.1-8B has 2 * 32 * 8 * 128 numbers in the caches, 2 bytes each: 128 KiB."""
+    assert presets.of("gpu", LLAMA, 80 * GIB).most_context == 131072
+    assert presets.of("gpu", LLAMA, 24 * GIB).most_context == 6 * GIB // 2**17
+    assert presets.of("cpu", LLAMA, 24 * GIB).most_context == 6 * GIB // 2**18  # in float32
+    assert presets.of("gpu", LLAMA, GIB // 2).cycle.context == 1024
+
+
+@pytest.mark.parametrize(
+    ("tokens", "context"),
+    [(1, 512), (512, 512), (513, 1024), (1024, 1024), (3000, 4096), (5000, 8192), (9000, 8192)],
+)
+def test_the_context_grows_in_powers_of_two(tokens, context):
+    assert presets.of("cpu", SMOLLM2).context_for(tokens) == context
+
+
+def test_a_context_that_is_no_power_of_two_does_not_shrink():
+    embedded = presets.of("cpu", dataclasses.replace(presets.EMBEDDED_TARGET, longest_text=2048))
+    assert [embedded.context_for(tokens) for tokens in (10, 384, 385, 600)] == [384, 384, 512, 1024]
+
+
+def test_small_trees_hold_the_constants_that_decode_fastest_there():
+    cycle = presets.of("cpu", SMOLLM2).cycle
+    for levels, size in ((2, 2), (2, 3), (3, 8)):
+        Constant(levels, size).check(cycle)

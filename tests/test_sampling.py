@@ -18,6 +18,8 @@ from ltd_jax.config import GREEDY, SamplingConfig
         ({"temperature": 1.0, "top_p": 1.5}, "top_p is 1.5"),
         ({"temperature": 1.0, "top_p": float("nan")}, "top_p is nan"),
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
+        ({"repetition_penalty": 1e-40}, "repetition_penalty is 1e-40"),  # 1 / it overflows
+        ({"repetition_penalty": 1e38}, "repetition_penalty is 1e.38 but must lie in 0.001..1000"),
         ({"draft_temperature": 0.0}, "draft_temperature is 0.0"),
         ({"rule": "block"}, "rule is 'block'"),
         ({"top_p": 0.9}, "change nothing at temperature 0"),

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from ltd_jax import questions as asked
 from ltd_jax import text as texts
 from ltd_jax import workflow
 from ltd_jax.baselines import train
@@ -16,8 +17,8 @@ from ltd_jax.config import PolicyConfig
 from ltd_jax.decoding import generate
 from ltd_jax.files import UserError
 from ltd_jax.models import pair as pairs
+from ltd_jax.questions import QuestionConfig
 from ltd_jax.replay import record
-from ltd_jax.text import QuestionConfig
 from ltd_jax.workflow import StageConfig
 from tests.cycle import varieties
 from tests.replay import synthetic
@@ -82,25 +83,25 @@ def test_answers_are_written_once(pair, folder, tmp_path, monkeypatch):
 
 def test_files_without_splits_are_split_by_question(folder):
     config = QuestionConfig(folder, tasks=("count",), prompts=100)
-    of_split = lambda split: texts.load_question_set(config, split)["count"]
+    of_split = lambda split: asked.load_question_set(config, split)["count"]
     parts = [of_split(split) for split in ("train", "validation", "test")]
     assert sorted(q.question_id for part in parts for q in part) == list(range(7, 47))
     assert 20 < len(parts[0]) < 36
-    assert of_split("all") == list(texts.load_questions(folder / "count.jsonl"))
-    alone = texts.load_question_set(QuestionConfig(folder / "count.jsonl", prompts=100), "test")
+    assert of_split("all") == list(asked.load_questions(folder / "count.jsonl"))
+    alone = asked.load_question_set(QuestionConfig(folder / "count.jsonl", prompts=100), "test")
     assert alone == {"count": parts[2]}
 
 
 @pytest.mark.parametrize("count", [3, 4, 7, 14, 40, 300])
 def test_no_split_of_a_file_is_empty(count):
     for start in range(0, 1000, 100):
-        questions = [texts.Question(start + n, "", ("a",), "mine") for n in range(count)]
-        splits = texts.split_of(questions)
+        questions = [asked.Question(start + n, "", ("a",), "mine") for n in range(count)]
+        splits = asked.split_of(questions)
         assert set(splits.values()) == {"train", "validation", "test"}
-        assert splits == texts.split_of(questions[::-1])  # in whatever order they are read
+        assert splits == asked.split_of(questions[::-1])  # in whatever order they are read
         if count == 300:  # enough for the hash alone, which knows one question only
-            more = [*questions, texts.Question(5000, "", ("a",), "mine")]
-            assert splits.items() < texts.split_of(more).items()
+            more = [*questions, asked.Question(5000, "", ("a",), "mine")]
+            assert splits.items() < asked.split_of(more).items()
 
 
 def test_categories_without_a_question_in_a_split_are_named(folder):
@@ -109,10 +110,10 @@ def test_categories_without_a_question_in_a_split_are_named(folder):
     ]
     (folder / "mixed.jsonl").write_text("\n".join(map(json.dumps, rows)))
     config = QuestionConfig(folder, tasks=("mixed",), by_category=True)
-    found = texts.split_of(texts.load_questions(folder / "mixed.jsonl"))[0]
+    found = asked.split_of(asked.load_questions(folder / "mixed.jsonl"))[0]
     elsewhere = next(split for split in ("train", "test") if split != found)
     with pytest.warns(UserWarning, match=f"No question of mixed-one falls into .* {elsewhere};"):
-        assert texts.load_question_set(config, elsewhere).keys() == {"mixed-many"}
+        assert asked.load_question_set(config, elsewhere).keys() == {"mixed-many"}
 
 
 def test_folders_of_splits_are_taken_as_they_are(pair, folder, tmp_path):
@@ -130,18 +131,18 @@ def test_a_task_for_every_category(folder):
     ]
     (folder / "mmlu.jsonl").write_text("\n".join(map(json.dumps, rows)))
     config = QuestionConfig(folder, tasks=("mmlu",), by_category=True, turns=1)
-    found = texts.load_question_set(config, "all")
+    found = asked.load_question_set(config, "all")
     ids = {task: [question.question_id for question in found[task]] for task in found}
     assert ids == {"mmlu-logic": [0, 2], "mmlu-law_order": [1], "mmlu": [3]}
     assert {question.turns for task in found.values() for question in task} == {("a",)}
-    whole = texts.load_question_set(QuestionConfig(folder, tasks=("mmlu",)), "all")
+    whole = asked.load_question_set(QuestionConfig(folder, tasks=("mmlu",)), "all")
     assert [len(task) for task in whole.values()] == [4]
     assert sorted(q.question_id for task in found.values() for q in task) == [0, 1, 2, 3]
     for split in ("train", "validation", "test"):  # the same with and without
         both = (dataclasses.replace(config, by_category=by) for by in (True, False))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of categories that have none
-            sets = [texts.load_question_set(one, split).values() for one in both]
+            sets = [asked.load_question_set(one, split).values() for one in both]
         ids = [sorted(q.question_id for task in tasks for q in task) for tasks in sets]
         assert ids[0] == ids[1] != []
 
@@ -155,7 +156,7 @@ def test_counts_that_cannot_be(wrong):
 
 def test_the_embedded_questions(pair, tmp_path):
     asking = load(pair, tmp_path, "validation", prompts=2)
-    assert asking.tasks == texts.TASKS
+    assert asking.tasks == asked.TASKS
     assert [prompt.task for prompt in asking.prompts] == [0, 0, 1, 1, 2, 2, 3, 3]
 
 

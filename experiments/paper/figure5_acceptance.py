@@ -17,8 +17,8 @@ from experiments import output
 from experiments.output import ResultFlags
 from experiments.report import plots
 from ltd_jax import flags, workflow
+from ltd_jax.questions import Split
 from ltd_jax.replay import trace as traces
-from ltd_jax.text import Split
 
 
 @dataclasses.dataclass(frozen=True)

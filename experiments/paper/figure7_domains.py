@@ -22,10 +22,10 @@ from ltd_jax import flags, workflow
 from ltd_jax.files import UserError
 from ltd_jax.policies import saved
 from ltd_jax.policies.policy import eagle3_default
+from ltd_jax.questions import Split
 from ltd_jax.replay import simulate
 from ltd_jax.replay.simulate import Totals
 from ltd_jax.replay.trace import Trace
-from ltd_jax.text import Split
 from ltd_jax.workflow import PromptSet
 
 

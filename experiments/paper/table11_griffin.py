@@ -21,6 +21,7 @@ from experiments.report import paper, tables
 from experiments.studies import random_draft
 from ltd_jax import flags
 from ltd_jax.decoding.benchmark import MEAN
+from ltd_jax.files import ASSETS
 from ltd_jax.presets import Preset
 
 OUT = Path("runs/griffin")
@@ -35,10 +36,11 @@ def main() -> None:
     config = flags.parse(start, small=quickstart.smoke)
     flags.writable(config.out)
     console = Console(stderr=config.json)
-    is_random = config.draft == Config.draft
+    is_random = config.draft in (None, ASSETS / "draft")
     if is_random:
-        config = dataclasses.replace(config, draft=config.out / "random-griffin")
-        random_draft.write_griffin(config.draft, config.target)
+        folder = config.out / "random-griffin"
+        config = dataclasses.replace(config, draft=folder)
+        random_draft.write_griffin(folder, config.target)
         flags.say("The draft has random weights: a smoke run, whose numbers say nothing.")
     pair = flags.load_pair(config, config.cycle)
     with flags.progress_bars(console) as progress:

@@ -1,7 +1,7 @@
 """The corpus of the embedded pair: the standard library of the running interpreter.
 
 In: the interpreter's own files. Out: `Document`s of four kinds, split by a hash of their path, a
-byte-level BPE tokenizer and uint16 token streams. The standard library is on every machine that
+byte-level BPE tokenizer and token streams. The standard library is on every machine that
 runs this package, its licence (PSF) allows it, and its kinds differ in how predictable they are,
 which is what an adaptive draft length lives on.
 
@@ -22,7 +22,7 @@ from pydoc_data import topics
 import numpy as np
 import tokenizers
 
-from ltd_jax.draft_training.pack import Mixture
+from ltd_jax.draft_training.pack import Mixture, token_dtype
 from ltd_jax.files import ASSETS
 
 KINDS = ("code", "tests", "docs", "tables")
@@ -202,10 +202,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> token
 def token_stream(
     documents: Iterable[Document], tokenizer: tokenizers.Tokenizer, split: str
 ) -> np.ndarray:
-    """All tokens of a split as one uint16 array; END_OF_TEXT_ID follows each document."""
+    """All tokens of a split as one array; END_OF_TEXT_ID follows each document."""
     texts = [document.text for document in select_split(documents, split)]
     rows = [[*encoding.ids, END_OF_TEXT_ID] for encoding in tokenizer.encode_batch(texts)]
-    return np.fromiter(itertools.chain.from_iterable(rows), np.uint16)
+    dtype = token_dtype(tokenizer.get_vocab_size())
+    return np.fromiter(itertools.chain.from_iterable(rows), dtype)
 
 
 def kind_streams(

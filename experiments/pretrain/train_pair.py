@@ -42,8 +42,8 @@ from ltd_jax.models.eagle3 import Eagle3Params
 from ltd_jax.models.hf import weights as hf_weights
 from ltd_jax.models.target import TargetParams
 from ltd_jax.presets import EMBEDDED_CYCLE, EMBEDDED_DRAFT, EMBEDDED_TARGET
+from ltd_jax.questions import TASKS, QuestionConfig
 from ltd_jax.replay import record
-from ltd_jax.text import QuestionConfig
 from ltd_jax.workflow import StageConfig
 
 NEW_TOKENS = 128  # per test prompt, for the quality
@@ -74,7 +74,7 @@ def main() -> None:
     with flags.progress_bars(Console(stderr=True)) as progress:
         train(config, progress)
     judged = judge(config.out)
-    (config.out / "quality.json").write_text(json.dumps(judged, indent=1) + "\n")
+    files.write_json(config.out / "quality.json", judged)
     print(json.dumps(judged, indent=1))
 
 
@@ -175,7 +175,7 @@ def judge(out: Path) -> dict[str, Any]:
     pair = pairs.load(out / "target", out / "draft", cycle=QUALITY_CYCLE)
     stages = StageConfig(out, QuestionConfig(new_tokens=NEW_TOKENS))
     prompts = workflow.load_prompts(pair, stages, "test").prompts
-    origin = files.environment("float32") | {"tasks": list(texts.TASKS)}
+    origin = files.environment("float32") | {"tasks": list(TASKS)}
     parts = out / f"quality-{pair.fingerprint}"
     trace = record.record(pair, prompts, NEW_TOKENS, origin, parts=parts)
     losses = [

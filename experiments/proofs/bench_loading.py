@@ -69,7 +69,7 @@ def main() -> None:
         flags.say(f"wrote {written / 2**30:.2f} GiB in {time.perf_counter() - started:.0f} s")
         measured = measure(folder, config.dtype)
     measured |= {"folder_bytes": written, "environment": files.environment(config.dtype)}
-    (config.out / "loading.json").write_text(json.dumps(measured, indent=1) + "\n")
+    files.write_json(config.out / "loading.json", measured)
     times = measured["times_largest"]
     flags.say(
         f"loaded {measured['arrays_bytes'] / 2**30:.2f} GiB in {measured['seconds']:.1f} s; peak "

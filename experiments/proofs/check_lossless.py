@@ -10,7 +10,6 @@ Expected: no mismatch. Writes OUT/lossless.json; exit code 1 when a text differs
 """
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,7 +69,7 @@ def main() -> None:
     rows = {name: dataclasses.asdict(row) for name, row in compared.items()}
     environment = config.environment if is_own(config) else files.environment("float32")
     written = {"pairs": rows, "environment": environment}
-    (config.out / "lossless.json").write_text(json.dumps(written, indent=1) + "\n")
+    files.write_json(config.out / "lossless.json", written)
     sys.exit(any(row.mismatches for row in compared.values()))
 
 
@@ -83,9 +82,9 @@ def pair_names(config: Config) -> tuple[str, ...]:
     if is_own(config):
         if config.families:
             raise UserError("`families` are random pairs; leave it out with `target` and `draft`.")
-        return (f"{config.target.name} with {config.draft.name}",)
+        return (f"{config.target.name} with {flags.drafted(config).name}",)
     for name, value in vars(PairFlags()).items():
-        if name != "dtype" and getattr(config, name) != value:
+        if name not in ("dtype", "draft") and getattr(config, name) != value:
             named = GROUPS.get(name, f"`{name}`")
             raise UserError(f"Random pairs decode greedily as they are; leave out {named}.")
     for family in config.families:
@@ -98,7 +97,7 @@ def pair_names(config: Config) -> tuple[str, ...]:
 
 def is_own(config: Config) -> bool:
     """Whether folders are named: else the pairs are random."""
-    return config.target.parent != ASSETS or config.draft.parent != ASSETS
+    return config.target.parent != ASSETS or config.draft not in (None, ASSETS / "draft")
 
 
 def check(config: Config, name: str) -> Comparison:

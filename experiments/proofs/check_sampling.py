@@ -14,7 +14,6 @@ goes on.
 
 import dataclasses
 import functools
-import json
 import multiprocessing
 import signal
 from collections import Counter
@@ -102,7 +101,7 @@ def main() -> None:
     summary = summarize(rows)
     head = {"draws": config.draws, "environment": files.environment("float32")}
     content = head | summary | {"choices": choices, "rows": rows}
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    files.write_json(path, content)
     print(summary)
     print(f"Written: {path}")
 

@@ -91,6 +91,7 @@ def _draw(
             prompt_T,
             jnp.int32(0),
             prompt_tokens,
+            prompt_tokens,
             jnp.bool_(True),
         )
         if policy is None:

@@ -17,8 +17,8 @@ from ltd_jax.config import (
     CycleConfig,
     DraftConfig,
     GriffinConfig,
+    Llama3Scaling,
     PairConfig,
-    RopeScaling,
     TargetConfig,
 )
 from ltd_jax.draft_training import pack
@@ -43,7 +43,7 @@ LLAMA = TargetConfig(
     head_dim=8,
     feature_layers=(1, 2, 3),
 )
-SCALED: dict[str, Any] = {"rope_theta": 5e5, "rope_scaling": RopeScaling(8.0, 1.0, 4.0, 64)}
+SCALED: dict[str, Any] = {"rope_theta": 5e5, "rope_scaling": Llama3Scaling(8.0, 1.0, 4.0, 64)}
 QWEN2: dict[str, Any] = {"attention_bias": True, "rms_norm_eps": 1e-6, "rope_theta": 1e6}
 QWEN3: dict[str, Any] = {"qk_norm": True, "head_dim": 12, "rms_norm_eps": 1e-6, "rope_theta": 1e6}
 FAMILIES = {

@@ -11,7 +11,6 @@ OUT/torture-runs is deleted first.
 
 import contextlib
 import dataclasses
-import json
 import os
 import random
 import shutil
@@ -69,7 +68,7 @@ def main() -> None:
         "uninterrupted_seconds": seconds,
         "provenance": files.environment("float32"),
     }
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    files.write_json(path, record)
     print(
         f"{result['kills']} kills, {result['identical']} finished runs identical, "
         f"{len(result['different'])} different"

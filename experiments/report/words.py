@@ -11,6 +11,7 @@ import numpy as np
 
 from experiments.report.figures import Figures
 from ltd_jax.decoding.benchmark import MEAN, Ratio
+from ltd_jax.decoding.lossless import bound
 
 METHOD_NAMES = {
     "autoregressive": "Plain decoding",
@@ -222,8 +223,8 @@ def lossless(checked: Row) -> str:
     if not checked["tokens_compared"]:
         return "Not checked: no tokens were compared with plain decoding."
     ties = (
-        " The comparison stopped early at a near-tie (plain decoding's two best logits differ by "
-        f"no more than rounding) in {count(near, 'text')}."
+        " The comparison stopped early at a near tie (plain decoding's two best logits differ by "
+        f"no more than rounding: {bound(checked['dtype'])}) in {count(near, 'text')}."
         if near
         else ""
     )

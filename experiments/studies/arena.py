@@ -40,11 +40,11 @@ from ltd_jax.models.pair import Pair
 from ltd_jax.policies import saved
 from ltd_jax.policies.policy import Policy, eagle3_default
 from ltd_jax.policies.saved import SavedPolicy
+from ltd_jax.questions import QuestionConfig, Split
 from ltd_jax.replay import optimum, profile, simulate
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.profile import CycleTimer, Overhead, ProfileConfig
 from ltd_jax.replay.simulate import Simulator, Totals
-from ltd_jax.text import QuestionConfig, Split
 from ltd_jax.workflow import Progress, PromptSet, StageConfig, Trained
 
 BEST = "best constant"

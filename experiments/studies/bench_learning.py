@@ -33,7 +33,7 @@ from ltd_jax.learning import alternate, loop
 from ltd_jax.learning.environment import DepthEnvironment, EnvData, Environment, SizeEnvironment
 from ltd_jax.learning.loop import CurvePoint, Splits
 from ltd_jax.learning.ppo import PPO, PolicyName
-from ltd_jax.presets import EMBEDDED_LEARNING, EMBEDDED_POLICY
+from ltd_jax.presets import EMBEDDED_POLICY, LEARNING
 from ltd_jax.replay import optimum, simulate
 from ltd_jax.replay.profile import ProfileConfig
 from ltd_jax.replay.simulate import Simulator
@@ -48,7 +48,7 @@ class Config(StageFlags):
 
     json: Path | None = None  # None = OUT/bench_learning.json
     widths: PolicyConfig = EMBEDDED_POLICY
-    learning: LearningConfig = EMBEDDED_LEARNING
+    learning: LearningConfig = LEARNING
     profiling: ProfileConfig = ProfileConfig()
     walks: int = 512  # environments side by side, alone
     steps: int = 256  # of each, per call
@@ -57,9 +57,7 @@ class Config(StageFlags):
 
 
 def main() -> None:
-    config = flags.parse(
-        lambda preset: Config(widths=preset.policy, learning=preset.learning), description=__doc__
-    )
+    config = flags.parse(lambda preset: Config(widths=preset.policy), description=__doc__)
     flags.at_least_one(config, "walks", "steps", "rounds")
     path = config.json or config.out / "bench_learning.json"
     for folder in (config.out, path.parent):

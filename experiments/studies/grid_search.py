@@ -25,10 +25,10 @@ from ltd_jax.files import UserError
 from ltd_jax.models.pair import Pair
 from ltd_jax.policies.policy import Constant
 from ltd_jax.presets import EMBEDDED_POLICY
+from ltd_jax.questions import QuestionConfig, Split
 from ltd_jax.replay import simulate
 from ltd_jax.replay.profile import ProfileConfig
 from ltd_jax.replay.simulate import Simulator
-from ltd_jax.text import QuestionConfig, Split
 from ltd_jax.workflow import Progress, StageConfig
 
 PREDICTED, MEASURED = "predicted_tokens_per_second", "measured_tokens_per_second"

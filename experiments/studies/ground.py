@@ -14,12 +14,12 @@ from ltd_jax.config import CycleConfig, PolicyConfig
 from ltd_jax.learning.loop import Splits
 from ltd_jax.models.pair import Pair
 from ltd_jax.policies.policy import Constant, eagle3_default
+from ltd_jax.questions import Split
 from ltd_jax.replay import latency as latencies
 from ltd_jax.replay import optimum, simulate
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.optimum import BestConstant
 from ltd_jax.replay.simulate import Simulator
-from ltd_jax.text import Split
 from ltd_jax.workflow import Progress, StageConfig
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

@@ -16,7 +16,7 @@ import tyro
 
 from experiments.report import paper
 from ltd_jax import flags
-from ltd_jax.config import CycleConfig, DraftConfig, PolicyConfig, RopeScaling, TargetConfig
+from ltd_jax.config import CycleConfig, DraftConfig, Llama3Scaling, PolicyConfig, TargetConfig
 from ltd_jax.files import ASSETS, UserError
 from ltd_jax.models.hf import inspect
 from ltd_jax.presets import PAPER_CYCLE
@@ -35,7 +35,7 @@ LLAMA_3_1_8B = TargetConfig(
     kv_head_count=8,
     head_dim=128,
     rope_theta=500_000.0,
-    rope_scaling=RopeScaling(8.0, 1.0, 4.0, 8192),
+    rope_scaling=Llama3Scaling(8.0, 1.0, 4.0, 8192),
 )  # as its config.json has it
 
 
@@ -115,7 +115,8 @@ class Config:
 
 def main() -> None:
     config = tyro.cli(Config)
-    pair, _ = inspect.read_pair_config(config.target, config.draft, config.cycle, None, None)
+    found = inspect.read_pair_config(config.target, config.draft, config.cycle, None, None)
+    pair = found.config
     if not isinstance(pair.draft, DraftConfig):
         raise UserError("Costs can be modelled for EAGLE-3 drafts only; `draft` is another one.")
     device, name = roofline.ACCELERATORS[config.device], config.target.name

@@ -26,7 +26,7 @@ from ltd_jax.config import LearningConfig, PolicyConfig, Reward
 from ltd_jax.files import ResumableStore
 from ltd_jax.learning import alternate, loop
 from ltd_jax.learning.loop import TrainResult
-from ltd_jax.presets import EMBEDDED_LEARNING, EMBEDDED_POLICY
+from ltd_jax.presets import EMBEDDED_POLICY, LEARNING
 from ltd_jax.replay.profile import ProfileConfig
 from ltd_jax.workflow import Progress
 
@@ -34,10 +34,10 @@ Row = dict[str, Any]  # JSON
 CURVE = "curve"  # what of a row is drawn only, and not written
 
 STUDY_LEARNING = dataclasses.replace(
-    EMBEDDED_LEARNING,
+    LEARNING,
     algorithm="alternate",
-    size=dataclasses.replace(EMBEDDED_LEARNING.size, total_steps=200_000),
-    depth=dataclasses.replace(EMBEDDED_LEARNING.depth, total_steps=400_000),
+    size=dataclasses.replace(LEARNING.size, total_steps=200_000),
+    depth=dataclasses.replace(LEARNING.depth, total_steps=400_000),
     joint=LearningConfig().joint,
 )  # the paper's schedule in a size that five seeds of it take minutes on two cores
 

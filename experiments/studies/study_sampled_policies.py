@@ -30,16 +30,16 @@ from rich.table import Table
 from experiments import output, quickstart
 from ltd_jax import flags, workflow
 from ltd_jax.config import GREEDY
-from ltd_jax.files import UserError
+from ltd_jax.files import UserError, write_json
 from ltd_jax.flags import SamplingFlags
 from ltd_jax.learning.loop import Splits
 from ltd_jax.models.pair import Pair
 from ltd_jax.policies.policy import Policy
 from ltd_jax.presets import Preset
+from ltd_jax.questions import Split
 from ltd_jax.replay import latency, optimum, simulate
 from ltd_jax.replay.latency import LatencyTable
 from ltd_jax.replay.simulate import Simulator, Totals
-from ltd_jax.text import Split
 from ltd_jax.workflow import Progress, StageConfig
 
 RESAMPLES = 2000
@@ -57,7 +57,7 @@ class Config(quickstart.Config):
 
 def start(preset: Preset) -> Config:
     """The settings for a target where no flag changes them."""
-    return Config(widths=preset.policy, learning=preset.learning)
+    return Config(widths=preset.policy)
 
 
 def smoke(config: Config) -> Config:
@@ -74,7 +74,7 @@ def main() -> None:
         results = study(pair, config.stages, config.repeats, progress)
     head = {"environment": config.environment, "pair": pair.fingerprint}
     content = head | {"means": means(results["rows"])} | results
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(path, content)
     console.print(terminal_table(results["rows"]))
     if config.json:
         print(json.dumps(content))

@@ -37,7 +37,7 @@ from ltd_jax import flags, workflow
 from ltd_jax.config import LearningConfig
 from ltd_jax.files import UserError
 from ltd_jax.policies.networks import Learned
-from ltd_jax.presets import EMBEDDED_LEARNING
+from ltd_jax.presets import LEARNING
 from ltd_jax.replay import latency as latencies
 from ltd_jax.replay import optimum, simulate
 from ltd_jax.replay.latency import LatencyTable
@@ -56,7 +56,7 @@ class Config(StudyFlags):
     out: Path = Path("runs/widths")
     beam_widths: tuple[int, ...] = (4, 2, 8)
     tables: tuple[str, ...] = latencies.shipped_names()  # or files, beside --latency
-    learning: LearningConfig = EMBEDDED_LEARNING
+    learning: LearningConfig = LEARNING
 
 
 def stand(config: Config, progress: Progress) -> list[Ground]:

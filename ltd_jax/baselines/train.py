@@ -25,7 +25,7 @@ from flax import struct
 from ltd_jax.baselines import classifiers
 from ltd_jax.baselines.classifiers import Classifiers
 from ltd_jax.config import CycleConfig
-from ltd_jax.files import UserError
+from ltd_jax.files import UserError, require_finite
 from ltd_jax.policies.networks import layers_of, output
 from ltd_jax.policies.policy import NO_NODE
 from ltd_jax.replay import trace as traces
@@ -59,10 +59,10 @@ class Examples:
 class Quality(NamedTuple):
     """Of a classifier on examples that it was not trained on."""
 
-    auc: float  # chance that a yes is ranked above a no; 0.5 = chance
-    balanced_accuracy: float  # mean of both labels' shares found, at 0.5; 0.5 = chance
+    auc: float | None  # chance that a yes is ranked above a no; 0.5 = chance
+    balanced_accuracy: float | None  # mean of both labels' shares found, at 0.5; 0.5 = chance
     examples: int
-    positives: float  # share
+    positives: float  # share; where it is 0 or 1 there is nothing to tell apart, and both are None
 
 
 def train_classifiers(
@@ -198,7 +198,7 @@ def fit_classifier(network: nn.Module, examples: Examples, config: HeadConfig, s
     """Linen variables of a network, trained on as many yes as no.
 
     Raises:
-      UserError: all labels are the same.
+      UserError: all labels are the same, or what was learned is NaN or infinite.
     """
     chosen = balanced(examples, config.examples, seed)
     mean, scale = chosen.feature.mean(axis=0), chosen.feature.std(axis=0) + 1e-6
@@ -207,7 +207,10 @@ def fit_classifier(network: nn.Module, examples: Examples, config: HeadConfig, s
     key_init, key_order = jax.random.split(jax.random.key(seed))
     variables = network.init(key_init, feature[0])
     trained = _train(network, config, variables, feature, label, key_order)
-    return jax.device_get(folded(trained, mean, scale))
+    learned = jax.device_get(folded(trained, mean, scale))
+    what = "A classifier has gone wrong in training"
+    require_finite(what, learned, remedy="record the trace again, or learn more slowly")
+    return learned
 
 
 @partial(jax.jit, static_argnames=("network", "config"))
@@ -259,6 +262,8 @@ def classifier_quality(network: nn.Module, variables: Any, examples: Examples) -
         ]
     )
     says_yes, label = logits > 0, examples.label
+    if label.all() or not label.any():
+        return Quality(None, None, len(label), float(label.any()))
     accuracy = (says_yes[label].mean() + (~says_yes[~label]).mean()) / 2
     return Quality(auc(logits, label), float(accuracy), len(label), float(label.mean()))
 

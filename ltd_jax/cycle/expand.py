@@ -116,18 +116,23 @@ def extend(model: Model, pending: PendingTokens, cache: KVCache) -> tuple[jax.Ar
 
 
 def causal_rows(
-    model: Model, token_T: jax.Array, feature_TE: jax.Array, cache: KVCache
+    model: Model, token_T: jax.Array, feature_TE: jax.Array, cache: KVCache | None
 ) -> tuple[jax.Array, Rows]:
-    """Outputs [T, E] of a chain of tokens with the target's features before them, and its rows."""
+    """Outputs [T, E] of a chain of tokens with the target's features before them, and its rows.
+
+    Args:
+      cache: what was committed before; None = nothing.
+    """
     config, T = model.config.draft, token_T.shape[0]
+    before = 0 if cache is None else cache.length
     return draft.forward(
         model.draft,
         config,
         token_T,
         draft.fuse(model.draft, config, feature_TE),
-        cache.length + jnp.arange(T),
+        before + jnp.arange(T),
         cache,
-        draft.empty_block(config, T, cache.keys[0].dtype),
+        draft.empty_block(config, T, feature_TE.dtype),
         0,
         jnp.tril(jnp.ones((T, T), bool)),
     )

@@ -1,6 +1,7 @@
 """Prefill: a prompt enters the caches of target and draft, in chunks of one shape."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,8 @@ from ltd_jax.cycle.expand import PendingTokens
 from ltd_jax.cycle.step import CycleState
 from ltd_jax.files import UserError
 from ltd_jax.models import kv_cache, layers, sharding, target
-from ltd_jax.models.pair import Model, Pair
+from ltd_jax.models.kv_cache import Rows
+from ltd_jax.models.pair import Model, Pair, require_draft
 from ltd_jax.policies.policy import Policy
 
 
@@ -25,6 +27,21 @@ def check_room(pair: Pair, prompt_tokens: int, new_tokens: int) -> None:
         raise UserError(
             f"The prompt has {prompt_tokens} tokens and {new_tokens} more are asked for, but the "
             f"context holds {context}; shorten the prompt, ask for fewer or raise the `context`."
+        )
+
+
+def check_tokens(pair: Pair, tokens: Sequence[int]) -> None:
+    """Raises UserError where a compiled program says that a model gave no finite numbers.
+
+    Args:
+      tokens: of a text, among which there may be sample.NO_TARGET or NO_DRAFT.
+    """
+    least = min(tokens, default=0)
+    if least < 0:
+        name = pair.names[0] if least == sample.NO_TARGET else pair.names[1]
+        raise UserError(
+            f"The logits of {name} are NaN or infinite in {np.dtype(pair.dtype).name}, so there is "
+            "no token to choose; give another `dtype`, or check that its folder is undamaged."
         )
 
 
@@ -41,13 +58,19 @@ def prefill(pair: Pair, prompt_T: np.ndarray) -> CycleState:
         is_last = start + chunk >= len(prompt_T)
         token_T = jnp.asarray(np.pad(piece, (0, chunk - len(piece))), jnp.int32)
         next_token = jnp.int32(0 if is_last else prompt_T[start + chunk])
-        rest = pair.put((token_T, next_token, jnp.int32(len(piece)), jnp.bool_(is_last)))
+        counts = jnp.int32(len(piece)), jnp.int32(len(prompt_T))
+        rest = pair.put((token_T, next_token, *counts, jnp.bool_(is_last)))
         state = prefill_chunk(pair.model, state, *rest)
     return state
 
 
 def with_history(pair: Pair, policy: Policy, state: CycleState) -> CycleState:
-    """The state of a text before its first cycle with a policy."""
+    """The state of a text before its first cycle with a policy.
+
+    Raises:
+      UserError: the pair has no draft.
+    """
+    require_draft(pair)
     history = policy.init_history(pair.config.cycle)
     return state.replace(history=pair.put(jax.tree.map(jnp.copy, history)))  # states are donated
 
@@ -81,6 +104,7 @@ def prefill_chunk(
     token_T: jax.Array,
     next_token: jax.Array,
     count: jax.Array,
+    prompt: jax.Array,
     is_last: jax.Array,
 ) -> CycleState:
     """Puts `count` prompt tokens into both caches.
@@ -89,17 +113,22 @@ def prefill_chunk(
       token_T: i32 [prefill_chunk], the first `count` valid.
       next_token: i32, the prompt's token after this chunk; ignored in the last chunk, where the
         target's own choice is the root.
+      prompt: i32, tokens of the whole prompt.
       is_last: bool; the last chunk leaves its last draft row pending, with the root as its token.
     """
     config, cache = model.config, state.target_cache
     T = token_T.shape[0]
     rows_T = jnp.arange(T)
-    logits_TX, feature_TE, rows = target.causal_forward(model.target, config.target, token_T, cache)
+    logits_TX, feature_TE, rows = target.causal_forward(
+        model.target, config.target, token_T, cache, prompt
+    )
     sampling = sample.mark_seen(state.sampling, token_T, rows_T < count)
     root = sample.choose(logits_TX[count - 1], cache.length + count, sampling, config.sampling)
     shifted_T = jnp.where(rows_T == count - 1, next_token, jnp.roll(token_T, -1))
     waiting = is_last.astype(jnp.int32)
-    _, draft_rows = expand.causal_rows(model, shifted_T, feature_TE, state.draft_cache)
+    draft_rows = Rows((), ())  # of a target that decodes without a draft
+    if config.draft.layer_count:
+        _, draft_rows = expand.causal_rows(model, shifted_T, feature_TE, state.draft_cache)
     pending = PendingTokens(
         token=state.pending.token.at[0].set(root),
         feature=state.pending.feature.at[0].set(feature_TE[count - 1]),

@@ -17,6 +17,8 @@ from flax import struct
 from ltd_jax.config import PairConfig, SamplingConfig
 
 NEG_INF = -jnp.inf  # score of a token that top-p or top-k leaves out
+# In the place of a token: the model's logits are NaN or infinite, so there is none to choose.
+NO_TARGET, NO_DRAFT = -1, -2
 
 
 @struct.dataclass
@@ -57,13 +59,17 @@ def mark_seen(state: State, token_T: jax.Array, valid_T: jax.Array) -> State:
 def argmax(logits_X: jax.Array) -> jax.Array:
     """Index i32 [...] of the largest of f32 [..., X], the first of equals: what argmax gives.
 
+    NO_TARGET where the largest is no finite number, as where all are NaN: finite weights give a
+    finite state and finite logits of it, or nothing but NaN.
+
     In two reductions that a CPU does many numbers at a time; XLA's argmax there takes them one by
     one, a tenth of a millisecond for four rows of two thousand.
     """
     last = logits_X.shape[-1] - 1
     place_X = jnp.arange(last + 1, dtype=jnp.int32).reshape((1,) * (logits_X.ndim - 1) + (-1,))
-    is_best_X = logits_X == jnp.max(logits_X, axis=-1, keepdims=True)
-    return jnp.min(jnp.where(is_best_X, place_X, last), axis=-1)
+    best_1 = jnp.max(logits_X, axis=-1, keepdims=True)
+    first = jnp.min(jnp.where(logits_X == best_1, place_X, last), axis=-1)
+    return jnp.where(jnp.isfinite(best_1[..., 0]), first, NO_TARGET)
 
 
 def choose(
@@ -77,10 +83,14 @@ def choose(
 
 
 def draw(score_X: jax.Array, key: jax.Array, config: SamplingConfig) -> jax.Array:
-    """A token i32 of the distribution softmax(scores), or the best one at temperature 0."""
+    """A token i32 of the distribution softmax(scores), or the best one at temperature 0.
+
+    NO_TARGET where a score is NaN or the best one infinite.
+    """
     if config.temperature > 0:
         score_X = score_X + jax.random.gumbel(key, score_X.shape, jnp.float32)
-    return jnp.argmax(score_X).astype(jnp.int32)
+    best = jnp.argmax(score_X).astype(jnp.int32)  # of NaN, where there is any
+    return jnp.where(jnp.isfinite(score_X[best]), best, NO_TARGET)
 
 
 def process_logits(

@@ -53,7 +53,7 @@ def plain_of(state: CycleState) -> PlainState:
 class CycleResult:
     """What one cycle gave to the text, on the device."""
 
-    token: jax.Array  # [D + 1] i32, the first `committed` are the text's next tokens
+    token: jax.Array  # [D + 1] i32, the first `committed` are the text's next tokens, see `cycle`
     committed: jax.Array  # i32 []
     accepted: jax.Array  # i32 []
     levels: jax.Array  # i32 []
@@ -79,7 +79,10 @@ class PlainSteps:
 
 
 def cycle(model: Model, policy: Policy, state: CycleState) -> tuple[CycleState, CycleResult]:
-    """One draft-and-verify round of one sequence."""
+    """One draft-and-verify round of one sequence.
+
+    Where a model gives no finite numbers, a token is sample.NO_TARGET, or all are sample.NO_DRAFT.
+    """
     config, pending = model.config.cycle, state.pending
     expansion, draft_cache = expand.expand(model, policy, state.history, pending, state.draft_cache)
     view = expand.tree_view(expansion, state.target_cache.length, pending.root_entropy)
@@ -105,8 +108,14 @@ def cycle(model: Model, policy: Policy, state: CycleState) -> tuple[CycleState, 
         history=policy.update_history(expansion.history, outcome, config),
         sampling=verified.sampling,
     )
-    result = CycleResult(verified.token, committed, verified.accepted, expansion.levels, size_index)
-    return next_state, result
+    is_number = ~jnp.any(jnp.isnan(expansion.tree.log_prob))
+    return next_state, CycleResult(
+        token=jnp.where(is_number, verified.token, sample.NO_DRAFT),
+        committed=committed,
+        accepted=verified.accepted,
+        levels=expansion.levels,
+        size_index=size_index,
+    )
 
 
 def plain(model: Model, state: PlainState) -> PlainState:
@@ -134,6 +143,8 @@ def run_cycles(
 ) -> tuple[CycleState, Cycles]:
     """Runs `cycles_per_call` cycles, or as many as give the `left` tokens or a stop token.
 
+    What stands for a missing token (`cycle`) ends the text, too.
+
     Args:
       stops: i32 [S], tokens after which a text ends; data, so that all sets of S share a program.
       left: i32 [], tokens that are wanted.
@@ -148,7 +159,8 @@ def run_cycles(
         state, result = cycle(model, policy, state)
         kept = jnp.minimum(result.committed, so_far.left)
         is_text = jnp.arange(path) < kept
-        stopped = jnp.any(jnp.isin(result.token, stops) & is_text)
+        ends = jnp.isin(result.token, stops) | (result.token < 0)
+        stopped = jnp.any(ends & is_text)
         so_far = Cycles(
             result=jax.tree.map(_put(so_far.count), so_far.result, result),
             count=so_far.count + 1,
@@ -174,7 +186,7 @@ def run_plain(
         so_far = PlainSteps(
             token=_put(so_far.count)(so_far.token, state.root),
             count=so_far.count + 1,
-            left=jnp.where(jnp.isin(state.root, stops), 0, so_far.left - 1),
+            left=jnp.where(jnp.isin(state.root, stops) | (state.root < 0), 0, so_far.left - 1),
         )
         return sharding.shard((state, so_far), model.config)
 

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltd_jax.cycle import step
-from ltd_jax.cycle.prefill import check_room, prefill, with_history
+from ltd_jax.cycle.prefill import check_room, check_tokens, prefill, with_history
 from ltd_jax.cycle.step import Cycles
-from ltd_jax.models.pair import AnyPrompt, Pair, token_ids
+from ltd_jax.models.pair import AnyPrompt, Pair, require_draft, token_ids
 from ltd_jax.policies.policy import Constant, Forced, Policy
 
 
@@ -47,7 +47,8 @@ def generate(pair: Pair, policy: Policy, prompt: AnyPrompt, new_tokens: int) -> 
       new_tokens: most tokens that are generated; a stop token ends the text before.
 
     Raises:
-      UserError: the prompt does not fit, or the policy chooses what the pair's cycle lacks.
+      UserError: the prompt does not fit, the policy chooses what the pair's cycle lacks, there is
+        no draft, or (at the token where it happens) a model's logits are NaN or infinite.
 
     Example:
       >>> import ltd_jax as ltd
@@ -57,6 +58,7 @@ def generate(pair: Pair, policy: Policy, prompt: AnyPrompt, new_tokens: int) -> 
     """
     prompt_T = token_ids(pair, prompt)
     check_room(pair, len(prompt_T), new_tokens)
+    require_draft(pair)
     policy.check(pair.config.cycle)
     return _steps(pair, policy, prompt_T, new_tokens)
 
@@ -86,13 +88,16 @@ def _steps(
     stops, policy, limit = pair.put((pair.stops, traced, jnp.int32(left)))
     state = prefill(pair, prompt_T)
     root = int(state.root)
+    check_tokens(pair, (root,))
     yield Step((root,))
     if root in pair.stop_tokens or not left:
         return
     if policy is None:
         advance = partial(step.run_plain, pair.model, stops)
         for steps in dispatch_ahead(advance, step.plain_of(state), limit):
-            yield from (Step((token,)) for token in steps.token[: steps.count].tolist())
+            for token in steps.token[: steps.count].tolist():
+                check_tokens(pair, (token,))
+                yield Step((token,))
         return
     advance = partial(step.run_cycles, pair.model, policy, stops)
     state = with_history(pair, policy, state)
@@ -176,6 +181,9 @@ def steps_of(done: Cycles, pair: Pair, left: int) -> Iterator[Step]:
     """The cycles of one call, cut at `left` tokens and after the first stop token.
 
     Lists of Python's own numbers are cheaper to handle one by one than arrays.
+
+    Raises:
+      UserError: a model gave no finite numbers.
     """
     count, sizes, stop_tokens = int(done.count), pair.config.cycle.sizes, set(pair.stop_tokens)
     result = jax.tree.map(lambda rows: rows[:count].tolist(), done.result)
@@ -183,6 +191,7 @@ def steps_of(done: Cycles, pair: Pair, left: int) -> Iterator[Step]:
         tokens = result.token[row][: min(result.committed[row], left)]
         stops = [place for place, token in enumerate(tokens) if token in stop_tokens]
         tokens = tokens[: stops[0] + 1] if stops else tokens
+        check_tokens(pair, tokens)
         left -= len(tokens)
         yield Step(
             tokens=tuple(tokens),

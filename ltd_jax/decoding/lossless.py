@@ -5,6 +5,7 @@ gives one text. Under the sequential rule only the distribution is the same, and
 comparable; experiments/proofs/check_sampling tests that rule.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -21,9 +22,11 @@ from ltd_jax.policies.policy import Policy
 from ltd_jax.replay import record
 from ltd_jax.replay.record import Prompt
 
-# Difference of plain decoding's two best logits that rounding can turn: in half precision the step
-# between two numbers around 16, where the best logits of large models lie.
-NEAR_TIE = {"float32": 1e-4, "bfloat16": 2.0**-3, "float16": 2.0**-6}
+# By how many steps between neighbouring numbers two logits may change places, with room for models
+# of more layers: texts of the embedded pair part at differences of up to 0.65 steps in bfloat16
+# (8,000 tokens) and 1.26 in float16 (5,700 tokens).
+STEPS = {"float32": 64, "bfloat16": 4, "float16": 4}
+LARGE = 16.0  # about the best logits of large models, for examples
 MOVES = 64  # of a sampled position's logits, to see whether their rounding decides
 
 
@@ -64,7 +67,7 @@ def compare(
     """Counts tokens compared, mismatching texts and near ties.
 
     A text is compared up to its first difference. There, plain decoding's two best logits within
-    NEAR_TIE of the dtype make it a near tie (rounding decides); anything else is a mismatch.
+    `near_tie` make it a near tie (rounding decides); anything else is a mismatch.
 
     Raises:
       ValueError: the pair samples by the sequential rule.
@@ -96,45 +99,69 @@ def compare(
     }
 
 
+def near_tie(dtype: str, logit: float) -> float:
+    """The difference of two logits that rounding can turn: STEPS of the dtype at their size.
+
+    near_tie = STEPS * eps * 2^floor(log2(max(|logit|, 1))), where eps is the step from 1 on.
+
+    Args:
+      dtype: of weights and caches.
+      logit: the larger one of the two.
+    """
+    _, exponent = math.frexp(max(abs(logit), 1.0))
+    return STEPS[dtype] * float(jnp.finfo(dtype).eps) * 2.0 ** (exponent - 1)
+
+
+def bound(dtype: str) -> str:
+    """What a near tie is in this dtype, for reports."""
+    return (
+        f"{STEPS[dtype]} steps of {dtype}, {near_tie(dtype, LARGE):.2g} for logits near {LARGE:g}"
+    )
+
+
 def rounding_decides(pair: Pair, prompt_T: np.ndarray, text_T: np.ndarray) -> bool:
-    """Whether logits moved by NEAR_TIE give another token after a prompt and a piece of text."""
-    near_tie = NEAR_TIE[jnp.dtype(pair.dtype).name]
+    """Whether logits moved by a near tie give another token behind a prompt and some text."""
     tokens_T = np.concatenate([prompt_T, text_T]).astype(np.int32)
     padded = np.zeros(pair.config.cycle.context, np.int32)
     padded[: len(tokens_T)] = tokens_T
     tokens_S, count = jnp.asarray(padded), jnp.int32(len(tokens_T))
+    prompt = jnp.int32(len(prompt_T))
+    best, second = np.asarray(_best(pair.model, tokens_S, count, prompt)).tolist()
+    turned = near_tie(jnp.dtype(pair.dtype).name, best)
     if pair.config.sampling.is_argmax:
-        return bool(_gap(pair.model, tokens_S, count) < near_tie)
+        return best - second < turned
     key = sample.text_key(pair.seed, prompt_T)
-    return bool(_moves(pair.model, tokens_S, count, key, near_tie))
+    return bool(_moves(pair.model, tokens_S, count, prompt, key, turned))
 
 
 @jax.jit
-def _gap(model: Model, tokens_S: jax.Array, count: jax.Array) -> jax.Array:
-    """Difference of the two best logits after the first `count` tokens."""
-    best = jax.lax.top_k(_logits(model, tokens_S, count), 2)[0]
-    return best[0] - best[1]
+def _best(model: Model, tokens_S: jax.Array, count: jax.Array, prompt: jax.Array) -> jax.Array:
+    """The two best logits after the first `count` tokens, the best one first."""
+    return jax.lax.top_k(_logits(model, tokens_S, count, prompt), 2)[0]
 
 
 @jax.jit
 def _moves(
-    model: Model, tokens_S: jax.Array, count: jax.Array, key: jax.Array, near_tie: float
+    model: Model,
+    tokens_S: jax.Array,
+    count: jax.Array,
+    prompt: jax.Array,
+    key: jax.Array,
+    turned: float,
 ) -> jax.Array:
     """Whether one of MOVES small moves of the logits changes the draw."""
     sampling = model.config.sampling
-    logits_X = _logits(model, tokens_S, count)
+    logits_X = _logits(model, tokens_S, count, prompt)
     state: SamplingState | None = sample.start(model.config, key)
     state = sample.mark_seen(state, tokens_S, jnp.arange(tokens_S.shape[0]) < count)
     choose = lambda moved_X: sample.choose(moved_X, count, state, sampling)
-    by = near_tie * jax.random.normal(jax.random.key(0), (MOVES, logits_X.shape[0]))
+    by = turned * jax.random.normal(jax.random.key(0), (MOVES, logits_X.shape[0]))
     return jnp.any(jax.vmap(choose)(logits_X[None] + by) != choose(logits_X))
 
 
-def _logits(model: Model, tokens_S: jax.Array, count: jax.Array) -> jax.Array:
-    """The target's logits [X] after the first `count` tokens."""
-    S = tokens_S.shape[0]
-    causal = jnp.tril(jnp.ones((S, S), bool))
-    logits_SX, _, _ = target.forward(
-        model.target, model.config.target, tokens_S, jnp.arange(S), causal, None
+def _logits(model: Model, tokens_S: jax.Array, count: jax.Array, prompt: jax.Array) -> jax.Array:
+    """The target's logits [X] after the first `count` tokens, `prompt` of them a prompt's."""
+    logits_SX, _, _ = target.causal_forward(
+        model.target, model.config.target, tokens_S, None, prompt
     )
     return logits_SX[count - 1]

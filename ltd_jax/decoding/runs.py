@@ -24,15 +24,17 @@ from ltd_jax.decoding.benchmark import Method, Run
 from ltd_jax.files import (
     OTHER_FOLDER,
     UserError,
+    from_json,
     hashable_fields,
     identity_of,
     replacing,
     require_same,
+    to_json,
 )
 from ltd_jax.models.pair import Pair
+from ltd_jax.questions import Question
 from ltd_jax.replay import record
 from ltd_jax.replay.record import Prompt
-from ltd_jax.text import Question
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +71,8 @@ def load_or_decode(
         pair, methods, prompts, new_tokens, skip=done_prompts, progress=progress
     ):
         kept += batch
-        rows = [json.dumps(row) for row in (head, *map(dataclasses.asdict, kept))]
+        what = f"Cannot write {path}"
+        rows = [to_json(row, what) for row in (head, *map(dataclasses.asdict, kept))]
         with replacing(path) as temporary:
             temporary.write_text("\n".join(rows) + "\n")
     return kept
@@ -101,7 +104,7 @@ def _load(path: Path, head: dict[str, Any], names: Sequence[str]) -> list[Run]:
     if not path.exists():
         return []
     try:
-        before, *rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        before, *rows = [from_json(line) for line in path.read_text("utf-8-sig").splitlines()]
         runs = [Run(**dict(hashable_fields(row))) for row in rows]
         there, here = identity_of(before), identity_of(head)
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -129,11 +132,11 @@ def write_answers(
     Args:
       turns: one for every prompt of the runs.
     """
-    place = lambda run: (turns[run.prompt].question.question_id, turns[run.prompt].turn)
-    by_file: dict[Path, dict[int, list[Run]]] = {}
-    for run in sorted(runs, key=place):
+    by_file: dict[Path, dict[int | str, list[Run]]] = {}
+    for run in sorted(runs, key=lambda run: _place(turns[run.prompt])):
         path = folder / tasks[run.task] / f"{run.method.replace(':', '-')}.jsonl"
-        by_file.setdefault(path, {}).setdefault(place(run)[0], []).append(run)
+        question_id = turns[run.prompt].question.question_id
+        by_file.setdefault(path, {}).setdefault(question_id, []).append(run)
     for path, by_question in by_file.items():
         rows = [
             {
@@ -148,6 +151,12 @@ def write_answers(
         with replacing(path) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return list(by_file)
+
+
+def _place(turn: Turn) -> tuple[bool, int | str, int]:
+    """Where a turn stands in an answer file: by number, then those with other ids."""
+    question_id = turn.question.question_id
+    return isinstance(question_id, str), question_id, turn.turn
 
 
 def _choice(pair: Pair, runs: Sequence[Run]) -> dict[str, Any]:

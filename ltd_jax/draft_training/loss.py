@@ -141,8 +141,10 @@ def unrolled(
       worth_T: f32, of predicting each token.
 
     Raises:
-      ValueError: there are too few tokens to unroll the draft.
+      ValueError: there are too few tokens to unroll the draft, or it has a sliding window.
     """
+    if config.sliding_layers:
+        raise ValueError("A draft with a sliding window cannot be trained here; leave it out.")
     T = window.token.shape[0]
     R = T - 1 - UNROLL
     if R < 1:
@@ -154,16 +156,19 @@ def unrolled(
     text_R = window.text[:R]
     visible_RR = jnp.tril(text_R[:, None] == text_R[None])
     hidden_RE = eagle3.fuse(params, config, feature_TE[:R])
-    keys: list[jax.Array] = []
-    values: list[jax.Array] = []
+    keys: list[list[jax.Array]] = [[] for _ in range(config.layer_count)]  # by layer and step
+    values: list[list[jax.Array]] = [[] for _ in range(config.layer_count)]
     found = []
     for step in range(UNROLL):
         read_R, position_R = cut(window.token, 1 + step), window.position[:R] + step
-        query_RHC, key_RKC, value_RKC = eagle3.qkv(params, config, read_R, hidden_RE, position_R)
-        keys.append(key_RKC)
-        values.append(value_RKC)
-        mixed_RE = chain_attention(query_RHC, keys, values, visible_RR)
-        hidden_RE = eagle3.output(params, config, hidden_RE, mixed_RE)
+        for layer in range(config.layer_count):
+            query_RHC, key_RKC, value_RKC = eagle3.qkv(
+                params, config, read_R, hidden_RE, position_R, layer
+            )
+            keys[layer].append(key_RKC)
+            values[layer].append(value_RKC)
+            mixed_RE = chain_attention(query_RHC, keys[layer], values[layer], visible_RR)
+            hidden_RE = eagle3.output(params, config, hidden_RE, mixed_RE, layer)
         is_own = (text_R > 0) & (cut(window.text, 2 + step) == text_R)
         worth_R = cut(worth_T, 2 + step) * is_own
         found.append(_step_loss(params, config, hidden_RE, cut(logits_TX, 1 + step), worth_R))

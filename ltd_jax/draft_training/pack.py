@@ -17,6 +17,7 @@ from flax import struct
 
 from ltd_jax.config import AnyDraftConfig
 from ltd_jax.draft_training.talk import ANSWER, Spoken
+from ltd_jax.files import UserError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,6 +33,31 @@ class Mixture:
                 f"There are {len(self.streams)} streams but {len(self.weights)} weights; give one "
                 "weight for each stream."
             )
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The smallest unsigned type, from uint16 on, that holds every token of a vocabulary."""
+    return np.promote_types(np.min_scalar_type(max(vocab_size - 1, 0)), np.uint16)
+
+
+def known_tokens(tokens: np.ndarray, vocab_size: int, what: str) -> np.ndarray:
+    """The same token ids, once all are of a vocabulary; a model would read others as its last.
+
+    Args:
+      what: names the tokens in the message.
+
+    Raises:
+      UserError: they are no integers, or some are negative or too large.
+    """
+    if not np.issubdtype(tokens.dtype, np.integer):
+        raise UserError(f"{what} is of {tokens.dtype}; token ids are integers.")
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() < vocab_size:
+        wrong = tokens.min() if tokens.min() < 0 else tokens.max()
+        raise UserError(
+            f"{what} has token {wrong}, but the vocabulary has {vocab_size} tokens; it was made "
+            "with another tokenizer."
+        )
+    return tokens
 
 
 def sample_windows(mixture: Mixture, *, rows: int, window: int, seed: int, step: int) -> np.ndarray:
@@ -61,7 +87,13 @@ def sample_rows(text_BT: np.ndarray, *, rows: int, seed: int, step: int) -> np.n
 
 
 def frequent_tokens(streams: Sequence[np.ndarray], config: AnyDraftConfig) -> jax.Array:
-    """The draft's vocabulary: the most frequent target tokens, i32 [Y] in ascending order."""
+    """The draft's vocabulary: the most frequent target tokens, i32 [Y] in ascending order.
+
+    Raises:
+      UserError: a stream has tokens that the target does not know.
+    """
+    for number, stream in enumerate(streams):
+        known_tokens(stream, config.vocab_size, f"Stream {number}")
     counts = sum(np.bincount(stream, minlength=config.vocab_size) for stream in streams)
     most_frequent = np.argsort(-counts, kind="stable")[: config.draft_vocab_size]
     return jnp.asarray(np.sort(most_frequent), jnp.int32)

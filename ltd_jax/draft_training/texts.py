@@ -15,6 +15,7 @@ import numpy as np
 
 from ltd_jax import files
 from ltd_jax.config import TargetConfig
+from ltd_jax.cycle import sample
 from ltd_jax.draft_training import pack
 from ltd_jax.draft_training.pack import Mixture
 from ltd_jax.files import UserError
@@ -47,15 +48,23 @@ def load_or_write(
     They are of the smallest unsigned type that holds the vocabulary, at least uint16.
 
     Raises:
-      UserError: the file is damaged or holds other texts, or it cannot be written.
+      UserError: a prompt has tokens that the target does not know, the file is damaged or holds
+        other texts, it cannot be written, or the target's logits are no finite numbers.
     """
+    pack.known_tokens(prompt_BP, config.vocab_size, "A prompt")
     if not file.exists():
         pieces = []
         for start in range(0, len(prompt_BP), TEXTS_AT_ONCE):
             piece_BP = jnp.asarray(prompt_BP[start : start + TEXTS_AT_ONCE])
-            pieces.append(np.asarray(continue_greedily(params, config, piece_BP, new_tokens)))
+            text_BT = np.asarray(continue_greedily(params, config, piece_BP, new_tokens))
+            if text_BT.min() < 0:
+                raise UserError(
+                    f"The target's logits are NaN or infinite in {params.embedding.dtype}, so it "
+                    "writes no texts; load it in another `dtype`, or check its weights."
+                )
+            pieces.append(text_BT)
             progress(min(start + TEXTS_AT_ONCE, len(prompt_BP)) / len(prompt_BP))
-        dtype = np.uint16 if config.vocab_size <= 2**16 else np.uint32
+        dtype = pack.token_dtype(config.vocab_size)
         with files.replacing(file) as temporary, temporary.open("wb") as stream:
             np.save(stream, np.concatenate(pieces).astype(dtype))
     try:
@@ -65,25 +74,34 @@ def load_or_write(
     shape, P = prompt_BP.shape, prompt_BP.shape[1]
     if text_BT.shape != (shape[0], P + new_tokens) or (text_BT[:, :P] != prompt_BP).any():
         raise UserError(f"{file} holds other texts than are asked for; delete it.")
-    return text_BT
+    return pack.known_tokens(text_BT, config.vocab_size, str(file))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "new_tokens"))
 def continue_greedily(
     params: TargetParams, config: TargetConfig, prompt_BP: jax.Array, new_tokens: int
 ) -> jax.Array:
-    """The target's greedy continuations, i32 [B, P + new_tokens] with the prompts in front."""
+    """The target's greedy continuations, i32 [B, P + new_tokens] with the prompts in front.
+
+    A token is sample.NO_TARGET where the target's logits are no finite numbers.
+    """
     B, P = prompt_BP.shape
     axes: dict[str, Any] = {"keys": 0, "values": 0, "length": None}
     batched = KVCache(**axes)
 
-    @functools.partial(jax.vmap, in_axes=(batched, 0), out_axes=(0, batched))
-    def read(cache: KVCache, token_T: jax.Array) -> tuple[jax.Array, KVCache]:
-        T = token_T.shape[0]
-        position_T, causal_TT = cache.length + jnp.arange(T), jnp.tril(jnp.ones((T, T), bool))
-        logits_TX, _, rows = target.forward(params, config, token_T, position_T, causal_TT, cache)
-        likeliest = jnp.argmax(logits_TX[-1]).astype(jnp.int32)
-        return likeliest, kv_cache.append(cache, rows, jnp.int32(T))
+    def read(
+        cache: KVCache, token_BT: jax.Array, *, is_first: bool = False
+    ) -> tuple[jax.Array, KVCache]:
+        """The likeliest tokens [B] after some more; the first ones see no cache (attention)."""
+        T = token_BT.shape[1]
+
+        def read_one(cache: KVCache, token_T: jax.Array) -> tuple[jax.Array, KVCache]:
+            before = None if is_first else cache
+            logits_TX, _, rows = target.causal_forward(params, config, token_T, before, T)
+            likeliest = sample.argmax(logits_TX[-1])
+            return likeliest, kv_cache.append(cache, rows, jnp.int32(T))
+
+        return jax.vmap(read_one, in_axes=(batched, 0), out_axes=(0, batched))(cache, token_BT)
 
     def write(state, _):
         last_B, cache = state
@@ -94,5 +112,5 @@ def continue_greedily(
     cache = jax.tree.map(lambda slots: jnp.broadcast_to(slots, (B, *slots.shape)), cache).replace(
         length=cache.length
     )
-    _, written = jax.lax.scan(write, read(cache, prompt_BP), None, length=new_tokens)
+    _, written = jax.lax.scan(write, read(cache, prompt_BP, is_first=True), None, length=new_tokens)
     return jnp.concatenate([prompt_BP, written.T], axis=1)

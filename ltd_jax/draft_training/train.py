@@ -19,7 +19,7 @@ import optax
 from flax import struct
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from ltd_jax import checkpoint, files
+from ltd_jax import checkpoint, files, finite
 from ltd_jax.config import DraftConfig, TargetConfig, require_at_least
 from ltd_jax.draft_training import pack
 from ltd_jax.draft_training.loss import DraftLoss, Frozen, folded
@@ -152,14 +152,14 @@ def train_draft(
       replicas: devices that each take a share of every batch.
 
     Raises:
-      UserError: the folder holds a training with other settings or another start, or the devices do
-        not divide a batch.
+      UserError: the folder holds a training with other settings or another start, the devices do
+        not divide a batch, or a batch has tokens that the target does not know.
     """
     own, frozen, loss = _parts(start, draft_config, target_config, target_params, scale)
     params = train(
         own,
         loss,
-        batch,
+        lambda step: _known(batch(step), target_config.vocab_size, f"Batch {step}"),
         config,
         folder,
         {
@@ -175,6 +175,12 @@ def train_draft(
         progress=progress,
     )
     return folded(params, frozen, frozen.scale)
+
+
+def _known(windows: Windows, vocab_size: int, what: str) -> Windows:
+    """The windows; UserError where they have tokens that the target does not know."""
+    pack.known_tokens(windows.token, vocab_size, what)
+    return windows
 
 
 def _parts(
@@ -244,8 +250,8 @@ def train(
       progress: called after every LOG_EVERY steps and the last one.
 
     Raises:
-      UserError: the folder holds a training of another provenance, or the devices do not divide a
-        batch.
+      UserError: the folder holds a training of another provenance, the devices do not divide a
+        batch, or a step gave NaN or infinity; the last checkpoint is from before it.
     """
     everywhere, shared = _placements(replicas)
     state = TrainState(start, optimizer(config).init(start))
@@ -261,23 +267,32 @@ def train(
             step, state = restored.step, restored.state
         state = jax.device_put(state, everywhere)
         saved, logged, started = step, step, time.monotonic()
+        values: list[jax.Array] = []  # of the steps from `logged` on
+
+        def save() -> None:
+            _require_finite(values, logged, saved)
+            checkpoint.save(checkpoints, step, state, provenance)
+
         try:
             while step < config.steps:
                 with checkpoint.uninterrupted():
                     arrays = _divided(batch(step), shared, replicas)
                     state, value = _update(loss, config, state, frozen, arrays)
+                    values.append(value)
                     step += 1
-                    if step % LOG_EVERY == 0 or step == config.steps:  # waits for the device
+                    is_last = step == config.steps
+                    if step % config.save_every == 0 or is_last:
+                        save()
+                        saved = step
+                    if step % LOG_EVERY == 0 or is_last:  # waits for the device
+                        _require_finite(values, logged, saved)
                         progress(step, config.steps, float(value))
                         seconds = (time.monotonic() - started) / (step - logged)
                         _log(folder, step, float(value), seconds)
-                        logged, started = step, time.monotonic()
-                    if step % config.save_every == 0 or step == config.steps:
-                        saved = step
-                        checkpoint.save(checkpoints, step, state, provenance)
+                        logged, started, values = step, time.monotonic(), []
         except KeyboardInterrupt:
             if saved < step:
-                checkpoint.save(checkpoints, step, state, provenance)
+                save()
             raise
     return state.params
 
@@ -311,10 +326,31 @@ def _divided(batch: Any, shared: NamedSharding | None, replicas: int) -> Any:
 def _update(
     loss: Loss, config: TrainConfig, state: TrainState, frozen: Any, batch: Any
 ) -> tuple[TrainState, jax.Array]:
-    """One gradient step: the state after it and the loss before it."""
+    """One gradient step: the state after it and the loss before it.
+
+    The loss is nan where the gradient is not finite, so that it tells of the state, too.
+    """
     value, gradient = jax.value_and_grad(loss)(state.params, frozen, batch)
+    is_finite = finite.all_finite(gradient)
     updates, opt_state = optimizer(config).update(gradient, state.optimizer, state.params)
-    return TrainState(optax.apply_updates(state.params, updates), opt_state), value
+    state = TrainState(optax.apply_updates(state.params, updates), opt_state)
+    return state, jnp.where(is_finite, value, jnp.nan)
+
+
+def _require_finite(values: list[jax.Array], before: int, saved: int) -> None:
+    """Raises UserError for the first of some steps' losses that is not finite.
+
+    Args:
+      before: steps done before them.
+      saved: the last step that is saved.
+    """
+    for step, value in enumerate(jax.device_get(values), before + 1):
+        if not np.isfinite(value):
+            kept = f"the checkpoint of step {saved} is kept" if saved else "no step is saved"
+            raise UserError(
+                f"The loss of step {step} or its gradient is NaN or infinite ({kept}); train with "
+                "a lower `learning_rate` in another folder, or look for bad weights and texts."
+            )
 
 
 def _log(folder: Path, step: int, loss: float, seconds: float) -> None:

@@ -31,7 +31,7 @@ import orbax.checkpoint as ocp
 from flax import struct, traverse_util
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ltd_jax import checkpoint
+from ltd_jax import checkpoint, files, finite
 from ltd_jax.config import ExactConfig, LearningConfig, PolicyConfig, PPOConfig, Reward
 from ltd_jax.files import UserError, replacing
 from ltd_jax.learning import environment
@@ -267,7 +267,7 @@ def init(
 def advance(
     algorithm: Algorithm, state: TrainState, data: Any, validation: Any
 ) -> tuple[TrainState, Metrics]:
-    """The updates up to the next validation, and this validation.
+    """The updates up to the next validation, and this validation: nan if a parameter is not finite.
 
     Updates beyond the training's end change nothing, and their metrics are nan.
     """
@@ -286,12 +286,13 @@ def advance(
 
     one = update_before_end if algorithm.updates % every else update
     state, metrics = jax.lax.scan(one, state, None, length=every)
-    score = algorithm.validate(state.params, validation)
+    score = algorithm.validate(state.params, validation)  # of choices, whatever the numbers are
+    score = jnp.where(finite.all_finite(state.params), score, jnp.nan)
     better = partial(jnp.where, score > state.best_validation)
     is_last = jnp.arange(every) == state.update - before - 1
     return state.replace(
         best=jax.tree.map(better, state.params, state.best),
-        best_validation=jnp.maximum(score, state.best_validation),
+        best_validation=better(score, state.best_validation),
     ), metrics.replace(validation=jnp.where(is_last, score, jnp.nan))
 
 
@@ -385,7 +386,8 @@ def run_stage(
       the last state and the learning curve.
 
     Raises:
-      UserError: the folder cannot be written, or none of its checkpoints can be read.
+      UserError: the folder cannot be written, none of its checkpoints can be read, or an update
+        gave NaN or infinity; the last checkpoint is from before it.
     """
     kept = folder and checkpoint.manager(folder / stage.name)
     with kept or contextlib.nullcontext() as checkpoints:
@@ -395,6 +397,7 @@ def run_stage(
                 began = time.monotonic()
                 state, metrics = advance(stage.algorithm, state, stage.data, stage.validation)
                 points = [*points, _next_point(points[-1], state, metrics, began)]
+                _require_finite(stage, points[-1])
                 if checkpoints is not None:
                     _save(checkpoints, state, points, provenance or {})
             report(points[-1])
@@ -456,6 +459,16 @@ def _next_point(
     )
 
 
+def _require_finite(stage: Stage, point: CurvePoint) -> None:
+    """Raises UserError where the updates up to a point of the curve went wrong."""
+    first = point.update - stage.algorithm.validate_every + 1
+    files.require_finite(
+        f"{stage.name} has gone wrong in one of the updates {first} to {point.update}",
+        dataclasses.asdict(point),
+        remedy="learn more slowly (`learning_rate`), or look at the trace and the latency table",
+    )
+
+
 def _save(
     checkpoints: ocp.CheckpointManager,
     state: TrainState,
@@ -479,7 +492,7 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
             temporary.write_text(json.dumps(settings, indent=1))
         return
     try:
-        written = json.loads(path.read_text())
+        written = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"Cannot read {path} ({error}); delete {folder} to start again.") from error
     here, there = (traverse_util.flatten_dict(side, sep=".") for side in (settings, written))

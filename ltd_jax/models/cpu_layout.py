@@ -70,8 +70,12 @@ def pack_target(params: TargetParams) -> TargetParams:
 
 
 def pack_draft(params: DraftParams) -> DraftParams:
-    """All linear maps of a draft, joined and in panels; a Griffin draft's head is the target's."""
+    """All linear maps of a draft, joined and in panels; a head of the target's stays as it is."""
     packed = pack_layer(params).replace(fuse=pack(params.fuse))
     if isinstance(params, Eagle3Params):
-        return packed.replace(head=pack(params.head))
+        head = params.head
+        return packed.replace(
+            head=head if head is None or head.ndim == 3 else pack(head),
+            further=tuple(pack_layer(layer) for layer in params.further),
+        )
     return packed.replace(guide_up=pack(params.guide_up), guide_down=pack(params.guide_down))

@@ -35,17 +35,17 @@ def init(
 
     Args:
       target_token: i32 [Y], target ids of an EAGLE-3 draft's ids; a Griffin draft speaks of all.
-      head: the target's [E, X], which a Griffin draft takes; None = tied to the embedding.
+      head: the target's [E, X], which a draft without its own takes; None = tied to the embedding.
     """
     if isinstance(config, GriffinConfig):
         return griffin.init(key, config, embedding, head)
-    return eagle3.init(key, config, embedding, target_token)
+    return eagle3.init(key, config, embedding, target_token, head)
 
 
 def empty_block(config: AnyDraftConfig, rows: int, dtype: jnp.dtype) -> Rows:
     """A block of `rows` rows that no pass has written."""
     blank = jnp.zeros((config.kv_head_count, rows, config.head_dim), dtype)
-    return Rows((blank,), (blank,))
+    return Rows((blank,) * config.layer_count, (blank,) * config.layer_count)
 
 
 @jax.named_scope("draft")
@@ -61,7 +61,7 @@ def forward(
     tokens_T: jax.Array,
     features_TE: jax.Array,
     positions_T: jax.Array,
-    cache: KVCache,
+    cache: KVCache | None,
     block: Rows,
     start: jax.Array | int,
     mask_TB: jax.Array,
@@ -72,9 +72,11 @@ def forward(
       tokens_T: i32 target token ids.
       features_TE: fused target features, or the draft's own outputs.
       positions_T: i32 rotary positions, one less than the tokens' own positions.
-      cache: committed rows, all of them visible; only read.
-      block: rows [K, B, C] that are not committed; this pass writes rows [start, start + T).
-      mask_TB: bool, which rows of the block each row sees.
+      cache: committed rows, all of them visible but for those before a sliding window; only read.
+        None = there are none, which is not the same program as a cache of zeros (layers.attention).
+      block: rows [K, B, C] of every layer that are not committed; this pass writes rows
+        [start, start + T).
+      mask_TB: bool, which rows of the block each row sees: a path, in order, that it ends.
 
     Returns:
       The output that the next level and `log_probs` read ([T, E], Griffin's [T, 2E]), and the
@@ -82,10 +84,18 @@ def forward(
     """
     kind = kind_of(config)
     stream_TE = kind.embed_input(params, config, tokens_T, features_TE)
-    query_THC, key_TKC, value_TKC = kind.qkv(params, config, tokens_T, stream_TE, positions_T)
-    key, value = _put(block.keys[0], key_TKC, start), _put(block.values[0], value_TKC, start)
-    mixed_TE = layers.attention(query_THC, key, value, mask_TB, cache.layer(0))
-    return kind.output(params, config, stream_TE, mixed_TE), Rows((key,), (value,))
+    keys, values = [], []
+    for layer in range(config.layer_count):
+        query_THC, key_TKC, value_TKC = kind.qkv(
+            params, config, tokens_T, stream_TE, positions_T, layer
+        )
+        keys.append(_put(block.keys[layer], key_TKC, start))
+        values.append(_put(block.values[layer], value_TKC, start))
+        seen_TB, first_T = layers.sight(config, layer, mask_TB, positions_T)
+        past = None if cache is None else cache.layer(layer)
+        mixed_TE = layers.attention(query_THC, keys[-1], values[-1], seen_TB, past, first_T)
+        stream_TE = kind.output(params, config, stream_TE, mixed_TE, layer)
+    return stream_TE, Rows(tuple(keys), tuple(values))
 
 
 def _put(block_KBC: jax.Array, rows_TKC: jax.Array, start: jax.Array | int) -> jax.Array:

@@ -1,15 +1,16 @@
-"""The EAGLE-3 draft: one decoder layer that continues the target's features.
+"""The EAGLE-3 draft: a decoder layer, or several, that continue the target's features.
 
-Enters: a token and the feature *before* it, either the target's three-layer feature or the draft's
-own last output. Leaves: log-probabilities over the draft vocabulary and the output fed to the next
-level.
+Enters: a token and the feature *before* it, either the target's feature of several layers or the
+draft's own last output. Leaves: log-probabilities over the draft vocabulary and the output fed to
+the next level.
 
     x = [norm(embedding), norm(feature)]          queries, keys, values read 2E wide rows
     h = feature + attention(x)                    the residual is the raw feature
     h = h + feed_forward(norm(h))                 this is fed back
     log_probs = log_softmax(head(norm(h)))        over the draft vocabulary
 
-Later trainers moved some norms; these are switches of `DraftConfig`.
+Later trainers moved some norms; these are switches of `DraftConfig`. Further layers are a decoder's
+usual ones and read the stream alone, E wide rows (as in vLLM and speculators).
 """
 
 import jax
@@ -17,8 +18,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from ltd_jax.config import DraftConfig
-from ltd_jax.models import layers
-from ltd_jax.models.layers import Maps
+from ltd_jax.models import layers, rope
+from ltd_jax.models.layers import LayerParams, Maps
 
 
 @struct.dataclass
@@ -26,7 +27,7 @@ class Eagle3Params:
     """Weights of the draft, E wide; linear maps are [in, out] (models/layers.py)."""
 
     embedding: jax.Array  # [X, E], usually the target's
-    fuse: jax.Array  # [3 * target E, E], "fc"
+    fuse: jax.Array  # [features * target E, E], "fc"
     input_norm: jax.Array  # [E], of the embedding
     hidden_norm: jax.Array  # [E], of the feature
     qkv: Maps  # [2E, H * C], [2E, K * C], [2E, K * C]
@@ -35,24 +36,38 @@ class Eagle3Params:
     gate_up: Maps  # [E, F], [E, F]
     down: jax.Array  # [F, E]
     norm: jax.Array  # [E]
-    head: jax.Array  # [E, Y]
+    head: jax.Array | None  # [E, Y]; None = tied to the embedding
     target_token: jax.Array  # i32 [Y], target id of every draft id (d2t + its own index)
-    # Before `fuse`: one norm [3 * target E] of all features, one [target E] of each, or none.
+    # Before `fuse`: one norm [features * target E] of all, one [target E] of each, or none.
     fuse_norms: tuple[jax.Array, ...] = ()
+    fuse_bias: jax.Array | None = None  # [E]; None = not in this draft
+    qkv_bias: tuple[jax.Array, ...] = ()  # [H * C], [K * C], [K * C]; () = not in this draft
+    o_bias: jax.Array | None = None  # [E]; None = not in this draft
+    qk_norms: tuple[jax.Array, ...] = ()  # [C], [C]; () = not in this draft
+    further: tuple[LayerParams, ...] = ()  # layers behind the first
 
 
 def init(
-    key: jax.Array, config: DraftConfig, embedding: jax.Array, target_token: jax.Array
+    key: jax.Array,
+    config: DraftConfig,
+    embedding: jax.Array,
+    target_token: jax.Array,
+    head: jax.Array | None = None,
 ) -> Eagle3Params:
-    """Random weights around a given embedding and vocabulary map."""
+    """Random weights around a given embedding and vocabulary map.
+
+    Args:
+      head: of a draft without its own; None = tied to the embedding.
+    """
     E, dtype, norms = config.hidden_size, embedding.dtype, config.fuse_norms
-    shapes = {
-        "fuse": (3 * config.target_hidden_size, E),
-        **layers.map_shapes(config, inputs=2),
-        "head": (E, config.draft_vocab_size),
-    }
+    size = config.feature_count * config.target_hidden_size
+    shapes = {"fuse": (size, E), **layers.map_shapes(config, inputs=2)}
+    if config.own_head:
+        shapes["head"] = (E, config.draft_vocab_size)
     ones = jnp.ones((E,), dtype)
-    fuse_norm = jnp.ones((3 * config.target_hidden_size // max(norms, 1),), dtype)
+    fuse_norm = jnp.ones((size // max(norms, 1),), dtype)
+    further = jax.random.split(jax.random.fold_in(key, 1), config.layer_count)[1:]
+    maps = {"head": head} | layers.random_maps(key, shapes, dtype)
     return Eagle3Params(
         embedding=embedding,
         input_norm=ones,
@@ -61,24 +76,28 @@ def init(
         norm=ones,
         target_token=target_token.astype(jnp.int32),
         fuse_norms=(fuse_norm,) * norms,
-        **layers.layer_fields(layers.random_maps(key, shapes, dtype)),
+        fuse_bias=jnp.zeros((E,), dtype) if config.fuse_bias else None,
+        further=tuple(layers.random_layer(one, config, dtype) for one in further),
+        **layers.attention_extras(config, dtype),
+        **layers.layer_fields(maps),
     )
 
 
 def fuse(params: Eagle3Params, config: DraftConfig, features_TE: jax.Array) -> jax.Array:
-    """The target's features [T, 3 * target E] as draft features [T, E]."""
+    """The target's features [T, features * target E] as draft features [T, E]."""
     if config.fuse_norms:
         T, norms = features_TE.shape[0], config.fuse_norms
         parts = features_TE.reshape(T, norms, -1)
         weights = jnp.concatenate(params.fuse_norms).reshape(norms, -1)
         features_TE = layers.rms_norm(parts, weights, config.rms_norm_eps).reshape(T, -1)
-    return layers.linear(features_TE, params.fuse)
+    fused_TE = layers.linear(features_TE, params.fuse)
+    return fused_TE if params.fuse_bias is None else fused_TE + params.fuse_bias[None]
 
 
 def embed_input(
     params: Eagle3Params, config: DraftConfig, tokens_T: jax.Array, features_TE: jax.Array
 ) -> jax.Array:
-    """The stream [T, E] that the layer adds to: the feature; the token comes in beside it."""
+    """The stream [T, E] that the layers add to: the feature; the token comes in beside it."""
     return features_TE
 
 
@@ -86,38 +105,50 @@ def qkv(
     params: Eagle3Params,
     config: DraftConfig,
     tokens_T: jax.Array,
-    features_TE: jax.Array,
+    stream_TE: jax.Array,
     positions_T: jax.Array,
+    layer: int = 0,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Rotated queries [T, H, C], rotated keys and values [T, K, C]; the embedding half is first."""
+    """Rotated queries [T, H, C], rotated keys and values [T, K, C] of a layer.
+
+    The first layer reads the embedding beside the stream, the embedding half first.
+    """
     eps = config.rms_norm_eps
+    turns = rope.tables(config, positions_T)
+    if layer:
+        return layers.layer_qkv(params.further[layer - 1], config, stream_TE, turns)
     embedded_TE = jnp.take(params.embedding, tokens_T, axis=0)
     x = jnp.concatenate(
         [
             layers.rms_norm(embedded_TE, params.input_norm, eps),
-            layers.rms_norm(features_TE, params.hidden_norm, eps),
+            layers.rms_norm(stream_TE, params.hidden_norm, eps),
         ],
         axis=-1,
     )
-    rope = layers.rope_tables(positions_T, config.head_dim, config.rope_theta, config.rope_scaling)
-    return layers.qkv_heads(x, params.qkv, config, rope)
+    return layers.qkv_heads(x, params.qkv, config, turns, params.qkv_bias, params.qk_norms)
 
 
 def output(
-    params: Eagle3Params, config: DraftConfig, features_TE: jax.Array, mixed_TE: jax.Array
+    params: Eagle3Params,
+    config: DraftConfig,
+    stream_TE: jax.Array,
+    mixed_TE: jax.Array,
+    layer: int = 0,
 ) -> jax.Array:
-    """Output projection, residual and feed-forward: the rest of the layer after attention."""
+    """Output projection, residual and feed-forward: the rest of a layer after attention."""
     eps = config.rms_norm_eps
-    if config.norm_before_residual:
-        features_TE = layers.rms_norm(features_TE, params.hidden_norm, eps)
-    hidden_TE = features_TE + layers.linear(mixed_TE, params.o)
-    x_TE = layers.rms_norm(hidden_TE, params.post_attention_norm, eps)
-    hidden_TE = hidden_TE + layers.feed_forward(x_TE, params.gate_up, params.down)
-    return layers.rms_norm(hidden_TE, params.norm, eps) if config.norm_output else hidden_TE
+    own = params.further[layer - 1] if layer else params
+    if config.norm_before_residual and not layer:
+        stream_TE = layers.rms_norm(stream_TE, params.hidden_norm, eps)
+    stream_TE = layers.layer_output(own, config, stream_TE, mixed_TE)
+    if config.norm_output and layer == config.layer_count - 1:
+        return layers.rms_norm(stream_TE, params.norm, eps)
+    return stream_TE
 
 
 def logits(params: Eagle3Params, config: DraftConfig, hidden_TE: jax.Array) -> jax.Array:
     """Logits [T, Y] in f32 over the draft vocabulary."""
     if not config.norm_output:
         hidden_TE = layers.rms_norm(hidden_TE, params.norm, config.rms_norm_eps)
-    return layers.linear(hidden_TE, params.head, jnp.float32)
+    head = params.embedding.T if params.head is None else params.head
+    return layers.linear(hidden_TE, head, jnp.float32)

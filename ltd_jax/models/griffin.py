@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ltd_jax.config import GriffinConfig
-from ltd_jax.models import layers
+from ltd_jax.models import layers, rope
 from ltd_jax.models.layers import Maps
 
 
@@ -94,14 +94,23 @@ def qkv(
     tokens_T: jax.Array,
     stream_TE: jax.Array,
     positions_T: jax.Array,
+    layer: int = 0,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Rotated queries [T, H, C], rotated keys and values [T, K, C] of the stream itself."""
-    rope = layers.rope_tables(positions_T, config.head_dim, config.rope_theta, config.rope_scaling)
-    return layers.qkv_heads(stream_TE, params.qkv, config, rope, params.qkv_bias)
+    """Rotated queries [T, H, C], rotated keys and values [T, K, C] of the stream itself.
+
+    Args:
+      layer: 0, the only one; other kinds of draft have more.
+    """
+    turns = rope.tables(config, positions_T)
+    return layers.qkv_heads(stream_TE, params.qkv, config, turns, params.qkv_bias)
 
 
 def output(
-    params: GriffinParams, config: GriffinConfig, stream_TE: jax.Array, mixed_TE: jax.Array
+    params: GriffinParams,
+    config: GriffinConfig,
+    stream_TE: jax.Array,
+    mixed_TE: jax.Array,
+    layer: int = 0,
 ) -> jax.Array:
     """Output projection, residual, feed-forward: both outputs side by side, [T, 2E]."""
     hidden_TE = stream_TE + layers.linear(mixed_TE, params.o)

@@ -1,4 +1,4 @@
-"""Parts that the target and the draft share: norm, rotary positions, attention, gated feed-forward.
+"""Parts that the target and the draft share: norm, attention, gated feed-forward.
 
 Every function works on one sequence. Weights of linear maps are [in, out]: with the input as rows,
 XLA's CPU and GPU kernels read them in order (measured 1.3-1.6x faster than [out, in] for 1-33 rows
@@ -10,21 +10,38 @@ array that holds the columns of all (models/cpu_layout.py). Only this file knows
 
 import functools
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
-from ltd_jax.config import AnyDraftConfig, RopeScaling, TargetConfig
+from ltd_jax.config import AnyDraftConfig, DraftConfig, TargetConfig
+from ltd_jax.models import rope
 from ltd_jax.models.kv_cache import Past
 
 Maps = tuple[jax.Array, ...]  # of one input, side by side: one [in, out] each, or all in one array
 
+
 MASKED = -1e30  # finite, so that a row without any visible key gives no NaN
 WIDE_PANEL = 64  # columns of a panel with AVX-512, see models/cpu_layout.py
 MOST_PACKED_ROWS = 32  # more rows are worth a copy into [E, F]
+
+
+@struct.dataclass
+class LayerParams:
+    """Weights of one decoder layer; linear maps are [in, out]."""
+
+    input_norm: jax.Array  # [E]
+    qkv: Maps  # [E, H * C], [E, K * C], [E, K * C]
+    o: jax.Array  # [H * C, E]
+    post_attention_norm: jax.Array  # [E]
+    gate_up: Maps  # [E, F], [E, F]
+    down: jax.Array  # [F, E]
+    qkv_bias: tuple[jax.Array, ...] = ()  # [H * C], [K * C], [K * C]; () = not in this model
+    o_bias: jax.Array | None = None  # [E]; None = not in this model
+    qk_norms: tuple[jax.Array, ...] = ()  # [C], [C]; () = not in this model
 
 
 def map_shapes(
@@ -89,6 +106,33 @@ def precision(dtype: jnp.dtype) -> jax.lax.Precision | None:
     return jax.lax.Precision.HIGHEST if is_rounded else None
 
 
+def attention_extras(config: TargetConfig | DraftConfig, dtype: jnp.dtype) -> dict[str, Any]:
+    """Biases (zeros) and norms (ones) of a layer's attention as a config asks for, by field."""
+    H, K, C = config.head_count, config.kv_head_count, config.head_dim
+    biases = tuple(jnp.zeros((count * C,), dtype) for count in (H, K, K))
+    return {
+        "qkv_bias": biases if config.attention_bias else (),
+        "o_bias": jnp.zeros((config.hidden_size,), dtype) if config.output_bias else None,
+        "qk_norms": (jnp.ones((C,), dtype),) * 2 if config.qk_norm else (),
+    }
+
+
+def random_layer(
+    key: jax.Array,
+    config: TargetConfig | DraftConfig,
+    dtype: jnp.dtype,
+    deviations: Mapping[str, float] | None = None,
+) -> LayerParams:
+    """A decoder layer with random maps (see `random_maps`)."""
+    ones = jnp.ones((config.hidden_size,), dtype)
+    return LayerParams(
+        input_norm=ones,
+        post_attention_norm=ones,
+        **attention_extras(config, dtype),
+        **layer_fields(random_maps(key, map_shapes(config), dtype, deviations)),
+    )
+
+
 def linear(x_TE: jax.Array, weight: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
     """x @ weight [T, F]; the weight is [E, F] or in panels [F / P, E, P] (models/cpu_layout.py).
 
@@ -126,48 +170,18 @@ def rms_norm(x_TE: jax.Array, weight_E: jax.Array, eps: float) -> jax.Array:
     return (x32 * scale).astype(x_TE.dtype) * jnp.broadcast_to(weight_E, x_TE.shape)
 
 
-def rope_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None) -> list[float]:
-    """Inverse frequencies [C/2] in radians per token, with Llama-3.1's scaling where given."""
-    plain = [theta ** (-2 * i / head_dim) for i in range(head_dim // 2)]
-    return plain if scaling is None else [_scaled_frequency(one, scaling) for one in plain]
-
-
-def _scaled_frequency(frequency: float, scaling: RopeScaling) -> float:
-    wavelengths = scaling.original_context * frequency / (2 * math.pi)
-    low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
-    smooth = min(max((wavelengths - low) / (high - low), 0.0), 1.0)
-    return frequency * (smooth + (1 - smooth) / scaling.factor)
-
-
-def rope_tables(
-    positions_T: jax.Array, head_dim: int, theta: float, scaling: RopeScaling | None = None
-) -> tuple[jax.Array, jax.Array]:
-    """Cosine and sine [T, C/2] in f32 of every position's rotation angles."""
-    frequencies = jnp.asarray(rope_frequencies(head_dim, theta, scaling), jnp.float32)
-    angles = positions_T[:, None].astype(jnp.float32) * frequencies[None, :]
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def rotate(x_THC: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """Rotary embedding in the half-split layout: channel i turns together with channel i + C/2."""
-    first, second = jnp.split(x_THC.astype(jnp.float32), 2, axis=-1)
-    cos, sin = cos[:, None, :], sin[:, None, :]
-    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return turned.astype(x_THC.dtype)
-
-
 def qkv_heads(
     x_TE: jax.Array,
     qkv: Maps,
     config: TargetConfig | AnyDraftConfig,
-    rope: tuple[jax.Array, jax.Array],
+    turns: tuple[jax.Array, jax.Array],
     bias: tuple[jax.Array, ...] = (),
     norms: tuple[jax.Array, ...] = (),
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Rotated queries [T, H, C], rotated keys and values [T, K, C] of one input.
 
     Args:
-      rope: of the rows, see `rope_tables`.
+      turns: cosines and sines of the rows, see `rope.tables`.
       bias: [H * C], [K * C], [K * C]; () = there are none.
       norms: [C] of queries and [C] of keys, before they are rotated; () = there are none.
     """
@@ -180,7 +194,64 @@ def qkv_heads(
     if norms:
         query = rms_norm(query, norms[0], config.rms_norm_eps)
         key = rms_norm(key, norms[1], config.rms_norm_eps)
-    return rotate(query, *rope), rotate(key, *rope), value
+    return rope.rotate(query, *turns), rope.rotate(key, *turns), value
+
+
+def layer_qkv(
+    params: LayerParams,
+    config: TargetConfig | AnyDraftConfig,
+    stream_TE: jax.Array,
+    turns: tuple[jax.Array, jax.Array],
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Rotated queries [T, H, C], rotated keys and values [T, K, C] of a decoder layer."""
+    x_TE = rms_norm(stream_TE, params.input_norm, config.rms_norm_eps)
+    return qkv_heads(x_TE, params.qkv, config, turns, params.qkv_bias, params.qk_norms)
+
+
+def layer_output(
+    params: Any, config: TargetConfig | AnyDraftConfig, stream_TE: jax.Array, mixed_TE: jax.Array
+) -> jax.Array:
+    """A decoder layer after attention [T, E]: output map, residual, norm and feed-forward.
+
+    Args:
+      params: `LayerParams`, or a draft's with the same fields.
+    """
+    mixed_TE = linear(mixed_TE, params.o)
+    if params.o_bias is not None:
+        mixed_TE = mixed_TE + params.o_bias[None]
+    stream_TE = stream_TE + mixed_TE
+    x_TE = rms_norm(stream_TE, params.post_attention_norm, config.rms_norm_eps)
+    return stream_TE + feed_forward(x_TE, params.gate_up, params.down)
+
+
+def sight(
+    config: TargetConfig | AnyDraftConfig,
+    layer: int,
+    mask_TB: jax.Array,
+    positions_T: jax.Array,
+) -> tuple[jax.Array, jax.Array | None]:
+    """What the rows of a layer see: rows of the block [T, B], and the first slot of the past [T].
+
+    In a layer with a sliding window of w tokens, a row at position p sees positions above p - w.
+    The rows of a block that one row sees are a path, in order and one position apart, the row
+    itself last: so the number of those after one of them is its distance.
+
+        seen        1 1 0 1 1
+        distance    3 2 . 1 0        with w = 3 is seen: 0 1 0 1 1
+
+    Args:
+      mask_TB: bool, what rows see where nothing slides.
+      positions_T: i32 rotary positions; slot s of the past has position s.
+
+    Returns:
+      None as the first slot: all of the past is seen.
+    """
+    if layer not in config.sliding_layers:
+        return mask_TB, None
+    seen_TB = mask_TB.astype(jnp.int32)
+    distance_TB = jnp.cumsum(seen_TB[:, ::-1], axis=1)[:, ::-1] - seen_TB
+    first_T = positions_T - config.sliding_window + 1
+    return mask_TB & (distance_TB < config.sliding_window), first_T
 
 
 @jax.named_scope("attention")
@@ -190,6 +261,7 @@ def attention(
     value_KBC: jax.Array,
     mask_TB: jax.Array,
     past: Past | None = None,
+    first_T: jax.Array | None = None,
 ) -> jax.Array:
     """Grouped-query attention [T, H * C] over a block of B new rows and the committed past.
 
@@ -198,7 +270,11 @@ def attention(
 
     Args:
       mask_TB: bool, which rows of the block each query sees.
-      past: all queries see its slots [0, length); None = there is none.
+      past: all queries see its slots [0, length); None = there is none. Keys that are known to be
+        zeros when the program is compiled must be None: XLA's CPU backend computes the product with
+        a constant array and its maximum in one library call that reads memory nobody has written
+        (jax 0.10.2 to 0.12.0; experiments/proofs/check_stages shows it), so all is NaN.
+      first_T: i32, the first slot of the past that each query sees; None = slot 0.
     """
     T, H, C = query_THC.shape
     K, B, _ = key_KBC.shape
@@ -209,8 +285,12 @@ def attention(
     parts = [(score.reshape(K, G * T, B), value_KBC)]
     if past is not None:
         key_KSC, value_KSC, length = past
-        seen_S = jnp.where(jnp.arange(key_KSC.shape[1]) < length, 0.0, MASKED)
-        score = _product("kmc,ksc->kms", query, key_KSC) + seen_S[None, None]
+        slot_S = jnp.arange(key_KSC.shape[1])
+        seen = (slot_S < length)[None]
+        if first_T is not None:  # of every query of a group
+            seen = jnp.tile(seen & (slot_S[None] >= first_T[:, None]), (G, 1))
+        bias = jnp.where(seen, 0.0, MASKED)
+        score = _product("kmc,ksc->kms", query, key_KSC) + bias[None]
         parts.append((score, value_KSC))
     peaks = [jnp.max(score, axis=-1, keepdims=True) for score, _ in parts]
     peak = jax.lax.stop_gradient(functools.reduce(jnp.maximum, peaks))

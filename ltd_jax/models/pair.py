@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from ltd_jax import text as texts
 from ltd_jax.config import (
     GREEDY,
     CycleConfig,
+    NoDraft,
     PairConfig,
     SamplingConfig,
     TargetConfig,
@@ -28,7 +30,9 @@ from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.hf import hub
 from ltd_jax.models.hf import tensors as hf_tensors
 from ltd_jax.models.hf import weights as hf_weights
+from ltd_jax.models.hf.config import DraftSettings
 from ltd_jax.models.target import TargetParams
+from ltd_jax.presets import Preset
 from ltd_jax.text import Chat, Message
 
 AnyPrompt = str | Sequence[int] | Sequence[Message] | np.ndarray
@@ -126,9 +130,19 @@ class Pair:
         """The text of token ids, without special tokens."""
         return self.chat.tokenizer.decode(np.asarray(tokens, int).tolist())
 
+    def stream(self) -> texts.TextStream:
+        """What shows the tokens of one answer as they come; pieces decoded alone lack spaces."""
+        return texts.TextStream(self.chat.tokenizer)
+
     def put(self, tree: Any) -> Any:
         """Arrays that are committed to no other device, where the pair's weights are."""
         return sharding.shard(tree, self.config)
+
+    def with_context(self, context: int) -> "Pair":
+        """The same pair with another context, the most tokens of prompt and answer."""
+        cycle = dataclasses.replace(self.config.cycle, context=context)
+        config = dataclasses.replace(self.config, cycle=cycle)
+        return dataclasses.replace(self, model=self.model.replace(config=config))
 
     def sampled(self, sampling: SamplingConfig, seed: int = 0) -> "Pair":
         """The same pair, decoding with other sampling settings."""
@@ -138,13 +152,13 @@ class Pair:
 
 def load(
     target: Path | str = files.ASSETS / "target",
-    draft: Path | str = files.ASSETS / "draft",
+    draft: Path | str | None = None,
     *,
     cycle: CycleConfig | None = None,
     dtype: Any = None,
     sampling: SamplingConfig = GREEDY,
     seed: int = 0,
-    feature_layers: tuple[int, int, int] | None = None,
+    feature_layers: tuple[int, ...] | None = None,
     draft_rope_theta: float | None = None,
     packed: bool | None = None,
     devices: int = 1,
@@ -152,7 +166,8 @@ def load(
     """Loads a pair from two Hugging Face style folders or hub ids; by default the embedded one.
 
     Args:
-      cycle: the shapes of a cycle; None = the preset of the target.
+      draft: None = the embedded target's own; another target then decodes plainly, without one.
+      cycle: the shapes of a cycle; None = the preset of the target on this device (presets.py).
       dtype: of weights and caches; None = bfloat16 on accelerators, float32 on CPUs and for the
         embedded pair.
       seed: of the random numbers that sampling draws.
@@ -169,31 +184,34 @@ def load(
       >>> pair.decode(pair.encode("def f(x):"))
       'def f(x):'
     """
-    target_folder, draft_folder = hub.folder_of(target, "target"), hub.folder_of(draft, "draft")
+    target_folder = hub.folder_of(target, "target")
+    draft = usual_draft(target_folder) if draft is None else draft
+    draft_folder = None if draft is None else hub.folder_of(draft, "draft")
     dtype = jnp.dtype(dtype or default_dtype(target_folder))
-    packed = cpu_layout.is_faster(dtype) if packed is None else packed
+    if packed is None:
+        packed = cpu_layout.is_faster(dtype)
+        warn_if_slow(dtype)  # not where the layout is chosen, for an export
     target_config, target_params = hf_weights.load_target(target_folder, dtype, devices, packed)
-    loaded = hf_weights.load_draft(
-        draft_folder,
-        target_config,
-        target_params.embedding,
-        dtype,
-        rope_theta=draft_rope_theta,
-        devices=devices,
-        head=target_params.head,
-    )
-    with files.user_errors(f"{target_folder} and {draft_folder}"):
+    folders, settings = [target_folder], DraftSettings(no_draft(target_config), (), (), ())
+    draft_params: Any = None
+    if draft_folder is not None:
+        folders.append(draft_folder)
+        shared = {"embedding": target_params.embedding, "head": target_params.head}
+        how: dict[str, Any] = {"rope_theta": draft_rope_theta, "devices": devices, **shared}
+        settings = loaded = hf_weights.load_draft(draft_folder, target_config, dtype=dtype, **how)
+        draft_params = cpu_layout.pack_draft(loaded.params) if packed else loaded.params
+    with files.user_errors(" and ".join(map(str, folders))):
         config = PairConfig(
-            target=with_features(target_config, loaded.feature_layers, feature_layers),
-            draft=loaded.config,
-            cycle=cycle or presets.of(target_folder).cycle,
+            target=with_features(target_config, settings.feature_layers, feature_layers),
+            draft=settings.config,
+            cycle=cycle or preset_of(target_folder).cycle,
             sampling=sampling,
             devices=devices,
         )
-    draft_params = cpu_layout.pack_draft(loaded.params) if packed else loaded.params
+    stops = texts.stop_tokens(target_folder)
     asked = {
         "target": hub.given_as(target_folder),
-        "draft": hub.given_as(draft_folder),
+        "draft": hub.given_as(draft_folder) if draft_folder else None,
         "dtype": None if dtype.name == default_dtype(target_folder) else dtype.name,
         "feature_layers": feature_layers,
         "draft_rope_theta": draft_rope_theta,
@@ -202,11 +220,16 @@ def load(
     return Pair(
         model=Model(target_params, draft_params, config),
         dtype=dtype,
-        stop_tokens=texts.stop_tokens(target_folder),
-        fingerprint=_fingerprint(target_folder, draft_folder, config),
+        stop_tokens=stops,
+        fingerprint=_fingerprint(folders, config, stops),
         folder=target_folder,
-        names=(hub.name_of(target_folder), hub.name_of(draft_folder)),
-        remarks=(*loaded.remarks, *sharding.uneven(config)),
+        names=(hub.name_of(target_folder), hub.name_of(folders[1]) if draft else "no draft"),
+        remarks=(
+            *settings.remarks,
+            *hf_weights.read_target_settings(target_folder).doubts,
+            *settings.doubts,
+            *sharding.uneven(config),
+        ),
         seed=seed,
         loaded_with={name: value for name, value in asked.items() if value is not None},
     )
@@ -214,21 +237,65 @@ def load(
 
 def default_dtype(target: Path) -> Literal["float32", "bfloat16"]:
     """The dtype of weights where none is asked for."""
-    embedded = presets.of(target) is presets.EMBEDDED
-    return "float32" if embedded or jax.default_backend() == "cpu" else "bfloat16"
+    is_embedded = target == files.ASSETS / "target"
+    return "float32" if is_embedded or jax.default_backend() == "cpu" else "bfloat16"
 
 
-def _fingerprint(target_folder: Path, draft_folder: Path, config: PairConfig) -> str:
+def warn_if_slow(dtype: jnp.dtype) -> None:
+    """Warns of weights that a processor, which has no such arithmetic, widens for every product."""
+    if jax.default_backend() == "cpu" and dtype.itemsize < 4:
+        warnings.warn(
+            f"{dtype.name} is several times slower than float32 on a processor; give `dtype` "
+            "float32 unless memory is short.",
+            stacklevel=3,
+        )
+
+
+def preset_of(target: Path) -> Preset:
+    """The preset of a target's folder on this device.
+
+    Raises:
+      UserError: its config.json cannot be read.
+    """
+    config = hf_weights.read_target_settings(target).config
+    return presets.of(jax.default_backend(), config, files.device_bytes())
+
+
+def usual_draft(target: Path) -> Path | None:
+    """The draft of a target's folder where none is asked for; None = it decodes without one.
+
+    Raises:
+      UserError: its config.json cannot be read.
+    """
+    is_embedded = presets.is_embedded(hf_weights.read_target_settings(target).config)
+    return files.ASSETS / "draft" if is_embedded else None
+
+
+def no_draft(target: TargetConfig) -> NoDraft:
+    """The config in the place of a draft beside a target that decodes plainly."""
+    X, E = target.vocab_size, target.hidden_size
+    return NoDraft(X, E, intermediate_size=0, head_count=1, kv_head_count=1, head_dim=2)
+
+
+def require_draft(pair: Pair) -> None:
+    """Raises UserError where a pair was loaded without a draft."""
+    if isinstance(pair.config.draft, NoDraft):
+        raise UserError(
+            f"{pair.names[0]} was loaded without a draft, so it decodes plainly; give a `draft` "
+            "for everything else."
+        )
+
+
+def _fingerprint(folders: Sequence[Path], config: PairConfig, stops: Sequence[int]) -> str:
     """12 hex digits that name the weights, how they are read, and what ends a text."""
-    stops = sorted(texts.stop_tokens(target_folder))
-    read_as = f"{non_defaults(config.target)} {non_defaults(config.draft)} {stops}"
-    return hf_tensors.fingerprint(target_folder, draft_folder, read_as=read_as)
+    read_as = f"{non_defaults(config.target)} {non_defaults(config.draft)} {sorted(stops)}"
+    return hf_tensors.fingerprint(*folders, read_as=read_as)
 
 
 def with_features(
     target: TargetConfig,
     draft_layers: tuple[int, ...] | None,
-    feature_layers: tuple[int, int, int] | None,
+    feature_layers: tuple[int, ...] | None,
 ) -> TargetConfig:
     """The target that takes features before some layers.
 

@@ -94,7 +94,7 @@ def shard(tree: Tree, pair: PairConfig) -> Tree:
     def put(part):
         if not isinstance(part, KVCache):
             return jax.lax.with_sharding_constraint(part, copied)
-        heads = sharding(mesh, 0, part.keys[0].shape[0])
+        heads = sharding(mesh, 0, part.keys[0].shape[0]) if part.keys else copied
         layers = (heads,) * len(part.keys)
         return jax.lax.with_sharding_constraint(part, KVCache(layers, layers, copied))
 

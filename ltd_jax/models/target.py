@@ -1,7 +1,7 @@
 """The target model: any Llama- or Qwen3-family decoder as a pytree and one pure `forward`.
 
 Enters: token ids, positions, who sees whom, a cache. Leaves: logits, EAGLE-3 features, new rows.
-Features are the residual stream entering three layers, low to high, without a norm
+Features are the residual stream entering some layers, low to high, without a norm
 (EAGLE-3; the layers are `config.feature_layers`), or the last norm's output (Griffin).
 """
 
@@ -10,25 +10,11 @@ import jax.numpy as jnp
 from flax import struct
 
 from ltd_jax.config import TargetConfig
-from ltd_jax.models import layers
-from ltd_jax.models.kv_cache import KVCache, Past, Rows
-from ltd_jax.models.layers import Maps
+from ltd_jax.models import layers, rope
+from ltd_jax.models.kv_cache import KVCache, Rows
+from ltd_jax.models.layers import LayerParams
 
 DEVIATION = 0.02  # of random weights
-
-
-@struct.dataclass
-class LayerParams:
-    """Weights of one decoder layer; linear maps are [in, out] (models/layers.py)."""
-
-    input_norm: jax.Array  # [E]
-    qkv: Maps  # [E, H * C], [E, K * C], [E, K * C]
-    o: jax.Array  # [H * C, E]
-    post_attention_norm: jax.Array  # [E]
-    gate_up: Maps  # [E, F], [E, F]
-    down: jax.Array  # [F, E]
-    qkv_bias: tuple[jax.Array, ...] = ()  # [H * C], [K * C], [K * C]; () = not in this family
-    qk_norms: tuple[jax.Array, ...] = ()  # [C], [C]; () = not in this family
 
 
 @struct.dataclass
@@ -46,26 +32,13 @@ def init(key: jax.Array, config: TargetConfig, dtype: jnp.dtype = jnp.float32) -
     embedding_key, head_key, *layer_keys = jax.random.split(key, config.layer_count + 2)
     E, X = config.hidden_size, config.vocab_size
     draw = lambda key, shape: layers.random_map(key, shape, DEVIATION, dtype)
+    output = DEVIATION / (2 * config.layer_count) ** 0.5
+    deviations = dict.fromkeys(layers.map_shapes(config), DEVIATION) | {"o": output, "down": output}
     return TargetParams(
         embedding=draw(embedding_key, (X, E)),
-        layers=tuple(_init_layer(layer_key, config, dtype) for layer_key in layer_keys),
+        layers=tuple(layers.random_layer(one, config, dtype, deviations) for one in layer_keys),
         norm=jnp.ones((E,), dtype),
         head=None if config.tie_embeddings else draw(head_key, (E, X)),
-    )
-
-
-def _init_layer(key: jax.Array, config: TargetConfig, dtype: jnp.dtype) -> LayerParams:
-    shapes = layers.map_shapes(config)
-    output = DEVIATION / (2 * config.layer_count) ** 0.5
-    deviations = dict.fromkeys(shapes, DEVIATION) | {"o": output, "down": output}
-    ones = lambda size: jnp.ones((size,), dtype)
-    biases = tuple(jnp.zeros((shapes[name][1],), dtype) for name in "qkv")
-    return LayerParams(
-        input_norm=ones(config.hidden_size),
-        post_attention_norm=ones(config.hidden_size),
-        qkv_bias=biases if config.attention_bias else (),
-        qk_norms=(ones(config.head_dim),) * 2 if config.qk_norm else (),
-        **layers.layer_fields(layers.random_maps(key, shapes, dtype, deviations)),
     )
 
 
@@ -76,27 +49,35 @@ def forward(
     positions_T: jax.Array,
     mask_TT: jax.Array,
     cache: KVCache | None,
+    prompt: jax.Array | int = 0,
 ) -> tuple[jax.Array, jax.Array, Rows]:
     """One pass over T tokens of one sequence.
 
     Args:
       tokens_T: i32 token ids.
       positions_T: i32 rotary positions.
-      mask_TT: bool, which tokens of this pass each token sees (itself included).
-      cache: what was committed before; every token sees all of it. None = nothing.
+      mask_TT: bool, which tokens of this pass each token sees: a path, in order, that it ends.
+      cache: what was committed before; every token sees all of it, or in sliding layers what the
+        window holds. None = nothing.
+      prompt: i32, tokens of the text's prompt where this pass reads some of them (models/rope.py).
 
     Returns:
-      Logits [T, X] in f32, features [T, 3 * E] (Griffin: [T, E]) in the weights' dtype, and this
-      pass's rows.
+      Logits [T, X] in f32, the features of all feature layers side by side [T, n * E] (Griffin:
+      [T, E]) in the weights' dtype, and this pass's rows.
     """
     hidden_TE = jnp.take(params.embedding, tokens_T, axis=0)
-    rope = layers.rope_tables(positions_T, config.head_dim, config.rope_theta, config.rope_scaling)
+    turns = rope.tables(config, positions_T, prompt)
     keys, values, features = [], [], []
     for index, layer in enumerate(params.layers):
         if index in config.feature_layers:
             features.append(hidden_TE)
         past = None if cache is None else cache.layer(index)
-        hidden_TE, key, value = _layer(layer, config, hidden_TE, rope, mask_TT, past)
+        seen_TT, first_T = layers.sight(config, index, mask_TT, positions_T)
+        with jax.named_scope("target_layer"):
+            query_THC, key_TKC, value_TKC = layers.layer_qkv(layer, config, hidden_TE, turns)
+            key, value = key_TKC.transpose(1, 0, 2), value_TKC.transpose(1, 0, 2)
+            mixed_TE = layers.attention(query_THC, key, value, seen_TT, past, first_T)
+            hidden_TE = layers.layer_output(layer, config, hidden_TE, mixed_TE)
         keys.append(key)
         values.append(value)
     if len(params.layers) in config.feature_layers:
@@ -110,31 +91,14 @@ def forward(
 
 
 def causal_forward(
-    params: TargetParams, config: TargetConfig, tokens_T: jax.Array, cache: KVCache | None
+    params: TargetParams,
+    config: TargetConfig,
+    tokens_T: jax.Array,
+    cache: KVCache | None,
+    prompt: jax.Array | int = 0,
 ) -> tuple[jax.Array, jax.Array, Rows]:
     """`forward` over tokens in a row: each sees the cache, those before it and itself."""
     T = tokens_T.shape[0]
     positions_T = jnp.arange(T) if cache is None else cache.length + jnp.arange(T)
     causal_TT = jnp.tril(jnp.ones((T, T), bool))
-    return forward(params, config, tokens_T, positions_T, causal_TT, cache)
-
-
-@jax.named_scope("target_layer")
-def _layer(
-    params: LayerParams,
-    config: TargetConfig,
-    hidden_TE: jax.Array,
-    rope: tuple[jax.Array, jax.Array],
-    mask_TT: jax.Array,
-    past: Past | None,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """One decoder layer: the residual stream [T, E], this pass's keys and values [K, T, C]."""
-    x_TE = layers.rms_norm(hidden_TE, params.input_norm, config.rms_norm_eps)
-    query_THC, key_TKC, value_TKC = layers.qkv_heads(
-        x_TE, params.qkv, config, rope, params.qkv_bias, params.qk_norms
-    )
-    key, value = key_TKC.transpose(1, 0, 2), value_TKC.transpose(1, 0, 2)
-    mixed_TE = layers.attention(query_THC, key, value, mask_TT, past)
-    hidden_TE = hidden_TE + layers.linear(mixed_TE, params.o)
-    x_TE = layers.rms_norm(hidden_TE, params.post_attention_norm, config.rms_norm_eps)
-    return hidden_TE + layers.feed_forward(x_TE, params.gate_up, params.down), key, value
+    return forward(params, config, tokens_T, positions_T, causal_TT, cache, prompt)

@@ -54,9 +54,6 @@ def save(policy: Learned, path: Path | str, cycle: CycleConfig, provenance: dict
       UserError: the file cannot be written, or a weight is not finite.
     """
     tensors = {"depth": policy.depth["params"], "size": policy.size["params"]}
-    for name, array in _flat(tensors).items():
-        if not np.isfinite(array).all():
-            raise UserError(f"{name} of the policies holds numbers that are not finite; {AGAIN}.")
     facts = {"widths": policy.widths, "cycle": cycle, "provenance": provenance}
     write_tensors(Path(path), tensors, facts)
 
@@ -102,10 +99,12 @@ def write_tensors(path: Path, tensors: dict[str, Any], facts: dict[str, Any]) ->
     """Writes nested arrays as f32 and facts (JSON values and configs) to a safetensors file.
 
     Raises:
-      UserError: the file cannot be written.
+      UserError: the file cannot be written, or a number is not finite.
     """
-    arrays = _flat(tensors)
-    metadata = {name: json.dumps(fact, default=dataclasses.asdict) for name, fact in facts.items()}
+    arrays, what = _flat(tensors), f"Cannot write {path}"
+    files.require_finite(what, arrays, remedy=AGAIN)
+    facts = json.loads(json.dumps(facts, default=dataclasses.asdict))
+    metadata = {name: files.to_json(fact, what) for name, fact in facts.items()}
     with replacing(path) as temporary:
         save_file(arrays, temporary, {"schema": SCHEMA, "digest": _digest(arrays)} | metadata)
 
@@ -117,7 +116,8 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]
       kind: of file, e.g. "policy file".
 
     Raises:
-      UserError: it is missing, damaged, no such file or of another schema.
+      UserError: it is missing, damaged, no such file, of another schema, or a number in it is not
+        finite.
     """
     if not path.is_file():
         raise UserError(f"There is no {kind} {path}; check the path, or {AGAIN}.")
@@ -133,6 +133,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]
         raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; {AGAIN}.")
     if digest != _digest(arrays):
         raise UserError(f"{path} is damaged: its weights are not what was saved; {AGAIN}.")
+    files.require_finite(f"The {kind} {path} is of no use", arrays, remedy=AGAIN)
     with another_version(path):
         facts = {name: json.loads(fact) for name, fact in metadata.items()}
     on_device = {name: jnp.asarray(array) for name, array in arrays.items()}

@@ -33,8 +33,8 @@ import numpy as np
 
 from ltd_jax.config import CycleConfig, PolicyConfig
 from ltd_jax.cycle import expand, step, verify
-from ltd_jax.cycle.prefill import prefill, with_history
-from ltd_jax.cycle.step import CycleState, PlainState
+from ltd_jax.cycle.prefill import check_tokens, prefill, with_history
+from ltd_jax.cycle.step import Cycles, CycleState, PlainState, PlainSteps
 from ltd_jax.cycle.tree import DraftTree
 from ltd_jax.cycle.verify import VerifyResult
 from ltd_jax.files import ResumableStore, UserError
@@ -80,7 +80,7 @@ class CycleTimer:
       cycles: in a row, per visit; rounded up to whole calls.
 
     Raises:
-      UserError: the context does not fit the pair's.
+      UserError: the context does not fit the pair's, or a model's logits are no finite numbers.
     """
 
     def __init__(self, pair: Pair, context: int, cycles: int) -> None:
@@ -89,6 +89,7 @@ class CycleTimer:
         self.stops = pair.put(jnp.full_like(pair.stops, -1))  # decoding's program, and no text ends
         prompt_T = np.arange(context, dtype=np.int32) % pair.config.target.vocab_size
         self.state = prefill(pair, prompt_T)
+        check_tokens(pair, (int(self.state.root),))
 
     def cycle_seconds(self, policy: Policy) -> float:
         """Seconds of one cycle of a policy."""
@@ -131,14 +132,18 @@ class CycleTimer:
         state, following = run(state, room)
         jax.device_get(before)
         started = time.perf_counter()
-        count = 0
+        calls: list[Cycles | PlainSteps] = []
         for call in range(1, self.calls + 1):
             done = following
             state, following = run(state, done.left if call < self.calls else none)
-            count += int(jax.device_get(done).count)
+            calls.append(jax.device_get(done))
         seconds = time.perf_counter() - started
         jax.device_get(following)
+        count = sum(int(each.count) for each in calls)
         if count < self.calls * cycle.cycles_per_call:
+            for each in calls:  # a missing token ends a text
+                tokens = each.result.token if isinstance(each, Cycles) else each.token
+                check_tokens(self.pair, tokens.reshape(-1).tolist())
             raise UserError(
                 f"There is no room to time cycles after {self.context} tokens in a `context` of "
                 f"{cycle.context}; measure at smaller `contexts`."

@@ -18,11 +18,11 @@ from flax import struct
 
 from ltd_jax.config import describe_sampling
 from ltd_jax.cycle import expand, step
-from ltd_jax.cycle.prefill import check_room, prefill
+from ltd_jax.cycle.prefill import check_room, check_tokens, prefill
 from ltd_jax.cycle.step import PlainState
 from ltd_jax.cycle.tree import DraftTree
-from ltd_jax.files import UserError
-from ltd_jax.models import kv_cache, layers, target
+from ltd_jax.files import UserError, require_finite, user_errors
+from ltd_jax.models import layers, target
 from ltd_jax.models import pair as pairs
 from ltd_jax.models.kv_cache import KVCache
 from ltd_jax.models.pair import AnyPrompt, Model, Pair
@@ -65,7 +65,7 @@ def record(
 
     Raises:
       UserError: a prompt does not fit, `parts` cannot be written or belongs to another recording,
-        or all texts end with their first token.
+        all texts end with their first token, or what a model says is NaN or infinite.
 
     Example:
       >>> import ltd_jax as ltd
@@ -73,6 +73,7 @@ def record(
       >>> trace.tokens_left.tolist()
       [7, 6, 5, 4, 3, 2, 1]
     """
+    pairs.require_draft(pair)
     tasked = [with_task(pair, prompt) for prompt in prompts]
     if provenance is None:
         provenance = provenance_of(pair, tasked, new_tokens, tasks=["all"])
@@ -84,7 +85,10 @@ def record(
             part = traces.load_part(path, provenance, pair.config.cycle, with_hidden=with_hidden)
         if part is None:
             batch = tasked[start : start + TEXTS_AT_ONCE]
-            part = _record_batch(pair, batch, new_tokens, provenance, with_hidden=with_hidden)
+            with user_errors(
+                f"Recording prompts {start + 1} to {start + len(batch)}", name_all=True
+            ):
+                part = _record_batch(pair, batch, new_tokens, provenance, with_hidden=with_hidden)
             if path is not None and part is not None:
                 traces.save(part, path)
         recorded += [] if part is None else [part]
@@ -141,13 +145,20 @@ def _record_batch(
 
 
 def texts_of(pair: Pair, prompts: Sequence[np.ndarray], new_tokens: int) -> list[np.ndarray]:
-    """Each prompt's continuation, up to a stop token or `new_tokens`; all side by side."""
+    """Each prompt's continuation, up to a stop token or `new_tokens`; all side by side.
+
+    Raises:
+      UserError: a prompt does not fit, or the target's logits are no finite numbers.
+    """
     for prompt_T in prompts:
         check_room(pair, len(prompt_T), new_tokens)
     states = [step.plain_of(prefill(pair, prompt_T)) for prompt_T in prompts]
     batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    tokens = _continue(pair.model, batch, new_tokens)
-    return [_until_stop(row, pair.stop_tokens) for row in np.asarray(tokens)]
+    tokens = np.asarray(_continue(pair.model, batch, new_tokens))
+    texts = [_until_stop(row, pair.stop_tokens) for row in tokens]
+    for text_T in texts:
+        check_tokens(pair, text_T.tolist())
+    return texts
 
 
 @functools.partial(jax.jit, static_argnames="new_tokens")
@@ -190,17 +201,22 @@ def record_text(
     *,
     with_hidden: bool = False,
 ) -> Trace | None:
-    """All positions of one text where a cycle can start; None where there is none."""
+    """All positions of one text where a cycle can start; None where there is none.
+
+    Raises:
+      UserError: what a model says there is NaN or infinite.
+    """
     count, config = len(text_T) - 1, pair.config.cycle
     if count < 1:
         return None
     tokens_S = np.zeros(config.context, np.int32)
     whole = np.concatenate([prompt.token, text_T])
     tokens_S[: len(whole)] = whole
-    states = _text_states(pair.model, jnp.asarray(tokens_S))
+    states = _text_states(pair.model, jnp.asarray(tokens_S), jnp.int32(len(prompt.token)))
     length_P = len(prompt.token) + np.arange(count, dtype=np.int32)
     draft_at = functools.partial(_draft, pair.model, states, with_hidden=with_hidden)
     roots = traces.by_chunks(draft_at, POSITIONS_AT_ONCE, length_P)
+    _require_finite(pair, roots)
     ahead = np.arange(count)[:, None] + 1 + np.arange(config.max_levels)[None, :]
     inside = ahead < len(text_T)
     return Trace(
@@ -219,17 +235,32 @@ def record_text(
     )
 
 
+def _require_finite(pair: Pair, roots: Roots) -> None:
+    """Raises UserError where a model's numbers are NaN or infinite, by their place [P, D, W, W]."""
+    log_prob = np.where(roots.tree.log_prob == -np.inf, 0, roots.tree.log_prob)  # -inf = no node
+    target_name, draft_name = pair.names
+    numbers = {
+        f"entropy of {target_name}": roots.root_entropy,
+        f"log_prob of {draft_name}": log_prob,
+        f"entropy of {draft_name}": roots.entropy,
+        f"output of {draft_name} in float16": roots.hidden,
+    }
+    what = f"The pair cannot be recorded in {np.dtype(pair.dtype).name}"
+    require_finite(what, numbers, remedy="give another `dtype`, or check its weights")
+
+
 @jax.jit
-def _text_states(model: Model, tokens_S: jax.Array) -> TextStates:
+def _text_states(model: Model, tokens_S: jax.Array, prompt: jax.Array) -> TextStates:
     """One causal pass of target and draft over a text.
 
     Row i of the draft reads token i + 1 and the target's feature of position i, as in live
     decoding.
     """
     config, S = model.config, tokens_S.shape[0]
-    logits_SX, feature_SE, _ = target.causal_forward(model.target, config.target, tokens_S, None)
-    none = kv_cache.empty(config.draft, S, feature_SE.dtype)
-    hidden_SE, rows = expand.causal_rows(model, jnp.roll(tokens_S, -1), feature_SE, none)
+    logits_SX, feature_SE, _ = target.causal_forward(
+        model.target, config.target, tokens_S, None, prompt
+    )
+    hidden_SE, rows = expand.causal_rows(model, jnp.roll(tokens_S, -1), feature_SE, None)
     cache = KVCache(rows.keys, rows.values, jnp.int32(S))
     return TextStates(hidden_SE, cache, layers.entropy(jax.nn.log_softmax(logits_SX)))
 

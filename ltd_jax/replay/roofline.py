@@ -114,10 +114,10 @@ def target_pass(config: TargetConfig, rows: int, context: int) -> Work:
 def draft_pass(config: DraftConfig, cycle: CycleConfig, level: int, context: int) -> Work:
     """The draft's pass of one level; the first one also fuses the target's features."""
     weights = _draft_weights(config, fuse=level == 1)
-    cached = 2 * config.kv_head_count * config.head_dim * context
-    mixed = 2 * config.head_count * config.head_dim * context
+    cached = 2 * config.layer_count * config.kv_head_count * config.head_dim * context
+    mixed = 2 * config.layer_count * config.head_count * config.head_dim * context
     rows = cycle.path_length if level == 1 else cycle.beam_width
-    return Work(2.0 * (weights + cached), 2.0 * rows * (weights + mixed), 1)
+    return Work(2.0 * (weights + cached), 2.0 * rows * (weights + mixed), config.layer_count)
 
 
 @functools.cache

@@ -31,9 +31,9 @@ import numpy as np
 from ltd_jax.config import PairConfig
 from ltd_jax.cycle import sample, select
 from ltd_jax.cycle import tree as trees
-from ltd_jax.cycle.prefill import prefill
+from ltd_jax.cycle.prefill import check_tokens, prefill
 from ltd_jax.cycle.tree import DraftTree
-from ltd_jax.files import UserError
+from ltd_jax.files import UserError, require_finite
 from ltd_jax.models import target
 from ltd_jax.models.kv_cache import KVCache
 from ltd_jax.models.pair import Model, Pair
@@ -56,7 +56,7 @@ def add_accept_prob(
       progress: called with the share that is done.
 
     Raises:
-      UserError: the trace is not one of these prompts.
+      UserError: the trace is not one of these prompts, or a probability is NaN.
     """
     limit, start = int(trace.provenance["new_tokens"]) - 1, trace.text_start
     beginnings = list(_text_beginnings(pair, prompts, limit))
@@ -71,6 +71,11 @@ def add_accept_prob(
         tree = DraftTree(*[jnp.asarray(field[position_P]) for field in fields])
         left_P = limit - np.arange(len(position_P), dtype=np.int32)
         probs.append(accept_prob(pair, tokens_S, trace.length[position_P], tree, left_P))
+        require_finite(
+            f"Text {len(probs)} cannot be judged in {np.dtype(pair.dtype).name}",
+            {f"accept_prob of {pair.names[0]}": probs[-1]},
+            remedy="give another `dtype`, or check its weights",
+        )
         progress(len(probs) / len(start))
     return dataclasses.replace(trace, accept_prob=np.concatenate(probs))
 
@@ -81,6 +86,7 @@ def _text_beginnings(
     """Prompts whose texts have a position where a cycle can start, and their first tokens."""
     for prompt in prompts if limit > 0 else ():
         root = int(prefill(pair, prompt.token).root)
+        check_tokens(pair, (root,))
         if root not in pair.stop_tokens:
             yield prompt, root
 
@@ -95,19 +101,19 @@ def accept_prob(
 
     Args:
       tokens_S: i32, the whole text, padded to the context.
-      length_P: i32, tokens before each position's root.
+      length_P: i32, tokens before each position's root; of the first, the prompt's.
       tree: with a leading axis [P].
       limit_P: i32, the most tokens that may follow each root.
     """
-    cache = _read_text(pair.model, jnp.asarray(tokens_S))
+    cache = _read_text(pair.model, jnp.asarray(tokens_S), jnp.int32(length_P[0]))
     at_positions = partial(_of_trees, pair.model, pair.stops, tokens_S, cache)
     return traces.by_chunks(at_positions, POSITIONS_AT_ONCE, length_P, tree, limit_P)
 
 
 @jax.jit
-def _read_text(model: Model, tokens_S: jax.Array) -> KVCache:
-    """The target's cache of a whole text."""
-    _, _, rows = target.causal_forward(model.target, model.config.target, tokens_S, None)
+def _read_text(model: Model, tokens_S: jax.Array, prompt: jax.Array) -> KVCache:
+    """The target's cache of a whole text that begins with so many tokens of a prompt."""
+    _, _, rows = target.causal_forward(model.target, model.config.target, tokens_S, None, prompt)
     return KVCache(rows.keys, rows.values, jnp.int32(len(tokens_S)))
 
 

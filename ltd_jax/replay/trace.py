@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltd_jax import files
+from ltd_jax import files, finite
 from ltd_jax.config import CycleConfig
 from ltd_jax.files import Identity, UserError
 
@@ -79,10 +79,11 @@ class Trace:
             expected += shape[-1:] if name == "hidden" else ()  # E, whatever it is
             if shape != expected:
                 raise ValueError(f"{name} has shape {shape}, not {expected}.")
-        for name in ("entropy", "root_entropy", "accept_prob"):
-            _require_finite(name, getattr(self, name))
-        if not (self.log_prob < np.inf).all():  # -inf = no node
-            raise UserError("log_prob holds numbers that are no log-probabilities.")
+        log_prob = None
+        if not (self.log_prob < np.inf).all():
+            log_prob = np.where(self.log_prob == -np.inf, 0, self.log_prob)  # -inf = no node
+        names = ("entropy", "root_entropy", "accept_prob")
+        _require_finite({"log_prob": log_prob} | {name: getattr(self, name) for name in names})
         is_last_P = np.append(_is_start(self.text)[1:], True)
         left_after_P = np.where(is_last_P, 0, np.append(self.tokens_left[1:], 0))
         if np.any(self.tokens_left != left_after_P + 1):
@@ -105,21 +106,23 @@ def _is_start(text_P: np.ndarray) -> np.ndarray:
     return np.append(True, text_P[1:] != text_P[:-1])
 
 
-def _require_finite(name: str, array: np.ndarray | None) -> None:
-    if array is not None and not np.isfinite(array).all():
-        raise UserError(f"{name} holds numbers that are not finite.")
+def _require_finite(arrays: Mapping[str, np.ndarray | None]) -> None:
+    fault = finite.first_fault(dict(arrays))
+    if fault is not None:
+        raise UserError(f"{fault}, no finite number.")
 
 
 def save(trace: Trace, path: Path) -> None:
     """Writes the trace as npz; a killed process leaves the old file or the new one.
 
     Raises:
-      UserError: the file cannot be written, or one of the draft's outputs is not finite.
+      UserError: the file cannot be written, or one of the draft's outputs or a number of the
+        provenance is not finite.
     """
-    _require_finite("hidden", trace.hidden)  # large, so not whenever a trace is made
+    _require_finite({"hidden": trace.hidden})  # large, so not whenever a trace is made
     names = [*ARRAYS, *_optional_of(trace)]
     arrays = {ON_DISK.get(name, name): getattr(trace, name) for name in names}
-    provenance = json.dumps(trace.provenance)
+    provenance = files.to_json(trace.provenance, f"Cannot write {path}")
     with files.replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, schema=SCHEMA, provenance=provenance, **arrays)
 

@@ -274,3 +274,13 @@ def test_a_file_that_is_none_gets_one_sentence(path, tmp_path):
     broken.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(UserError, match="is damaged: its weights are not what was saved"):
         classifiers.load(broken)
+
+
+def test_classifiers_that_are_no_numbers_are_not_written(trained, tmp_path):
+    for change, place in (
+        ({"power": np.asarray([1.0, np.nan, 2.0], np.float32)}, r"power\[1\] is nan"),
+        ({"provenance": {"quality": {"c2t": {"auc": float("nan")}}}}, "quality.c2t.auc is nan"),
+    ):
+        broken = dataclasses.replace(trained, **change)
+        with pytest.raises(UserError, match=place):
+            classifiers.save(broken, tmp_path / "c.safetensors")

@@ -11,6 +11,7 @@ from ltd_jax.baselines import classifiers, train
 from ltd_jax.baselines.classifiers import Perceptron, Residual
 from ltd_jax.baselines.train import Examples, HeadConfig
 from ltd_jax.config import CycleConfig
+from ltd_jax.files import UserError
 from tests.cycle import varieties
 from tests.replay import synthetic
 
@@ -33,6 +34,23 @@ def test_a_separable_rule_is_learned(network):
     assert judged.balanced_accuracy > 0.97
     assert judged.auc > 0.99
     assert judged.positives == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("label", [False, True])
+def test_one_label_alone_tells_nothing(label):
+    one = separable(600, 0)
+    variables = train.fit_classifier(Perceptron(16), one, QUICK, seed=0)
+    alike = Examples(one.feature[:9], np.full(9, label))
+    judged = train.classifier_quality(Perceptron(16), variables, alike)
+    assert judged == train.Quality(None, None, 9, float(label))
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_features_that_are_no_numbers_teach_nothing(number):
+    one = separable(600, 0)
+    one.feature[5, 1] = number
+    with pytest.raises(UserError, match="classifier has gone wrong .*Dense_0.* is nan"):
+        train.fit_classifier(Perceptron(16), one, QUICK, seed=0)
 
 
 def test_labels_that_mean_nothing_give_chance():

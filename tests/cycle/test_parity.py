@@ -46,6 +46,8 @@ def test_cycles_are_those_of_the_published_algorithm(name):
             np.testing.assert_allclose(state.pending.feature[:count], features, atol=1e-4)
             text += tokens
             accepted.append(count - 1)
+        new = text[len(prompt) :]  # which are plain decoding's, with windows, too
+        assert new == oracle_target.continuation(both.target, pair.config.target, prompt, len(new))
     assert sum(accepted) >= 3 and 0 in accepted, "the comparison must see both outcomes"
 
 

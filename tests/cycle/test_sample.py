@@ -145,3 +145,11 @@ def test_the_likeliest_is_the_first_of_the_largest(shape):
         logits = random.integers(-2, 3, shape).astype(np.float32)
         logits.flat[0] = -np.inf
         np.testing.assert_array_equal(sample.argmax(jnp.asarray(logits)), logits.argmax(-1))
+
+
+@pytest.mark.parametrize("rows", [[np.nan] * 3, [np.inf, 0, 0], [-np.inf] * 3, [1, np.inf, np.nan]])
+@pytest.mark.parametrize("config", [None, SETTINGS["plain"], SETTINGS["greedy with penalty"]])
+def test_there_is_no_token_where_logits_are_no_numbers(rows, config):
+    state = config and SamplingState(jax.random.key(0), jnp.zeros((3,), bool))
+    chosen = sample.choose(jnp.asarray(rows, jnp.float32), jnp.int32(0), state, config)
+    assert chosen == sample.NO_TARGET

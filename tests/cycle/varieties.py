@@ -1,4 +1,4 @@
-"""Tiny random pairs of every variety of draft: with and without d2t, all norms, Griffin.
+"""Tiny random pairs of every variety: with and without d2t, all norms, windows, layers, Griffin.
 
 Their vocabulary is so small that untrained drafts hit the target's choice often.
 """
@@ -49,10 +49,33 @@ CYCLE = CycleConfig(beam_width=4, max_levels=3, sizes=(7,), context=64, prefill_
 BEFORE = {"draft_vocab_size": X, "norm_before_fc": True, "norm_before_residual": True}
 AFTER = {"norm_each_feature": True, "norm_output": True}
 LAST_STATE = dataclasses.replace(TARGET, feature_layers=())
+NARROW = dataclasses.replace(  # two of its layers see five tokens
+    TARGET,
+    attention_bias=True,
+    output_bias=True,
+    qk_norm=True,
+    sliding_window=5,
+    sliding_layers=(0, 2),
+    feature_layers=(0, 1, 2, 3),
+)
+DEEP = dataclasses.replace(  # three layers, of which two slide, over four features
+    EAGLE3,
+    layer_count=3,
+    feature_count=4,
+    attention_bias=True,
+    output_bias=True,
+    fuse_bias=True,
+    qk_norm=True,
+    sliding_window=4,
+    sliding_layers=(0, 2),
+)
+BORROWED = dataclasses.replace(EAGLE3, hidden_size=16, draft_vocab_size=X, own_head=False)
 PAIRS = {
     "d2t": (TARGET, EAGLE3),
     "all tokens, normed before": (TARGET, dataclasses.replace(EAGLE3, **BEFORE)),
     "d2t, normed each and after": (TARGET, dataclasses.replace(EAGLE3, **AFTER)),
+    "deep and narrow": (NARROW, DEEP),
+    "the target's head": (TARGET, BORROWED),
     "griffin": (LAST_STATE, GRIFFIN),
     "griffin, tied and biased": (
         dataclasses.replace(LAST_STATE, tie_embeddings=True),
@@ -81,7 +104,7 @@ def weights(name: str) -> Model:
     )
     token = np.sort(random.permutation(X)[: pair.draft.draft_vocab_size])
     student = _fill(random, student).replace(embedding=embedding, target_token=token)
-    if isinstance(pair.draft, GriffinConfig):
+    if isinstance(pair.draft, GriffinConfig) or not pair.draft.own_head:
         student = student.replace(head=teacher.head)
     return Model(teacher, student, pair)
 
@@ -95,10 +118,12 @@ def pair(name: str) -> Pair:
 def _fill(random, shapes):
     """Matrices that keep a row's size, vectors around 1."""
 
-    def draw(leaf):
+    def draw(path, leaf):
+        if any("bias" in str(part) for part in path[-2:]) and "fuse_bias" not in str(path):
+            return 0.3 * random.normal(size=leaf.shape)
         if len(leaf.shape) == 1:
             return 1 + 0.3 * random.normal(size=leaf.shape)
         return random.normal(size=leaf.shape) * leaf.shape[0] ** -0.5
 
-    filled = jax.tree.map(draw, shapes)
+    filled = jax.tree_util.tree_map_with_path(draw, shapes)
     return filled.replace(embedding=random.normal(size=shapes.embedding.shape))

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -208,3 +210,39 @@ def test_a_policy_is_checked_against_plain_decoding_in_a_call():
     prompts = [list(prompt) for prompt in tiny.prompts(0)]
     found = lossless.check_lossless(tiny.pair(0), Constant(5, 12), prompts, 12)
     assert found == {"dtype": "float32", "tokens_compared": 36, "mismatches": 0, "near_ties": 0}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "logit", "expected"),
+    [
+        ("bfloat16", 5.311, 4 * 2.0**-5),  # steps of 2^-7 at 1, of four times that from 4 to 8
+        ("bfloat16", 16.0, 0.5),
+        ("bfloat16", 15.9, 0.25),
+        ("bfloat16", -20.0, 0.5),
+        ("bfloat16", 0.01, 4 * 2.0**-7),  # of sums whose parts are larger
+        ("float16", 16.0, 4 * 2.0**-6),
+        ("float32", 16.0, 64 * 2.0**-19),
+        ("float32", 1.0, 64 * 2.0**-23),
+    ],
+)
+def test_a_near_tie_follows_from_the_dtype_and_the_logits_size(dtype, logit, expected):
+    assert lossless.near_tie(dtype, logit) == expected
+
+
+def test_the_page_says_what_a_near_tie_is():
+    page = Path(lossless.__file__).parents[2] / "docs" / "troubleshooting.md"
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    near = [f"{lossless.near_tie('bfloat16', logit):g}" for logit in (5.0, 16.0)]
+    assert lossless.STEPS["bfloat16"] == lossless.STEPS["float16"]
+    assert f"less than {lossless.STEPS['bfloat16']} steps of the dtype at their size" in text
+    assert f"in bfloat16 {near[0]} for logits near 5, {near[1]} near 16" in text
+
+
+def test_near_ties_in_half_precision_are_none_in_single(monkeypatch):
+    """Two logits of 5.311 and 5.294, where bfloat16 texts were seen to part."""
+    monkeypatch.setattr(lossless, "_best", lambda *_: np.array([5.311, 5.294]))
+    text_T = np.zeros(0, np.int32)
+    for dtype, decides in (("float32", False), ("bfloat16", True), ("float16", False)):
+        pair = dataclasses.replace(tiny.pair(0), dtype=jnp.dtype(dtype))
+        found = lossless.rounding_decides(pair, np.array([1, 2], np.int32), text_T)
+        assert found == decides

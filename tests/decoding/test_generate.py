@@ -1,6 +1,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -142,3 +143,61 @@ def test_after_a_warm_up_nothing_is_compiled_and_a_choosing_policy_chooses():
             else generate.generate(pair, policy, PROMPT, 16)
         )
         assert tokens(steps) == NEW[:16] and program._cache_size() == before
+
+
+def overflowing(params):
+    """The layers but two maps of the first, whose products are more than f32 can hold."""
+    first, *rest = params.layers
+    gate, up = first.gate_up
+    return (first.replace(gate_up=(gate, up * 1e30), down=first.down * 1e30), *rest)
+
+
+def broken(part, **changes):
+    """The tiny pair with other weights of its target or draft."""
+    pair = tiny.pair(SEED)
+    params = getattr(pair.model, part).replace(**changes)
+    return dataclasses.replace(pair, model=pair.model.replace(**{part: params}))
+
+
+HOT = SamplingConfig(temperature=1.0)
+SEQUENTIAL = SamplingConfig(temperature=1.0, rule="sequential")
+NO_NUMBERS = {
+    "nan": lambda params: {"norm": params.norm * jnp.nan},
+    "infinite": lambda params: {"norm": params.norm.at[0].set(jnp.inf)},
+    "overflow": lambda params: {"layers": overflowing(params)},
+}
+
+
+@pytest.mark.parametrize("decode", [speculative, plain])
+@pytest.mark.parametrize("sampling", [None, HOT, SEQUENTIAL], ids=["greedy", "hot", "sequential"])
+@pytest.mark.parametrize("how", NO_NUMBERS)
+def test_a_target_that_gives_no_numbers_is_refused(decode, sampling, how):
+    pair = broken("target", **NO_NUMBERS[how](tiny.pair(SEED).model.target))
+    pair = pair if sampling is None else pair.sampled(sampling)
+    with pytest.raises(UserError, match="The logits of random target are NaN or infinite in f"):
+        decode(pair, 8)
+
+
+@pytest.mark.parametrize("decode", [generate.generate_plain, generate.generate])
+@pytest.mark.parametrize("place", [2, 7])
+def test_a_text_ends_with_a_sentence_where_the_numbers_end(decode, place):
+    """All is well until a token is read whose embedding is no number."""
+    token = NEW[place]
+    whole = tiny.pair(SEED).model.target.embedding
+    pair = broken("target", embedding=whole.at[token].set(jnp.nan))
+    asked = (PROMPT, 30) if decode is generate.generate_plain else (MOST, PROMPT, 30)
+    found: list[int] = []
+    with pytest.raises(UserError, match="The logits of random target"):
+        for burst in decode(pair, *asked):
+            found += burst.tokens
+    assert tuple(found) == NEW[: len(found)] and len(found) <= NEW.index(token) + 1
+    if decode is generate.generate_plain:
+        assert len(found) == NEW.index(token) + 1
+
+
+def test_a_draft_that_gives_no_numbers_is_refused_but_not_by_plain_decoding():
+    norm = tiny.pair(SEED).model.draft.norm
+    for pair in (broken("draft", norm=norm * jnp.nan), broken("draft", norm=norm + jnp.inf)):
+        assert tokens(plain(pair, 8)) == NEW[:8]
+        with pytest.raises(UserError, match="The logits of random draft are NaN or infinite in f"):
+            speculative(pair, 8)

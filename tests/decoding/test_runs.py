@@ -12,8 +12,8 @@ from ltd_jax.decoding import benchmark, runs
 from ltd_jax.decoding.benchmark import Method, Run
 from ltd_jax.decoding.runs import Turn
 from ltd_jax.policies.policy import Constant
+from ltd_jax.questions import Question
 from ltd_jax.replay.record import Prompt
-from ltd_jax.text import Question
 from tests.cycle import tiny
 from tests.models.refusal import refusal
 from tests.system import tiny_pair
@@ -142,6 +142,16 @@ def test_what_judges_read(folder):
     assert short["question_id"] == 7 and short["choices"][0]["turns"] == ["short"]
     assert talk["question_id"] == 9 and talk["choices"][0]["turns"] == ["first", "second"]
     assert talk["choices"][0]["index"] == 0 and talk["answer_id"] != short["answer_id"]
+
+
+def test_questions_with_ids_of_any_kind_are_sorted(tmp_path):
+    ids = ("task/10", 12, "task/2", 9, "9")
+    asked = [Question(one, "", ("a",), "mixed") for one in ids]
+    turns = [Turn(Prompt(np.zeros(1, np.int32), 0), one, 0) for one in asked]
+    decoded = [run("eagle3", prompt, 0, "ok", (1,)) for prompt in range(len(ids))]
+    pair = SimpleNamespace(decode=lambda tokens: tiny_pair.tokenizer().decode(list(tokens)))
+    (path,) = runs.write_answers(tmp_path, pair, turns, ("mixed",), decoded)
+    assert [row["question_id"] for row in rows_of(path)] == [9, 12, "9", "task/10", "task/2"]
 
 
 def test_what_speed_scripts_read(folder):

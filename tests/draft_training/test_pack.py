@@ -9,6 +9,7 @@ from ltd_jax.config import DraftConfig
 from ltd_jax.draft_training import pack
 from ltd_jax.draft_training.pack import Conversation, Mixture
 from ltd_jax.draft_training.talk import ANSWER, FORCED, Spoken
+from ltd_jax.files import UserError
 
 MIXTURE = Mixture((np.arange(30), np.arange(100, 140)), (0.25, 0.75))
 
@@ -51,6 +52,44 @@ def test_the_draft_speaks_of_the_most_frequent_tokens():
     )
     streams = (np.array([7, 7, 7, 1, 2, 2]), np.array([1, 1, 9, 2]))
     assert pack.frequent_tokens(streams, config).tolist() == [1, 2, 7]
+    with pytest.raises(UserError, match="Stream 1 has token 70000, but the vocabulary has 10"):
+        pack.frequent_tokens((*streams[:1], np.array([70_000], np.uint32)), config)
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "dtype"),
+    [
+        (2, "uint16"),
+        (65_536, "uint16"),
+        (65_537, "uint32"),
+        (152_064, "uint32"),
+    ],
+)
+def test_token_ids_are_stored_in_a_type_that_holds_them(vocab_size, dtype):
+    found = pack.token_dtype(vocab_size)
+    assert found == dtype
+    largest = np.array([vocab_size - 1])
+    assert largest.astype(found) == largest
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        ([3, 10], "X has token 10, but the vocabulary has 10 tokens"),
+        ([-1, 3], "X has token -1"),
+        ([1.0, 2.0], "X is of float64; token ids are integers"),
+        ([False, True], "X is of bool"),
+    ],
+)
+def test_tokens_of_another_vocabulary_are_refused(tokens, words):
+    with pytest.raises(UserError, match=words):
+        pack.known_tokens(np.array(tokens), 10, "X")
+
+
+@pytest.mark.parametrize("tokens", [[], [0, 9]])
+def test_tokens_of_the_vocabulary_are_kept(tokens):
+    tokens_T = np.array(tokens, np.uint32)
+    assert pack.known_tokens(tokens_T, 10, "X") is tokens_T
 
 
 def talks(lengths):

@@ -1,5 +1,7 @@
 """A target's own texts are its plain decoding, and are written once."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,3 +56,29 @@ def test_saved_texts_are_written_once(tmp_path, monkeypatch):
         read(prompt_BP[::-1], 5)
     with pytest.raises(UserError, match=r"own\.npy holds other texts"):
         read(prompt_BP, 6)
+
+
+def test_tokens_above_65535_are_stored_whole(tmp_path, monkeypatch):
+    """A vocabulary as Llama 3's: what was written comes back, and a smaller one refuses it."""
+    large = dataclasses.replace(CONFIG, vocab_size=128_256)
+    prompt_BP = np.array([[70_000, 3]], np.int32)
+    written_BT = np.array([[70_000, 3, 128_255, 65_536]], np.int32)
+    monkeypatch.setattr(own_texts, "continue_greedily", lambda *_: written_BT)
+    file = tmp_path / "own.npy"
+    found_BT = own_texts.load_or_write(file, None, large, prompt_BP, 2)
+    np.testing.assert_array_equal(found_BT, written_BT)
+    assert found_BT.dtype == np.uint32
+    with pytest.raises(UserError, match="A prompt has token 70000, but the vocabulary has"):
+        own_texts.load_or_write(file, None, CONFIG, prompt_BP, 2)
+    small = dataclasses.replace(CONFIG, vocab_size=100_000)
+    with pytest.raises(UserError, match=r"own\.npy has token 128255, but .* has 100000"):
+        own_texts.load_or_write(file, None, small, prompt_BP, 2)
+
+
+def test_a_target_that_gives_no_numbers_writes_no_texts(tmp_path):
+    params = tiny.pair(0).model.target
+    prompt_BP = own_texts.sample_prompts(small.mixture().streams, 2, seed=0)
+    broken = params.replace(norm=params.norm * jnp.nan)
+    with pytest.raises(UserError, match="logits are NaN or infinite in float32"):
+        own_texts.load_or_write(tmp_path / "own.npy", broken, CONFIG, prompt_BP, 5)
+    assert not list(tmp_path.iterdir())

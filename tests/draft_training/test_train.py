@@ -93,6 +93,50 @@ def test_an_interrupted_training_is_gone_on_with(tmp_path):
     np.testing.assert_array_equal(resumed, learn("whole"))
 
 
+def loss_of_nan(params, frozen, batch):
+    """NaN from a batch on."""
+    return squares(params, frozen, jnp.where(batch >= 7, jnp.nan, 0.0))
+
+
+def loss_of_infinity(params, frozen, batch):
+    """Infinite at one batch."""
+    return squares(params, frozen, 0.0) + jnp.where(batch == 7, jnp.inf, 0.0)
+
+
+def steep_loss(params, frozen, batch):
+    """Finite, but its gradient is not, from a batch on: the root of 0."""
+    return jnp.sqrt(jnp.sum(params**2) * jnp.maximum(7 - batch, 0))
+
+
+@pytest.mark.parametrize("loss", [loss_of_nan, loss_of_infinity, steep_loss])
+@pytest.mark.parametrize("save_every", [3, 100])
+def test_a_step_that_is_not_finite_stops_the_training(tmp_path, loss, save_every):
+    config = dataclasses.replace(TRAIN, save_every=save_every)
+    asked = []
+
+    def batch(step):
+        asked.append(step)
+        return jnp.float32(step)
+
+    learn = lambda loss: trainer.train(jnp.ones((3, 2)), loss, batch, config, tmp_path, {})
+    kept = "the checkpoint of step 6 is kept" if save_every == 3 else "no step is saved"
+    with pytest.raises(UserError, match=rf"The loss of step 8 .*NaN or infinite \({kept}\)"):
+        learn(loss)
+    asked.clear()
+    assert jnp.isfinite(learn(squares)).all()  # goes on from the last good step
+    assert asked[0] == (6 if save_every == 3 else 0)
+
+
+def test_a_loss_of_nan_is_told_where_a_training_is_interrupted(tmp_path):
+    def batch(step):
+        if step == 9:
+            raise KeyboardInterrupt
+        return jnp.float32(step)
+
+    with pytest.raises(UserError, match="The loss of step 8"):
+        trainer.train(jnp.ones((3, 2)), loss_of_nan, batch, TRAIN, tmp_path, {})
+
+
 def test_the_schedule_rises_stays_and_falls_to_zero():
     rate = trainer.schedule(TrainConfig(tokens=1000 * 2304, warmup_steps=100, decay_share=0.4))
     assert rate(0) == 0 and rate(1000) == pytest.approx(0, abs=1e-9)

@@ -11,9 +11,9 @@ from pathlib import Path
 from ltd_jax import flags, workflow
 from ltd_jax.config import CycleConfig
 from ltd_jax.flags import PairFlags
+from ltd_jax.questions import QuestionConfig
 from ltd_jax.replay import latency, record
 from ltd_jax.replay import trace as traces
-from ltd_jax.text import QuestionConfig
 from ltd_jax.workflow import StageConfig
 from tests.replay import synthetic
 

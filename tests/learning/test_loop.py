@@ -164,3 +164,37 @@ def test_of_one_simulator_some_texts_are_set_aside(tmp_path, monkeypatch) -> Non
     assert claims[0] == claims[1]
     with pytest.raises(UserError, match="leaves none to validate on"):
         learning.train(simulate.take_texts(whole, [0]), POLICY, EXACT)
+
+
+@both_ways
+def test_parameters_that_are_not_finite_are_never_the_best(trained, way: str) -> None:
+    data, validation = observed(SPLITS)
+    state = loop.init(ALGORITHMS[way], jax.random.key(0), RATE, data, validation)
+    broken = state.replace(params=jax.tree.map(lambda leaf: leaf * jnp.nan, state.params))
+    after, metrics = loop.advance(ALGORITHMS[way], broken, data, validation)
+    assert np.isnan(metrics.validation[-1])
+    assert after.best_validation == state.best_validation
+    jax.tree.map(np.testing.assert_array_equal, after.best, state.best)
+
+
+@pytest.mark.parametrize("number", [jnp.nan, jnp.inf])
+def test_updates_that_are_not_finite_stop_the_training(tmp_path, monkeypatch, number) -> None:
+    """The last checkpoint is from before them, and a training goes on from there."""
+    advance = loop.advance
+
+    def gone_wrong(algorithm, state, data, validation):
+        if state.update == 3:
+            bad = lambda leaf: leaf.at[(0,) * leaf.ndim].set(number)
+            state = state.replace(params=jax.tree.map(bad, state.params))
+        return advance(algorithm, state, data, validation)
+
+    run = lambda progress: learning.train(SPLITS, POLICY, EXACT, folder=tmp_path, progress=progress)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "advance", gone_wrong)
+        with pytest.raises(
+            UserError, match="exact has gone wrong in one of the updates 4 to 6: .*nan"
+        ):
+            run(lambda point, share: None)
+    updates = []
+    run(lambda point, share: updates.append(point.update))
+    assert updates == [6, 9]

@@ -1,5 +1,6 @@
 """Every family says what transformers says (golden file; see golden/make_families.py)."""
 
+import dataclasses
 import functools
 
 import jax
@@ -50,6 +51,14 @@ def test_greedy_text(model, family):
         logits_TX, _ = jax.device_get(read(params, config, padded(text)))
         text.append(int(logits_TX[len(text) - 1].argmax()))
     np.testing.assert_array_equal(text[T:], GOLDEN[f"{family}/greedy"])
+
+
+@pytest.mark.parametrize("family", ["qwen2-sliding", "qwen3-sliding"])
+def test_windows_change_the_text(model, family):
+    config, params = model
+    full = dataclasses.replace(config, sliding_layers=())
+    logits_TX, _ = read(params, full, padded(families.PROMPT))
+    assert np.abs(logits_TX[:T] - GOLDEN[f"{family}/logits"]).max() > 0.1
 
 
 def test_the_golden_texts_are_varied():

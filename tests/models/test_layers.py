@@ -1,6 +1,4 @@
-"""Norm, rotary positions, attention and feed-forward against numpy and hand-made numbers."""
-
-import math
+"""Norm, attention and feed-forward against numpy and hand-made numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +6,11 @@ import numpy as np
 import pytest
 from jax.extend import core
 
-from ltd_jax.config import RopeScaling
 from ltd_jax.models import kv_cache, layers, target
 from tests.cycle import tiny
 from tests.oracle import layer as oracle
 
 RANDOM = np.random.default_rng(0)
-LLAMA3 = RopeScaling(
-    factor=8.0, low_frequency_factor=1.0, high_frequency_factor=4.0, original_context=8192
-)
 
 
 def draw(*shape):
@@ -71,51 +65,6 @@ def products(jaxpr):
             yield eqn
         for inner in core.jaxprs_in_params(eqn.params):
             yield from products(inner)
-
-
-def test_position_0_is_not_turned():
-    x = draw(1, 2, 8)
-    tables = layers.rope_tables(jnp.zeros(1, jnp.int32), 8, 100.0)
-    np.testing.assert_array_equal(layers.rotate(jnp.asarray(x), *tables), x)
-
-
-def test_rotation_of_halves():
-    x, positions = draw(3, 2, 8), np.array([0, 7, 1000])
-    turned = layers.rotate(jnp.asarray(x), *layers.rope_tables(jnp.asarray(positions), 8, 100.0))
-    for head in range(2):
-        expected = oracle.rotate(x[:, head], positions, 100.0)
-        np.testing.assert_allclose(turned[:, head], expected, atol=1e-3)
-
-
-def test_products_depend_on_the_distance_alone():
-    query, key = draw(1, 1, 8), draw(1, 1, 8)
-
-    def product(query_position, key_position):
-        turn = lambda x, position: layers.rotate(
-            jnp.asarray(x), *layers.rope_tables(jnp.full(1, position), 8, 100.0)
-        )
-        return float(jnp.vdot(turn(query, query_position), turn(key, key_position)))
-
-    assert product(9, 4) == pytest.approx(product(25, 20), abs=1e-4)
-    assert product(9, 4) != pytest.approx(product(9, 5), abs=1e-2)
-
-
-@pytest.mark.parametrize(
-    ("wavelength", "share"),
-    (
-        (1024, 1.0),  # 8192 / 1024 = 8 turns in the original context, more than 4: as it was
-        (2048, 1.0),  # 4 turns
-        (4096, 5 / 12),  # 2 turns, a third of the way from 1 to 4: 1/3 + 2/3 / 8
-        (8192, 1 / 8),  # 1 turn
-        (65536, 1 / 8),  # less than 1 turn: slowed down by the whole factor
-    ),
-)
-def test_llama3_scaling(wavelength, share):
-    frequency = 2 * math.pi / wavelength
-    theta = frequency**-2  # the second of two frequencies is theta ** -0.5
-    assert layers.rope_frequencies(4, theta, None) == pytest.approx([1.0, frequency])
-    found = layers.rope_frequencies(4, theta, LLAMA3)
-    assert found == pytest.approx([1.0, share * frequency])
 
 
 def naive_attention(query, key, value, visible):

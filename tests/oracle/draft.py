@@ -1,4 +1,4 @@
-"""The EAGLE-3 draft in numpy: one layer without a cache; every call reads all entries again."""
+"""The EAGLE-3 draft in numpy, without a cache: every call reads all entries again."""
 
 import numpy as np
 
@@ -15,6 +15,11 @@ def forward(weights, config, tokens, features, positions, visible):
     hidden = residual + layer.attend(rows, weights, config, positions, visible)
     rows = layer.rms_norm(hidden, weights.post_attention_norm, eps)
     hidden = hidden + layer.feed_forward(rows, weights)
+    for index, one in enumerate(weights.further):
+        rows = layer.rms_norm(hidden, one.input_norm, eps)
+        hidden = hidden + layer.attend(rows, one, config, positions, visible, index + 1)
+        rows = layer.rms_norm(hidden, one.post_attention_norm, eps)
+        hidden = hidden + layer.feed_forward(rows, one)
     return layer.rms_norm(hidden, weights.norm, eps) if config.norm_output else hidden
 
 
@@ -24,16 +29,17 @@ def fuse(weights, config, features):
     if config.norm_before_fc:
         features = layer.rms_norm(features, weights.fuse_norms[0], eps)
     if config.norm_each_feature:
-        parts = [features[:, i * size : (i + 1) * size] for i in range(3)]
+        parts = [features[:, i * size : (i + 1) * size] for i in range(config.feature_count)]
         normed = [layer.rms_norm(part, weights.fuse_norms[i], eps) for i, part in enumerate(parts)]
         features = np.concatenate(normed, axis=1)
-    return features @ weights.fuse
+    return features @ weights.fuse + (0 if weights.fuse_bias is None else weights.fuse_bias)
 
 
 def log_probs(weights, config, hidden):
     """Log-probabilities over the draft's own vocabulary."""
     normed = layer.rms_norm(hidden, weights.norm, config.rms_norm_eps)
-    logits = (hidden if config.norm_output else normed) @ weights.head
+    head = weights.embedding.T if weights.head is None else weights.head
+    logits = (hidden if config.norm_output else normed) @ head
     peak = logits.max(-1, keepdims=True)
     return logits - peak - np.log(np.exp(logits - peak).sum(-1, keepdims=True))
 

@@ -22,9 +22,26 @@ def mapped(rows, weights, index):
     return rows @ weights.qkv[index] + (biases[index] if biases else 0)
 
 
-def attend(rows, weights, config, positions, visible):
+def within(visible, positions, config, layer):
+    """What is seen in a layer: of sliding layers only positions in the window."""
+    if layer not in config.sliding_layers:
+        return visible
+    positions = np.asarray(positions)
+    return visible & (positions[:, None] - positions[None, :] < config.sliding_window)
+
+
+def attend(rows, weights, config, positions, visible, layer=0):
     """Attention of all rows to the rows they see; each group of query heads shares one kv head."""
     query, key, value = (mapped(rows, weights, index) for index in range(3))
+    visible = within(visible, positions, config, layer)
+    norms = getattr(weights, "qk_norms", ())
+    if norms:
+        query, key = (
+            rms_norm(x.reshape(len(x), -1, config.head_dim), norm, config.rms_norm_eps).reshape(
+                len(x), -1
+            )
+            for x, norm in zip((query, key), norms, strict=True)
+        )
     width, group = config.head_dim, config.head_count // config.kv_head_count
     heads = []
     for index in range(config.head_count):
@@ -35,7 +52,8 @@ def attend(rows, weights, config, positions, visible):
         score = np.where(visible, score, -np.inf)
         weight = np.exp(score - score.max(-1, keepdims=True))
         heads.append(weight / weight.sum(-1, keepdims=True) @ value[:, shared])
-    return np.concatenate(heads, axis=1) @ weights.o
+    bias = getattr(weights, "o_bias", None)
+    return np.concatenate(heads, axis=1) @ weights.o + (0 if bias is None else bias)
 
 
 def feed_forward(rows, weights):

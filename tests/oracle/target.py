@@ -6,12 +6,12 @@ from tests.oracle import layer
 
 
 def forward(weights, config, tokens, positions, visible):
-    """Logits [T, X] and features: the streams entering three layers, or the last norm's output."""
+    """Logits [T, X] and features: the streams entering some layers, or the last norm's output."""
     stream, streams = weights.embedding[np.asarray(tokens)], []
-    for one in weights.layers:
+    for index, one in enumerate(weights.layers):
         streams.append(stream)
         rows = layer.rms_norm(stream, one.input_norm, config.rms_norm_eps)
-        stream = stream + layer.attend(rows, one, config, positions, visible)
+        stream = stream + layer.attend(rows, one, config, positions, visible, index)
         rows = layer.rms_norm(stream, one.post_attention_norm, config.rms_norm_eps)
         stream = stream + layer.feed_forward(rows, one)
     streams.append(stream)

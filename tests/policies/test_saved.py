@@ -98,11 +98,18 @@ def test_damaged_files_are_named(tmp_path):
         saved.load(path)
 
 
-def test_weights_that_are_no_numbers_are_not_written(tmp_path):
-    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, policy())
-    with pytest.raises(UserError, match="depth.Dense_0.* holds numbers that are not finite"):
-        saved.save(broken, tmp_path / "p.safetensors", CYCLE, ORIGIN)
+def test_weights_that_are_no_numbers_are_neither_written_nor_read(tmp_path, monkeypatch):
+    path, broken = tmp_path / "p.safetensors", jax.tree.map(lambda leaf: leaf * jnp.nan, policy())
+    with pytest.raises(UserError, match=r"Cannot write .*: depth.Dense_0.*\[0.*\] is nan"):
+        saved.save(broken, path, CYCLE, ORIGIN)
+    with pytest.raises(UserError, match="Cannot write .*rate is infinite"):
+        saved.save(policy(), path, CYCLE, ORIGIN | {"rate": float("inf")})
     assert not list(tmp_path.iterdir())
+    with monkeypatch.context() as unchecked:
+        unchecked.setattr("ltd_jax.files.require_finite", lambda *args, **kwargs: None)
+        saved.save(broken, path, CYCLE, ORIGIN)
+    with pytest.raises(UserError, match="p.safetensors is of no use: depth.* is nan"):
+        saved.load(path)
 
 
 def test_another_number_of_devices_is_other_hardware(tmp_path):

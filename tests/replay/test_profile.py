@@ -264,3 +264,12 @@ def test_seconds_by_levels_and_by_size():
     timer.cycle_seconds(constant)  # its state is still whole
     with pytest.raises(UserError, match=f"no room to time cycles after {late} token"):
         CycleTimer(PAIR, late, 1).cycle_seconds(constant)
+
+
+@pytest.mark.parametrize("part", ["target", "draft"])
+def test_a_pair_that_gives_no_numbers_is_not_timed(part):
+    params = getattr(PAIR.model, part)
+    model = PAIR.model.replace(**{part: params.replace(norm=params.norm * jnp.nan)})
+    with pytest.raises(UserError, match=f"logits of random {part} are NaN or infinite in float32"):
+        timer = CycleTimer(dataclasses.replace(PAIR, model=model), 8, cycles=1)
+        timer.cycle_seconds(Constant(2, 6))

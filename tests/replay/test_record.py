@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,7 +15,7 @@ from ltd_jax.policies.policy import Constant
 from ltd_jax.replay import record, simulate
 from ltd_jax.replay import trace as traces
 from ltd_jax.replay.record import Prompt
-from tests.cycle import tiny
+from tests.cycle import tiny, varieties
 from tests.replay import synthetic
 
 NEW_TOKENS = 24
@@ -56,13 +57,14 @@ def test_positions_and_continuations(trace, found):
 
 def live_and_replayed(pair, trace, found, policy, totals):
     """Per text: the live cycles, and what the trace says at the same positions."""
-    accepted = traces.accepted(trace, CYCLE)
+    cycle = pair.config.cycle
+    accepted = traces.accepted(trace, cycle)
     for index, prompt in enumerate(found):
         position, cycle_count, levels_sum = int(trace.text_start[index]), 0, 0
         steps = generate.generate(pair, policy, prompt.token, NEW_TOKENS)
         next(steps)
         for step in steps:
-            said = accepted[position, step.levels - 1, CYCLE.sizes.index(step.size)]
+            said = accepted[position, step.levels - 1, cycle.sizes.index(step.size)]
             committed = min(int(said) + 1, int(trace.tokens_left[position]))
             yield step.accepted, int(said), len(step.tokens), committed
             position, cycle_count = position + committed, cycle_count + 1
@@ -85,6 +87,19 @@ def test_constants_replay_as_they_run(pair, trace, found, setting):
         if committed == live + 1:  # the text's end cuts no cycle here
             assert live == said
     assert setting[1] == 0 or any(live > 0 for live, *_ in rows)
+
+
+def test_windows_and_further_layers_replay_as_they_run(found):
+    """Of the text in one pass, where windows end far before a row."""
+    pair = varieties.pair("deep and narrow")
+    few = [Prompt(prompt.token[:9] % varieties.X, 0) for prompt in found[1:]]
+    trace = record.record(pair, few, NEW_TOKENS, ORIGIN)
+    cycle, policy = pair.config.cycle, Constant(3, 7)
+    simulator = simulate.build(trace, synthetic.table(cycle), cycle)
+    totals = simulate.run(simulator, policy, charge_decisions=False)
+    rows = list(live_and_replayed(pair, trace, few, policy, totals))
+    assert all(live_committed == committed for *_, live_committed, committed in rows)
+    assert any(live > 0 for live, *_ in rows) and any(live == 0 for live, *_ in rows)
 
 
 def test_learned_policies_replay_as_they_run(pair, trace, found):
@@ -164,3 +179,38 @@ def test_stop_tokens_end_a_text(pair, found):
     stopping = dataclasses.replace(pair, stop_tokens=(stop,))
     cut = record.texts_of(stopping, [found[0].token], NEW_TOKENS)[0]
     assert cut.tolist() == texts[0][: texts[0].tolist().index(stop) + 1].tolist()
+
+
+def overflowing(params):
+    """The same weights but two maps, whose products are more than f32 can hold."""
+    gate, up = params.layers[0].gate_up
+    layer = params.layers[0].replace(gate_up=(gate, up * 1e30), down=params.layers[0].down * 1e30)
+    return params.replace(layers=(layer, *params.layers[1:]))
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "hidden", "words"),
+    [
+        (
+            "target",
+            lambda one: one.replace(norm=one.norm * jnp.nan),
+            False,
+            "logits of random target",
+        ),
+        ("target", overflowing, False, "logits of random target"),
+        ("draft", lambda one: one.replace(norm=one.norm * jnp.nan), False, "of random draft"),
+        ("draft", lambda one: one.replace(fuse=one.fuse * 1e38), False, "of random draft"),
+        (
+            "draft",
+            lambda one: one.replace(down=one.down * 1e6),
+            True,
+            "output of random draft in float16",
+        ),
+    ],
+)
+def test_what_is_not_finite_is_not_recorded(pair, found, part, change, hidden, words):
+    broken = pair.model.replace(**{part: change(getattr(pair.model, part))})
+    with pytest.raises(UserError, match=f"^Recording prompts 1 to 3: .*{words}") as told:
+        other = dataclasses.replace(pair, model=broken)
+        record.record(other, found, NEW_TOKENS, ORIGIN, with_hidden=hidden)
+    assert "float32" in str(told.value) and "another `dtype`" in str(told.value)

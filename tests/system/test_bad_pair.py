@@ -1,5 +1,6 @@
 """Every broken folder: one clear sentence that names file and field, exit code 2."""
 
+import dataclasses
 import json
 import pickle
 import shutil
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from ltd_jax.models.hf import weights as hf_weights
+from tests.models import folders
 from tests.system import tiny_pair
 from tests.system.refusing import refusal
 
@@ -32,6 +35,22 @@ def tensor(name, edit, folder="draft", file="model.safetensors"):
         save_file(tensors if found is None else tensors | {name: found}, root / folder / file)
 
     return damage
+
+
+def extra(name):
+    """A damage that adds a tensor to the draft."""
+
+    def damage(root):
+        path = root / "draft" / "model.safetensors"
+        save_file(load_file(path) | {name: np.zeros(2, np.float32)}, path)
+
+    return damage
+
+
+def few_layers(root):
+    """Not a damage: a target too small to have EAGLE-3's default layers."""
+    config = dataclasses.replace(tiny_pair.TARGET, layer_count=3, feature_layers=())
+    hf_weights.save_target(root / "target", config, folders.target_params(config), "float32")
 
 
 def cut(path, count):
@@ -91,8 +110,9 @@ def name_a_missing_file(root):
 
 def no_index_entry(root):
     index = json.loads((root / "target" / INDEX).read_text())
-    del index["weight_map"]["model.norm.weight"]
+    file = index["weight_map"].pop("model.norm.weight")
     (root / "target" / INDEX).write_text(json.dumps(index))
+    tensor("model.norm.weight", lambda a: None, "target", file)(root)
 
 
 Q = "midlayer.self_attn.q_proj.weight"
@@ -146,16 +166,17 @@ BROKEN = {
     "field is negative": (field("draft", num_attention_heads=-2), ["num_attention_heads"]),
     "eps is a text": (field("target", rms_norm_eps="small"), ["config.json", "rms_norm_eps"]),
     "RoPE base is negative": (field("target", rope_theta=-1.0), ["config.json", "rope_theta"]),
-    "heads and kv heads": (field("target", num_key_value_heads=3), ["config.json", "kv_head"]),
-    "another head_dim": (field("target", head_dim=6), [FIRST, "q_proj", "[24, 12]"]),
-    "few layers": (
-        field("target", num_hidden_layers=3),
-        ["target", "3 layers", "--feature-layers"],
+    "another width": (field("target", hidden_size=16), [FIRST, "embed_tokens", "[260, 16]"]),
+    "layers that are not there": (
+        field("target", num_hidden_layers=9),
+        ["target", "model.layers.7", "incomplete"],
     ),
+    "few layers": (few_layers, ["target", "3 layers", "--feature-layers"]),
+    "a tensor that is not known": (extra("norm.gain"), ["draft", "norm.gain", "not known"]),
     "another activation": (field("target", hidden_act="gelu"), ["config.json", "gelu"]),
     "unknown scaling": (
-        field("target", rope_scaling={"rope_type": "yarn", "factor": 2}),
-        ["config.json", "yarn"],
+        field("target", rope_scaling={"rope_type": "xpos", "factor": 2}),
+        ["config.json", "xpos"],
     ),
     "unknown architecture": (
         field("target", architectures=["MixtralForCausalLM"]),
@@ -171,7 +192,10 @@ BROKEN = {
         field("draft", architectures=["Eagle3DeepseekV2ForCausalLM"], kv_lora_rank=4),
         ["Eagle3DeepseekV2ForCausalLM", "kv_lora_rank"],
     ),
-    "two draft layers": (field("draft", num_hidden_layers=2), ["config.json", "2 layers"]),
+    "four features, unnamed": (
+        tensor("fc.weight", lambda a: np.concatenate([a, a[:, :12]], axis=1)),
+        ["4 layers", "--feature-layers"],
+    ),
     "draft of another vocabulary": (field("draft", vocab_size=300), ["vocab_size", "300", "260"]),
     "feature layers": (
         field("draft", eagle_aux_hidden_state_layer_ids=[5, 2, 9]),

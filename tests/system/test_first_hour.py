@@ -15,7 +15,6 @@ from ltd_jax import cli
 from ltd_jax.config import PolicyConfig
 from ltd_jax.models import pair as pairs
 from ltd_jax.policies import networks, saved
-from ltd_jax.presets import PAPER
 
 COMMANDS = first_hour.blocks(first_hour.PAGE.read_text(encoding="utf-8"))
 NUMBER = re.compile(r"\d[\d.,]*")
@@ -82,7 +81,7 @@ def test_from_a_pair_of_ones_own_to_restored_policies(there, monkeypatch, capsys
     assert kept(printed) == kept(inspect.output)
 
     tuning = shlex.split(command("ltd tune").command.replace("\\\n", ""))[2:]
-    start = cli.COMMANDS["tune"].start(PAPER)
+    start = cli.COMMANDS["tune"].start(pairs.preset_of(there / "runs/pair/target"))
     asked = tyro.cli(type(start), args=tuning, default=start)
     pair = pairs.load(asked.target, asked.draft, cycle=asked.cycle)
     policy = networks.init(jax.random.key(0), asked.cycle, PolicyConfig((4,), (4,), (4,), (4,)))

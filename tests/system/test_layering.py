@@ -19,8 +19,8 @@ import ltd_jax
 
 ROOT = Path(ltd_jax.__file__).parents[1]
 LAYERS = (
-    ("config", "files"),
-    ("checkpoint", "presets", "text"),
+    ("config", "files", "finite"),
+    ("checkpoint", "presets", "text", "questions"),
     ("models",),
     ("policies",),
     ("cycle",),

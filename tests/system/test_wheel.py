@@ -12,12 +12,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 USE_THE_INSTALLED = """
 import ltd_jax as ltd
-from ltd_jax import text
+from ltd_jax import questions
 
 print(ltd.__file__)
 pair = ltd.load()
-for questions in text.load_question_set(text.QuestionConfig(prompts=2), "test").values():
-    for question in questions:
+for asked in questions.load_question_set(questions.QuestionConfig(prompts=2), "test").values():
+    for question in asked:
         pair.encode(question.turns[0])
 print(pair.fingerprint)
 """

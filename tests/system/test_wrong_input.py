@@ -328,11 +328,36 @@ BROUGHT = {
         "record", (*RECORD, "--questions", "no"), ["no file or folder no", "--questions"]
     ),
     "questions of another form": asked(
-        '{"prompt": "one"}',
-        words=['mine.jsonl, line 1: "question_id", "category" and "turns" are missing', '["..."]'],
+        '{"input": "one", "answers": []}',
+        words=[
+            'mine.jsonl, line 1: "turns" is missing; call the one of "input", "answers"',
+            'that is asked "prompt"',
+            '["..."]',
+        ],
     ),
     "line without turns": asked(
         '{"question_id": 1, "category": ""}', words=["line 1", '"turns" is missing', '["..."]']
+    ),
+    "rows of others, written on Windows": asked(
+        '\ufeff{"task_id": "a/1", "prompt": "one"}\r',
+        '{"id": "x", "conversations": [{"from": "human", "value": "two"}]}\r',
+        '{"question": "three", "answer": "3"}\r',
+        arguments=(*RECORD, "--json"),
+        words=['"tasks": ["mine"]', '"skipped": []'],
+        outcome="served",
+    ),
+    "a folder of benchmarks": Case(
+        "record",
+        (*RECORD, "--questions", "data", "--json"),
+        ['"tasks": ["gsm8k", "mt_bench"]', '"questions": "data"'],
+        lambda root: [
+            written(f"data/{name}/question.jsonl", QUESTION)(root) for name in ("mt_bench", "gsm8k")
+        ],
+        "served",
+    ),
+    "questions that git-lfs holds": asked(
+        "version https://git-lfs.github.com/spec/v1",
+        words=["asked/mine.jsonl is a git-lfs pointer", "git lfs pull"],
     ),
     "broken line": asked(QUESTION, "{", words=["mine.jsonl, line 2: not valid JSON", "column 2"]),
     "one question too long": asked(

@@ -89,15 +89,15 @@ def layer_fields(pair: PairConfig) -> dict[str, Any]:
     """The target's feature layers by name, where they are not EAGLE-3's default.
 
     Raises:
-      UserError: readers would take these layers for the default, counted from their outputs.
+      UserError: readers would take these layers for those that features leave.
     """
     N, chosen = pair.target.layer_count, list(pair.target.feature_layers)
     if isinstance(pair.draft, GriffinConfig) or chosen == [2, N // 2, N - 3]:
         return {}
-    if chosen == [1, N // 2 - 1, N - 4]:
+    if chosen[0] == 1:
         raise UserError(
-            f"Feature layers {chosen} cannot be written: in {LAYER_IDS} they mean "
-            f"{[2, N // 2, N - 3]}."
+            f"Feature layers {chosen} cannot be written: in {LAYER_IDS}, ids that begin with 1 "
+            "mean layers that features leave."
         )
     return {LAYER_IDS: chosen}
 
@@ -110,6 +110,17 @@ def _doubts(pair: PairConfig) -> Iterator[str]:
     for norm in NORM_NAMES:
         if getattr(draft, norm):
             yield f"EAGLE's own code does not know {norm}; SpecForge and vLLM read such drafts."
+    parts = {
+        f"{draft.layer_count} layers": draft.layer_count > 1,
+        f"{draft.feature_count} features": draft.feature_count != 3,
+        "a draft without a head": not draft.own_head,
+        "norms of queries and keys": draft.qk_norm,
+        "biases": draft.attention_bias or draft.output_bias or draft.fuse_bias,
+        "sliding windows": bool(draft.sliding_layers),
+    }
+    for part, has_it in parts.items():
+        if has_it:
+            yield f"EAGLE's own code does not know {part}; it would draft with another network."
     if draft.head_count * draft.head_dim != draft.hidden_size:
         yield (
             f"EAGLE's own code wants heads * head_dim = {draft.hidden_size}; this draft has "

@@ -76,6 +76,11 @@ class Place(NamedTuple):
     shape: tuple[int, ...]
     heads: int  # whose rows stand in pairs; 0 = in the usual order
 
+    @property
+    def dtype(self) -> str:
+        """The numbers' name in numpy, as they are read."""
+        return "float32"
+
 
 class GGUFFile:
     """The settings and tensors of one file.

@@ -1,7 +1,8 @@
 """Hub ids: a folder's name that is no folder here but `owner/name` is downloaded and cached.
 
-Only the files that are read here are fetched: settings, tokenizer, and the weights as safetensors,
-or as torch files where there are no safetensors. Needs `huggingface_hub` (the extra `hf`).
+Only the files that are read here are fetched: settings, tokenizer, and the weights as safetensors;
+older tokenizer files and torch files where there are no newer ones. Needs `huggingface_hub` (the
+extra `hf`).
 """
 
 import importlib
@@ -10,15 +11,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ltd_jax import text as texts
 from ltd_jax.files import ASSETS, UserError
 from ltd_jax.models.hf import gguf
 
 SETTINGS = (
     "config.json",
     "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
+    *(texts.TOKENIZER, texts.SETTINGS, *texts.OLDER_SETTINGS),
+    *(texts.TEMPLATE, texts.PROCESSOR_TEMPLATE, f"{texts.TEMPLATES}/*.jinja"),
 )
 SAFETENSORS = ("model*.safetensors", "model.safetensors.index.json")
 TORCH = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
@@ -55,8 +56,12 @@ def folder_of(name: Path | str, argument: str) -> Path:
     try:
         hub: Any = importlib.import_module("huggingface_hub")
         folder = Path(hub.snapshot_download(str(name), allow_patterns=[*SETTINGS, *SAFETENSORS]))
-        if not any(folder.glob(SAFETENSORS[0])):
-            hub.snapshot_download(str(name), allow_patterns=TORCH)
+        has_weights, has_tokenizer = any(folder.glob(SAFETENSORS[0])), folder / texts.TOKENIZER
+        older = (() if has_weights else TORCH) + (
+            () if has_tokenizer.exists() else texts.OLDER_TOKENIZERS
+        )
+        if older:
+            hub.snapshot_download(str(name), allow_patterns=[*older])
         return folder
     except Exception as error:  # it lets through what its own libraries raise
         reason = str(error).strip().split("\n")[0].rstrip(".:")

@@ -5,7 +5,6 @@ Sizes come from the tables of weights.py, so a pair can be looked at that does n
 
 import dataclasses
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from ltd_jax import files
 from ltd_jax import text as texts
 from ltd_jax.config import AnyDraftConfig, CycleConfig, PairConfig, TargetConfig
 from ltd_jax.models import sharding
-from ltd_jax.models.hf import config as hf_config
 from ltd_jax.models.hf import weights
 from ltd_jax.models.pair import with_features
 
@@ -39,23 +37,34 @@ class Memory:
         return self.target + self.draft + self.caches
 
 
+@dataclasses.dataclass(frozen=True)
+class PairSettings:
+    """What two folders say without their weights being loaded."""
+
+    config: PairConfig
+    remarks: tuple[str, ...]  # how they were read, sentences for a person
+    doubts: tuple[str, ...]  # what was overruled or read one of two ways, likewise
+
+
 def read_pair_config(
     target_folder: Path,
     draft_folder: Path,
     cycle: CycleConfig,
-    feature_layers: tuple[int, int, int] | None,
+    feature_layers: tuple[int, ...] | None,
     rope_theta: float | None,
-) -> tuple[PairConfig, tuple[str, ...]]:
-    """The pair's settings and remarks on them, from the two config.json and tensors' names.
+) -> PairSettings:
+    """The pair's settings, from the two config.json and the headers of all tensors.
 
     Raises:
-      UserError: a field is missing or wrong, or the two are not a pair.
+      UserError: a field is missing or wrong, a tensor is missing, of another shape or not known, or
+        the two are not a pair.
     """
-    config = hf_config.target_config(target_folder)
-    settings = weights.read_draft_settings(draft_folder, config, rope_theta)
+    target = weights.read_target_settings(target_folder)
+    draft = weights.read_draft_settings(draft_folder, target.config, rope_theta)
     with files.user_errors(f"{target_folder} and {draft_folder}"):
-        config = with_features(config, settings.feature_layers, feature_layers)
-        return PairConfig(config, settings.config, cycle), settings.remarks
+        config = with_features(target.config, draft.feature_layers, feature_layers)
+        pair = PairConfig(config, draft.config, cycle)
+    return PairSettings(pair, draft.remarks, (*target.doubts, *draft.doubts))
 
 
 def estimate_memory(pair: PairConfig, dtype: jnp.dtype, devices: int = 1) -> Memory:
@@ -78,24 +87,18 @@ def estimate_memory(pair: PairConfig, dtype: jnp.dtype, devices: int = 1) -> Mem
         draft=weight_bytes(weights.draft_table(draft, has_embedding))
         + draft.draft_vocab_size * INT_BYTES,  # `target_token`
         caches=cache_bytes(target) + cache_bytes(draft),
-        device=device_bytes(),
+        device=files.device_bytes(),
     )
 
 
-def device_bytes() -> int | None:
-    """Memory of the first device; of a CPU the machine's."""
-    device = jax.devices()[0]
-    if device.platform == "cpu":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    stats = device.memory_stats() or {}
-    return stats.get("bytes_limit")
-
-
 def tokenizer_doubts(target_folder: Path, draft_folder: Path, vocab_size: int) -> list[str]:
-    """Sentences where the tokenizer has too many tokens, or the draft's folder another one."""
+    """Sentences where the tokenizer has too many tokens, or files differ in ids or in ends.
+
+    Also where the draft's folder has another tokenizer.
+    """
     tokenizer = texts.load_tokenizer(target_folder)
     count = tokenizer.get_vocab_size(with_added_tokens=True)
-    doubts = []
+    doubts = texts.stop_doubts(target_folder) + texts.id_doubts(target_folder, tokenizer)
     if count > vocab_size:
         doubts.append(
             f"The tokenizer in {target_folder} has {count} tokens, the target {vocab_size}; "

@@ -8,6 +8,7 @@ is looked up. So nothing is imported, and nothing is called that is not on the l
 
 import io
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,10 @@ class Refused(Exception):
     """A pickle asked for something that no state dict needs, which is the message."""
 
 
+class Quantised(Exception):
+    """A pickle holds numbers of a kind that is not read, which is the message."""
+
+
 class Storage(NamedTuple):
     """The bytes that tensors are views of, by the name of their file in the zip."""
 
@@ -51,6 +56,11 @@ class Place(NamedTuple):
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+
+    @property
+    def dtype(self) -> str:
+        """The numbers' name in numpy."""
+        return self.storage.dtype.name
 
 
 class StateDict(dict):
@@ -86,6 +96,11 @@ def _refuse_call(*arguments: Any) -> None:
     raise Refused("a call of a storage")
 
 
+QUANTISED = re.compile(  # what torch calls for tensors of numbers that numpy has not
+    r"torch\._utils\._rebuild_(tensor_v3|qtensor|wrapper_subclass)"
+    r"|torch\._tensor\._rebuild_from_type(_v2)?|torch\.(Complex|Q)\w+Storage"
+    r"|torch\.(float[48]|q?u?int[1-8])\w*|(torchao|bitsandbytes)\..*"
+)
 STAND_INS = {
     ("collections", "OrderedDict"): StandIn(StateDict),
     ("torch._utils", "_rebuild_tensor_v2"): StandIn(_rebuild_tensor),
@@ -98,6 +113,8 @@ class _Unpickler(pickle.Unpickler):
     """The restricted unpickler of Python's documentation: an allow-list of names."""
 
     def find_class(self, module: str, name: str) -> StandIn:
+        if (module, name) not in STAND_INS and QUANTISED.fullmatch(f"{module}.{name}"):
+            raise Quantised(f"{module}.{name}")
         if (module, name) not in STAND_INS:
             raise Refused(f"a call of {f'{module}.{name}'!r}")
         return STAND_INS[module, name]
@@ -110,10 +127,10 @@ class _Unpickler(pickle.Unpickler):
 
 
 def places(data: bytes) -> dict[str, Place]:
-    """The tensors that a pickled state dict names; Refused for anything else."""
+    """The tensors that a pickled state dict names; Refused or Quantised for anything else."""
     try:
         state = _Unpickler(io.BytesIO(data)).load()
-    except Refused:
+    except (Refused, Quantised):
         raise
     except Exception as error:  # damaged pickles raise whatever their instructions lead to
         raise Refused(f"something unreadable ({error})") from error
@@ -148,6 +165,11 @@ class TorchFile:
             raise UserError(
                 f"{path} cannot be read as a torch file ({error}); it is damaged or of torch's "
                 "format before 1.6, save it again as safetensors."
+            ) from error
+        except Quantised as error:
+            raise UserError(
+                f"{path} holds tensors of {error}, no floating point numbers of 16 bits or more; "
+                "quantised weights cannot be read, give the unquantised model."
             ) from error
         except Refused as error:
             raise UserError(

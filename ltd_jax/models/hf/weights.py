@@ -7,14 +7,15 @@ is turned, cast and put on the device block by block of its rows, so the host ne
 than one tensor beside what it has already put there.
 
 Names of drafts are EAGLE's own, `midlayer.` for the one decoder layer; other trainers write
-`layers.0.`, with or without `model.` in front. What a folder holds is known by a tensor that only
-this kind of draft has.
+`layers.0.`, with or without `model.` in front; further layers are `layers.1.` and so on for all.
+What a folder holds is known by a tensor that only this kind of draft has. Names and shapes of all
+tensors are checked before one is read: none may be missing, and none may be there that would change
+the model and is not read.
 """
 
 import dataclasses
 import itertools
 import math
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -24,25 +25,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from ltd_jax import finite
 from ltd_jax.config import AnyDraftConfig, DraftConfig, GriffinConfig, TargetConfig
-from ltd_jax.files import UserError
+from ltd_jax.files import UserError, require_finite
 from ltd_jax.models import cpu_layout, layers, sharding
 from ltd_jax.models.draft import DraftParams
 from ltd_jax.models.eagle3 import Eagle3Params
 from ltd_jax.models.griffin import GriffinParams
 from ltd_jax.models.hf import config as hf_config
-from ltd_jax.models.hf.config import DraftSettings
+from ltd_jax.models.hf import evidence
+from ltd_jax.models.hf import rope as hf_rope
+from ltd_jax.models.hf import tensors as hf_tensors
+from ltd_jax.models.hf.config import DraftSettings, Settings, TargetSettings
+from ltd_jax.models.hf.evidence import BLOCK_BYTES, EAGLE3_MARK, GRIFFIN_MARK, HEAD, LAYER, QUERY
 from ltd_jax.models.hf.tensors import SHARD_BYTES, TensorFolder, write_folder
-from ltd_jax.models.target import LayerParams, TargetParams
+from ltd_jax.models.layers import LayerParams
+from ltd_jax.models.target import TargetParams
 
-BLOCK_BYTES = 16 * 2**20
 ALIGNMENT = 64  # bytes; XLA copies host arrays that start elsewhere
-LAYER = "midlayer."
-EAGLE3_MARK = f"{LAYER}hidden_norm.weight"  # no other kind of draft has it
-GRIFFIN_MARK = "fc.fc.weight"  # no other kind of draft has it
-QUERY = f"{LAYER}self_attn.q_proj.weight"
-# The verifier's own last norm and head, which some trainers store beside the draft.
-COPIES = frozenset({"verifier_norm.weight", "verifier_lm_head.weight"})
+EMBEDDING = "embed_tokens.weight"  # of a draft
 NOT_STORED: Any = None  # in a table: an array that folders have not, or not by this name
 Dialect = Literal["eagle", "layers.0"]  # how a written EAGLE-3 draft's layer is called
 
@@ -55,6 +56,7 @@ class Stored:
     shape: tuple[int, ...]  # as stored: linear maps are [out, in]
     split: Literal["out", "in"] | None = None  # axis split over devices; None = no linear map
     heads: int | None = None  # along that axis, none of which is cut; None = there are none
+    padded: bool = False  # rows of zeros follow where it has fewer, and its surplus is left out
 
     @property
     def axis(self) -> int | None:
@@ -72,21 +74,22 @@ stored: Any = Stored  # of any type, because it stands in the place of an array
 
 def target_table(config: TargetConfig) -> TargetParams:
     """The tensors of a target."""
-    E, X, C = config.hidden_size, config.vocab_size, config.head_dim
-
-    def layer(prefix: str) -> LayerParams:
-        norms = [stored(f"{prefix}self_attn.{name}_norm.weight", (C,)) for name in "qk"]
-        return LayerParams(
-            input_norm=stored(f"{prefix}input_layernorm.weight", (E,)),
-            qk_norms=tuple(norms) if config.qk_norm else (),
-            **_layer_table(config, prefix, biased=config.attention_bias),
-        )
-
+    E, X = config.hidden_size, config.vocab_size
     return TargetParams(
         embedding=stored("model.embed_tokens.weight", (X, E)),
-        layers=tuple(layer(f"model.layers.{index}.") for index in range(config.layer_count)),
+        layers=tuple(
+            _decoder_layer(config, f"model.layers.{index}.") for index in range(config.layer_count)
+        ),
         norm=stored("model.norm.weight", (E,)),
-        head=None if config.tie_embeddings else stored("lm_head.weight", (X, E), "out"),
+        head=None if config.tie_embeddings else stored(HEAD, (X, E), "out"),
+    )
+
+
+def _decoder_layer(config: TargetConfig | DraftConfig, prefix: str) -> LayerParams:
+    """The tensors of a usual decoder layer."""
+    return LayerParams(
+        input_norm=stored(f"{prefix}input_layernorm.weight", (config.hidden_size,)),
+        **_layer_table(config, prefix),
     )
 
 
@@ -108,14 +111,20 @@ def _eagle3_table(config: DraftConfig) -> Eagle3Params:
     if config.norm_each_feature:
         fuse_norms = tuple(stored(f"fc_norm.{index}.weight", (size,)) for index in range(count))
     return Eagle3Params(
-        embedding=stored("embed_tokens.weight", (config.vocab_size, E)),
+        embedding=stored(EMBEDDING, (config.vocab_size, E), padded=True),
         fuse=stored("fc.weight", (E, count * size), "out"),
         input_norm=stored(f"{LAYER}input_layernorm.weight", (E,)),
         hidden_norm=stored(EAGLE3_MARK, (E,)),
         norm=stored("norm.weight", (E,)),
-        head=stored("lm_head.weight", (config.draft_vocab_size, E), "out"),
+        head=stored(HEAD, (config.draft_vocab_size, E), "out", padded=True)
+        if config.own_head
+        else NOT_STORED,
         target_token=NOT_STORED,
         fuse_norms=fuse_norms,
+        fuse_bias=stored("fc.bias", (E,)) if config.fuse_bias else None,
+        further=tuple(
+            _decoder_layer(config, f"layers.{index}.") for index in range(1, config.layer_count)
+        ),
         **_layer_table(config, LAYER, inputs=2),
     )
 
@@ -127,7 +136,7 @@ def _griffin_table(config: GriffinConfig) -> GriffinParams:
     """
     E, F = config.hidden_size, config.intermediate_size
     return GriffinParams(
-        embedding=stored("embed_tokens.weight", (config.vocab_size, E)),
+        embedding=stored(EMBEDDING, (config.vocab_size, E), padded=True),
         fuse=stored(GRIFFIN_MARK, (E, 2 * E), "out"),
         fuse_bias=stored("fc.fc.bias", (E,)),
         fuse_norm=stored("fc.post_attention_layernorm.weight", (E,)),
@@ -136,23 +145,14 @@ def _griffin_table(config: GriffinConfig) -> GriffinParams:
         guide_down=stored("fc.mlp.down_proj.weight", (E, F), "in"),
         head=NOT_STORED,
         target_token=NOT_STORED,
-        **_layer_table(config, LAYER, outputs=2, biased=config.attention_bias),
+        **_layer_table(config, LAYER, outputs=2),
     )
 
 
 def _layer_table(
-    config: TargetConfig | AnyDraftConfig,
-    prefix: str,
-    *,
-    inputs: int = 1,
-    outputs: int = 1,
-    biased: bool = False,
+    config: TargetConfig | AnyDraftConfig, prefix: str, *, inputs: int = 1, outputs: int = 1
 ) -> dict[str, Any]:
-    """The tensors that the decoder layers of all kinds have, by field; arguments as `map_shapes`.
-
-    Args:
-      biased: whether queries, keys and values have biases.
-    """
+    """The tensors that decoder layers of all kinds have, by field; arguments as `map_shapes`."""
     heads = {"q": config.head_count, "k": config.kv_head_count, "v": config.kv_head_count}
     heads["o"] = config.head_count
     maps, biases = {}, []
@@ -162,9 +162,62 @@ def _layer_table(
         maps[field] = stored(f"{name}.weight", (out, into), split, heads.get(field))
         if field in ("q", "k", "v"):
             biases.append(stored(f"{name}.bias", (out,)))
-    norm = stored(f"{prefix}post_attention_layernorm.weight", (config.hidden_size,))
+    E, C = config.hidden_size, config.head_dim
+    norm = stored(f"{prefix}post_attention_layernorm.weight", (E,))
     fields = layers.layer_fields(maps) | {"post_attention_norm": norm}
-    return fields | ({"qkv_bias": tuple(biases)} if biased else {})
+    if config.attention_bias:
+        fields["qkv_bias"] = tuple(biases)
+    if isinstance(config, GriffinConfig):
+        return fields
+    norms = [stored(f"{prefix}self_attn.{name}_norm.weight", (C,)) for name in "qk"]
+    output_bias = stored(f"{prefix}self_attn.o_proj.bias", (E,))
+    return fields | {
+        "qk_norms": tuple(norms) if config.qk_norm else (),
+        "o_bias": output_bias if config.output_bias else None,
+    }
+
+
+def read_target_settings(folder: Path) -> TargetSettings:
+    """The settings of a target folder, by its tensors where there are any.
+
+    Raises:
+      UserError: something is missing, damaged, of another family, or not known here.
+    """
+    settings = Settings(folder)
+    if not hf_tensors.has_weights(folder):
+        return TargetSettings(hf_config.target_config(settings), tuple(settings.doubts))
+    return _target_settings(TensorFolder(folder), settings)
+
+
+def _target_settings(files: TensorFolder, settings: Settings) -> TargetSettings:
+    if settings.architecture() not in hf_config.TARGET_FAMILIES:
+        hf_config.target_config(settings)  # which says so
+    evidence.refuse_quantised(files)
+    found = evidence.of_target(files, settings)
+    config = hf_config.target_config(settings, found)
+    tied = [HEAD] if config.tie_embeddings else []
+    check_tensors(files, target_table(config), tied)
+    return TargetSettings(config, (*files.doubts, *settings.doubts))
+
+
+def check_tensors(files: TensorFolder, table: Any, others: list[str]) -> None:
+    """UserError for tensors that are missing, not as the table says, or not known.
+
+    Args:
+      others: names that are read in another way, or need not be read.
+    """
+    tensors = jax.tree.leaves(table)
+    for tensor in tensors:
+        _check_tensor(files, tensor)
+    evidence.refuse_unknown(files, [*(tensor.name for tensor in tensors), *others])
+
+
+def _check_tensor(files: TensorFolder, tensor: Stored) -> None:
+    shape = tensor.shape
+    if tensor.padded and tensor.name in files:
+        shape = (*files.shape(tensor.name)[:1], *shape[1:])
+    files.check(tensor.name, shape)
+    files.check_floats(tensor.name)
 
 
 def load_target(
@@ -180,8 +233,9 @@ def load_target(
     Raises:
       UserError: something is missing, damaged or of another family, or there are fewer devices.
     """
-    config = hf_config.target_config(folder)
-    loader = Loader(TensorFolder(folder), dtype, sharding.mesh_of(devices, config.kv_head_count))
+    settings, files = Settings(folder), TensorFolder(folder)
+    config = _target_settings(files, settings).config
+    loader = Loader(files, dtype, sharding.mesh_of(devices, config.kv_head_count))
     table = target_table(config)
 
     def read_layer(layer: LayerParams) -> LayerParams:
@@ -190,7 +244,7 @@ def load_target(
 
     layers = tuple(read_layer(layer) for layer in table.layers)
     params = loader.read(table.replace(layers=())).replace(layers=layers)
-    loader.finish(frozenset({"lm_head.weight"} if config.tie_embeddings else ()))
+    loader.finish()
     if packed and params.head is not None:
         params = params.replace(head=cpu_layout.pack(params.head))
     return config, params
@@ -219,26 +273,35 @@ def load_draft(
       dtype: of the weights on the device.
       rope_theta: the draft's rotary base; None = what its config.json says.
       devices: to split the weights over (models/sharding.py).
-      head: the target's [E, X], which a Griffin draft takes; None = tied to the embedding.
+      head: the target's [E, X], which a draft without its own takes; None = tied to the embedding.
 
     Raises:
       UserError: something is missing, damaged or of another kind, or the two are not a pair.
     """
-    files = TensorFolder(folder, canonical)
-    settings = _draft_settings(files, target, rope_theta)
-    config = settings.config
+    files, settings = TensorFolder(folder, canonical), Settings(folder)
+    known = _draft_settings(files, settings, target, rope_theta)
+    config = known.config
     loader = Loader(files, dtype, sharding.mesh_of(devices, target.kv_head_count))
     table = draft_table(config, with_embedding=True)
-    if "embed_tokens.weight" in files or embedding.shape != table.embedding.shape:
-        draft_embedding = loader.read(table.embedding)
-        if not _is_equal(draft_embedding, embedding):
-            embedding = draft_embedding
-    params = loader.read(table.replace(embedding=NOT_STORED)).replace(embedding=embedding)
-    if isinstance(config, GriffinConfig):
-        params = params.replace(head=head)
-    token = jax.device_put(target_tokens(files, config), loader.sharding())
-    loader.finish(COPIES | {"t2d"})
-    return LoadedDraft(**vars(settings), params=params.replace(target_token=token))
+    own_embedding = embedding
+    if _has_embedding(files, config):
+        own_embedding = loader.read(table.embedding)
+        if _is_equal(own_embedding, embedding):
+            own_embedding = embedding
+    params = loader.read(table.replace(embedding=NOT_STORED)).replace(embedding=own_embedding)
+    is_griffin = isinstance(config, GriffinConfig)
+    if params.head is None and (is_griffin or not evidence.has_tied_head(files, settings)):
+        is_tied = head is None and own_embedding is embedding
+        params = params.replace(head=head if head is not None or is_tied else embedding.T)
+    token = target_tokens(files, config, settings.fields["vocab_size"])
+    loader.finish()
+    on_device = jax.device_put(token, loader.sharding())
+    return LoadedDraft(**vars(known), params=params.replace(target_token=on_device))
+
+
+def _has_embedding(files: TensorFolder, config: AnyDraftConfig) -> bool:
+    """Whether a draft's own embedding is read; one of another width must have it."""
+    return EMBEDDING in files or config.hidden_size != config.target_hidden_size
 
 
 @jax.jit
@@ -256,15 +319,17 @@ def read_draft_settings(
     folder: Path, target: TargetConfig, rope_theta: float | None = None
 ) -> DraftSettings:
     """The settings of a draft folder; one without any weights is taken for EAGLE-3's."""
-    if any(path.suffix in (".safetensors", ".bin") for path in folder.glob("*")):
-        return _draft_settings(TensorFolder(folder, canonical), target, rope_theta)
+    if hf_tensors.has_weights(folder):
+        files = TensorFolder(folder, canonical)
+        return _draft_settings(files, Settings(folder), target, rope_theta)
     return hf_config.draft_settings(folder, target, rope_theta)
 
 
 def _draft_settings(
-    files: TensorFolder, target: TargetConfig, rope_theta: float | None
+    files: TensorFolder, settings: Settings, target: TargetConfig, rope_theta: float | None
 ) -> DraftSettings:
-    """The settings with the head_dim that the stored query map has; older files say another one."""
+    """The settings as far as tensors do not say otherwise; all tensors are checked."""
+    evidence.refuse_quantised(files)
     is_griffin = GRIFFIN_MARK in files
     if not is_griffin and (EAGLE3_MARK not in files or QUERY not in files):
         raise UserError(
@@ -272,33 +337,54 @@ def _draft_settings(
             "under any known name; it is no EAGLE-3 draft and no Griffin draft (drafts of EAGLE-1 "
             "and EAGLE-2 are not known)."
         )
-    settings = hf_config.draft_settings(files.folder, target, rope_theta, is_griffin)
-    config, rows = settings.config, files.shape(QUERY)[0]
-    head_dim, rest = divmod(rows, config.head_count)
-    if rest:
+    found = evidence.of_draft(files, settings, target, is_griffin)
+    if not found.get("own_head", True) and not _takes_targets_head(files, settings, target):
+        files.check(HEAD, ())  # which says that it is missing
+    known = hf_config.draft_settings(settings, target, rope_theta, is_griffin, found)
+    table = draft_table(known.config, _has_embedding(files, known.config))
+    E, own_vocab_size = known.config.hidden_size, settings.fields["vocab_size"]
+    if table.embedding is not NOT_STORED:
+        files.check(EMBEDDING, (own_vocab_size, E))
+    if "d2t" in files:
+        files.check("d2t", (known.config.draft_vocab_size,))
+    if "d2t" in files and HEAD in files:  # only a head for all tokens may be padded
+        files.check(HEAD, (known.config.draft_vocab_size, E))
+    check_tensors(files, table, ["d2t"])
+    token = target_tokens(files, known.config, own_vocab_size)
+    if not found.get("own_head", True) and np.any(token != np.arange(len(token))):
         raise UserError(
-            f"{files.folder}: {QUERY} has {rows} rows, which {config.head_count} heads cannot "
-            "share evenly."
+            f"{files.folder} has no {HEAD}, so the target's is meant, but its d2t changes the "
+            "order of the tokens; the checkpoint is incomplete."
         )
-    hf_config.check_head_dim(files.folder, head_dim)
-    if head_dim == config.head_dim:
-        return settings
-    config = dataclasses.replace(config, head_dim=head_dim)
-    remark = f"The draft's head_dim is {head_dim}, from its weights: config.json says another one."
-    return dataclasses.replace(settings, config=config, remarks=(*settings.remarks, remark))
+    return dataclasses.replace(known, doubts=(*files.doubts, *known.doubts))
 
 
-def target_tokens(files: TensorFolder, config: AnyDraftConfig) -> np.ndarray:
-    """Target ids [Y] i32 of a draft's ids: the index plus `d2t`, if any; checked against `t2d`."""
+def _takes_targets_head(files: TensorFolder, settings: Settings, target: TargetConfig) -> bool:
+    """Whether a draft without a head can take the target's, or its own embedding for it."""
+    X = target.vocab_size
+    tokens = settings.count("draft_vocab_size", X)
+    if "d2t" in files:
+        tokens = X if files.shape("d2t") == (X,) else 0
+    is_as_wide = settings.fields.get("hidden_size") == target.hidden_size
+    speaks_of_all = X - tokens <= hf_config.PADDING_SHARE * X
+    return speaks_of_all and (is_as_wide or evidence.has_tied_head(files, settings))
+
+
+def target_tokens(files: TensorFolder, config: AnyDraftConfig, own_vocab_size: int) -> np.ndarray:
+    """Target ids [Y] i32 of a draft's ids: the index plus `d2t`, if any; checked against `t2d`.
+
+    Args:
+      own_vocab_size: all tokens that the draft counts, which may be padded otherwise than X.
+    """
     X, Y = config.vocab_size, config.draft_vocab_size
-    if "d2t" not in files and X == Y:
+    if "d2t" not in files and X - Y <= hf_config.PADDING_SHARE * X:
         return np.arange(Y, dtype=np.int32)
     offset = files.read("d2t", (Y,))
-    if offset.dtype.kind != "i":
+    if offset.dtype.kind not in "iu":
         raise UserError(
             f"d2t in {files.folder} holds {offset.dtype.name}, no integers; copy it again."
         )
-    token = np.arange(Y) + offset
+    token = np.arange(Y) + offset.astype(np.int64)
     strays = token[(token < 0) | (token >= X)]
     if strays.size:
         raise UserError(
@@ -311,10 +397,12 @@ def target_tokens(files: TensorFolder, config: AnyDraftConfig) -> np.ndarray:
             f"d2t in {files.folder} points to token {int(known[count > 1][0])} twice; it is "
             "damaged."
         )
-    if "t2d" in files and not np.array_equal(np.flatnonzero(files.read("t2d", (X,))), known):
-        raise UserError(
-            f"d2t and t2d in {files.folder} name different tokens; the file mixes two drafts."
-        )
+    if "t2d" in files:
+        size = own_vocab_size if files.shape("t2d") == (own_vocab_size,) else X
+        if not np.array_equal(np.flatnonzero(files.read("t2d", (size,))), known):
+            raise UserError(
+                f"d2t and t2d in {files.folder} name different tokens; the file mixes two drafts."
+            )
     return token.astype(np.int32)
 
 
@@ -331,16 +419,14 @@ class Loader:
 
     def _read(self, tensor: Stored) -> jax.Array:
         """A linear map [in, out], or another array as it is stored."""
-        turned = tensor.split is not None
+        _check_tensor(self.files, tensor)
+        turned, wanted = tensor.split is not None, tensor.shape[0]
         array = _aligned(tensor.shape[::-1] if turned else tensor.shape, self.dtype)
         rows = array.T if turned else array
-        for start, block in self.files.blocks(tensor.name, tensor.shape, BLOCK_BYTES):
-            if not jnp.issubdtype(block.dtype, jnp.floating):
-                raise UserError(
-                    f"Tensor {tensor.name} in {self.files.folder} holds {block.dtype.name}, no "
-                    "floating point numbers; quantised weights cannot be read."
-                )
-            rows[start : start + len(block)] = block
+        found = self.files.shape(tensor.name)
+        rows[found[0] :] = 0
+        for start, block in self.files.blocks(tensor.name, found, BLOCK_BYTES):
+            rows[start : start + len(block)] = block[: max(wanted - start, 0)]
         on_device = jax.device_put(array, self.sharding(tensor))
         self.is_finite[tensor.name] = _all_finite(on_device)
         return on_device
@@ -351,21 +437,14 @@ class Loader:
             return None if self.mesh is None else sharding.sharding(self.mesh)
         return sharding.sharding(self.mesh, tensor.axis, tensor.part_count)
 
-    def finish(self, ignored: frozenset[str]) -> None:
-        """Warns of tensors that nothing read; UserError for one that holds no finite numbers."""
+    def finish(self) -> None:
+        """UserError for a tensor that holds no finite numbers."""
         for name, is_finite in self.is_finite.items():
             if not is_finite:
                 raise UserError(
                     f"Tensor {name} in {self.files.folder} holds NaN or infinity in "
                     f"{self.dtype.name}; the weights are damaged, or need another `dtype`."
                 )
-        unused = [name for name in self.files.unused() if name not in ignored]
-        if unused:
-            warnings.warn(
-                f"{self.files.folder}: {len(unused)} tensors are not used: "
-                f"{', '.join(unused[:5])}.",
-                stacklevel=3,
-            )
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -376,9 +455,7 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return room[start : start + size].view(dtype).reshape(shape)
 
 
-@jax.jit
-def _all_finite(array: jax.Array) -> jax.Array:
-    return jnp.isfinite(jnp.sum(array * 0, dtype=jnp.float32))  # one pass, no array of booleans
+_all_finite = jax.jit(finite.all_finite)
 
 
 def save_target(
@@ -398,7 +475,8 @@ def save_target(
       always_index: also of a single file, without which EAGLE's own code finds no embedding.
 
     Raises:
-      UserError: no known family has these biases and norms.
+      UserError: no known family has these windows, biases and norms, or a weight is not finite in
+        `dtype`.
     """
     settings = hf_config.fields_of(config, dtype, fields or {})
     tensors = _tensors(target_table(config), params, dtype)
@@ -423,17 +501,17 @@ def save_draft(
         written in any case, as its authors' loader wants it.
 
     Raises:
-      UserError: the dialect cannot say what this draft needs.
+      UserError: the dialect cannot say what this draft needs, or a weight is not finite in `dtype`.
     """
-    if dialect == "eagle" and config.rope_scaling is not None:
-        raise UserError(
-            "EAGLE's own code reads no llama3 rope_scaling, which this draft has; write it in the "
-            "dialect layers.0."
-        )
+    if dialect == "eagle" and not isinstance(config, GriffinConfig):
+        hf_rope.refuse_for_eagle(config)
     settings = hf_config.fields_of(config, dtype, fields or {})
     is_griffin = isinstance(config, GriffinConfig)
     is_wider = config.hidden_size != config.target_hidden_size
-    table = draft_table(config, with_embedding=is_griffin or own_embedding or is_wider)
+    with_embedding = is_griffin or own_embedding or is_wider
+    table = draft_table(config, with_embedding)
+    if not is_griffin and params.head is None and with_embedding:
+        settings["tie_word_embeddings"] = True
     tensors = _tensors(table, params, dtype)
     if not is_griffin:
         tensors = itertools.chain(tensors, _vocabulary_tensors(config, params.target_token))
@@ -454,9 +532,16 @@ def _vocabulary_tensors(
 
 
 def _tensors(table: Any, params: Any, dtype: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """The tensors of a table by their names, as they are stored, one at a time."""
+    """The tensors of a table by their names, as they are stored, one at a time.
+
+    Raises:
+      UserError: one holds numbers that are not finite in this dtype.
+    """
     leaves, structure = jax.tree.flatten(table, is_leaf=lambda leaf: leaf is NOT_STORED)
     for tensor, array in zip(leaves, structure.flatten_up_to(params), strict=True):
         if tensor is not NOT_STORED:
-            values = np.asarray(array, dtype)
+            with np.errstate(over="ignore"):  # it is told below
+                values = np.asarray(array, dtype)
+            what = f"Cannot write weights in {np.dtype(dtype).name}"
+            require_finite(what, {tensor.name: values}, remedy="write them in another `dtype`")
             yield tensor.name, values if tensor.split is None else values.T

@@ -8,6 +8,7 @@ import pytest
 from experiments.pretrain import corpus, questions
 from ltd_jax import files
 from ltd_jax import text as texts
+from ltd_jax.questions import QuestionConfig, load_question_set
 
 TEXTS = [
     "def f(x):\n\treturn  x\n\n\n    # tab, runs   of spaces \t \n",
@@ -112,7 +113,7 @@ def test_deal_spreads_over_the_documents():
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the questions come from Python 3.11")
 def test_no_test_question_occurs_in_a_train_document(documents):
     train = "\0".join(document.text for document in documents if document.split == "train")
-    by_task = texts.load_question_set(texts.QuestionConfig(prompts=99), "test")
+    by_task = load_question_set(QuestionConfig(prompts=99), "test")
     for task, asked in by_task.items():
         for question in asked:
             assert "\n\n".join(question.turns) not in train, (task, question.question_id)

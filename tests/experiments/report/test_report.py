@@ -164,7 +164,10 @@ def test_a_loss_is_called_a_loss(numbers, figures):
     assert "below the best constant" in words.behaviour(numbers, figures)
     checked = numbers["lossless"]
     assert words.lossless(checked).startswith("Lossless: 24,576 generated tokens")
-    assert "in 1 text." in words.lossless(checked | {"near_ties": 1})
+    tied = words.lossless(checked | {"near_ties": 1})
+    assert "rounding: 64 steps of float32, 0.00012 for logits near 16) in 1 text." in tied
+    half = words.lossless(checked | {"near_ties": 2, "dtype": "bfloat16"})
+    assert "rounding: 4 steps of bfloat16, 0.5 for logits near 16) in 2 texts." in half
     assert words.lossless(checked | {"mismatches": 3}).startswith("Not lossless: 3 mismatches")
     assert words.lossless(checked | {"tokens_compared": 0}).startswith("Not checked")
 

@@ -41,6 +41,8 @@ LLAMA3_SCALING = {
 }
 QWEN2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "rms_norm_eps": 1e-6}
 QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "rms_norm_eps": 1e-6}
+SLIDES = "sliding_attention"
+SLIDING = {"use_sliding_window": True, "sliding_window": 6}
 FAMILIES: dict[str, dict[str, Any]] = {
     "vicuna": BASE | {"num_key_value_heads": 4, "rms_norm_eps": 1e-6},
     "llama2": BASE,
@@ -50,19 +52,30 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2": BASE | QWEN2 | {"rope_theta": 1000000.0},
     "qwen2.5-tied": BASE | QWEN2 | {"tie_word_embeddings": True},
     "qwen3": BASE | QWEN3 | {"head_dim": 8, "rope_theta": 1000000.0},
+    "llama-biased": BASE | {"attention_bias": True},
+    "qwen3-biased": BASE | QWEN3 | {"head_dim": 8, "attention_bias": True},
+    "qwen2-sliding": BASE | QWEN2 | SLIDING | {"max_window_layers": 2},
+    "qwen3-sliding": BASE
+    | QWEN3
+    | SLIDING
+    | {"head_dim": 8, "layer_types": [SLIDES, "full_attention"] * 3 + [SLIDES]},
+    "qwen2-still": BASE | QWEN2 | SLIDING | {"rope_theta": 1000000.0, "max_window_layers": 7},
+    "llama3.2-own-head": BASE | {"tie_word_embeddings": True},
     "qwen3-tied": BASE | QWEN3 | {"head_dim": 6, "tie_word_embeddings": True},
 }
+OWN_HEAD = ("llama3.2-own-head",)  # in the file of a tied model
 PROMPT = tuple(int(token) for token in np.random.RandomState(5).randint(0, 48, 20))
 NEW_TOKENS = 64
 
 
-def shapes(fields: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+def shapes(family: str) -> dict[str, tuple[int, ...]]:
     """Every tensor of a folder, by its Hugging Face name."""
+    fields = FAMILIES[family]
     E, F, X = fields["hidden_size"], fields["intermediate_size"], fields["vocab_size"]
     H, K = fields["num_attention_heads"], fields["num_key_value_heads"]
     C = fields.get("head_dim", E // H)
     found = {"model.embed_tokens.weight": (X, E), "model.norm.weight": (E,)}
-    if not fields["tie_word_embeddings"]:
+    if not fields["tie_word_embeddings"] or family in OWN_HEAD:
         found["lm_head.weight"] = (X, E)
     for index in range(fields["num_hidden_layers"]):
         layer = {
@@ -76,10 +89,12 @@ def shapes(fields: dict[str, Any]) -> dict[str, tuple[int, ...]]:
             "mlp.up_proj.weight": (F, E),
             "mlp.down_proj.weight": (E, F),
         }
-        if fields["model_type"] == "qwen2":
+        if fields["model_type"] == "qwen2" or fields["attention_bias"]:
             layer |= {
                 f"self_attn.{x}_proj.bias": (n * C,) for x, n in zip("qkv", (H, K, K), strict=True)
             }
+        if fields["attention_bias"]:
+            layer["self_attn.o_proj.bias"] = (E,)
         if fields["model_type"] == "qwen3":
             layer |= {f"self_attn.{x}_norm.weight": (C,) for x in "qk"}
         found |= {f"model.layers.{index}.{name}": shape for name, shape in layer.items()}
@@ -94,11 +109,11 @@ def tensor(family: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
     return (values + name.endswith("norm.weight")).astype(np.float32)
 
 
-def write(folder: Path, family: str) -> Path:
-    """Writes a family's folder."""
-    fields = FAMILIES[family]
+def write(folder: Path, family: str, fields: dict[str, Any] | None = None) -> Path:
+    """Writes a family's folder; with `fields` that of another config.json, by the same name."""
+    fields = FAMILIES[family] if fields is None else fields
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(fields))
-    tensors = {name: tensor(family, name, shape) for name, shape in shapes(fields).items()}
+    tensors = {name: tensor(family, name, shape) for name, shape in shapes(family).items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ltd_jax.config import RopeScaling
+from ltd_jax.config import Llama3Scaling
 from ltd_jax.models import draft, eagle3, kv_cache
 from ltd_jax.models.hf import config as hf_config
 from ltd_jax.models.hf import tensors as hf_tensors
@@ -28,6 +28,12 @@ SWITCHES = (
     {"norm_each_feature": True},
     {"norm_output": True},
     {"norm_before_residual": True, "norm_before_fc": True, "norm_output": True},
+    {"qk_norm": True},
+    {"attention_bias": True, "output_bias": True, "fuse_bias": True},
+    {"layer_count": 3, "norm_before_residual": True, "norm_output": True, "qk_norm": True},
+    {"feature_count": 4, "norm_each_feature": True},
+    {"feature_count": 1, "norm_before_fc": True},
+    {"layer_count": 2, "sliding_window": 2, "sliding_layers": (1,), "attention_bias": True},
 )
 
 
@@ -73,7 +79,8 @@ def test_names_of_all_trainers(folder, change):
 
 def test_the_verifiers_own_tensors_are_left_alone(folder):
     tensors = load_file(folder / "model.safetensors")
-    tensors |= {name: np.zeros((2, 2), np.float32) for name in hf_weights.COPIES}
+    copies = ("verifier_norm.weight", "verifier_lm_head.weight")
+    tensors |= {name: np.zeros((2, 2), np.float32) for name in copies}
     settings = hf_tensors.read_json(folder / "config.json")
     hf_tensors.write_folder(folder, settings, tensors)
     same(load(folder).params, draft_params())
@@ -116,7 +123,7 @@ def test_speculators_keep_the_layer_in_an_object_of_its_own(folder):
     path.write_text(json.dumps(speculators))
     rename(folder, lambda name: name.replace("midlayer.", "layers.0."))
     found = load(folder)
-    scaling = RopeScaling(8.0, 1.0, 4.0, 8192)
+    scaling = Llama3Scaling(8.0, 1.0, 4.0, 8192)
     expected = {"norm_before_residual": True, "rope_theta": 5e5, "rope_scaling": scaling}
     assert found.config == dataclasses.replace(DRAFT, **expected)
 
@@ -136,7 +143,7 @@ def test_every_switch_is_the_oracles_and_survives_a_round_trip(tmp_path, switche
     same(found.params, params)
     random, T = np.random.default_rng(0), 5
     tokens = random.integers(0, config.vocab_size, T)
-    features = random.normal(size=(T, 36)).astype(np.float32)
+    features = random.normal(size=(T, 12 * config.feature_count)).astype(np.float32)
     fused = draft.fuse(found.params, config, jnp.asarray(features))
     hidden, _ = draft.forward(
         found.params,
@@ -178,7 +185,7 @@ def test_head_dim_is_that_of_the_weights(folder):
     edit(folder, head_dim=5)
     found = load(folder)
     assert found.config.head_dim == DRAFT.head_dim
-    assert any("head_dim is 6" in remark for remark in found.remarks)
+    assert any("head_dim is 6" in doubt for doubt in found.doubts)
     edit(folder, num_attention_heads=5, num_key_value_heads=1)
     assert "12 rows" in refusal(lambda: load(folder))
 
@@ -207,7 +214,7 @@ def test_the_rope_base_and_why(folder, fields, override, theta, words):
 
 @pytest.mark.parametrize(
     ("named", "layers"),
-    [(None, None), ([2, 3, 4], (2, 3, 4)), ([1, 2, 3], (2, 3, 4)), ([1, 3, 5], (1, 3, 5))],
+    [(None, None), ([2, 3, 4], (2, 3, 4)), ([1, 2, 3], (2, 3, 4)), ([1, 3, 5], (2, 4, 6))],
 )
 def test_feature_layers_are_those_the_stream_enters(folder, named, layers):
     """[1, 2, 3] of 7 is EAGLE's default, written as layers that the stream leaves."""

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ltd_jax.config import PairConfig, RopeScaling
+from ltd_jax.config import Llama3Scaling, PairConfig
+from ltd_jax.files import UserError
 from ltd_jax.models import pair as pairs
 from ltd_jax.models.hf import config as hf_config
 from ltd_jax.models.hf import export
@@ -24,12 +25,18 @@ from tests.models.folders import DRAFT, TARGET, draft_params, target_params
 from tests.models.hf.test_weights import assert_same_bits
 from tests.models.refusal import refusal
 
-SCALING = RopeScaling(8.0, 1.0, 4.0, 32)
+SCALING = Llama3Scaling(8.0, 1.0, 4.0, 32)
 FAMILIES = {
     "llama": {},
     "llama3.1, tied": {"rope_scaling": SCALING, "tie_embeddings": True},
     "qwen2": {"attention_bias": True},
     "qwen3": {"qk_norm": True, "head_dim": 6},
+    "llama, biased": {"attention_bias": True, "output_bias": True},
+    "qwen3, biased and sliding": {
+        **{"qk_norm": True, "attention_bias": True, "output_bias": True},
+        **{"sliding_window": 9, "sliding_layers": (1, 4)},
+    },
+    "qwen2, sliding": {"attention_bias": True, "sliding_window": 9, "sliding_layers": (6,)},
 }
 CYCLE = dataclasses.replace(varieties.CYCLE, beam_width=3)
 
@@ -110,6 +117,26 @@ def test_a_drafts_own_embedding(tmp_path, sources):
     assert_same_bits(found.model, pair.model)
 
 
+def test_a_window_that_no_family_has(tmp_path, sources):
+    pair = pair_of(sliding_window=4, sliding_layers=(0,))
+    assert "sliding" in refusal(lambda: export_both(pair, sources, tmp_path))
+
+
+@pytest.mark.parametrize("name", ["deep and narrow", "the target's head"])
+def test_what_eagles_own_code_has_not_is_written_and_said(tmp_path, sources, name):
+    pair = varieties.pair(name)
+    said = export.export_draft(tmp_path, pair, sources[1], dialect="layers.0")
+    words = ("3 layers", "4 features", "norms", "biases", "sliding")
+    for word in ("without a head",) if name == "the target's head" else words:
+        assert any(word in doubt for doubt in said)
+    target = pair.model.target
+    found = hf_weights.load_draft(
+        tmp_path, pair.config.target, target.embedding, jnp.float32, head=target.head
+    )
+    assert found.config == pair.config.draft
+    assert_same_bits(found.params, pair.model.draft)
+
+
 def test_a_griffin_pair(tmp_path, sources):
     found = export.export_draft(tmp_path, varieties.pair("griffin"), sources[1], dialect="eagle")
     assert found == ()
@@ -117,13 +144,13 @@ def test_a_griffin_pair(tmp_path, sources):
 
 
 def test_chosen_feature_layers_are_written(tmp_path, sources):
-    pair = pair_of(layers=(1, 3, 5))
+    pair = pair_of(layers=(0, 3, 5))
     (doubt,) = export_both(pair, sources, tmp_path)
     assert hf_config.LAYER_IDS in doubt
     found = load(tmp_path)
-    assert found.config.target.feature_layers == (1, 3, 5)
+    assert found.config.target.feature_layers == (0, 3, 5)
     assert "cannot be written" in refusal(
-        lambda: export_both(pair_of(layers=(1, 2, 3)), sources, tmp_path)
+        lambda: export_both(pair_of(layers=(1, 3, 5)), sources, tmp_path)
     )
 
 
@@ -166,9 +193,17 @@ def test_the_command_writes_the_embedded_pair(tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    found = pairs.load(
-        tmp_path / "target", tmp_path / "draft", cycle=EMBEDDED_CYCLE, dtype=jnp.bfloat16
-    )
-    own = pairs.load(cycle=EMBEDDED_CYCLE, dtype=jnp.bfloat16)
+    how = {"cycle": EMBEDDED_CYCLE, "dtype": jnp.bfloat16, "packed": False}
+    found = pairs.load(tmp_path / "target", tmp_path / "draft", **how)
+    own = pairs.load(**how)
     assert found.config == own.config and found.stop_tokens == own.stop_tokens
     assert_same_bits(found.model, own.model)
+
+
+@pytest.mark.parametrize(("dtype", "number"), [(np.float16, 7e4), (np.float32, np.nan)])
+def test_weights_that_are_not_finite_in_the_dtype_are_not_written(tmp_path, dtype, number):
+    params = target_params()
+    broken = params.replace(norm=params.norm.at[1].set(number))
+    name = np.dtype(dtype).name
+    with pytest.raises(UserError, match=rf"in {name}: model.norm.weight\[1\] is .*`dtype`"):
+        hf_weights.save_target(tmp_path, TARGET, broken, dtype)

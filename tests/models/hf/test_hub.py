@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ltd_jax import text
+from ltd_jax.files import UserError
 from ltd_jax.models.hf import hub
 from tests.models.refusal import refusal
 
@@ -59,6 +61,30 @@ def test_torch_files_where_there_are_no_others(served):
     files += ["pytorch_model.bin", "training_args.bin"]
     folder = hub.folder_of(Path("some-owner/draft"), "draft")
     assert names(folder) == {*FILES[:4], "pytorch_model.bin"}
+
+
+def test_older_tokenizers_are_fetched_where_there_is_no_newer_one(served):
+    """As FastChat's own repositories have it: a hub id and a folder get the same sentence."""
+    _, there = served
+    there += [SHARDS[0], "tokenizer.model", "special_tokens_map.json", "chat_template.jinja"]
+    folder = hub.folder_of(Path("owner/both"), "target")
+    assert names(folder) == {*FILES[:4], *there[len(FILES) :]} - {"tokenizer.model"}
+    there.remove("tokenizer.json")
+    folder = hub.folder_of(Path("owner/older"), "target")
+    assert "tokenizer.model" in names(folder)
+    if importlib.util.find_spec("transformers") is None:
+        with pytest.raises(UserError, match=r"only a tokenizer.model: pip install 'ltd-jax\[hf\]'"):
+            text.load_tokenizer(folder)
+
+
+def test_all_that_tokenizers_and_templates_read_is_fetched(served):
+    _, there = served
+    more = [
+        *("added_tokens.json", "special_tokens_map.json", "chat_template.json"),
+        *("chat_template.jinja", "additional_chat_templates/rag.jinja"),
+    ]
+    there += [*more, SHARDS[0]]
+    assert names(hub.folder_of(Path("owner/model"), "target")) >= set(more)
 
 
 def test_folders_are_no_ids(served, tmp_path):

@@ -37,7 +37,7 @@ def check_all_read(folder):
         found = files.read(name, tensor.shape)
         assert found.dtype == tensor.dtype
         np.testing.assert_array_equal(found, tensor)
-    assert files.unused() == []
+    assert sorted(files) == sorted(TENSORS)
 
 
 def test_one_file(single):
@@ -70,11 +70,11 @@ def test_writing_again_leaves_nothing_of_before(sharded, monkeypatch):
     assert [path.name for path in sharded.glob("model*")] == [SINGLE]
 
 
-def test_unused_names_are_known(single):
+def test_names_and_headers_are_known(single):
     files = TensorFolder(single)
-    files.read("second", (6,))
+    assert list(files) == ["first", "fourth", "second", "third"]
     assert "third" in files and "fifth" not in files
-    assert files.unused() == ["first", "fourth", "third"]
+    assert files.header("second") == ((6,), "bfloat16") and files.header("fourth").dtype == "bool"
 
 
 def test_missing_tensor(single):
@@ -104,9 +104,14 @@ def test_truncated_file(single, bytes_left):
 def test_truncated_shard(sharded):
     path = sharded / "model-00002-of-00002.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    files = TensorFolder(sharded)
-    files.read("first", (3, 4))
-    assert str(path) in refusal(lambda: files.read("third", (5,)))
+    assert str(path) in refusal(lambda: TensorFolder(sharded))
+
+
+def test_a_tensor_that_the_index_forgot_is_read(sharded):
+    index = json.loads((sharded / INDEX).read_text())
+    del index["weight_map"]["second"]
+    (sharded / INDEX).write_text(json.dumps(index))
+    check_all_read(sharded)
 
 
 def test_index_names_a_missing_shard(sharded):
