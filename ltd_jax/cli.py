@@ -6,6 +6,7 @@
     ltd record --split train         record what every (levels, size) would accept
     ltd profile                      measure what every (levels, size) costs here
     ltd train                        train the policies; --classifiers those of compared methods
+    ltd train-draft --target DIR     train an EAGLE-3 draft for a target, from what it says itself
     ltd inspect --target DIR ...     look at a pair before using it
     ltd export --out DIR             write a pair as folders that other stacks load
     ltd policies show DIR            say what trained policies are for, and what they gave
@@ -36,7 +37,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ltd_jax import files, flags, presets, tune, workflow
+from ltd_jax import drafts, files, flags, presets, tune, workflow
 from ltd_jax.baselines.classifiers import Classifiers
 from ltd_jax.config import (
     AnyDraftConfig,
@@ -951,6 +952,7 @@ COMMANDS = {
     "train": Command(train, lambda preset: TrainFlags(widths=preset.policy)),
     "inspect": Command(inspect_, lambda preset: InspectConfig(), resumes=False),
     "export": Command(export_, lambda preset: ExportConfig(), resumes=False),
+    "train-draft": Command(drafts.train_draft, drafts.DraftFlags),
     "policies": Command(policies, PoliciesConfig, resumes=False),
 }
 

@@ -1,5 +1,6 @@
 """Quality of a pair before any policy: committed tokens at one constant, and how much it loops."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,27 +24,23 @@ class Quality(NamedTuple):
 
 def judge_tasks(trace: Trace, config: CycleConfig) -> list[Quality]:
     """Every task at LEVELS levels and SIZE nodes, by replay."""
-    accepted_P = traces.accepted(trace, config)[:, LEVELS - 1, config.sizes.index(SIZE)]
-    return [_judge_task(trace, accepted_P, task) for task in np.unique(trace.task)]
+    texts = list(traces.gains(trace, config, LEVELS, SIZE))
+    return [
+        _judge_task(trace, [text for text in texts if trace.task[text[0]] == task], task)
+        for task in np.unique(trace.task)
+    ]
 
 
-def _judge_task(trace: Trace, accepted_P: np.ndarray, task: int) -> Quality:
-    committed: list[int] = []
-    outside: list[int] = []
-    masks = []
-    for start in trace.text_start[trace.task[trace.text_start] == task]:
-        count = int(trace.tokens_left[start])
-        repeated = repetition.repeated(trace.continuation[start : start + count, 0])
+def _judge_task(trace: Trace, texts: Sequence[tuple[int, np.ndarray]], task: int) -> Quality:
+    outside, masks = [], []
+    for start, gained in texts:
+        repeated = repetition.repeated(trace.continuation[start : start + gained.sum(), 0])
         masks.append(repeated)
-        place = 0
-        while place < count:
-            gained = min(int(accepted_P[start + place]) + 1, count - place)
-            committed.append(gained)
-            outside += [] if repeated[place] else [gained]
-            place += gained
+        outside.append(gained[~repeated[np.cumsum(gained) - gained]])
+    apart = np.concatenate(outside)
     return Quality(
         task=trace.provenance["tasks"][task],
-        committed=float(np.mean(committed)),
-        committed_outside=float(np.mean(outside)) if outside else float("nan"),
+        committed=float(np.concatenate([gained for _, gained in texts]).mean()),
+        committed_outside=float(apart.mean()) if apart.size else float("nan"),
         repetition_share=float(np.concatenate(masks).mean()),
     )

@@ -308,3 +308,40 @@ def _answers(window: Windows, rows: int) -> np.ndarray:
 
 def _curve(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def card(report: dict[str, Any]) -> str:
+    """A page in Markdown about a draft: its target, what it learned from, how well it guesses."""
+    held_out, said = report["held_out"], report["conversations"]
+    rows = [
+        f"| {step + 1} | {agree:.1%} | {chain:.1%} | {nats:.2f} |"
+        for step, (agree, chain, nats) in enumerate(
+            zip(held_out["agree"], held_out["chain"], held_out["loss"], strict=True)
+        )
+    ]
+    lines = [
+        f"# An EAGLE-3 draft for {report['target']}",
+        "",
+        f"Learned from {said['learned']:,} conversations of {report['tokens']['said']:,} tokens "
+        f"({report['tokens']['trained']:,} tokens of training in "
+        f"{report['training_seconds']:,.0f} s on {report['environment']['device']}). "
+        f"{report['known_share']:.1%} of the target's own words are in the draft's vocabulary.",
+        "",
+        f"On {said['held_out']:,} conversations that it did not learn: a chain of {UNROLL} drafted "
+        f"tokens commits {held_out['committed']:.2f} tokens in a cycle.",
+        "",
+        "| step | next token guessed | all up to it | loss, nats |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+    ]
+    if "committed" in report:
+        found = report["committed"]
+        tasks = ", ".join(f"{task} {mean:.2f}" for task, mean in found["tasks"].items())
+        lines += [
+            f"On held-out questions, by replay with {found['levels']} levels, size "
+            f"{found['size']} and beam width {found['beam_width']}: {found['mean']:.2f} tokens in "
+            f"a cycle ({tasks}).",
+            "",
+        ]
+    return "\n".join(lines)

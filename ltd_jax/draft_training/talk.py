@@ -31,6 +31,7 @@ from safetensors.numpy import load_file, save_file
 
 from ltd_jax import files
 from ltd_jax.config import TargetConfig, require_at_least
+from ltd_jax.cycle import sample
 from ltd_jax.files import UserError
 from ltd_jax.models import kv_cache, target
 from ltd_jax.models.kv_cache import KVCache
@@ -136,7 +137,8 @@ def rounds(
       folder: gets a file for every round.
 
     Raises:
-      UserError: a file is damaged or cannot be written.
+      UserError: a file is damaged or cannot be written, or the target's logits are no finite
+        numbers.
     """
     count = max(1, -(-tokens // (talk.rows * talk.steps)))
     words = _words(script)
@@ -145,6 +147,11 @@ def rounds(
         if not path.exists():
             key = jax.random.fold_in(jax.random.key(seed), number)
             spoken = jax.device_get(_speak(params, config, talk, words, key))
+            if spoken[0].min() < 0:
+                raise UserError(
+                    f"The target's logits are NaN or infinite in {params.embedding.dtype}, so it "
+                    "says nothing; load it in another `dtype`, or check its weights."
+                )
             with files.replacing(path) as temporary:
                 save_file(dict(zip(Spoken._fields, spoken, strict=True)), temporary)
         try:
@@ -279,7 +286,7 @@ def choose(
     least_share: float,
     draw_B: jax.Array,
 ) -> jax.Array:
-    """One token per row, i32 [B]: the likeliest, or one drawn at a temperature.
+    """One token per row, i32 [B]: the likeliest, or one drawn at a temperature; -1 without numbers.
 
     Only tokens of at least `least_share` of the likeliest one's probability are drawn. The draw is
     the inverse of the cumulative sum, in groups of tokens first: no sorting, one number per row.
@@ -301,7 +308,7 @@ def choose(
     inner = jnp.cumsum(jnp.take_along_axis(weight, group[:, :, None], axis=1)[:, 0], axis=1)
     place = jnp.sum(inner <= wanted - before, axis=1)
     drawn = group[:, 0] * GROUP + jnp.minimum(place, GROUP - 1)
-    best = jnp.argmax(logits_BX, axis=1)
+    best = jax.vmap(sample.argmax)(logits_BX)
     # Rounding may lead behind the last drawable token of a group; there the likeliest is taken.
     share = jnp.take_along_axis(weight.reshape(B, -1), drawn[:, None], axis=1)[:, 0]
-    return jnp.where(is_greedy | (share == 0), best, drawn).astype(jnp.int32)
+    return jnp.where(is_greedy | (share == 0) | (best < 0), best, drawn).astype(jnp.int32)

@@ -15,7 +15,7 @@ import json
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -186,6 +186,21 @@ def accepted(trace: Trace, config: CycleConfig) -> np.ndarray:
     check(trace, config)
     path_PD = agreeing_path(trace)
     return by_chunks(partial(_accepted, config), CHUNK, trace.log_prob, path_PD)
+
+
+def gains(
+    trace: Trace, config: CycleConfig, levels: int, size: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Committed tokens of each cycle of one setting, text by text, i64 [cycles].
+
+    Before them the text's first position. Errors as of `accepted`.
+    """
+    accepted_P = accepted(trace, config)[:, levels - 1, config.sizes.index(size)]
+    for start in trace.text_start:
+        count, gained = int(trace.tokens_left[start]), list[int]()
+        while (place := sum(gained)) < count:
+            gained.append(min(int(accepted_P[start + place]) + 1, count - place))
+        yield int(start), np.asarray(gained, np.int64)
 
 
 def agreeing_path(trace: Trace) -> np.ndarray:
