@@ -55,6 +55,7 @@ from ltd_jax.decoding.generate import warm_up
 from ltd_jax.decoding.methods import MethodSpec
 from ltd_jax.files import UserError, write_json
 from ltd_jax.flags import PairFlags, Rare
+from ltd_jax.models import pair as pairs
 from ltd_jax.models.hf import export, inspect
 from ltd_jax.models.hf.inspect import Memory
 from ltd_jax.models.hf.weights import Dialect
@@ -457,10 +458,13 @@ class StageFlags(PairFlags):
     @property
     def stages(self) -> StageConfig:
         """The settings of the stages; what a command has no flags for is the preset's."""
-        given = vars(self)
+        given, asked = vars(self), self.asked
+        if asked.questions is None:
+            usual = pairs.usual_questions(self.target)
+            asked = dataclasses.replace(asked, questions=usual)
         return StageConfig(
             folder=self.out,
-            questions=self.asked,
+            questions=asked,
             widths=given.get("widths", self.preset.policy),
             learning=given.get("learning", LEARNING),
             profiling=given.get("profiling", ProfileConfig()),

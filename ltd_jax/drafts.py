@@ -107,7 +107,8 @@ def script_for(config: DraftFlags, folder: Path) -> Script | None:
         return script_of.of_chat(chat, stops)
     asked = load_question_set(QuestionConfig(config.questions, prompts=MANY), "train")
     first = [one.turns[0] for of_task in asked.values() for one in of_task]
-    return script_of.of_prompts([chat.encode([Message("user", turn)]) for turn in first], stops)
+    prompts = [chat.encode([Message("user", turn)]).tolist() for turn in first]
+    return script_of.of_prompts(prompts, stops)
 
 
 def plain_texts(config: DraftFlags, folder: Path) -> list[np.ndarray]:
@@ -126,7 +127,7 @@ def start_of(
     folder = hub.folder_of(config.start, "start")
     embedding = params.embedding.astype(jnp.float32)
     found = weights.load_draft(folder, settings, embedding, jnp.float32)
-    if not isinstance(found.config, DraftConfig):
+    if not (isinstance(found.config, DraftConfig) and isinstance(found.params, Eagle3Params)):
         raise UserError(f"{config.start} is no EAGLE-3 draft; `start` must be one.")
     return found.config, found.params
 

@@ -271,6 +271,16 @@ def usual_draft(target: Path) -> Path | None:
     return files.ASSETS / "draft" if is_embedded else None
 
 
+def usual_questions(target: Path) -> Path | None:
+    """The folder of questions for a target where none is asked for; None = the embedded pair's.
+
+    Raises:
+      UserError: its config.json cannot be read.
+    """
+    is_embedded = presets.is_embedded(hf_weights.read_target_settings(target).config)
+    return None if is_embedded else files.ASSETS / "chat-prompts"
+
+
 def no_draft(target: TargetConfig) -> NoDraft:
     """The config in the place of a draft beside a target that decodes plainly."""
     X, E = target.vocab_size, target.hidden_size
