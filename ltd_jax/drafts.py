@@ -38,9 +38,7 @@ JUDGED_TOKENS = 128  # of an answer
 class DraftFlags:
     """For which target, from what, and how long."""
 
-    target: Path = (
-        ASSETS / "target"
-    )  # folder of its weights and tokenizer, a GGUF file, or a hub id
+    target: Path = ASSETS / "target"  # folder of weights and tokenizer, GGUF file, or hub id
     out: Path = Path("runs/draft")  # folder that is written; what is done there is gone on with
     start: Path | None = None  # a draft to go on from; None = a new one
     questions: Path | None = None

@@ -30,6 +30,7 @@ LAYERS = (
     ("decoding",),
     ("workflow",),
     ("tune", "flags"),
+    ("drafts",),
     ("cli",),
     ("__main__",),
 )
