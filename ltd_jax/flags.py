@@ -101,10 +101,12 @@ class ShapeFlags:
 class PairFlags:
     """Which pair, and how it decodes."""
 
-    target: Path = ASSETS / "target"  # folder of its weights and tokenizer, or a hub id
+    target: Annotated[Path, tyro.conf.arg(aliases=("--pair",))] = ASSETS / "target"
+    """folder of its weights and tokenizer, a GGUF file, a hub id, or a published pair's name
+    (smollm2, once `ltd fetch smollm2` was run)"""
     draft: Path | None = None
-    """likewise, of the EAGLE-3 or Griffin draft; None = the shipped one for the shipped target, and
-    for another target none: it decodes plainly"""
+    """folder or hub id of the EAGLE-3 or Griffin draft; None = the one that ships for the target,
+    and for another target none: it decodes plainly"""
     dtype: DType = "auto"  # auto = bfloat16 on accelerators, float32 on processors
     devices: int = 1  # of this host, that weights and caches are split over
     feature_layers: Rare[tuple[int, ...] | None] = None

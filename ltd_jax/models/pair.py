@@ -27,7 +27,7 @@ from ltd_jax.config import (
 from ltd_jax.files import Identity, UserError
 from ltd_jax.models import cpu_layout, sharding
 from ltd_jax.models.draft import DraftParams
-from ltd_jax.models.hf import hub
+from ltd_jax.models.hf import fetch, gguf, hub
 from ltd_jax.models.hf import tensors as hf_tensors
 from ltd_jax.models.hf import weights as hf_weights
 from ltd_jax.models.hf.config import DraftSettings
@@ -163,10 +163,12 @@ def load(
     packed: bool | None = None,
     devices: int = 1,
 ) -> Pair:
-    """Loads a pair from two Hugging Face style folders or hub ids; by default the embedded one.
+    """Loads a pair from Hugging Face style folders, GGUF files or hub ids; by default the embedded.
 
     Args:
-      draft: None = the embedded target's own; another target then decodes plainly, without one.
+      target: also the name of a published pair, such as smollm2, that `ltd fetch` has fetched.
+      draft: None = the one that ships for the target (the embedded one, or a published pair's);
+        another target then decodes plainly, without one.
       cycle: the shapes of a cycle; None = the preset of the target on this device (presets.py).
       dtype: of weights and caches; None = bfloat16 on accelerators, float32 on CPUs and for the
         embedded pair.
@@ -267,6 +269,9 @@ def usual_draft(target: Path) -> Path | None:
     Raises:
       UserError: its config.json cannot be read.
     """
+    file = gguf.file_of(target)
+    if file is not None:
+        return fetch.draft_for(file)
     is_embedded = presets.is_embedded(hf_weights.read_target_settings(target).config)
     return files.ASSETS / "draft" if is_embedded else None
 

@@ -54,6 +54,23 @@ def find(name: str) -> Path | None:
     return next(filter(is_it, places), None)
 
 
+def require(name: str) -> Path:
+    """The file of a pair's target; UserError where it was not fetched yet."""
+    found = find(name)
+    if found is None:
+        raise UserError(f"The target of {name} is not here yet: run `ltd fetch {name}` once.")
+    return found
+
+
+def draft_for(target: Path) -> Path | None:
+    """The draft that ships for the target in a file, by the file's name and size; None = none."""
+    for pair in PAIRS.values():
+        is_it = target.name == pair.member.split("/")[1] and target.is_file()
+        if is_it and target.stat().st_size == pair.bytes:
+            return pair.draft
+    return None
+
+
 def place_of(name: str) -> Path:
     """The place of a pair's target in the user's cache."""
     return files.user_cache() / "pairs" / name / PAIRS[name].member.split("/")[1]

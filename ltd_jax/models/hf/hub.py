@@ -13,7 +13,7 @@ from typing import Any
 
 from ltd_jax import text as texts
 from ltd_jax.files import ASSETS, UserError
-from ltd_jax.models.hf import gguf
+from ltd_jax.models.hf import fetch, gguf
 
 SETTINGS = (
     "config.json",
@@ -27,9 +27,10 @@ ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def folder_of(name: Path | str, argument: str) -> Path:
-    """The folder itself, or the folder where a hub id's files lie now, or stands for a GGUF file.
+    """The folder itself, or the one where a hub id's files lie now, or that stands for a GGUF file.
 
-    A name is an id when it reads `owner/name` and no folder `owner` is here.
+    A name is an id when it reads `owner/name` and no folder `owner` is here. The names of published
+    pairs (fetch.py) stand for the target that was fetched and for the draft that ships.
 
     Args:
       argument: the argument's name, for messages.
@@ -38,6 +39,9 @@ def folder_of(name: Path | str, argument: str) -> Path:
       UserError: there is no such folder and no such id, or the hub cannot be reached.
     """
     name = Path(name)
+    if str(name) in fetch.PAIRS and not name.exists():
+        is_draft = argument in ("draft", "start")
+        name = fetch.PAIRS[str(name)].draft if is_draft else fetch.require(str(name))
     if name.suffix == gguf.SUFFIX and not name.is_dir():
         return gguf.folder_of(name)
     if name.is_dir():
