@@ -96,7 +96,8 @@ def main() -> None:
     def command() -> None:
         prog, description = f"ltd {name}", pydoc.getdoc(chosen.run)
         if isinstance(chosen.start, type):
-            chosen.run(tyro.cli(chosen.start, args=argv, prog=prog, description=description))
+            said = flags.by_lines(description)
+            chosen.run(tyro.cli(chosen.start, args=argv, prog=prog, description=said))
             return
         starts = {f"ltd {other}": COMMANDS[other].start for other in COMMANDS}
         siblings = {other: begin for other, begin in starts.items() if not isinstance(begin, type)}

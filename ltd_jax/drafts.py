@@ -8,7 +8,6 @@ from typing import Any
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-import tyro
 from rich.console import Console
 
 from ltd_jax import files, flags, workflow
@@ -35,7 +34,7 @@ JUDGED_TOKENS = 128  # of an answer
 
 
 @dataclasses.dataclass(frozen=True)
-class DraftFlags:
+class DraftFlags(CourseConfig):
     """For which target, from what, and how long."""
 
     target: Path = ASSETS / "target"  # folder of weights and tokenizer, GGUF file, or hub id
@@ -49,9 +48,14 @@ class DraftFlags:
     dtype: flags.DType = "auto"  # of the target: auto = bfloat16 on accelerators, else float32
     dialect: Dialect = "eagle"  # how the draft's layer is called in the folder that is written
     judge: int = 4  # held-out questions per task, on which the draft is judged by replay; 0 = none
-    course: tyro.conf.OmitArgPrefixes[CourseConfig] = CourseConfig()
     compile_cache: bool = True  # keep compiled programs, so that the next start is quick
     json: bool = False  # print one JSON object alone; the rest goes to stderr
+
+    @property
+    def course(self) -> CourseConfig:
+        """How much the target says, and how the draft learns."""
+        names = [field.name for field in dataclasses.fields(CourseConfig)]
+        return CourseConfig(**{name: getattr(self, name) for name in names})
 
 
 def train_draft(config: DraftFlags) -> None:
@@ -64,7 +68,7 @@ def train_draft(config: DraftFlags) -> None:
 
     ltd train-draft --target my/target --out runs/draft --minutes 10
     ltd train-draft --target my/model.gguf --questions my/questions --tokens 5000000
-    ltd train-draft --target my/target --start my/draft --course.train.learning-rate 3e-4
+    ltd train-draft --target my/target --start my/draft --train.learning-rate 3e-4
     """
     flags.require_backend()
     flags.keep_programs(config.compile_cache)

@@ -138,6 +138,11 @@ class PairFlags:
 Flags = TypeVar("Flags", bound=PairFlags)
 
 
+def by_lines(description: str) -> str:
+    """A command's description whose examples stay lines of their own in --help."""
+    return description.replace("\nltd ", "\n\nltd ")
+
+
 def parse(
     start: Callable[[Preset], Flags],
     argv: list[str] | None = None,
@@ -174,7 +179,7 @@ def parse(
         if asked:
             shown = as_shown(default, everything="--help-all" in asked)
             more = "" if "--help-all" in asked else "\n\n--help-all shows every flag."
-            said = (description or "").replace("\nltd ", "\n\nltd ")  # examples, line by line
+            said = by_lines(description or "")
             said += more
             tyro.cli(type(shown), args=["--help"], default=shown, prog=prog, description=said)
         parsed, unknown = tyro.cli(

@@ -211,6 +211,7 @@ def load(
             devices=devices,
         )
     stops = texts.stop_tokens(target_folder)
+    doubts = hf_weights.read_target_settings(target_folder).doubts
     asked = {
         "target": hub.given_as(target_folder),
         "draft": hub.given_as(draft_folder) if draft_folder else None,
@@ -226,12 +227,7 @@ def load(
         fingerprint=_fingerprint(folders, config, stops),
         folder=target_folder,
         names=(hub.name_of(target_folder), hub.name_of(folders[1]) if draft else "no draft"),
-        remarks=(
-            *settings.remarks,
-            *hf_weights.read_target_settings(target_folder).doubts,
-            *settings.doubts,
-            *sharding.uneven(config),
-        ),
+        remarks=(*settings.remarks, *doubts, *settings.doubts, *sharding.uneven(config)),
         seed=seed,
         loaded_with={name: value for name, value in asked.items() if value is not None},
     )
