@@ -108,11 +108,17 @@ def _converted(folder: Path, older: str) -> str:
 
 
 def tokenizer_settings(folder: Path) -> dict[str, Any]:
-    """The fields of tokenizer_config.json; special_tokens_map.json wins where that is older."""
+    """The fields of tokenizer_config.json; special_tokens_map.json wins where that is older.
+
+    Lists of extra special tokens are put together.
+    """
     settings = read_settings(folder / SETTINGS)
-    if "added_tokens_decoder" not in settings:
-        settings |= read_settings(folder / OLDER_SETTINGS[0])
-    return settings
+    if "added_tokens_decoder" in settings:
+        return settings
+    older, extra = read_settings(folder / OLDER_SETTINGS[0]), "extra_special_tokens"
+    if isinstance(settings.get(extra), list) and isinstance(older.get(extra), list):
+        older[extra] = [*settings[extra], *older[extra]]
+    return settings | older
 
 
 def special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -175,7 +181,11 @@ def _added_token(value: Any, **marks: bool) -> AddedToken:
 
 def stop_tokens(folder: str | Path) -> tuple[int, ...]:
     """All tokens that end an answer (`stop_sources`), each once; () where no file names one."""
-    return tuple(dict.fromkeys(token for ids in stop_sources(folder).values() for token in ids))
+    return _all_of(stop_sources(folder))
+
+
+def _all_of(sources: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(token for ids in sources.values() for token in ids))
 
 
 def stop_sources(folder: str | Path) -> dict[str, tuple[int, ...]]:
@@ -214,7 +224,7 @@ def stop_doubts(folder: Path) -> list[str]:
     said = {token for name in names for token in sources[name]}
     others = {
         token: [name for name in sources if token in sources[name]]
-        for token in stop_tokens(folder)
+        for token in _all_of(sources)
         if token not in said
     }
     if not others:

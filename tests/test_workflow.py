@@ -68,6 +68,16 @@ def test_second_turns_see_the_first_answer(pair, folder, tmp_path):
         assert text(asking.turns[second]) == f"{start}\n\n{answer}\n\n{later}"
 
 
+def test_a_system_message_stands_in_front_of_every_turn(pair, folder, tmp_path):
+    say = lambda role, content: {"role": role, "content": content}
+    talk = [say("system", "# Python"), say("user", "import os"), say("assistant", "no")]
+    (folder / "talk.jsonl").write_text(json.dumps({"messages": [*talk, say("user", "x = 1")]}))
+    asking = load(pair, tmp_path / "out", questions=folder, tasks=("talk",), new_tokens=NEW)
+    first, second = (pair.decode(one.prompt.token) for one in asking.turns)
+    assert first == "# Python\n\nimport os"
+    assert second.startswith(f"{first}\n\n") and second.endswith("\n\nx = 1")
+
+
 def test_answers_are_written_once(pair, folder, tmp_path, monkeypatch):
     talk = {"questions": folder, "tasks": ("talk",), "new_tokens": NEW}
     before = load(pair, tmp_path / "out", **talk)

@@ -77,11 +77,15 @@ def own_pair(damage):
     return damaged
 
 
-def of_git_lfs(root):
-    """Weights and tokenizer as a clone without git-lfs leaves them."""
+def of_git_lfs(pattern):
+    """A damage: some of the target's files as a clone without git-lfs leaves them."""
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
-    for path in (*(root / "target").glob("*.safetensors"), root / "target" / "tokenizer.json"):
-        path.write_text(pointer)
+
+    def damage(root):
+        for path in (root / "target").glob(pattern):
+            path.write_text(pointer)
+
+    return damage
 
 
 def only_gguf(root):
@@ -230,13 +234,19 @@ BROUGHT = {
     ),
     "another tokenizer": generate(damage=own_pair(only_sentencepiece), words=["AutoTokenizer"]),
     "git-lfs pointers": generate(
-        damage=own_pair(of_git_lfs), words=["git-lfs pointer", "git lfs pull"]
+        damage=own_pair(of_git_lfs("*.safetensors")), words=["git-lfs pointer", "git lfs pull"]
     ),
     "git-lfs pointer of a tokenizer": Case(
         "inspect",
         ("--no-weights", "--context", "64"),
         ["tokenizer.json is a git-lfs pointer"],
-        own_pair(of_git_lfs),
+        own_pair(of_git_lfs("tokenizer.json")),
+    ),
+    "git-lfs pointers, looked at without weights": Case(
+        "inspect",
+        ("--no-weights", "--context", "64"),
+        [".safetensors is a git-lfs pointer"],
+        own_pair(of_git_lfs("*.safetensors")),
     ),
     "truncated weights": generate(
         damage=own_pair(lambda root: cut(root / "draft" / "model.safetensors", 9000)),

@@ -79,7 +79,8 @@ class Settings:
         given = [_without_nulls(part) for part in (layer, self.fields, flags)]
         self.fields = given[0] | given[1] | given[2]
         self.nulls = named - set(self.fields)
-        self.doubts: list[str] = []  # sentences about what was overruled, or read one of two ways
+        self.remarks: list[str] = []  # sentences about how it was read
+        self.doubts: list[str] = []  # likewise, about what was overruled, or read one of two ways
 
     def believe(self, name: str, value: int) -> None:
         """Takes a field's value from the tensors; what is no integer is left for its reader."""
@@ -339,7 +340,7 @@ def _eagle3_fields(
 ) -> tuple[dict[str, Any], tuple[int, ...] | None, list[str]]:
     """The fields that only an EAGLE-3 draft has, its feature layers, and remarks."""
     layers, about_layers = feature_layers(settings, target)
-    remarks = [about_layers]
+    remarks = [about_layers, *settings.remarks]
     layer_count = settings.count("num_hidden_layers", 1)
     biased = settings.truth("attention_bias")
     fields: dict[str, Any] = {field: settings.truth(name) for field, name in NORM_NAMES.items()} | {
@@ -357,8 +358,6 @@ def _eagle3_fields(
             f"Layers {fields['sliding_layers']} of the draft see the latest "
             f"{fields['sliding_window']} tokens."
         )
-    if not fields.get("own_head", True):
-        remarks.append("The draft has no head of its own: the target's reads it.")
     if layers is None and fields["feature_count"] != 3:
         remarks[0] = (
             f"The draft reads {fields['feature_count']} layers of the target and names none: say "

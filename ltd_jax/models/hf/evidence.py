@@ -112,11 +112,9 @@ def of_draft(
     for field, name in (("norm_before_fc", "input_norm"), ("norm_each_feature", "fc_norm.0")):
         if f"{name}.weight" in files:
             found[field] = True
-    if HEAD not in files and settings.truth("tie_word_embeddings"):
-        settings.doubts.append(
-            f"{files.folder} has no {HEAD} and says tie_word_embeddings: the draft's embedding is "
-            "its head, too."
-        )
+    if HEAD not in files:
+        whose = "its own embedding" if has_tied_head(files, settings) else "the target's"
+        settings.remarks.append(f"The draft stores no head: {whose} is taken for it.")
     return found
 
 

@@ -170,6 +170,25 @@ IN_FILES = {
         files={"special_tokens_map.json": {"bos_token": "<|im_start|>", "eos_token": "<x>"}},
         tokenizer=BARE,
     ),
+    "in a list of special_tokens_map.json": Folder(
+        TURNS,
+        files={"special_tokens_map.json": {"additional_special_tokens": list(CHATML)}},
+        tokenizer=BARE,
+    ),
+    "special, by a list of special_tokens_map.json": Folder(
+        TURNS,
+        files={
+            "added_tokens.json": {"<|im_end|>": 261, "<|im_start|>": 262},
+            "special_tokens_map.json": {"additional_special_tokens": list(CHATML)},
+        },
+        tokenizer=BARE,
+    ),
+    "in both lists of extra ones": Folder(
+        TURNS,
+        {"extra_special_tokens": ["<x>", "<|im_end|>"]},
+        files={"special_tokens_map.json": {"extra_special_tokens": ["<|im_start|>"]}},
+        tokenizer=BARE,
+    ),
     "in a list of more": Folder(TURNS, {"additional_special_tokens": list(CHATML)}, tokenizer=BARE),
     "in a list of extra ones": Folder(
         TURNS, {"extra_special_tokens": [*CHATML, "<x>"]}, tokenizer=BARE
