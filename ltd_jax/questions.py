@@ -303,6 +303,8 @@ def question_files(config: QuestionConfig, split: Split) -> dict[str, Path]:
         root, found = config.questions.parent, {task_of(config.questions): config.questions}
     else:
         root = config.questions
+        if split == "all" and (root / SHARES[-1][0]).is_dir():
+            raise UserError(f"The questions in {root} come in splits; name one, or `questions`.")
         root = root / split if (root / split).is_dir() else root
         found = _files_in(root)
     unknown = [task for task in config.tasks if task not in found]

@@ -35,8 +35,8 @@ import numpy as np
 from ltd_jax import files, flags
 from ltd_jax.config import DraftConfig
 from ltd_jax.cycle import prefill, step
-from ltd_jax.draft_training import texts
-from ltd_jax.draft_training.loss import DraftLoss
+from ltd_jax.draft_training import pack, texts
+from ltd_jax.draft_training.loss import DraftLoss, Frozen
 from ltd_jax.files import UserError
 from ltd_jax.flags import PairFlags
 from ltd_jax.models.pair import Pair
@@ -108,7 +108,8 @@ def stages(pair: Pair) -> Iterator[Stage]:
     cycle, model = pair.config.cycle, pair.model
     tokens_S = tokens_of(pair, cycle.context)
     chunk_T, left = jnp.asarray(tokens_S[: cycle.prefill_chunk]), pair.put(jnp.int32(1))
-    whole = (chunk_T, jnp.int32(0), jnp.int32(len(chunk_T)), jnp.bool_(True))
+    count, prompt = jnp.int32(len(chunk_T)), jnp.int32(cycle.context)
+    whole = (chunk_T, jnp.int32(0), count, prompt, jnp.bool_(True))
     empty = lambda: prefill.empty_state(pair.config, pair.dtype)
     yield Stage("prefill", prefill.prefill_chunk, lambda: (model, empty(), *whole))
     filled = prefill.prefill(pair, tokens_S[: cycle.context - BEHIND])
@@ -129,13 +130,14 @@ def _recording(pair: Pair, tokens_S: np.ndarray, filled: step.CycleState) -> Ite
     batch = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), step.plain_of(filled))
     texts_of = partial(record._continue, new_tokens=2)
     yield Stage("record, texts", texts_of, lambda: (model, batch))
-    yield Stage("record, one pass", record._text_states, lambda: (model, jnp.asarray(tokens_S)))
-    states = record._text_states(model, jnp.asarray(tokens_S))
+    text = (jnp.asarray(tokens_S), jnp.int32(len(tokens_S) // 2))  # half of it a prompt
+    yield Stage("record, one pass", record._text_states, lambda: (model, *text))
+    states = record._text_states(model, *text)
     length_P = jnp.linspace(1, cycle.context - 1, POSITIONS).astype(jnp.int32)
     draft = partial(record._draft, with_hidden=False)
     yield Stage("record, trees", draft, lambda: (model, states, length_P))
-    yield Stage("judge, one pass", sampled._read_text, lambda: (model, jnp.asarray(tokens_S)))
-    cache, tree = sampled._read_text(model, jnp.asarray(tokens_S)), draft(model, states, length_P)
+    yield Stage("judge, one pass", sampled._read_text, lambda: (model, *text))
+    cache, tree = sampled._read_text(model, *text), draft(model, states, length_P)
     judged = (pair.stops, jnp.asarray(tokens_S), cache, length_P, tree.tree, length_P)
     yield Stage("judge, trees", sampled._of_trees, lambda: (model, *judged))
     one = Constant(cycle.max_levels, cycle.sizes[0]).traced()
@@ -157,12 +159,14 @@ def _training(pair: Pair, tokens_S: np.ndarray) -> Iterator[Stage]:
     if is_wider or not isinstance(config.draft, DraftConfig):
         return
     loss = DraftLoss(config.draft, config.target)
-    window_BT = jnp.asarray(tokens_S[None, : min(len(tokens_S), LONGEST_WINDOW)])
-    frozen = (model.target, model.draft.target_token)
+    windows = pack.one_text_each(tokens_S[None, : min(len(tokens_S), LONGEST_WINDOW)])
+    windows = jax.tree.map(jnp.asarray, windows)
+    ones = jnp.ones((config.target.feature_size,), jnp.float32)
+    frozen = Frozen(model.target, model.draft.target_token, ones)
     draft: Any = model.draft
     learned = draft.replace(embedding=None, target_token=None)
     gradient = jax.jit(jax.value_and_grad(loss))
-    yield Stage("draft training", gradient, lambda: (learned, frozen, window_BT))
+    yield Stage("draft training", gradient, lambda: (learned, frozen, windows))
 
 
 def tokens_of(pair: Pair, count: int) -> np.ndarray:

@@ -18,12 +18,14 @@ from jax.interpreters import partial_eval
 
 from experiments.proofs import check_stages
 from experiments.proofs.check_stages import Stage
-from ltd_jax.draft_training.loss import DraftLoss
+from ltd_jax.draft_training import pack, talk
+from ltd_jax.draft_training.loss import DraftLoss, Frozen
 from ltd_jax.learning import environment, loop
 from ltd_jax.learning.exact import Exact
 from ltd_jax.learning.joint import Joint
 from ltd_jax.models import draft, kv_cache, layers
 from tests.cycle import tiny
+from tests.draft_training.test_talk import SCRIPT, TALK
 from tests.learning import small
 
 CYCLE = dataclasses.replace(tiny.CONFIG.cycle, max_levels=3, sizes=(0, 6), short_catch_ups=())
@@ -109,8 +111,17 @@ def test_draft_training_does_not(pair):
     target = pair.model.target
     start = draft.init(jax.random.key(0), config, target.embedding, jnp.arange(32))
     gradient = jax.grad(DraftLoss(config, CONFIG.target))
-    learned, frozen = start.replace(embedding=None, target_token=None), (target, jnp.arange(32))
-    assert not of(gradient, learned, frozen, jnp.zeros((1, 24), jnp.int32))
+    scale = jnp.full((CONFIG.target.feature_size,), 2.0)
+    frozen = Frozen(target, jnp.arange(32), scale)
+    learned = start.replace(embedding=None, target_token=None)
+    windows = jax.tree.map(jnp.asarray, pack.one_text_each(np.zeros((1, 24), np.int32)))
+    assert not of(gradient, learned, frozen, windows)
+
+
+def test_a_target_that_talks_does_not(pair):
+    words = talk._words(SCRIPT)
+    speak = lambda params, key: talk._speak(params, CONFIG.target, TALK, words, key)
+    assert not of(speak, pair.model.target, jax.random.key(0))
 
 
 def test_one_that_does_is_seen():

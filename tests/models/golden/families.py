@@ -68,9 +68,8 @@ PROMPT = tuple(int(token) for token in np.random.RandomState(5).randint(0, 48, 2
 NEW_TOKENS = 64
 
 
-def shapes(family: str) -> dict[str, tuple[int, ...]]:
-    """Every tensor of a folder, by its Hugging Face name."""
-    fields = FAMILIES[family]
+def shapes(family: str, fields: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Every tensor of a family's folder with such a config.json, by its Hugging Face name."""
     E, F, X = fields["hidden_size"], fields["intermediate_size"], fields["vocab_size"]
     H, K = fields["num_attention_heads"], fields["num_key_value_heads"]
     C = fields.get("head_dim", E // H)
@@ -114,6 +113,7 @@ def write(folder: Path, family: str, fields: dict[str, Any] | None = None) -> Pa
     fields = FAMILIES[family] if fields is None else fields
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(fields))
-    tensors = {name: tensor(family, name, shape) for name, shape in shapes(family).items()}
+    named = shapes(family, fields).items()
+    tensors = {name: tensor(family, name, shape) for name, shape in named}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
