@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltd_jax import files
+from ltd_jax import checkpoint, files
 from ltd_jax.config import DraftConfig, TargetConfig, require_at_least
 from ltd_jax.draft_training import loss as losses
 from ltd_jax.draft_training import pack, talk, train
@@ -131,6 +131,7 @@ def train_draft(
         folder / "training",
         scale=scale,
         replicas=course.replicas,
+        learned_from=checkpoint.digest(windows),
         progress=lambda step, steps, loss: progress("train the draft", step / steps),
     )
     seconds = time.monotonic() - began

@@ -29,7 +29,7 @@ from flax import struct
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ltd_jax import files
+from ltd_jax import checkpoint, files
 from ltd_jax.config import TargetConfig, require_at_least
 from ltd_jax.cycle import sample
 from ltd_jax.files import UserError
@@ -137,11 +137,12 @@ def rounds(
       folder: gets a file for every round.
 
     Raises:
-      UserError: a file is damaged or cannot be written, or the target's logits are no finite
-        numbers.
+      UserError: the folder holds another talk, a file is damaged or cannot be written, or the
+        target's logits are no finite numbers.
     """
     count = max(1, -(-tokens // (talk.rows * talk.steps)))
     words = _words(script)
+    _require_same_talk(params, talk, words, seed, folder / "talk.json")
     for number in range(count):
         path = folder / f"round-{number:04d}.safetensors"
         if not path.exists():
@@ -160,6 +161,27 @@ def rounds(
         except (OSError, KeyError, SafetensorError) as error:
             raise UserError(f"{path} is damaged ({error}); delete it to do it again.") from error
         progress((number + 1) / count)
+
+
+def _require_same_talk(
+    params: TargetParams, talk: TalkConfig, words: _Words, seed: int, path: Path
+) -> None:
+    """Keeps what rounds depend on; UserError where those of the folder depend on something else."""
+    record = {
+        "target": checkpoint.digest(params),
+        "talk": dataclasses.asdict(talk),
+        "script": checkpoint.digest(words),
+        "seed": seed,
+    }
+    if not path.exists():
+        files.write_json(path, {"schema": 1} | record)
+    with files.reading_json(path, "record of a talk", 1, files.OTHER_FOLDER) as kept:
+        different = [name for name in record if kept[name] != record[name]]
+    if different:
+        raise UserError(
+            f"The conversations in {path.parent} were made with another {different[0]}; "
+            f"{files.OTHER_FOLDER}."
+        )
 
 
 def _words(script: Script) -> _Words:

@@ -137,6 +137,7 @@ def train_draft(
     *,
     scale: jax.Array | None = None,
     replicas: int = 1,
+    learned_from: str = "",
     progress: Progress = lambda step, steps, loss: None,
 ) -> Eagle3Params:
     """Trains a draft or resumes; the target, its embedding and the vocabulary map stay as they are.
@@ -150,6 +151,7 @@ def train_draft(
       scale: f32 [features * target E], the usual size of the target's features
         (`loss.feature_scale`); None = 1.
       replicas: devices that each take a share of every batch.
+      learned_from: names the texts behind `batch`, so that no other ones are gone on with.
 
     Raises:
       UserError: the folder holds a training with other settings or another start, the devices do
@@ -169,6 +171,7 @@ def train_draft(
             "target": checkpoint.digest(target_params),
             "scale": checkpoint.digest(frozen.scale),
             "replicas": replicas,
+            "learned_from": learned_from,
         },
         frozen=frozen,
         replicas=replicas,

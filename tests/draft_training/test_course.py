@@ -102,6 +102,17 @@ def test_a_draft_is_gone_on_from(trained, tmp_path):
     assert again.report["curve"][0]["loss"] < done.report["curve"][0]["loss"]
 
 
+def test_other_texts_are_not_gone_on_with(tmp_path):
+    random = np.random.default_rng(0)
+    texts = [random.integers(0, TARGET.vocab_size, 60).astype(np.int32) for _ in range(12)]
+    short = dataclasses.replace(COURSE, train=dataclasses.replace(COURSE.train, tokens=2 * 192))
+    params = tiny.pair(0).model.target
+    learn = lambda said: course.train_draft(params, TARGET, short, None, tmp_path, texts=said)
+    learn(texts)
+    with pytest.raises(UserError, match="other settings or another start"):
+        learn([texts[0][:-1], *texts[1:]])
+
+
 def test_texts_alone_are_enough(tmp_path):
     random = np.random.default_rng(0)
     texts = [random.integers(0, TARGET.vocab_size, 60).astype(np.int32) for _ in range(12)]

@@ -133,6 +133,21 @@ def test_a_killed_round_is_the_same_when_it_is_done_again(spoken, tmp_path):
     last.write_bytes(content)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seed": 4}, "another seed"),
+        ({"script": SCRIPT._replace(to_answer=(52,))}, "another script"),
+        ({"talk": dataclasses.replace(TALK, again=0.1)}, "another talk"),
+    ],
+)
+def test_rounds_of_another_talk_are_not_gone_on_with(change, words, spoken):
+    folder, params, _ = spoken
+    asked = {"talk": TALK, "script": SCRIPT, "seed": 3} | change
+    with pytest.raises(UserError, match=words):
+        list(talk.rounds(params, TARGET, tokens=1, folder=folder, **asked))
+
+
 def test_tokens_are_drawn_by_their_probability():
     random = np.random.default_rng(0)
     logits_X = random.normal(size=700) * 2  # more than two groups, the last one not full
