@@ -12,8 +12,9 @@
     ltd export --out DIR             write a pair as folders that other stacks load
     ltd policies show DIR            say what trained policies are for, and what they gave
 
-`ltd NAME --help` lists a subcommand's flags. Stopped, record, profile, train, tune and bench go on
-where they were. Exit codes: 0, 2 for a mistake that one sentence explains, 130 when interrupted.
+`ltd NAME --help` lists a subcommand's flags. Stopped, record, profile, train, train-draft, tune and
+bench go on where they were. Exit codes: 0, 2 for a mistake that one sentence explains, 130 when
+interrupted.
 
 Long because every subcommand is a dataclass of flags, a function of them whose docstring is the
 subcommand's help, and a row of COMMANDS at the end.
@@ -979,7 +980,7 @@ COMMANDS = {
     "inspect": Command(inspect_, lambda preset: InspectConfig(), resumes=False),
     "export": Command(export_, lambda preset: ExportConfig(), resumes=False),
     "train-draft": Command(drafts.train_draft, drafts.DraftFlags),
-    "fetch": Command(fetch_, FetchConfig),
+    "fetch": Command(fetch_, FetchConfig, resumes=False),
     "policies": Command(policies, PoliciesConfig, resumes=False),
 }
 

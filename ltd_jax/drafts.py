@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ltd_jax import files, flags, workflow
 from ltd_jax import text as texts_of
-from ltd_jax.config import CycleConfig, DraftConfig, TargetConfig
+from ltd_jax.config import LEAST_LAYERS, CycleConfig, DraftConfig, TargetConfig, require_at_least
 from ltd_jax.draft_training import course
 from ltd_jax.draft_training import script as script_of
 from ltd_jax.draft_training.course import CourseConfig
@@ -20,7 +20,7 @@ from ltd_jax.draft_training.talk import Script
 from ltd_jax.files import ASSETS, UserError, write_json
 from ltd_jax.models import pair as pairs
 from ltd_jax.models.eagle3 import Eagle3Params
-from ltd_jax.models.hf import hub, weights
+from ltd_jax.models.hf import hub, rope, weights
 from ltd_jax.models.hf.weights import Dialect
 from ltd_jax.models.target import TargetParams
 from ltd_jax.questions import QuestionConfig, load_question_set
@@ -51,6 +51,10 @@ class DraftFlags(CourseConfig):
     compile_cache: bool = True  # keep compiled programs, so that the next start is quick
     json: bool = False  # print one JSON object alone; the rest goes to stderr
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(0, self, "judge")
+
     @property
     def course(self) -> CourseConfig:
         """How much the target says, and how the draft learns."""
@@ -76,7 +80,13 @@ def train_draft(config: DraftFlags) -> None:
     console = Console(stderr=config.json)
     folder = hub.folder_of(config.target, "target")
     dtype = pairs.default_dtype(folder) if config.dtype == "auto" else config.dtype
+    judged = judged_questions(config, folder)
     settings, params = weights.load_target(folder, jnp.dtype(dtype), packed=False)
+    if not settings.feature_layers:
+        raise UserError(
+            f"{config.target} has {settings.layer_count} layers; a draft needs a target of at "
+            f"least {LEAST_LAYERS}."
+        )
     with flags.progress_bars(console) as progress:
         trained = course.train_draft(
             params,
@@ -91,13 +101,29 @@ def train_draft(config: DraftFlags) -> None:
         out = config.out / "draft"
         weights.save_draft(out, trained.config, trained.params, ml_dtypes.bfloat16, config.dialect)
         report = trained.report | {"target": hub.name_of(folder)}
-        if config.judge:
-            report["committed"] = judge_draft(config, folder, dtype, progress)
+        del params, trained  # the judge loads the target again
+        if judged is not None:
+            report["judged"] = judge_draft(config, judged, folder, dtype, progress)
     write_json(config.out / "training.json", report)
     page = course.card(report)
-    (config.out / "README.md").write_text(page, encoding="utf-8")
+    with files.replacing(config.out / "README.md") as temporary:
+        temporary.write_text(page, encoding="utf-8")
     print(json.dumps(report)) if config.json else console.print(page, highlight=False, markup=False)
     flags.say(f"Next: ltd tune --target {config.target} --draft {out}")
+
+
+def judged_questions(config: DraftFlags, folder: Path) -> QuestionConfig | None:
+    """The held-out questions that the draft is judged on; None = none are wanted.
+
+    Raises:
+      UserError: there are none to hold out.
+    """
+    if not config.judge:
+        return None
+    questions = config.questions or pairs.usual_questions(folder)
+    asked = QuestionConfig(questions, prompts=config.judge, new_tokens=JUDGED_TOKENS)
+    load_question_set(asked, "test")
+    return asked
 
 
 def script_for(config: DraftFlags, folder: Path) -> Script | None:
@@ -108,40 +134,66 @@ def script_for(config: DraftFlags, folder: Path) -> Script | None:
     if config.questions is None:
         return script_of.of_chat(chat, stops)
     asked = load_question_set(QuestionConfig(config.questions, prompts=MANY), "train")
-    first = [one.turns[0] for of_task in asked.values() for one in of_task]
-    prompts = [chat.encode([Message("user", turn)]).tolist() for turn in first]
-    return script_of.of_prompts(prompts, stops)
+    talks = [
+        [*([Message("system", one.system)] if one.system else []), Message("user", one.turns[0])]
+        for of_task in asked.values()
+        for one in of_task
+    ]
+    return script_of.of_prompts([chat.encode(talk).tolist() for talk in talks], stops)
 
 
 def plain_texts(config: DraftFlags, folder: Path) -> list[np.ndarray]:
     """The token ids of the files of plain text, i32 [n] each."""
-    tokenizer = texts_of.load_tokenizer(folder) if config.texts else None
-    encode = lambda text: tokenizer.encode(text).ids if tokenizer is not None else []
-    return [np.asarray(encode(files.read_text(path)), np.int32) for path in config.texts]
+    if not config.texts:
+        return []
+    tokenizer = texts_of.load_tokenizer(folder)
+    read = [tokenizer.encode(files.read_text(path)).ids for path in config.texts]
+    return [np.asarray(ids, np.int32) for ids in read]
 
 
 def start_of(
     config: DraftFlags, settings: TargetConfig, params: TargetParams
 ) -> tuple[DraftConfig, Eagle3Params] | None:
-    """The draft to go on from; None = a new one."""
+    """The draft to go on from; None = a new one.
+
+    Raises:
+      UserError: it is no EAGLE-3 draft, or of a form that is not trained here.
+    """
     if config.start is None:
         return None
     folder = hub.folder_of(config.start, "start")
     embedding = params.embedding.astype(jnp.float32)
-    found = weights.load_draft(folder, settings, embedding, jnp.float32)
-    if not (isinstance(found.config, DraftConfig) and isinstance(found.params, Eagle3Params)):
+    head = None if params.head is None else params.head.astype(jnp.float32)
+    found = weights.load_draft(folder, settings, embedding, jnp.float32, head=head)
+    draft, own = found.config, found.params
+    if not (isinstance(draft, DraftConfig) and isinstance(own, Eagle3Params)):
         raise UserError(f"{config.start} is no EAGLE-3 draft; `start` must be one.")
-    return found.config, found.params
+    read = pairs.with_features(settings, found.feature_layers, None).feature_layers
+    faults = {
+        "an embedding of its own": own.embedding is not embedding,
+        "norms before fc": bool(draft.fuse_norms),
+        "a sliding window": bool(draft.sliding_layers),
+        f"features of layers {read}": read != settings.feature_layers,
+    }
+    for fault, is_so in faults.items():
+        if is_so:
+            raise UserError(
+                f"{config.start} has {fault}, which is not trained here; leave out `start`."
+            )
+    if config.dialect == "eagle":
+        rope.refuse_for_eagle(draft)
+    spoken = own.embedding.T if own.head is None else own.head
+    return dataclasses.replace(draft, own_head=True), own.replace(head=spoken)
 
 
-def judge_draft(config: DraftFlags, target: Path, dtype: str, progress: Progress) -> dict[str, Any]:
+def judge_draft(
+    config: DraftFlags, asked: QuestionConfig, target: Path, dtype: str, progress: Progress
+) -> dict[str, Any]:
     """Committed tokens per cycle at JUDGE's most levels and size, by replay, task by task."""
     context = min(JUDGE.context, pairs.preset_of(target).most_context)
     cycle = dataclasses.replace(JUDGE, context=context)
     pair = pairs.load(target, config.out / "draft", cycle=cycle, dtype=dtype)
-    questions = config.questions or pairs.usual_questions(target)
-    asked = QuestionConfig(questions, prompts=config.judge, new_tokens=JUDGED_TOKENS)
-    stages = StageConfig(config.out / "judge", asked)
+    stages = StageConfig(config.out / "judge" / f"{pair.fingerprint}-{config.judge}", asked)
     trace = workflow.load_or_record(pair, stages, "test", progress=progress)
     levels, size = JUDGE.max_levels, JUDGE.sizes[-1]
     by_task: dict[str, list[np.ndarray]] = {}

@@ -140,6 +140,8 @@ def device_name(devices: int = 1) -> str:
 def device_bytes() -> int | None:
     """Memory of the first device; of a CPU the machine's; None = not known."""
     device = jax.devices()[0]
+    if device.platform == "cpu" and not hasattr(os, "sysconf"):  # Windows
+        return None
     if device.platform == "cpu":
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     stats = device.memory_stats() or {}
@@ -304,8 +306,11 @@ def to_json(record: Any, what: str, indent: int | None = None) -> str:
     Raises:
       UserError: a number is not finite.
     """
-    require_finite(what, record, remedy="look at what it was computed from")
-    return json.dumps(record, indent=indent, allow_nan=False)
+    try:
+        return json.dumps(record, indent=indent, allow_nan=False)
+    except ValueError:  # much sooner found than by looking at every number
+        require_finite(what, record, remedy="look at what it was computed from")
+        raise
 
 
 def from_json(text: str) -> Any:

@@ -336,8 +336,8 @@ def drafted(flags: PairFlags) -> Path:
     """The draft's folder; UserError where there is none."""
     if flags.draft is None:
         raise UserError(
-            f"{flags.target} needs a draft for this; give its folder or hub id as `draft`, or "
-            "decode plainly with ltd generate."
+            f"{hub.name_of(flags.target)} needs a draft for this; give its folder or hub id as "
+            "`draft`, train one with ltd train-draft, or decode plainly with ltd generate."
         )
     return flags.draft
 

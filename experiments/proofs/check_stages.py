@@ -156,7 +156,7 @@ def _training(pair: Pair, tokens_S: np.ndarray) -> Iterator[Stage]:
     write = partial(texts.continue_greedily, **asked)
     yield Stage("own texts", write, lambda: (model.target,))
     is_wider = config.draft.hidden_size != config.target.hidden_size
-    if is_wider or not isinstance(config.draft, DraftConfig):
+    if is_wider or not isinstance(config.draft, DraftConfig) or config.draft.sliding_layers:
         return
     loss = DraftLoss(config.draft, config.target)
     windows = pack.one_text_each(tokens_S[None, : min(len(tokens_S), LONGEST_WINDOW)])

@@ -2,6 +2,7 @@
 
     FOLDER/talk/          what the target said, a file per round (talk.py)
     FOLDER/training/      checkpoints and log.jsonl (train.py)
+    FOLDER/scale.npy      the usual size of the target's features; plan.json, how long to train
     FOLDER/training.json  how it was trained and its numbers on held-out texts
 
 Stopped at any moment, the same call goes on, and ends with the same draft.
@@ -10,7 +11,7 @@ Stopped at any moment, the same call goes on, and ends with the same draft.
 import dataclasses
 import functools
 import json
-import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class CourseConfig:
     minutes: float | None = None
     """of training, whose tokens follow from the measured time of a step; None = `train.tokens`"""
     draft_vocab_size: int = 8192  # tokens that the draft speaks of, at most
-    held_out: float = 0.025  # share of the conversations that are measured on, not trained on
+    held_out: float = 0.025  # share of the questions that are measured on, not trained on
     replicas: int = 1  # devices that each take a share of every batch
 
     def __post_init__(self) -> None:
@@ -70,6 +71,14 @@ class CourseConfig:
             raise ValueError(f"minutes is {self.minutes} but must be above 0.")
         if self.train.window <= UNROLL + 1:
             raise ValueError(f"train.window is {self.train.window} but must be above {UNROLL + 1}.")
+        if self.train.long_share:
+            raise ValueError("train.long_share must be 0: all windows of a course are one length.")
+        rows, rest = divmod(self.train.batch_tokens, self.train.window)
+        if rest or not rows or rows % self.replicas:
+            raise ValueError(
+                f"train.batch_tokens is {self.train.batch_tokens} but must be a multiple of "
+                f"{self.replicas} times train.window ({self.train.window})."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,23 +113,17 @@ def train_draft(
       UserError: the folder holds a training of other settings, there is too little to learn from,
         or something cannot be written.
     """
+    train.placements(course.replicas)  # are refused before the target talks
     said = _listen(params, config, course, script, folder / "talk", texts, progress)
-    held_out = max(LEAST_HELD_OUT, round(course.held_out * len(said)))
-    if len(said) <= held_out:
-        raise UserError(
-            f"There are {len(said)} conversations, too few to learn from; give more `tokens`."
-        )
-    lessons, tests = said[:-held_out], said[-held_out:]
+    lessons, tests = held_apart(said, course.held_out)
     window = course.train.window
     windows, unseen = pack.fill(lessons, window), pack.fill(tests, window)
     if start is None:
         start = new_draft(params, config, course, lessons)
     draft_config, first = start
-    few = jax.tree.map(lambda part: part[:SCALED_BY], windows)
-    scale = losses.feature_scale(params, config, few)
+    scale = _scale(params, config, windows, folder / "scale.npy")
     plan = _plan(params, config, course, draft_config, first, scale, windows, folder)
     rows = max(1, plan.batch_tokens // window)
-    began = time.monotonic()
     trained = train.train_draft(
         first,
         draft_config,
@@ -134,7 +137,7 @@ def train_draft(
         learned_from=checkpoint.digest(windows),
         progress=lambda step, steps, loss: progress("train the draft", step / steps),
     )
-    seconds = time.monotonic() - began
+    curve = _curve(folder / "training" / "log.jsonl")
     report = {
         "schema": 1,
         "environment": files.environment(str(params.embedding.dtype)),
@@ -143,9 +146,9 @@ def train_draft(
         "tokens": {"said": sum(len(one.token) for one in said), "trained": plan.tokens},
         "windows": {"count": windows.count, "filled": float(np.mean(np.asarray(windows.text) > 0))},
         "known_share": known_share(lessons, first.target_token),
-        "training_seconds": round(seconds, 1),
+        "training_seconds": round(_seconds(curve), 1),
         "held_out": measure(trained, draft_config, params, config, scale, unseen),
-        "curve": _curve(folder / "training" / "log.jsonl"),
+        "curve": curve,
     }
     files.write_json(folder / "training.json", report)
     return Trained(draft_config, trained, report)
@@ -161,8 +164,13 @@ def _listen(
     progress: Progress,
 ) -> list[Conversation]:
     """What is learned from, without doubles; in an order that is a function of the seed."""
-    whole = [Conversation(one, np.full(len(one), ANSWER, np.uint8)) for one in texts if len(one)]
+    window = course.train.window
+    pieces = [one[start : start + window] for one in texts for start in range(0, len(one), window)]
+    whole = [Conversation(one, np.full(len(one), ANSWER, np.uint8)) for one in pieces]
+    for tokens in pieces:
+        pack.known_tokens(tokens, config.vocab_size, "A text")
     if script is not None:
+        script = _fitting(script, course.talk, config.vocab_size)
         progress("let the target talk", 0.0)
         for spoken in talk.rounds(
             params,
@@ -178,6 +186,49 @@ def _listen(
     whole = pack.without_doubles(whole)
     order = np.random.default_rng(course.train.seed).permutation(len(whole))
     return [whole[index] for index in order]
+
+
+def _fitting(script: Script, talk: TalkConfig, vocab_size: int) -> Script:
+    """The script without openings that leave no room for an answer; says how many.
+
+    Raises:
+      UserError: none is left, or one has tokens that the target does not know.
+    """
+    for words in (*(one.tokens for one in script.openings), script.to_answer, script.to_user):
+        pack.known_tokens(np.asarray(words, np.int32), vocab_size, "A prompt or the chat template")
+    least = pack.LEAST_ANSWER
+    fitting = tuple(one for one in script.openings if len(one.tokens) + least < talk.slots)
+    missing = len(script.openings) - len(fitting)
+    if not fitting:
+        raise UserError(f"No opening leaves room for an answer in {talk.slots} `talk.slots`.")
+    if missing:
+        warnings.warn(
+            f"{missing} of {len(script.openings)} openings leave no room for an answer in "
+            f"{talk.slots} `talk.slots` and are left out.",
+            stacklevel=2,
+        )
+    return script._replace(openings=fitting)
+
+
+def held_apart(
+    said: Sequence[Conversation], share: float
+) -> tuple[list[Conversation], list[Conversation]]:
+    """What is learned and what is held out: whole questions, with all answers to them.
+
+    Raises:
+      UserError: there are too few questions.
+    """
+    asked = lambda one: one.token[: int(np.argmax(one.kind == ANSWER)) or None].tobytes()
+    questions = list(dict.fromkeys(map(asked, said)))
+    count = max(LEAST_HELD_OUT, round(share * len(questions)))
+    if len(questions) <= count:
+        raise UserError(
+            f"There are {len(questions)} questions or texts, too few to learn from; give more "
+            "`tokens`, `questions` or `texts`."
+        )
+    held = set(questions[-count:])
+    split = {side: [one for one in said if (asked(one) in held) == side] for side in (False, True)}
+    return split[False], split[True]
 
 
 def new_draft(
@@ -197,7 +248,7 @@ def new_draft(
         **shared, draft_vocab_size=size, target_hidden_size=config.hidden_size
     )
     said = [one.token[one.kind == ANSWER] for one in lessons]
-    vocabulary = pack.frequent_tokens(said, draft_config)
+    vocabulary = pack.frequent_tokens([np.concatenate(said)], draft_config)
     embedding = params.embedding.astype(jnp.float32)
     key = jax.random.key(course.train.seed)
     first = eagle3.init(key, draft_config, embedding, vocabulary)
@@ -210,6 +261,19 @@ def known_share(said: Sequence[Conversation], target_token: jax.Array) -> float:
     """The share of the target's own words that are in a draft's vocabulary."""
     own = np.concatenate([one.token[one.kind == ANSWER] for one in said])
     return float(np.isin(own, np.asarray(target_token)).mean())
+
+
+def _scale(params: TargetParams, config: TargetConfig, windows: Windows, path: Path) -> jax.Array:
+    """The usual size of features (`loss.feature_scale`), kept: it decides every later bit."""
+    if not path.exists():
+        few = jax.tree.map(lambda part: part[:SCALED_BY], windows)
+        found = np.asarray(losses.feature_scale(params, config, few))
+        with files.replacing(path) as temporary, temporary.open("wb") as stream:
+            np.save(stream, found)
+    try:
+        return jnp.asarray(np.load(path, allow_pickle=False))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it to measure again.") from error
 
 
 def _plan(
@@ -262,9 +326,9 @@ def measure(
     """How well a draft guesses the target's own words, in a chain of UNROLL steps.
 
     Returns:
-      "agree": per step, the share of rows whose best token is the target's; "chain": per step, the
-      share of rows where it was so in all steps up to this one; "committed": tokens that a cycle
-      with such a chain commits, 1 + the sum of "chain"; "loss": per step, nats.
+      "agree": per step, the share of rows whose best token is the text's next; "chain": per step,
+      the share of rows where it was so in all steps up to this one; "committed": tokens that a
+      cycle with such a chain commits, 1 + the sum of "chain"; "loss": per step, nats.
     """
     frozen = Frozen(target_params, params.target_token, scale)
     own = losses.folded(params, frozen, 1 / scale).replace(embedding=None, target_token=None)
@@ -308,7 +372,22 @@ def _answers(window: Windows, rows: int) -> np.ndarray:
 
 
 def _curve(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    """The rows of a training's log by step: what was done again after a kill is there once."""
+    rows = {}
+    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+        try:
+            row = json.loads(line)
+            rows[row["step"]] = row
+        except (ValueError, TypeError, KeyError):  # half a line, of a process that was killed
+            continue
+    return [rows[step] for step in sorted(rows)]
+
+
+def _seconds(curve: Sequence[dict[str, Any]]) -> float:
+    """The time of all logged steps."""
+    steps = [0, *(row["step"] for row in curve)]
+    counts = [after - before for before, after in zip(steps, steps[1:], strict=False)]
+    return sum(row["step_seconds"] * count for row, count in zip(curve, counts, strict=True))
 
 
 def card(report: dict[str, Any]) -> str:
@@ -336,8 +415,8 @@ def card(report: dict[str, Any]) -> str:
         *rows,
         "",
     ]
-    if "committed" in report:
-        found = report["committed"]
+    if "judged" in report:
+        found = report["judged"]
         tasks = ", ".join(f"{task} {mean:.2f}" for task, mean in found["tasks"].items())
         lines += [
             f"On held-out questions, by replay with {found['levels']} levels, size "

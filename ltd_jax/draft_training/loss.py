@@ -60,10 +60,10 @@ class DraftLoss:
     def by_step(
         self, params: Eagle3Params, frozen: Frozen, batch: Windows
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Of every window, step and row [B, UNROLL, R]: loss times worth, worth, best token alike.
+        """Of every window, step and row [B, UNROLL, R]: loss times worth, worth, whether guessed.
 
-        The worth of a row is 0 where the predicted token is of another text than the row, or the
-        target's choice is not in the draft's vocabulary.
+        Guessed is the text's next token. The worth of a row is 0 where that token is of another
+        text than the row, or the target's choice is not in the draft's vocabulary.
 
         Raises:
           ValueError: there are too few tokens to unroll the draft.
@@ -133,7 +133,7 @@ def unrolled(
     logits_TX: jax.Array,
     worth_T: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """One window, [UNROLL, R] each: loss times worth, worth, whether the best tokens are alike.
+    """One window, [UNROLL, R] each: loss times worth, worth, whether the next token was guessed.
 
     Args:
       window: [T] arrays, more than UNROLL + 1 tokens.
@@ -171,7 +171,9 @@ def unrolled(
             hidden_RE = eagle3.output(params, config, hidden_RE, mixed_RE, layer)
         is_own = (text_R > 0) & (cut(window.text, 2 + step) == text_R)
         worth_R = cut(worth_T, 2 + step) * is_own
-        found.append(_step_loss(params, config, hidden_RE, cut(logits_TX, 1 + step), worth_R))
+        said_R = cut(window.token, 2 + step)
+        target_RX = cut(logits_TX, 1 + step)
+        found.append(_step_loss(params, config, hidden_RE, target_RX, said_R, worth_R))
     cross, worth, is_hit = (jnp.stack(parts) for parts in zip(*found, strict=True))
     return cross, worth, is_hit
 
@@ -207,12 +209,13 @@ def _step_loss(
     config: DraftConfig,
     hidden_RE: jax.Array,
     target_RX: jax.Array,
+    said_R: jax.Array,
     worth_R: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Soft cross-entropy on the draft's vocabulary times worth, worth, best tokens alike, [R]."""
+    """Soft cross-entropy on the draft's vocabulary times worth, worth, whether it guessed, [R]."""
     target_RY = jnp.take(target_RX, params.target_token, axis=1)
     worth_R = worth_R * (jnp.max(target_RY, axis=1) >= jnp.max(target_RX, axis=1))
     log_prob_RY = jax.nn.log_softmax(eagle3.logits(params, config, hidden_RE), axis=-1)
     cross_R = -jnp.sum(jax.nn.softmax(target_RY, axis=-1) * log_prob_RY, axis=-1)
     guess_R = jnp.take(params.target_token, jnp.argmax(log_prob_RY, axis=1))
-    return cross_R * worth_R, worth_R, guess_R == jnp.argmax(target_RX, axis=1)
+    return cross_R * worth_R, worth_R, guess_R == said_R

@@ -19,6 +19,8 @@ from ltd_jax.config import AnyDraftConfig
 from ltd_jax.draft_training.talk import ANSWER, Spoken
 from ltd_jax.files import UserError
 
+LEAST_ANSWER = 6  # tokens of answers that a conversation must have
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mixture:
@@ -128,7 +130,7 @@ class Conversation(NamedTuple):
     kind: np.ndarray  # u8 [n]
 
 
-def conversations(spoken: Spoken, least_answer: int = 6) -> Iterator[Conversation]:
+def conversations(spoken: Spoken, least_answer: int = LEAST_ANSWER) -> Iterator[Conversation]:
     """The conversations of a round, also those that its end cut off.
 
     Args:

@@ -33,15 +33,15 @@ STEMS = (
     *("A shop sells", "A farmer has", "Two trains", "Anna has", "If a box holds", "There are 12"),
     *("Calculate", "Solve for x:", "What is the area of", "Convert 5", "The sum of two numbers"),
     *("Each week", "After spending", "A recipe needs", "Three friends share", "A bus leaves at"),
-    *("Write a Python function that", "Write a Python class", "Complete this function:\n\ndef "),
-    *("def ", "Write a test for", "Explain this code:\n\n", "Fix the bug:\n\n", "Write an SQL"),
+    *("Write a Python function that", "Write a Python class", "Complete this function:\n\ndef"),
+    *("def", "Write a test for", "Explain this code:\n\n", "Fix the bug:\n\n", "Write an SQL"),
     *("Write a shell command", "Write a regular expression", "In JavaScript,", "How can I sort"),
     *("Plan a", "Recommend a", "Help me", "I need", "I want to", "I have a problem with", "My"),
     *("Imagine", "Act as", "You are a", "Pretend", "Let's play", "Debate whether", "Argue that"),
     *("Hello", "Hi, can you", "Thanks", "Good morning", "Please", "Should I", "What do you think"),
 )  # fmt: skip
 STARTS = (
-    *("The", "In", "A", "It was", "There", "When", "Once", "Dear", "def ", "import ", "# ", "1."),
+    *("The", "In", "A", "It was", "There", "When", "Once", "Dear", "def", "import", "#", "1."),
     *("Chapter", "Question:", "Abstract", "Today", "For", "This", "She", "He said", "According to"),
 )  # of texts, for targets without a chat template
 
@@ -55,24 +55,33 @@ def of_chat(chat: Chat, stop_tokens: Sequence[int]) -> Script:
     Raises:
       UserError: the template does not let a user's words through, or nothing ends a turn.
     """
-    ids = lambda text: tuple(chat.tokenizer.encode(text, add_special_tokens=False).ids)
-    begin = () if chat.template else tuple(chat.tokenizer.encode("").ids)  # what a text begins with
     if chat.style == "plain":
+        begin = chat.tokenizer.encode("").ids  # what a text begins with
+        ids = lambda text: chat.tokenizer.encode(text, add_special_tokens=False).ids
         openings = tuple(Opening((*begin, *ids(start)), ANSWER) for start in STARTS)
         return Script(openings, (), (), tuple(stop_tokens))
     one = [Message("user", MARK)]
     head, to_answer = _around(chat, one)
     _, _, to_user, _ = _around(chat, [*one, Message("assistant", MARK), *one])
-    tail, after = ids(to_answer), ids(to_user)
-    ends = {*stop_tokens, *tail[:1]}
+    tail, after = _behind(chat, to_answer), _behind(chat, to_user)
     if not tail:
         raise UserError(f"Nothing in {chat.place} ends a user's turn; give `questions`.")
-    after = after[1:] if after[:1] and after[0] in ends else after  # the answer ended itself
-    heads = [head, *_with_systems(chat)]
-    openings = tuple(
-        Opening((*begin, *ids(beginning + stem)), USER) for beginning in heads for stem in STEMS
-    )
-    return Script(openings, tail, after, tuple(sorted(ends)))
+    after = after[1:] if after[:1] and after[0] in stop_tokens else after  # the answer ended itself
+    begin = [] if chat.template else chat.tokenizer.encode("").ids
+    found = [
+        (*begin, *chat.tokenizer.encode(beginning + stem, add_special_tokens=False).ids)
+        for beginning in (head, *_with_systems(chat))
+        for stem in STEMS
+    ]
+    openings = tuple(Opening(tokens, USER) for tokens in dict.fromkeys(found) if tokens)
+    return Script(openings, tail, after, tuple(stop_tokens), asked_ends=tail[:1])
+
+
+def _behind(chat: Chat, text: str) -> tuple[int, ...]:
+    """The tokens of a text that stands behind another one, where some tokenizers put no space."""
+    ids = lambda text: chat.tokenizer.encode(text, add_special_tokens=False).ids
+    ahead, both = ids("a"), ids(f"a{text}")
+    return tuple(both[len(ahead) :] if both[: len(ahead)] == ahead else ids(text))
 
 
 def of_prompts(prompts: Sequence[Sequence[int]], stop_tokens: Sequence[int]) -> Script:
@@ -83,7 +92,10 @@ def of_prompts(prompts: Sequence[Sequence[int]], stop_tokens: Sequence[int]) -> 
 
 def _around(chat: Chat, messages: Sequence[Message]) -> list[str]:
     """What a template puts around turns that are all MARK: one part more than turns."""
-    parts = chat.render(messages).split(MARK)
+    try:
+        parts = chat.render(messages).split(MARK)
+    except UserError:  # not every template takes answers
+        parts = []
     if len(parts) != len(messages) + 1:
         raise UserError(
             f"{chat.place} does not put a conversation's turns one after another, so no target can "

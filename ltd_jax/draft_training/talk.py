@@ -53,10 +53,9 @@ class TalkConfig:
     again: float = 0.5  # chance of another question after an answer
     again_room: int = 200  # tokens that must be left for it
     greedy: float = 0.5  # share of conversations with greedy answers
+    drawn: int = 8  # first tokens of them that are drawn where the opening is a whole prompt
     answer_temperature: float = 0.7  # of the others
-    least_share: float = (
-        0.05  # of the likeliest token's probability; less likely ones are not drawn
-    )
+    least_share: float = 0.05  # of the likeliest token's chance, below which none is drawn
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "rows", "rounds_of", "user_cap", "answer_cap")
@@ -86,7 +85,8 @@ class Script(NamedTuple):
     openings: tuple[Opening, ...]
     to_answer: tuple[int, ...]  # after a question
     to_user: tuple[int, ...]  # after an answer; () = conversations have one turn
-    ends: tuple[int, ...]  # tokens that end a turn
+    ends: tuple[int, ...]  # tokens that end an answer
+    asked_ends: tuple[int, ...] = ()  # that end a question, beside these
 
 
 @struct.dataclass
@@ -96,7 +96,8 @@ class _Words:
     piece_QL: jax.Array  # i32 token ids
     length_Q: jax.Array  # i32
     speaker_Q: jax.Array  # i32, who speaks after the piece
-    end_N: jax.Array  # i32
+    end_N: jax.Array  # i32, of answers
+    asked_end_N: jax.Array  # i32, of questions
 
 
 @struct.dataclass
@@ -193,6 +194,7 @@ def _words(script: Script) -> _Words:
         length_Q=jnp.asarray([len(piece.tokens) for piece in pieces], jnp.int32),
         speaker_Q=jnp.asarray([piece.speaker for piece in pieces], jnp.int32),
         end_N=jnp.asarray(script.ends, jnp.int32),
+        asked_end_N=jnp.asarray(sorted({*script.ends, *script.asked_ends}), jnp.int32),
     )
 
 
@@ -213,10 +215,13 @@ def _speak(
         return logits_TX[0], kv_cache.append(cache, rows, jnp.int32(1))
 
     def advance(rows: _Rows, step: jax.Array):
-        speaker = jnp.where(rows.place < words.length_Q[rows.piece], FORCED, _speaker(rows, words))
+        speaks = words.speaker_Q[rows.piece]
+        speaker = jnp.where(rows.place < words.length_Q[rows.piece], FORCED, speaks)
         logits_BX, cache = read(rows.token, rows.cache)
-        draw_B, *chances = jax.random.uniform(jax.random.fold_in(key, step), (6, B))
-        is_greedy = rows.greedy & (speaker == ANSWER)
+        draw_B, *chances = jax.random.uniform(jax.random.fold_in(key, step), (4, B))
+        # Else all greedy answers to one prompt would be one text.
+        is_varied = (rows.piece >= _openings(words)) | (rows.spoken >= talk.drawn)
+        is_greedy = rows.greedy & (speaker == ANSWER) & is_varied
         heat_B = jnp.where(speaker == ANSWER, talk.answer_temperature, 1.0)
         chosen_B = choose(logits_BX, heat_B, is_greedy, talk.least_share, draw_B)
         rows, told = _turn(rows.replace(cache=cache), speaker, chosen_B, talk, words, chances)
@@ -226,10 +231,6 @@ def _speak(
     start = (fresh.token, jnp.zeros((B,), jnp.uint8), jnp.ones((B,), bool), fresh.greedy)
     _, told = jax.lax.scan(advance, fresh, jnp.arange(talk.steps - 1))
     return jax.tree.map(lambda one, rest: jnp.concatenate([one[None], rest]), start, told)
-
-
-def _speaker(rows: _Rows, words: _Words) -> jax.Array:
-    return words.speaker_Q[rows.piece]
 
 
 def _openings(words: _Words) -> int:
@@ -268,13 +269,14 @@ def _turn(
       speaker: [B] of the next token, FORCED where a piece is not over.
       chances: uniform numbers [B] that decide on more questions and on new conversations.
     """
-    again_B, piece_B, greedy_B, *_ = chances
+    again_B, piece_B, greedy_B = chances
     count = _openings(words)
     to_answer, to_user = count, count + 1
     used = rows.cache.length  # tokens that were read, so the next one's position
     is_end = jnp.any(chosen_B[:, None] == words.end_N[None], axis=1)
+    is_asked = jnp.any(chosen_B[:, None] == words.asked_end_N[None], axis=1)
     asks, answers = speaker == USER, speaker == ANSWER
-    asked = asks & (is_end | (rows.spoken >= talk.user_cap))
+    asked = asks & (is_asked | (rows.spoken >= talk.user_cap))
     told = answers & is_end
     has_more = words.length_Q[to_user] > 0
     again = told & has_more & (again_B < talk.again) & (used + talk.again_room < talk.slots)

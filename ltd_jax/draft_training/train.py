@@ -53,6 +53,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "tokens", "window", "long_window", "batch_tokens", "save_every")
+        require_at_least(0, self, "seed", "warmup_steps")
         for name in ("long_share", "decay_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)} but must lie in 0..1.")
@@ -137,7 +138,7 @@ def train_draft(
     *,
     scale: jax.Array | None = None,
     replicas: int = 1,
-    learned_from: str = "",
+    learned_from: str | None = None,
     progress: Progress = lambda step, steps, loss: None,
 ) -> Eagle3Params:
     """Trains a draft or resumes; the target, its embedding and the vocabulary map stay as they are.
@@ -215,7 +216,7 @@ def time_step(
 ) -> float:
     """Seconds of a step of `train_draft` with these arguments, compiling left out."""
     own, frozen, loss = _parts(start, draft_config, target_config, target_params, scale)
-    everywhere, shared = _placements(replicas)
+    everywhere, shared = placements(replicas)
     state = jax.device_put(TrainState(own, optimizer(config).init(own)), everywhere)
     frozen = jax.device_put(frozen, everywhere)
     seconds = []
@@ -256,7 +257,7 @@ def train(
       UserError: the folder holds a training of another provenance, the devices do not divide a
         batch, or a step gave NaN or infinity; the last checkpoint is from before it.
     """
-    everywhere, shared = _placements(replicas)
+    everywhere, shared = placements(replicas)
     state = TrainState(start, optimizer(config).init(start))
     frozen = jax.device_put(frozen, everywhere)
     with checkpoint.manager(folder / "checkpoints") as checkpoints:
@@ -300,7 +301,7 @@ def train(
     return state.params
 
 
-def _placements(replicas: int) -> tuple[NamedSharding | None, NamedSharding | None]:
+def placements(replicas: int) -> tuple[NamedSharding | None, NamedSharding | None]:
     """The sharding of what every device has, and of batches; None = one device, as it is."""
     if replicas == 1:
         return None, None

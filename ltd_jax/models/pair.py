@@ -189,6 +189,11 @@ def load(
     target_folder = hub.folder_of(target, "target")
     draft = usual_draft(target_folder) if draft is None else draft
     draft_folder = None if draft is None else hub.folder_of(draft, "draft")
+    if draft_folder is None and (feature_layers or draft_rope_theta):
+        raise UserError(
+            f"{target} has no draft; leave out `feature_layers` and `draft_rope_theta`, or give a "
+            "`draft`."
+        )
     dtype = jnp.dtype(dtype or default_dtype(target_folder))
     if packed is None:
         packed = cpu_layout.is_faster(dtype)
@@ -326,7 +331,13 @@ def token_ids(pair: Pair, prompt: AnyPrompt) -> np.ndarray:
     if isinstance(prompt, str):
         return pair.encode(prompt)
     messages = [item for item in prompt if isinstance(item, Message)]
-    return pair.encode(messages) if messages else np.asarray(prompt, np.int32)
+    if messages:
+        return pair.encode(messages)
+    token_T = np.asarray(prompt, np.int32)
+    if token_T.size and token_T.min() < 0:
+        raise UserError(f"Token ids must not be negative; {token_T.min()} is.")
+    check_known(pair, token_T)
+    return token_T
 
 
 def check_known(pair: Pair, token_T: np.ndarray) -> None:

@@ -22,7 +22,8 @@ def root(tmp_path_factory):
     questions = root / "questions"
     for split in ("train", "test"):
         (questions / split).mkdir(parents=True)
-        rows = [tiny_pair.QUESTION.replace("1", str(number), 1) for number in range(1, 4)]
+        row = tiny_pair.QUESTION
+        rows = [row.replace("1", f"{n}", 1).replace("one", f"{n}?") for n in range(1, 9)]
         (questions / split / "asked.jsonl").write_text("\n".join(rows))
     return root
 
@@ -36,7 +37,7 @@ def test_a_draft_for_a_target_from_nothing(root, tmp_path, monkeypatch, capsys):
     asked = ("--questions", root / "questions", "--judge", 2)
     printed = train(monkeypatch, capsys, root, tmp_path / "asked", *asked)
     report = json.loads(printed.out)
-    assert report["committed"]["tasks"].keys() == {"asked"} and report["committed"]["mean"] >= 1
+    assert report["judged"]["tasks"].keys() == {"asked"} and report["judged"]["mean"] >= 1
     assert f"Next: ltd tune --target {root / 'target'} --draft {tmp_path}" in printed.err
     page = (tmp_path / "asked" / "README.md").read_text()
     assert page.startswith("# An EAGLE-3 draft for target") and "tokens in a cycle (asked" in page
@@ -44,7 +45,7 @@ def test_a_draft_for_a_target_from_nothing(root, tmp_path, monkeypatch, capsys):
     assert pair.config.draft.draft_vocab_size == 64
     talks = train(monkeypatch, capsys, root, tmp_path / "talks", "--judge", 0)
     report = json.loads(talks.out)
-    assert "committed" not in report and report["conversations"]["learned"] > 5
+    assert "judged" not in report and report["conversations"]["learned"] > 5
 
     monkeypatch.chdir(tmp_path)
     for word in ("one", "two", "six"):
@@ -58,8 +59,8 @@ def test_a_draft_for_a_target_from_nothing(root, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--replicas", 64), "replicas is 64"),
-        (("--no-talks",), "There are 0 conversations"),
+        (("--train.batch-tokens", 2560, "--replicas", 64), "--replicas is 64"),
+        (("--no-talks",), "There are 0 questions or texts"),
         (("--texts", "nowhere.txt"), "There is no file nowhere.txt"),
         (("--target", "nowhere"), "There is no model folder nowhere"),
     ],
@@ -79,6 +80,10 @@ def test_impossible_settings_are_one_sentence(flags, words, root, tmp_path, monk
         ("--held-out", 0.9, "held_out is 0.9"),
         ("--train.window", 8, "train.window is 8"),
         ("--talk.slots", 4, "slots is 4"),
+        ("--train.batch-tokens", 600, "must be a multiple of 1 times train.window (512)"),
+        ("--train.long-share", 0.5, "train.long_share must be 0"),
+        ("--train.seed", -1, "seed is -1"),
+        ("--judge", -1, "judge is -1"),
         ("--dialect", "x", "invalid choice"),
     ],
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ltd_jax import text as texts
 from ltd_jax.config import GriffinConfig, PairConfig
 from ltd_jax.files import UserError
 from ltd_jax.models.hf import weights
@@ -59,6 +60,8 @@ def export_target(folder: Path, pair: Pair, source: Path, shard_bytes: int) -> N
         shard_bytes,
         always_index=True,
     )
+    if (source / texts.TEMPLATES).is_dir():
+        shutil.copytree(source / texts.TEMPLATES, folder / texts.TEMPLATES, dirs_exist_ok=True)
     for name in TOKENIZER_FILES:
         if (source / name).exists():
             shutil.copyfile(source / name, folder / name)

@@ -66,7 +66,7 @@ SPLITS = {
     "llama-bpe": rf"{ENGLISH}|{LETTERS}|\p{{N}}{{1,3}}|{REST}",
     "qwen2": rf"{ENGLISH}|{LETTERS}|\p{{N}}|{REST}",
 }  # what a text is cut into before merging, by the name of a pre-tokenizer
-GPT2 = ("gpt-2", "default")
+GPT2 = ("gpt-2",)
 
 
 class Place(NamedTuple):
@@ -191,9 +191,17 @@ def folder_of(path: Path) -> Path:
     link = folder / LINK
     if link.exists():
         return folder
+    try:
+        contents = settings_of(GGUFFile(path))
+    except UserError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} has metadata that cannot be read ({error}); convert the model anew."
+        ) from error
     with files.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in settings_of(GGUFFile(path)).items():
+        for name, content in contents.items():
             with files.replacing(folder / name) as temporary:
                 temporary.write_text(content, encoding="utf-8")
         link.unlink(missing_ok=True)
@@ -231,7 +239,7 @@ def settings_of(file: GGUFFile) -> dict[str, str]:
     }
     texts = {name: json.dumps(content, indent=2) + "\n" for name, content in contents.items()}
     if beside.exists():
-        return texts | {beside.name: beside.read_text(encoding="utf-8")}
+        return texts | {beside.name: files.read_text(beside)}
     return texts | {beside.name: tokenizer_of(file, tokens, named.get("bos")).to_str()}
 
 
@@ -254,6 +262,7 @@ def config_of(file: GGUFFile) -> dict[str, Any]:
     heads, hidden = needed("attention.head_count"), needed("embedding_length")
     per_layer = {
         "attention.head_count": heads,
+        "attention.head_count_kv": file.setting("attention.head_count_kv"),
         "feed_forward_length": needed("feed_forward_length"),
     }
     for name, value in per_layer.items():
@@ -309,7 +318,8 @@ def rope_scaling_of(file: GGUFFile, head_dim: int) -> dict[str, Any] | None:
             "attention_factor": 1.0,
             "original_max_position_embeddings": context,
         }
-    kind, factor = file.setting("rope.scaling.type", "none"), file.setting("rope.scaling.factor")
+    factor = file.setting("rope.scaling.factor", file.setting("rope.scale_linear"))
+    kind = file.setting("rope.scaling.type", "linear")  # llama.cpp's, where there is a factor
     if kind == "none" or not factor or factor == 1:
         return None
     if kind not in ("linear", "yarn"):
@@ -337,7 +347,7 @@ def tokenizer_of(file: GGUFFile, tokens: list[str], bos: int | None) -> Tokenize
         )
     merges = [tuple(merge.split(" ", 1)) for merge in file.field("tokenizer.ggml.merges", [])]
     vocabulary = {token: number for number, token in enumerate(tokens)}
-    splits = file.field("tokenizer.ggml.pre", "default")
+    splits = file.field("tokenizer.ggml.pre", "default")  # which llama.cpp guesses at
     is_llama = splits == "llama-bpe"  # whole words of the vocabulary win over merges
     try:
         tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=is_llama))

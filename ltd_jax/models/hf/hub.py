@@ -76,16 +76,17 @@ def folder_of(name: Path | str, argument: str) -> Path:
 
 def name_of(folder: Path) -> str:
     """The name of a folder in reports: its hub id or its own, without the machine's paths."""
-    if folder.parent == ASSETS:
+    if folder in (ASSETS / "target", ASSETS / "draft"):
         return f"embedded {folder.name}"
     return _id_of(folder) or folder.resolve().name
 
 
 def given_as(folder: Path) -> str | None:
     """What names a folder to `folder_of` again: hub id, GGUF file or path; None = the embedded."""
-    if folder.parent == ASSETS:
+    if folder in (ASSETS / "target", ASSETS / "draft"):
         return None
-    return _id_of(folder) or str(gguf.file_of(folder) or folder)
+    published = {pair.draft: name for name, pair in fetch.PAIRS.items()}
+    return published.get(folder) or _id_of(folder) or str(gguf.file_of(folder) or folder)
 
 
 def _id_of(folder: Path) -> str | None:

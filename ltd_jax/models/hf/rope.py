@@ -268,15 +268,17 @@ def doubts(path: Path, fields: Mapping[str, Any]) -> Iterator[str]:
     bases = {"rope_theta": fields.get("rope_theta")}
     bases |= {f"{name}.rope_theta": value.get("rope_theta") for name, value in objects.items()}
     named = {name: base for name, base in bases.items() if base is not None}
-    if len(set(map(str, map(_as_float, named.values())))) > 1:
+    theta, source = _theta(path, fields, _chosen(path, fields))
+    if any(_as_float(base) != theta for base in named.values()):
         said = ", ".join(f"{name} {base}" for name, base in named.items())
-        theta, source = _theta(path, fields, _chosen(path, fields))
-        yield f"{path} names several RoPE bases ({said}); {theta:g} is used, from {source}."
+        used = f"{theta:g} is used, from {source}" if source else f"{theta:g}, the default, is used"
+        yield f"{path} names other RoPE bases ({said}); {used}."
     kinds = {name: _kind(value) for name, value in objects.items()}
     if len(set(kinds.values())) > 1:
         said = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
         yield f"{path} names several kinds of RoPE ({said}); {OBJECTS[0]} is used."
-    share = {**fields, **_chosen(path, fields)}.get(PARTIAL, 1)
+    own = _chosen(path, fields).get(PARTIAL)
+    share = fields.get(PARTIAL, 1) if own is None else own
     if share != 1:
         yield (
             f"{path} has {PARTIAL} {share}, which is used here; transformers turns all channels of "

@@ -323,7 +323,8 @@ def _other_format(folder: Path) -> str:
 
 def _read_index(path: Path, suffix: str) -> dict[str, str]:
     index = read_json(path).get("weight_map")
-    if not isinstance(index, dict) or not all(isinstance(f, str) for f in index.values()):
+    is_map = isinstance(index, dict) and all(isinstance(file, str) for file in index.values())
+    if not is_map or not index:
         raise UserError(f"{path} has no weight_map of names; copy the file again.")
     for file in sorted(set(index.values())):
         if Path(file).name != file or Path(file).suffix != suffix:

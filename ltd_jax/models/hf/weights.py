@@ -42,6 +42,7 @@ from ltd_jax.models.hf.tensors import SHARD_BYTES, TensorFolder, write_folder
 from ltd_jax.models.layers import LayerParams
 from ltd_jax.models.target import TargetParams
 
+DRAFT_SHARD_BYTES = 5 * 10**9  # EAGLE's own loader reads no index of a draft
 ALIGNMENT = 64  # bytes; XLA copies host arrays that start elsewhere
 EMBEDDING = "embed_tokens.weight"  # of a draft
 NOT_STORED: Any = None  # in a table: an array that folders have not, or not by this name
@@ -517,7 +518,7 @@ def save_draft(
         tensors = itertools.chain(tensors, _vocabulary_tensors(config, params.target_token))
     if is_griffin or dialect == "layers.0":
         tensors = ((name.replace(LAYER, "layers.0."), tensor) for name, tensor in tensors)
-    write_folder(folder, settings, tensors)
+    write_folder(folder, settings, tensors, DRAFT_SHARD_BYTES)
 
 
 def _vocabulary_tensors(

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+import warnings
 
 import gguf as library
 import jax
@@ -38,15 +39,7 @@ def write(path, family="llama", config=folders.TARGET, kind=None, change=None, t
     config = dataclasses.replace(config, **FAMILIES[family])
     params = folders.target_params(config)
     writer = library.GGUFWriter(path, family)
-    writer.add_block_count(config.layer_count)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.head_count)
-    writer.add_head_count_kv(config.kv_head_count)
-    writer.add_key_length(config.head_dim)
-    writer.add_context_length(128)
-    writer.add_rope_freq_base(config.rope_theta)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    describe(writer, config)
     if tokens:
         add_tokenizer(writer)
     named = dict(weights._tensors(weights.target_table(config), params, jnp.float32))
@@ -73,6 +66,19 @@ def write(path, family="llama", config=folders.TARGET, kind=None, change=None, t
     writer.write_tensors_to_file()
     writer.close()
     return config, params
+
+
+def describe(writer, config):
+    """The metadata of a model."""
+    writer.add_block_count(config.layer_count)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.head_count)
+    writer.add_head_count_kv(config.kv_head_count)
+    writer.add_key_length(config.head_dim)
+    writer.add_context_length(128)
+    writer.add_rope_freq_base(config.rope_theta)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
 
 
 def add_tokenizer(writer, model="gpt2", pre="gpt-2", count=24):
@@ -276,6 +282,36 @@ def test_what_is_not_known_is_one_sentence(change, tokens, words, tmp_path):
     with pytest.raises(UserError) as raised:
         gguf.folder_of(path)
     assert all(word in str(raised.value) for word in [*words, "m.gguf"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda w: w.add_array("llama.attention.head_count_kv", [2, 2, 1]),
+        lambda w: w.add_uint32("llama.attention.head_count", 0),
+        lambda w: w.add_string("llama.embedding_length", "wide"),
+        lambda w: w.add_string("llama.rope.freq_base", "high"),
+        lambda w: w.add_string("tokenizer.ggml.eos_token_id", "end"),
+        lambda w: w.add_array("tokenizer.ggml.merges", [1, 2]),
+    ],
+)
+def test_metadata_of_another_kind_is_one_sentence(change, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        write(tmp_path / "m.gguf", change=lambda w: w.kv_data[0].clear() or again(w, change))
+    with pytest.raises(UserError, match=r"m\.gguf"):
+        gguf.folder_of(tmp_path / "m.gguf")
+
+
+def again(writer, change):
+    """The usual metadata, some of it of another kind; a writer refuses to replace any."""
+    change(writer)
+    changed = dict(writer.kv_data[0])
+    writer.kv_data[0].clear()
+    writer.add_architecture()
+    describe(writer, folders.TARGET)
+    add_tokenizer(writer)
+    writer.kv_data[0].update(changed)
 
 
 def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch):
