@@ -233,9 +233,8 @@ def is_text(value: Any) -> bool:
 class QuestionConfig:
     """Which questions are asked, and how they are put."""
 
-    questions: Path | None = (
-        None  # a question file or a folder of them; None = those that ship for the target
-    )
+    questions: Path | None = None
+    """a question file or a folder of them; None = those that ship for the target"""
     tasks: tuple[str, ...] = ()  # names of files; none = all that are there
     by_category: bool = False  # every category of a file is a task of its own
     style: Style = "auto"  # how a prompt is put to the target

@@ -189,11 +189,8 @@ def load(
     target_folder = hub.folder_of(target, "target")
     draft = usual_draft(target_folder) if draft is None else draft
     draft_folder = None if draft is None else hub.folder_of(draft, "draft")
-    if draft_folder is None and (feature_layers or draft_rope_theta):
-        raise UserError(
-            f"{target} has no draft; leave out `feature_layers` and `draft_rope_theta`, or give a "
-            "`draft`."
-        )
+    if draft_folder is None:
+        _refuse_without_draft(target, feature_layers, draft_rope_theta)
     dtype = jnp.dtype(dtype or default_dtype(target_folder))
     if packed is None:
         packed = cpu_layout.is_faster(dtype)
@@ -236,6 +233,15 @@ def load(
         seed=seed,
         loaded_with={name: value for name, value in asked.items() if value is not None},
     )
+
+
+def _refuse_without_draft(target: Path | str, *settings: Any) -> None:
+    """Raises UserError where one of some settings of a draft is given."""
+    if any(settings):
+        raise UserError(
+            f"{target} has no draft; leave out `feature_layers` and `draft_rope_theta`, or give a "
+            "`draft`."
+        )
 
 
 def default_dtype(target: Path) -> Literal["float32", "bfloat16"]:

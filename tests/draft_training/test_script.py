@@ -21,7 +21,8 @@ BRACKETS = (
 )
 RESPONSE = (
     EACH + "{% if message.role == 'user' %}### Ask:\n{{ message.content }}\n\n"
-    "{% elif message.role == 'assistant' %}### Say:\n{{ message.content }}<|end|>\n{% endif %}{% endfor %}"
+    "{% elif message.role == 'assistant' %}### Say:\n{{ message.content }}<|end|>\n{% endif %}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}### Say:\n{% endif %}"
 )
 REFUSING = EACH + "{{ raise_exception('no') if message.role == 'assistant' }}{% endfor %}x"

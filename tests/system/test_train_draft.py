@@ -53,7 +53,7 @@ def test_a_draft_for_a_target_from_nothing(root, tmp_path, monkeypatch, capsys):
     start = ("--start", tmp_path / "asked" / "draft", "--dialect", "layers.0", "--judge", 0)
     more = ("--no-talks", "--texts", "one.txt", "two.txt", "six.txt")
     found = train(monkeypatch, capsys, root, tmp_path / "gone-on", *start, *more)
-    assert json.loads(found.out)["conversations"] == {"learned": 1, "held_out": 2}
+    assert json.loads(found.out)["conversations"] == {"learned": 41, "held_out": 10}
 
 
 @pytest.mark.parametrize(

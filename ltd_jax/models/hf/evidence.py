@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ltd_jax import text as texts
 from ltd_jax.config import TargetConfig
 from ltd_jax.files import UserError
 from ltd_jax.models.hf.config import Settings
@@ -168,11 +167,11 @@ def _believe_shapes(files: TensorFolder, settings: Settings, first: str) -> None
         channels, rest = norm[0], 0
         heads = query[0] // channels
         settings.believe("num_attention_heads", heads)
-    stated, groups = (settings.fields.get(x) for x in ("head_dim", "num_key_value_heads"))
-    is_stated = not has_norm and texts.is_integer(stated) and texts.is_integer(groups)
-    if is_stated and stated > 0 and key and key[0] == groups * stated and query[0] % stated == 0:
-        channels, rest, heads = stated, 0, query[0] // stated  # where keys agree, heads do not
-        settings.believe("num_attention_heads", heads)
+    if not has_norm and "head_dim" in settings.fields and key:
+        stated, groups = settings.count("head_dim"), settings.count("num_key_value_heads", heads)
+        if key[0] == groups * stated and query[0] % stated == 0:
+            channels, rest, heads = stated, 0, query[0] // stated  # keys agree with these channels
+            settings.believe("num_attention_heads", heads)
     if rest or not channels:
         raise UserError(
             f"{files.folder}: {files.stored[f'{first}self_attn.q_proj.weight']} has {query[0]} "

@@ -549,3 +549,11 @@ def test_inspection_says_all_of_it_without_weights(target_folder, draft_folder):
     assert all(any(word in doubt for doubt in found.doubts) for word in words)
     pair = pairs.load(target_folder, draft_folder, cycle=CYCLE)
     assert pair.config == found.config and set(found.doubts) <= set(pair.remarks)
+
+
+def test_inherited_heads_do_not_overrule_channels_that_the_keys_agree_with(target_folder):
+    """A config with another model's number of heads, and its own head_dim."""
+    right = hf_weights.read_target_settings(target_folder).config
+    edit(target_folder, num_attention_heads=2 * right.head_count, head_dim=right.head_dim)
+    found = hf_weights.read_target_settings(target_folder)
+    assert found.config == right and any("num_attention_heads" in doubt for doubt in found.doubts)
