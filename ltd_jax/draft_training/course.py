@@ -124,6 +124,7 @@ def train_draft(
     scale = _scale(params, config, windows, folder / "scale.npy")
     plan = _plan(params, config, course, draft_config, first, scale, windows, folder)
     rows = max(1, plan.batch_tokens // window)
+    progress("train the draft", 0.0)
     trained = train.train_draft(
         first,
         draft_config,
