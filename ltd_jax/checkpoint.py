@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import logging
+import os
 import re
 import signal
 import sys
@@ -99,9 +100,11 @@ def _reason(error: Exception) -> str:
     """What an error says first; of the system's errors without the layers that it went through."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    code = re.search(rf"{OS_ERROR}\D{{0,2}}(\d+)", str(error))
+    if code is not None:
+        return os.strerror(int(code[1]))
     line = str(error).splitlines()[0] if str(error) else type(error).__name__
-    found = re.search(rf"[^:]*(?= \[{OS_ERROR})", line)
-    return found[0].strip() if found else line[:200]
+    return line[:200]
 
 
 def save(

@@ -342,7 +342,8 @@ def token_ids(pair: Pair, prompt: AnyPrompt) -> np.ndarray:
     token_T = np.asarray(prompt, np.int32)
     if token_T.size and token_T.min() < 0:
         raise UserError(f"Token ids must not be negative; {token_T.min()} is.")
-    check_known(pair, token_T)
+    if token_T.size:
+        check_known(pair, token_T)
     return token_T
 
 
