@@ -103,6 +103,8 @@ def train_draft(
 ) -> Trained:
     """Trains a draft for a target, or goes on with it.
 
+    Long because two calls of the trainer, to time a step and to learn, name all they need.
+
     Args:
       params: the target's, in ordinary layout.
       script: of its conversations (script.py); None = only `texts` are learned from.
@@ -122,8 +124,20 @@ def train_draft(
         start = new_draft(params, config, course, lessons)
     draft_config, first = start
     scale = _scale(params, config, windows, folder / "scale.npy")
-    plan = _plan(params, config, course, draft_config, first, scale, windows, folder)
-    rows = max(1, plan.batch_tokens // window)
+    rows, seed = course.train.batch_tokens // window, course.train.seed
+    batch = functools.partial(pack.sample_packed, windows, rows, seed)
+    time_step = lambda: train.time_step(
+        first,
+        draft_config,
+        config,
+        params,
+        course.train,
+        batch,
+        TIMED_STEPS,
+        scale=scale,
+        replicas=course.replicas,
+    )
+    plan = _plan(course, time_step, folder / "plan.json")
     progress("train the draft", 0.0)
     trained = train.train_draft(
         first,
@@ -131,7 +145,7 @@ def train_draft(
         config,
         params,
         plan,
-        lambda step: pack.sample_packed(windows, rows=rows, seed=plan.seed, step=step),
+        batch,
         folder / "training",
         scale=scale,
         replicas=course.replicas,
@@ -269,46 +283,30 @@ def _scale(params: TargetParams, config: TargetConfig, windows: Windows, path: P
     if not path.exists():
         few = jax.tree.map(lambda part: part[:SCALED_BY], windows)
         found = np.asarray(losses.feature_scale(params, config, few))
+        if not (np.isfinite(found) & (found > 0)).all():
+            raise UserError(
+                f"The target's features are zero, NaN or infinite in {params.embedding.dtype}; "
+                "load it in another `dtype`, or check its weights."
+            )
         with files.replacing(path) as temporary, temporary.open("wb") as stream:
             np.save(stream, found)
     try:
         return jnp.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); delete it to measure again.") from error
 
 
-def _plan(
-    params: TargetParams,
-    config: TargetConfig,
-    course: CourseConfig,
-    draft_config: DraftConfig,
-    first: Eagle3Params,
-    scale: jax.Array,
-    windows: Windows,
-    folder: Path,
-) -> TrainConfig:
-    """The training's settings; where a time is asked for, measured once and kept in plan.json."""
+def _plan(course: CourseConfig, time_step: Callable[[], float], path: Path) -> TrainConfig:
+    """The training's settings; where a time is asked for, measured once and kept in a file."""
     if course.minutes is None:
         return course.train
-    path = folder / "plan.json"
     asked = {"minutes": course.minutes, "train": dataclasses.asdict(course.train)}
     if path.exists():
         with files.reading_json(path, "plan", 1, "delete it to measure again") as plan:
             if plan["asked"] != json.loads(json.dumps(asked)):
                 raise UserError(f"{path} was made for other settings; {files.OTHER_FOLDER}.")
             return dataclasses.replace(course.train, tokens=int(plan["tokens"]))
-    rows = max(1, course.train.batch_tokens // course.train.window)
-    seconds = train.time_step(
-        first,
-        draft_config,
-        config,
-        params,
-        course.train,
-        lambda step: pack.sample_packed(windows, rows=rows, seed=course.train.seed, step=step),
-        scale=scale,
-        replicas=course.replicas,
-        steps=TIMED_STEPS,
-    )
+    seconds = time_step()
     steps = max(1, int(60 * course.minutes / seconds))
     tokens = steps * course.train.batch_tokens
     record = {"schema": 1, "asked": asked, "step_seconds": seconds, "tokens": tokens}

@@ -184,7 +184,7 @@ def fill(talks: Sequence[Conversation], window: int) -> Windows:
     return filled
 
 
-def sample_packed(windows: Windows, *, rows: int, seed: int, step: int) -> Windows:
+def sample_packed(windows: Windows, rows: int, seed: int, step: int) -> Windows:
     """The windows of a step: every epoch takes each once, in an order of its own."""
     taken = np.arange(step * rows, (step + 1) * rows)
     order = {

@@ -209,12 +209,12 @@ def time_step(
     target_params: TargetParams,
     config: TrainConfig,
     batch: Callable[[int], Windows],
+    steps: int,
     *,
     scale: jax.Array,
     replicas: int,
-    steps: int,
 ) -> float:
-    """Seconds of a step of `train_draft` with these arguments, compiling left out."""
+    """Seconds of the fastest of some steps of `train_draft`, compiling left out."""
     own, frozen, loss = _parts(start, draft_config, target_config, target_params, scale)
     everywhere, shared = placements(replicas)
     state = jax.device_put(TrainState(own, optimizer(config).init(own)), everywhere)

@@ -86,6 +86,61 @@ def test_texts_of_one_window_do_not_see_each_other():
         start += len(one.token)
 
 
+@pytest.mark.parametrize("row", [0, 5, 9])
+def test_the_unrolling_is_what_live_drafting_would_be_asked(row):
+    """A draft pass over rows 0..i, then row by row on the text and on its own output."""
+    model = tiny.pair(0).model
+    config, params = same_width(model)
+    token_T = np.random.default_rng(4).integers(0, TARGET.vocab_size, 22).astype(np.int32)
+    own = params.replace(embedding=model.target.embedding, target_token=model.draft.target_token)
+    first = live_steps(model.target, own, config, token_T, row, 1)[0]
+    token_T[row + 2] = own.target_token[np.argmax(first[1])]  # so that one guess is right
+    window = pack.one_text_each(token_T[None])
+    found = loss.DraftLoss(config, TARGET).by_step(params, frozen_of(model), window)
+    cross, worth, hit = (np.asarray(part[0, :, row]) for part in found)
+    assert hit[0]
+    for step, (wanted_X, log_prob_Y) in enumerate(
+        live_steps(model.target, own, config, token_T, row, loss.UNROLL)
+    ):
+        wanted_Y = wanted_X[own.target_token]
+        known = bool(wanted_Y.max() >= wanted_X.max())
+        expected = -jnp.sum(jax.nn.softmax(wanted_Y) * log_prob_Y)
+        np.testing.assert_allclose(cross[step], known * expected, rtol=1e-4, atol=1e-5)
+        assert worth[step] == known
+        guess = own.target_token[jnp.argmax(log_prob_Y)]
+        assert hit[step] == (guess == token_T[row + 2 + step])
+
+
+def live_steps(teacher, own, config, token_T, row, steps):
+    """The target's logits and the draft's log-probabilities of each step, by draft passes."""
+    T = len(token_T)
+    causal_TT = jnp.tril(jnp.ones((T, T), bool))
+    logits_TX, feature_TE, _ = target.forward(
+        teacher, TARGET, token_T, jnp.arange(T), causal_TT, None
+    )
+    hidden_TE = draft.fuse(own, config, feature_TE[: row + 1])
+    place_T = jnp.arange(row + 1)  # of the rows that a pass writes, and their rotary positions
+    block, slots = draft.empty_block(config, T, jnp.float32), jnp.arange(T)
+    found = []
+    for step in range(steps):
+        read_T = jnp.asarray(token_T)[place_T + 1]
+        hidden_TE, block = draft.forward(
+            own,
+            config,
+            read_T,
+            hidden_TE,
+            place_T,
+            None,
+            block,
+            place_T[0],
+            slots[None] <= place_T[:, None],
+        )
+        hidden_TE, place_T = hidden_TE[-1:], place_T[-1:] + 1
+        log_prob_Y = jax.nn.log_softmax(eagle3.logits(own, config, hidden_TE)[0])
+        found.append((logits_TX[row + 1 + step], log_prob_Y))
+    return found
+
+
 def test_only_what_the_target_said_is_learned():
     model = tiny.pair(0).model
     config, params = same_width(model)

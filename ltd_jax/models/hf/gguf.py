@@ -66,7 +66,6 @@ SPLITS = {
     "llama-bpe": rf"{ENGLISH}|{LETTERS}|\p{{N}}{{1,3}}|{REST}",
     "qwen2": rf"{ENGLISH}|{LETTERS}|\p{{N}}|{REST}",
 }  # what a text is cut into before merging, by the name of a pre-tokenizer
-GPT2 = ("gpt-2",)
 
 
 class Place(NamedTuple):
@@ -378,7 +377,7 @@ def _split_as(tokenizer: Tokenizer, name: str, path: Path, helps: str) -> None:
     elif name in DIGITS_ALONE:
         digits = pre_tokenizers.Digits(individual_digits=True)
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, by_bytes()])
-    elif name in GPT2:
+    elif name == "gpt-2":
         tokenizer.pre_tokenizer = by_bytes()
     else:
         raise UserError(f"{path} splits texts as {name!r}, which is not known; {helps}.")
