@@ -62,11 +62,15 @@ def pack_layer(layer: Any) -> Any:
 
 
 def pack_target(params: TargetParams) -> TargetParams:
-    """All linear maps of a target, joined and in panels; a tied head stays the embedding."""
+    """All linear maps of a target, joined and in panels."""
     return params.replace(
-        layers=tuple(pack_layer(layer) for layer in params.layers),
-        head=None if params.head is None else pack(params.head),
+        layers=tuple(pack_layer(layer) for layer in params.layers), head=pack_head(params)
     )
+
+
+def pack_head(params: TargetParams) -> jax.Array:
+    """The head of a target in panels; of one that is tied to the embedding, a copy."""
+    return pack(params.embedding.T if params.head is None else params.head)
 
 
 def pack_draft(params: DraftParams) -> DraftParams:

@@ -26,7 +26,9 @@ Maps = tuple[jax.Array, ...]  # of one input, side by side: one [in, out] each, 
 
 MASKED = -1e30  # finite, so that a row without any visible key gives no NaN
 WIDE_PANEL = 64  # columns of a panel with AVX-512, see models/cpu_layout.py
-MOST_PACKED_ROWS = 32  # more rows are worth a copy into [E, F]
+MOST_PACKED_ROWS = {16: 32, WIDE_PANEL: 256}  # by width; more rows are worth a copy into [E, F]
+PIECE_BYTES = 2**15  # of a panel, at most: what a core's first cache holds
+LONE_ROW_WEIGHTS = range(330_000, 8_000_000)  # of a map where one row is faster than a pair
 
 
 @struct.dataclass
@@ -139,17 +141,41 @@ def linear(x_TE: jax.Array, weight: jax.Array, dtype: jnp.dtype | None = None) -
     Args:
       dtype: of the sum and the result; None = the input's.
     """
-    if weight.ndim == 3 and x_TE.shape[0] > MOST_PACKED_ROWS:
+    T = x_TE.shape[0]
+    if weight.ndim == 3 and T > MOST_PACKED_ROWS[weight.shape[2]]:
         weight = jnp.transpose(weight, (1, 0, 2)).reshape(weight.shape[1], -1)
     if weight.ndim == 2:
         return jnp.dot(x_TE, weight, preferred_element_type=dtype, precision=precision(x_TE.dtype))
-    # Every panel gets its own copy of the rows: one product over a batch of panels.
-    T = x_TE.shape[0]
-    if T == 1 and weight.shape[2] == WIDE_PANEL:  # two rows are faster than one here
+    is_padded = T == 1 and weight.size not in LONE_ROW_WEIGHTS and weight.shape[2] == WIDE_PANEL
+    if is_padded:
         x_TE = jnp.pad(x_TE, ((0, 1), (0, 0)))
-    x_BTE = jnp.broadcast_to(x_TE[None], (weight.shape[0], *x_TE.shape))
-    panel_BTF = jnp.einsum("bte,bef->btf", x_BTE, weight, preferred_element_type=dtype)
-    return jnp.transpose(panel_BTF, (1, 0, 2)).reshape(x_TE.shape[0], -1)[:T]
+    is_whole = T == 1 and not is_padded
+    return _panels(x_TE, weight, 1 if is_whole else piece_count(weight), dtype)[:T]
+
+
+def piece_count(weight_BEP: jax.Array) -> int:
+    """The fewest equal pieces of a panel that fit a core's first cache; 1 where E has no such."""
+    _, E, P = weight_BEP.shape
+    most = max(PIECE_BYTES // (P * weight_BEP.dtype.itemsize), 1)
+    counts = (count for count in range(1, E + 1) if E % count == 0 and E // count <= most)
+    count = next(counts, 1)
+    return count if E // count >= most // 4 else 1
+
+
+def _panels(
+    x_TE: jax.Array, weight_BEP: jax.Array, pieces: int, dtype: jnp.dtype | None
+) -> jax.Array:
+    """x @ weight [T, B * P]: one product over a batch of all panels' pieces, and their sums.
+
+    A kernel sums five rows or fewer at a time (XLA's YNNPACK, AVX-512) and reads its factor once
+    for each time: again from the first cache where that holds it.
+    """
+    (T, E), (B, _, P) = x_TE.shape, weight_BEP.shape
+    piece_BNEP = weight_BEP.reshape(B, pieces, E // pieces, P)  # not moved in memory
+    x_NTE = x_TE.reshape(T, pieces, E // pieces).transpose(1, 0, 2)
+    x_BNTE = jnp.broadcast_to(x_NTE[None], (B, *x_NTE.shape))
+    sum_BNTP = jnp.einsum("bnte,bnep->bntp", x_BNTE, piece_BNEP, preferred_element_type=dtype)
+    return jnp.transpose(jnp.sum(sum_BNTP, axis=1), (1, 0, 2)).reshape(T, B * P)
 
 
 def linear_side_by_side(

@@ -246,8 +246,8 @@ def load_target(
     layers = tuple(read_layer(layer) for layer in table.layers)
     params = loader.read(table.replace(layers=())).replace(layers=layers)
     loader.finish()
-    if packed and params.head is not None:
-        params = params.replace(head=cpu_layout.pack(params.head))
+    if packed:
+        params = params.replace(head=cpu_layout.pack_head(params))
     return config, params
 
 
