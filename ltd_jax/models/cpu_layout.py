@@ -27,8 +27,9 @@ from ltd_jax.models.target import TargetParams
 
 
 def is_faster(dtype: jnp.dtype) -> bool:
-    """True where this layout is the fast one: f32 on one CPU."""
-    return jax.default_backend() == "cpu" and jax.device_count() == 1 and dtype == jnp.float32
+    """True where this layout is the fast one: f32 and bf16 on one CPU."""
+    is_one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
+    return is_one_cpu and dtype in (jnp.float32, jnp.bfloat16)
 
 
 def panel_width() -> int:
@@ -69,8 +70,13 @@ def pack_target(params: TargetParams) -> TargetParams:
 
 
 def pack_head(params: TargetParams) -> jax.Array:
-    """The head of a target in panels; of one that is tied to the embedding, a copy."""
-    return pack(params.embedding.T if params.head is None else params.head)
+    """The head of a target in panels of f32; of one that is tied to the embedding, a copy.
+
+    XLA writes factors of 16 bits anew for its kernel in every call: of a whole vocabulary into
+    memory that is fresh each time, at ten times the price (jax 0.10.2).
+    """
+    head_EX = params.embedding.T if params.head is None else params.head
+    return pack(head_EX.astype(jnp.float32))
 
 
 def pack_draft(params: DraftParams) -> DraftParams:

@@ -141,16 +141,29 @@ def linear(x_TE: jax.Array, weight: jax.Array, dtype: jnp.dtype | None = None) -
     Args:
       dtype: of the sum and the result; None = the input's.
     """
-    T = x_TE.shape[0]
+    T, result = x_TE.shape[0], dtype or x_TE.dtype
+    x_TE = x_TE.astype(jnp.promote_types(x_TE.dtype, weight.dtype))
     if weight.ndim == 3 and T > MOST_PACKED_ROWS[weight.shape[2]]:
         weight = jnp.transpose(weight, (1, 0, 2)).reshape(weight.shape[1], -1)
-    if weight.ndim == 2:
-        return jnp.dot(x_TE, weight, preferred_element_type=dtype, precision=precision(x_TE.dtype))
-    is_padded = T == 1 and weight.size not in LONE_ROW_WEIGHTS and weight.shape[2] == WIDE_PANEL
+    is_half = is_half_on_cpu(x_TE.dtype)
+    sums = jnp.float32 if is_half else dtype
+    is_padded = T == 1 and (is_half or weight.ndim == 3 and weight.size not in LONE_ROW_WEIGHTS)
     if is_padded:
         x_TE = jnp.pad(x_TE, ((0, 1), (0, 0)))
-    is_whole = T == 1 and not is_padded
-    return _panels(x_TE, weight, 1 if is_whole else piece_count(weight), dtype)[:T]
+    if weight.ndim == 2:
+        y_TF = jnp.dot(x_TE, weight, preferred_element_type=sums, precision=precision(x_TE.dtype))
+    else:
+        is_whole = is_half or x_TE.shape[0] == 1
+        y_TF = _panels(x_TE, weight, 1 if is_whole else piece_count(weight), sums)
+    return y_TF[:T].astype(result)
+
+
+def is_half_on_cpu(dtype: jnp.dtype) -> bool:
+    """Whether products are of 16-bit numbers on a processor.
+
+    There XLA is several times slower over one row than over two, and where it gives 16-bit results.
+    """
+    return dtype.itemsize < 4 and jax.default_backend() == "cpu"
 
 
 def piece_count(weight_BEP: jax.Array) -> int:

@@ -252,7 +252,7 @@ def default_dtype(target: Path) -> Literal["float32", "bfloat16"]:
 
 def warn_if_slow(dtype: jnp.dtype) -> None:
     """Warns of weights that a processor, which has no such arithmetic, widens for every product."""
-    if jax.default_backend() == "cpu" and dtype.itemsize < 4:
+    if jax.default_backend() == "cpu" and dtype.itemsize < 4 and not cpu_layout.is_faster(dtype):
         warnings.warn(
             f"{dtype.name} is several times slower than float32 on a processor; give `dtype` "
             "float32 unless memory is short.",

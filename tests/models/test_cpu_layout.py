@@ -1,5 +1,7 @@
 """Packed weights are the same maps: joined, in panels, with the same outputs."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +53,51 @@ def test_the_product_is_the_same(rows, columns, width):
     x_TE, weight_EF = normal(0, rows, 12), normal(1, 12, columns)
     found = jax.jit(layers.linear)(x_TE, cpu_layout.in_panels((weight_EF,), width))
     np.testing.assert_allclose(found, np.asarray(x_TE) @ np.asarray(weight_EF), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("columns", "itemsize", "pieces"),
+    [(576, 4, 6), (1536, 4, 12), (128, 4, 1), (131, 4, 1), (2 * 131, 4, 1), (24, 4, 1)],
+)
+def test_a_piece_fits_the_first_cache(columns, itemsize, pieces):
+    weight = jax.ShapeDtypeStruct((3, columns, layers.WIDE_PANEL), jnp.dtype(f"f{itemsize}"))
+    assert layers.piece_count(weight) == pieces
+
+
+@pytest.mark.parametrize("rows", [1, 4, 6, 40])
+@pytest.mark.parametrize("columns", [256, 576])  # in pieces
+def test_a_product_of_pieces_is_the_same(rows, columns):
+    x_TE, weight_EF = normal(0, rows, columns), normal(1, columns, 128)
+    panels = cpu_layout.in_panels((weight_EF,), layers.WIDE_PANEL)
+    assert layers.piece_count(panels) > 1
+    found = jax.jit(layers.linear)(x_TE, panels)
+    np.testing.assert_allclose(found, np.asarray(x_TE) @ np.asarray(weight_EF), atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7])
+@pytest.mark.parametrize("width", [0, layers.WIDE_PANEL])
+def test_products_of_16_bits_are_summed_in_32(rows, width):
+    x_TE, weight_EF = (x.astype(jnp.bfloat16) for x in (normal(0, rows, 512), normal(1, 512, 128)))
+    weight = cpu_layout.in_panels((weight_EF,), width) if width else weight_EF
+    exact = np.asarray(x_TE, np.float32) @ np.asarray(weight_EF, np.float32)
+    found = jax.jit(layers.linear, static_argnames="dtype")(x_TE, weight, dtype=jnp.float32)
+    np.testing.assert_allclose(found, exact, atol=1e-4)
+    rounded = jax.jit(layers.linear)(x_TE, weight)
+    assert rounded.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(rounded, found.astype(jnp.bfloat16))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_in_panels_is_f32_and_says_the_same(dtype, tied):
+    config = dataclasses.replace(CONFIG.target, tie_embeddings=tied)
+    params = target.init(jax.random.key(0), config, dtype)
+    head_EX = params.embedding.T if tied else params.head
+    panels = cpu_layout.pack_head(params)
+    assert panels.dtype == jnp.float32 and panels.shape[2] == PANEL
+    x_TE = normal(0, 3, config.hidden_size).astype(dtype)
+    expected = layers.linear(x_TE.astype(jnp.float32), head_EX.astype(jnp.float32))
+    np.testing.assert_allclose(layers.linear(x_TE, panels, jnp.float32), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("rows", [1, 5, 40])
