@@ -178,10 +178,11 @@ def _load_or_answer(pair: Pair, config: StageConfig, prompts: Sequence[Prompt]) 
     path = config.traces / f"answers-{pair.fingerprint}-{new_tokens}-{digest}.json"
     if path.exists():
         return _kept_answers(path, len(prompts))
-    answers: list[str] = []
-    for start in range(0, len(prompts), record.TEXTS_AT_ONCE):
-        piece = [prompt.token for prompt in prompts[start : start + record.TEXTS_AT_ONCE]]
-        answers += [pair.decode(text).strip() for text in record.texts_of(pair, piece, new_tokens)]
+    answers, at_once = [], record.side_by_side(len(prompts))
+    for start in range(0, len(prompts), at_once):
+        piece = [prompt.token for prompt in prompts[start : start + at_once]]
+        texts = record.texts_of(pair, piece, new_tokens, at_once)
+        answers += [pair.decode(text).strip() for text in texts]
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(answers))
     return answers

@@ -119,21 +119,22 @@ def prefill_chunk(
     config, cache = model.config, state.target_cache
     T = token_T.shape[0]
     rows_T = jnp.arange(T)
-    logits_TX, feature_TE, rows = target.causal_forward(
-        model.target, config.target, token_T, cache, prompt
+    last = count - 1
+    (logits_X,), feature_TE, rows = target.causal_forward(
+        model.target, config.target, token_T, cache, prompt, read_R=last[None]
     )
     sampling = sample.mark_seen(state.sampling, token_T, rows_T < count)
-    root = sample.choose(logits_TX[count - 1], cache.length + count, sampling, config.sampling)
-    shifted_T = jnp.where(rows_T == count - 1, next_token, jnp.roll(token_T, -1))
+    root = sample.choose(logits_X, cache.length + count, sampling, config.sampling)
+    shifted_T = jnp.where(rows_T == last, next_token, jnp.roll(token_T, -1))
     waiting = is_last.astype(jnp.int32)
     draft_rows = Rows((), ())  # of a target that decodes without a draft
     if config.draft.layer_count:
         _, draft_rows = expand.causal_rows(model, shifted_T, feature_TE, state.draft_cache)
     pending = PendingTokens(
         token=state.pending.token.at[0].set(root),
-        feature=state.pending.feature.at[0].set(feature_TE[count - 1]),
+        feature=state.pending.feature.at[0].set(feature_TE[last]),
         count=waiting,
-        root_entropy=layers.entropy(jax.nn.log_softmax(logits_TX[count - 1])),
+        root_entropy=layers.entropy(jax.nn.log_softmax(logits_X)),
     )
     following = state.replace(
         target_cache=kv_cache.append(cache, rows, kv_cache.after(count, root)),

@@ -141,20 +141,15 @@ def linear(x_TE: jax.Array, weight: jax.Array, dtype: jnp.dtype | None = None) -
     Args:
       dtype: of the sum and the result; None = the input's.
     """
-    T, result = x_TE.shape[0], dtype or x_TE.dtype
+    result = dtype or x_TE.dtype
     x_TE = x_TE.astype(jnp.promote_types(x_TE.dtype, weight.dtype))
-    if weight.ndim == 3 and T > MOST_PACKED_ROWS[weight.shape[2]]:
-        weight = jnp.transpose(weight, (1, 0, 2)).reshape(weight.shape[1], -1)
-    is_half = is_half_on_cpu(x_TE.dtype)
-    sums = jnp.float32 if is_half else dtype
-    is_padded = T == 1 and (is_half or weight.ndim == 3 and weight.size not in LONE_ROW_WEIGHTS)
-    if is_padded:
-        x_TE = jnp.pad(x_TE, ((0, 1), (0, 0)))
-    if weight.ndim == 2:
-        y_TF = jnp.dot(x_TE, weight, preferred_element_type=sums, precision=precision(x_TE.dtype))
-    else:
-        is_whole = is_half or x_TE.shape[0] == 1
-        y_TF = _panels(x_TE, weight, 1 if is_whole else piece_count(weight), sums)
+    sums = jnp.float32 if is_half_on_cpu(x_TE.dtype) else dtype
+    if weight.ndim == 3:
+        return _panels(sums, x_TE, weight).astype(result)
+    T = x_TE.shape[0]
+    if is_half_on_cpu(x_TE.dtype):
+        x_TE = _with_company(x_TE)
+    y_TF = jnp.dot(x_TE, weight, preferred_element_type=sums, precision=precision(x_TE.dtype))
     return y_TF[:T].astype(result)
 
 
@@ -166,6 +161,11 @@ def is_half_on_cpu(dtype: jnp.dtype) -> bool:
     return dtype.itemsize < 4 and jax.default_backend() == "cpu"
 
 
+def _with_company(x_TE: jax.Array) -> jax.Array:
+    """The rows; beside a lone one a row of zeros."""
+    return jnp.pad(x_TE, ((0, 1), (0, 0))) if x_TE.shape[0] == 1 else x_TE
+
+
 def piece_count(weight_BEP: jax.Array) -> int:
     """The fewest equal pieces of a panel that fit a core's first cache; 1 where E has no such."""
     _, E, P = weight_BEP.shape
@@ -175,20 +175,47 @@ def piece_count(weight_BEP: jax.Array) -> int:
     return count if E // count >= most // 4 else 1
 
 
-def _panels(
-    x_TE: jax.Array, weight_BEP: jax.Array, pieces: int, dtype: jnp.dtype | None
+def _panels(sums: jnp.dtype | None, x_TE: jax.Array, weight_BEP: jax.Array) -> jax.Array:
+    """x @ weight [T, B * P] in the dtype of `sums`; rows side by side (vmap) are one product's."""
+
+    @jax.custom_batching.custom_vmap
+    def product(x_TE: jax.Array, weight_BEP: jax.Array) -> jax.Array:
+        return _panel_product(x_TE, weight_BEP, sums)
+
+    @product.def_vmap
+    def side_by_side(
+        size: int, is_batched: Sequence[bool], x_ZTE: jax.Array, weight_BEP: jax.Array
+    ) -> tuple[jax.Array, bool]:
+        if list(is_batched) != [True, False]:
+            raise NotImplementedError("Weights in panels are shared by all that stand side by side.")
+        _, T, E = x_ZTE.shape
+        return product(x_ZTE.reshape(size * T, E), weight_BEP).reshape(size, T, -1), True
+
+    return product(x_TE, weight_BEP)
+
+
+def _panel_product(
+    x_TE: jax.Array, weight_BEP: jax.Array, sums: jnp.dtype | None
 ) -> jax.Array:
-    """x @ weight [T, B * P]: one product over a batch of all panels' pieces, and their sums.
+    """One product over a batch of all panels' pieces, and their sums.
 
     A kernel sums five rows or fewer at a time (XLA's YNNPACK, AVX-512) and reads its factor once
     for each time: again from the first cache where that holds it.
     """
     (T, E), (B, _, P) = x_TE.shape, weight_BEP.shape
+    if T > MOST_PACKED_ROWS[P]:
+        weight_EF = jnp.transpose(weight_BEP, (1, 0, 2)).reshape(E, B * P)
+        return jnp.dot(x_TE, weight_EF, preferred_element_type=sums)
+    is_half = is_half_on_cpu(x_TE.dtype)
+    if is_half or weight_BEP.size not in LONE_ROW_WEIGHTS:
+        x_TE = _with_company(x_TE)
+    rows = x_TE.shape[0]
+    pieces = 1 if is_half or rows == 1 else piece_count(weight_BEP)
     piece_BNEP = weight_BEP.reshape(B, pieces, E // pieces, P)  # not moved in memory
-    x_NTE = x_TE.reshape(T, pieces, E // pieces).transpose(1, 0, 2)
+    x_NTE = x_TE.reshape(rows, pieces, E // pieces).transpose(1, 0, 2)
     x_BNTE = jnp.broadcast_to(x_NTE[None], (B, *x_NTE.shape))
-    sum_BNTP = jnp.einsum("bnte,bnep->bntp", x_BNTE, piece_BNEP, preferred_element_type=dtype)
-    return jnp.transpose(jnp.sum(sum_BNTP, axis=1), (1, 0, 2)).reshape(T, B * P)
+    sum_BNTP = jnp.einsum("bnte,bnep->bntp", x_BNTE, piece_BNEP, preferred_element_type=sums)
+    return jnp.transpose(jnp.sum(sum_BNTP, axis=1), (1, 0, 2)).reshape(rows, B * P)[:T]
 
 
 def linear_side_by_side(

@@ -50,6 +50,7 @@ def forward(
     mask_TT: jax.Array,
     cache: KVCache | None,
     prompt: jax.Array | int = 0,
+    read_R: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, Rows]:
     """One pass over T tokens of one sequence.
 
@@ -60,9 +61,10 @@ def forward(
       cache: what was committed before; every token sees all of it, or in sliding layers what the
         window holds. None = nothing.
       prompt: i32, tokens of the text's prompt where this pass reads some of them (models/rope.py).
+      read_R: i32, the rows whose logits are wanted; None = all T, in order.
 
     Returns:
-      Logits [T, X] in f32, the features of all feature layers side by side [T, n * E] (Griffin:
+      Logits [R, X] in f32, the features of all feature layers side by side [T, n * E] (Griffin:
       [T, E]) in the weights' dtype, and this pass's rows.
     """
     hidden_TE = jnp.take(params.embedding, tokens_T, axis=0)
@@ -84,10 +86,11 @@ def forward(
         features.append(hidden_TE)
     hidden_TE = layers.rms_norm(hidden_TE, params.norm, config.rms_norm_eps)
     features = features or [hidden_TE]
+    spoken_RE = hidden_TE if read_R is None else hidden_TE[read_R]
     head = params.embedding.T if params.head is None else params.head
     with jax.named_scope("head"):
-        logits_TX = layers.linear(hidden_TE, head, jnp.float32)
-    return logits_TX, jnp.concatenate(features, axis=-1), Rows(tuple(keys), tuple(values))
+        logits_RX = layers.linear(spoken_RE, head, jnp.float32)
+    return logits_RX, jnp.concatenate(features, axis=-1), Rows(tuple(keys), tuple(values))
 
 
 def causal_forward(
@@ -96,9 +99,10 @@ def causal_forward(
     tokens_T: jax.Array,
     cache: KVCache | None,
     prompt: jax.Array | int = 0,
+    read_R: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, Rows]:
     """`forward` over tokens in a row: each sees the cache, those before it and itself."""
     T = tokens_T.shape[0]
     positions_T = jnp.arange(T) if cache is None else cache.length + jnp.arange(T)
     causal_TT = jnp.tril(jnp.ones((T, T), bool))
-    return forward(params, config, tokens_T, positions_T, causal_TT, cache, prompt)
+    return forward(params, config, tokens_T, positions_T, causal_TT, cache, prompt, read_R)

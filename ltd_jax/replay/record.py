@@ -31,6 +31,8 @@ from ltd_jax.replay.trace import Trace
 
 POSITIONS_AT_ONCE = 64
 TEXTS_AT_ONCE = 16
+LEAST_ROOM = 128  # tokens that a compiled pass over a text has room for, and
+ROOMS = 4  # at most so many of them are compiled for a context
 
 
 class Prompt(NamedTuple):
@@ -77,22 +79,24 @@ def record(
     tasked = [with_task(pair, prompt) for prompt in prompts]
     if provenance is None:
         provenance = provenance_of(pair, tasked, new_tokens, tasks=["all"])
-    recorded = []
-    for start in range(0, len(tasked), TEXTS_AT_ONCE):
+    recorded, at_once = [], side_by_side(len(tasked))
+    for start in range(0, len(tasked), at_once):
         path, part = None, None
         if parts is not None:
             path = parts / f"texts-{start:05d}.npz"
             part = traces.load_part(path, provenance, pair.config.cycle, with_hidden=with_hidden)
         if part is None:
-            batch = tasked[start : start + TEXTS_AT_ONCE]
+            batch = tasked[start : start + at_once]
             with user_errors(
                 f"Recording prompts {start + 1} to {start + len(batch)}", name_all=True
             ):
-                part = _record_batch(pair, batch, new_tokens, provenance, with_hidden=with_hidden)
+                tokens = [prompt.token for prompt in batch]
+                texts = texts_of(pair, tokens, new_tokens, at_once)
+                part = _record_texts(pair, batch, texts, provenance, with_hidden=with_hidden)
             if path is not None and part is not None:
                 traces.save(part, path)
         recorded += [] if part is None else [part]
-        progress(min(start + TEXTS_AT_ONCE, len(tasked)) / len(tasked))
+        progress(min(start + at_once, len(tasked)) / len(tasked))
     if not recorded:
         raise UserError(
             "All texts end with their first token; ask other questions or another `style`."
@@ -126,16 +130,20 @@ def with_task(pair: Pair, prompt: Prompt | AnyPrompt) -> Prompt:
     return Prompt(pairs.token_ids(pair, prompt), task=0)
 
 
-def _record_batch(
+def side_by_side(texts: int) -> int:
+    """Of so many texts, those that are decoded at once: batches as equal as can be."""
+    return -(-texts // max(-(-texts // TEXTS_AT_ONCE), 1))
+
+
+def _record_texts(
     pair: Pair,
     prompts: Sequence[Prompt],
-    new_tokens: int,
+    texts: Sequence[np.ndarray],
     provenance: dict[str, Any],
     *,
     with_hidden: bool,
 ) -> Trace | None:
     """The traces of some texts as one; None where all end with their first token."""
-    texts = texts_of(pair, [prompt.token for prompt in prompts], new_tokens)
     recorded = [
         record_text(pair, prompt, text_T, provenance, with_hidden=with_hidden)
         for prompt, text_T in zip(prompts, texts, strict=True)
@@ -144,8 +152,13 @@ def _record_batch(
     return traces.concatenate(with_positions) if with_positions else None
 
 
-def texts_of(pair: Pair, prompts: Sequence[np.ndarray], new_tokens: int) -> list[np.ndarray]:
+def texts_of(
+    pair: Pair, prompts: Sequence[np.ndarray], new_tokens: int, at_once: int | None = None
+) -> list[np.ndarray]:
     """Each prompt's continuation, up to a stop token or `new_tokens`; all side by side.
+
+    Args:
+      at_once: texts that the program is compiled for, where there are fewer; None = as many.
 
     Raises:
       UserError: a prompt does not fit, or the target's logits are no finite numbers.
@@ -153,8 +166,9 @@ def texts_of(pair: Pair, prompts: Sequence[np.ndarray], new_tokens: int) -> list
     for prompt_T in prompts:
         check_room(pair, len(prompt_T), new_tokens)
     states = [step.plain_of(prefill(pair, prompt_T)) for prompt_T in prompts]
+    states += states[:1] * ((at_once or 0) - len(prompts))
     batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    tokens = np.asarray(_continue(pair.model, batch, new_tokens))
+    tokens = np.asarray(_continue(pair.model, batch, new_tokens))[: len(prompts)]
     texts = [_until_stop(row, pair.stop_tokens) for row in tokens]
     for text_T in texts:
         check_tokens(pair, text_T.tolist())
@@ -176,7 +190,7 @@ def _until_stop(tokens: np.ndarray, stop_tokens: tuple[int, ...]) -> np.ndarray:
 
 @struct.dataclass
 class TextStates:
-    """The state of all prefixes of a text, from one pass over it; S = context."""
+    """The state of all prefixes of a text, from one pass over it; S = its room."""
 
     hidden: jax.Array  # [S, E] the draft's output after each prefix
     cache: KVCache  # the draft's, of all true rows
@@ -209,8 +223,8 @@ def record_text(
     count, config = len(text_T) - 1, pair.config.cycle
     if count < 1:
         return None
-    tokens_S = np.zeros(config.context, np.int32)
     whole = np.concatenate([prompt.token, text_T])
+    tokens_S = np.zeros(room_for(len(whole), config.context), np.int32)
     tokens_S[: len(whole)] = whole
     states = _text_states(pair.model, jnp.asarray(tokens_S), jnp.int32(len(prompt.token)))
     length_P = len(prompt.token) + np.arange(count, dtype=np.int32)
@@ -233,6 +247,15 @@ def record_text(
         provenance=provenance,
         hidden=roots.hidden,
     )
+
+
+def room_for(tokens: int, context: int) -> int:
+    """The length of the pass over a text: few lengths, so that few programs are compiled.
+
+    A multiple of a quarter of the context, or of `LEAST_ROOM` where that is more.
+    """
+    step = max(-(-context // ROOMS), LEAST_ROOM)
+    return min(-(-tokens // step) * step, context)
 
 
 def _require_finite(pair: Pair, roots: Roots) -> None:

@@ -45,6 +45,36 @@ def test_texts_are_plain_decodings(pair, found):
         assert text_T.tolist() == [token for step in steps for token in step.tokens]
 
 
+def test_texts_are_decoded_in_few_shapes(pair, found, trace, monkeypatch):
+    """Batches as equal as can be, the last filled up: one program, and the same texts."""
+    assert [record.side_by_side(texts) for texts in (1, 16, 17, 32, 33)] == [1, 16, 9, 16, 11]
+    monkeypatch.setattr(record, "TEXTS_AT_ONCE", 2)
+    before = record._continue._cache_size()
+    again = record.record(pair, found, NEW_TOKENS, ORIGIN)
+    assert len(found) == 3 and record._continue._cache_size() == before + 1
+    np.testing.assert_array_equal(again.continuation, trace.continuation)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "context", "room"),
+    [(1, 64, 64), (1, 512, 128), (128, 512, 128), (129, 512, 256), (512, 512, 512)]
+    + [(1, 2048, 512), (1100, 2048, 1536), (300, 384, 384), (290, 300, 300)],
+)
+def test_a_pass_over_a_text_has_a_room_of_few(tokens, context, room):
+    assert record.room_for(tokens, context) == room
+
+
+def test_a_text_is_the_same_in_any_room(pair, found, trace, monkeypatch):
+    monkeypatch.setattr(record, "LEAST_ROOM", 8)
+    monkeypatch.setattr(record, "ROOMS", 6)
+    again = record.record(pair, found, NEW_TOKENS, ORIGIN)
+    assert len({record.room_for(len(p.token) + NEW_TOKENS, CYCLE.context) for p in found}) > 1
+    for name in ("token", "parent", "continuation", "length"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(trace, name))
+    for name in ("log_prob", "entropy", "root_entropy"):
+        np.testing.assert_allclose(getattr(again, name), getattr(trace, name), atol=1e-4)
+
+
 def test_positions_and_continuations(trace, found):
     assert len(trace.tokens_left) == len(found) * (NEW_TOKENS - 1)
     for first, prompt in zip(trace.text_start, found, strict=True):
