@@ -1,5 +1,5 @@
-# `make quickstart` and `make test` need make and Python 3.11 or newer; everything else they install
-# into .venv. Another Python: `make PYTHON=python3.12 test`.
+# The targets need make and Python 3.11 or newer; everything else they install into .venv. Another Python:
+# `make PYTHON=python3.12 test`.
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,10 +18,15 @@ endif
 comma := ,
 INSTALLED := $(VENV)/installed$(EXTRA:%=-%)
 
-.PHONY: check quickstart tables test
+.PHONY: check quickstart quickstart-real tables test
 
 quickstart: $(INSTALLED)
 	$(VENV)/bin/python -m experiments.quickstart --out runs/quickstart
+
+quickstart-real: $(INSTALLED)
+	$(VENV)/bin/ltd fetch smollm2
+	$(VENV)/bin/python -m experiments.quickstart --pair smollm2 --prompts 14 --new-tokens 96 \
+	  --out runs/quickstart-real
 
 tables: $(INSTALLED)
 	$(VENV)/bin/python -m experiments.paper.all_tables --out runs/embedded \

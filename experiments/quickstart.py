@@ -1,6 +1,8 @@
-"""The whole way on the embedded pair: record, measure, search, train, decode, compare, report.
+"""The whole way on a pair: record, measure, search, train, decode, compare, report.
 
     python -m experiments.quickstart --out runs/quickstart        8 to 10 minutes on 2 CPU cores
+    python -m experiments.quickstart --pair smollm2 --prompts 14 --new-tokens 96 \
+      --out runs/quickstart-real                                  20 to 25 minutes
 
 Writes report.html (start there), report.json and the plots. Stopped at any point, the same command
 goes on from there. `--smoke` runs everything in a tiny size, but for what other flags say; `--json`
@@ -17,7 +19,7 @@ from rich.console import Console
 
 from experiments import comparison, report
 from experiments.report import tables
-from ltd_jax import flags
+from ltd_jax import flags, presets
 from ltd_jax.cli import StageFlags
 from ltd_jax.config import ExactConfig, LearningConfig, PolicyConfig
 from ltd_jax.presets import EMBEDDED_POLICY, LEARNING, Preset
@@ -74,6 +76,8 @@ def main() -> None:
         compared = comparison.compare(pair, config.stages, progress)
     content, figures = comparison.report_of(compared), comparison.figures_of(compared)
     folder = shlex.quote(str(config.out))
+    is_chat = not presets.is_embedded(pair.config.target)
+    prompt = "'Why is the sky blue?'" if is_chat else "'def read_lines(path):'"
     sampling = pair.config.sampling
     page = report.write(
         content,
@@ -83,7 +87,7 @@ def main() -> None:
         f"({', '.join(compared.prompts.tasks)}), {config.asked.new_tokens} new tokens each, "
         f"temperature {sampling.temperature:g}",
         next_commands=(
-            f"ltd generate --policy {folder} --prompt 'def read_lines(path):'",
+            f"ltd generate --policy {folder} --prompt {prompt}",
             f"ltd bench --policy {folder}",
         ),
     )
@@ -92,7 +96,7 @@ def main() -> None:
         print(json.dumps(content))
     console.print(tables.report(content))
     console.print(f"Report: {page}")
-    flags.say(f"Next: ltd generate --policy {folder} --compare --prompt 'def read_lines(path):'")
+    flags.say(f"Next: ltd generate --policy {folder} --compare --prompt {prompt}")
 
 
 if __name__ == "__main__":

@@ -231,5 +231,5 @@ def test_a_context_that_is_no_power_of_two_does_not_shrink():
 
 def test_small_trees_hold_the_constants_that_decode_fastest_there():
     cycle = presets.of("cpu", SMOLLM2).cycle
-    for levels, size in ((2, 2), (2, 3), (3, 8)):
+    for levels, size in ((2, 2), (3, 4), (4, 4), (4, 9)):
         Constant(levels, size).check(cycle)

@@ -187,16 +187,16 @@ def _panels(sums: jnp.dtype | None, x_TE: jax.Array, weight_BEP: jax.Array) -> j
         size: int, is_batched: Sequence[bool], x_ZTE: jax.Array, weight_BEP: jax.Array
     ) -> tuple[jax.Array, bool]:
         if list(is_batched) != [True, False]:
-            raise NotImplementedError("Weights in panels are shared by all that stand side by side.")
+            raise NotImplementedError(
+                "Weights in panels are shared by all that stand side by side."
+            )
         _, T, E = x_ZTE.shape
         return product(x_ZTE.reshape(size * T, E), weight_BEP).reshape(size, T, -1), True
 
     return product(x_TE, weight_BEP)
 
 
-def _panel_product(
-    x_TE: jax.Array, weight_BEP: jax.Array, sums: jnp.dtype | None
-) -> jax.Array:
+def _panel_product(x_TE: jax.Array, weight_BEP: jax.Array, sums: jnp.dtype | None) -> jax.Array:
     """One product over a batch of all panels' pieces, and their sums.
 
     A kernel sums five rows or fewer at a time (XLA's YNNPACK, AVX-512) and reads its factor once

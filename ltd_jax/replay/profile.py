@@ -57,7 +57,7 @@ class ProfileConfig:
     contexts: tuple[int, ...] = (64,)  # tokens before the root
     cycles: int = 8  # in a row, per visit of a setting; rounded up to whole calls
     visits: int = 6  # of every setting at every context
-    policy_visits: int = 100  # pairs of visits, with and without the policies
+    policy_visits: int = 100  # pairs of visits, with and without the policies, at most
     seed: int = 0  # of the order of visits
 
     def __post_init__(self) -> None:
@@ -69,6 +69,8 @@ class ProfileConfig:
             raise ValueError(f"contexts {self.contexts} must be distinct, ascending and positive.")
 
 
+POLICY_SECONDS = 30.0  # after which `FEWEST_POLICY_VISITS` are enough
+FEWEST_POLICY_VISITS = 10
 VISITS_SHARE = 0.7  # of a measurement's time; the rest are decisions and parts of a cycle
 
 
@@ -347,8 +349,9 @@ def time_decisions(timer: CycleTimer, policy: Policy, visits: int) -> Overhead:
 
     Args:
       timer: says where and how long.
-      visits: pairs of visits, with and without decisions, at either number of levels; medians of
-        their differences count.
+      visits: pairs of visits, with and without decisions, at either number of levels, at most;
+        medians of their differences count. Where a cycle is slow, decisions are a small share of
+        it, and half a minute of visits tells enough.
 
     Raises:
       UserError: the policy does not fit the pair's cycle.
@@ -361,13 +364,18 @@ def time_decisions(timer: CycleTimer, policy: Policy, visits: int) -> Overhead:
     constants = [Constant(1, size), Constant(cycle.max_levels, size)]
     forced = [Forced(policy.traced(), constant) for constant in constants]
     timer.cycle_seconds(forced[0])  # compiles
-    pairs = [
-        [
-            timer.cycle_seconds(deciding) - timer.cycle_seconds(constant)
-            for deciding, constant in zip(forced, constants, strict=True)
-        ]
-        for _ in range(visits)
-    ]  # both ends in turns: a drift of the device hits them alike
+    pairs: list[list[float]] = []
+    started = time.perf_counter()
+    while len(pairs) < visits:
+        is_long = time.perf_counter() - started > POLICY_SECONDS
+        if is_long and len(pairs) >= FEWEST_POLICY_VISITS:
+            break
+        pairs.append(
+            [
+                timer.cycle_seconds(deciding) - timer.cycle_seconds(constant)
+                for deciding, constant in zip(forced, constants, strict=True)
+            ]
+        )  # both ends in turns: a drift of the device hits them alike
     extra = np.maximum(np.median(pairs, axis=0), 0.0).tolist()
     passes = max(cycle.max_levels - 1, 1)  # decisions after one: D against 1
     depth_seconds = max((extra[1] - extra[0]) / passes, 0.0)

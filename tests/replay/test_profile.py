@@ -233,6 +233,16 @@ def test_slow_decisions_are_seen_to_be_slow_where_they_are(where):
     assert getattr(found, where) > 2 * max(getattr(found, other), getattr(idle, where))
 
 
+@pytest.mark.parametrize(("seconds", "visits"), [(0.0, 2), (60.0, 5)])
+def test_slow_cycles_are_visited_less(monkeypatch, seconds, visits):
+    monkeypatch.setattr(profile, "POLICY_SECONDS", seconds)
+    monkeypatch.setattr(profile, "FEWEST_POLICY_VISITS", 2)
+    timer, visited = CycleTimer(PAIR, 9, 1), []
+    monkeypatch.setattr(timer, "cycle_seconds", lambda policy: visited.append(policy) or 1.0)
+    profile.time_decisions(timer, Stubborn(), visits=5)
+    assert len(visited) == 1 + 4 * visits  # a first one compiles
+
+
 def test_constants_decide_for_free():
     timer = CycleTimer(PAIR, 9, CYCLE.cycles_per_call)
     assert profile.time_decisions(timer, Constant(2, 6), visits=1) == profile.FREE
