@@ -4,7 +4,7 @@
       --out experiments/results/transformers
 
 For a folder of the Hugging Face form or a GGUF file, which transformers reads and dequantises by
-code of its own. Needs torch, transformers and, for GGUF, gguf beside this package. Both run in
+code of its own. Needs torch, transformers and, for GGUF, accelerate and gguf. Both run in
 float32 on the processor. Every question's answer is decoded by transformers' `generate`, by plain
 decoding and, where there is a draft, speculatively; its logits are compared over all positions of
 question and answer. Where answers part at a near tie, whose two logits differ by less than both
@@ -32,6 +32,7 @@ from ltd_jax.models.hf import gguf, hub
 from ltd_jax.models.pair import Model, Pair
 from ltd_jax.policies.policy import Constant
 
+INSTALL = "pip install torch transformers accelerate gguf"
 TIE = 1e-3  # two logits this near may change places by the order of a sum
 
 
@@ -99,14 +100,20 @@ def load_reference(given: Path | str) -> tuple[Any, Any]:
     except ImportError as error:
         raise UserError(
             f"{error.name} is not installed, and transformers is what is compared with; run "
-            "`pip install torch transformers`."
+            f"`{INSTALL}`."
         ) from error
     folder = hub.folder_of(given, "target")
     file, how = gguf.file_of(folder), {}
     if file is not None:
         folder, how = file.parent, {"gguf_file": file.name}
     read = transformers.AutoModelForCausalLM.from_pretrained
-    return torch, read(folder, dtype=torch.float32, attn_implementation="eager", **how).eval()
+    try:
+        model = read(folder, dtype=torch.float32, attn_implementation="eager", **how)
+    except (ImportError, OSError, ValueError) as error:
+        raise UserError(
+            f"transformers cannot read {given} ({error}); if it lacks a package, run `{INSTALL}`."
+        ) from error
+    return torch, model.eval()
 
 
 def compare(pair: Pair, torch: Any, reference: Any, prompt_T: np.ndarray, new_tokens: int) -> Row:

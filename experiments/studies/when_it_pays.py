@@ -22,6 +22,7 @@ import tyro
 
 from experiments.report import paper
 from experiments.studies.model_latency import LLAMA_3_1_8B, eagle3_draft
+from ltd_jax import flags
 from ltd_jax.presets import PAPER_CYCLE
 from ltd_jax.replay import latency, roofline
 from ltd_jax.replay.latency import LatencyTable
@@ -54,10 +55,11 @@ def read(name: str) -> dict[str, Any]:
 def measured() -> str:
     """Live speedups over plain decoding on this project's devices, the mean of the tasks."""
     rows = []
-    for name, temperature in (
-        ("quickstart-cpu/report.json", 0),
-        ("quickstart-avx2/report.json", 0),
-        ("embedded-cpu/table5_sampling.json", 1),
+    for target, name, temperature in (
+        ("SmolLM2-135M", "smollm2-cpu/report.json", 0),
+        ("embedded", "quickstart-cpu/report.json", 0),
+        ("embedded", "quickstart-avx2/report.json", 0),
+        ("embedded", "embedded-cpu/table5_sampling.json", 1),
     ):
         result = read(name)
         of_all = {
@@ -73,6 +75,7 @@ def measured() -> str:
         shown = "LTD and the constant" if all(faster) else "LTD" if faster[1] else "none"
         rows.append(
             [
+                target,
                 device,
                 str(temperature),
                 f"{plain:.0f}",
@@ -80,7 +83,7 @@ def measured() -> str:
                 "no interval recorded" if None in lows else shown,
             ]
         )
-    heads = ["device", "temperature", "plain, tokens/s", "EAGLE-3's default", "best constant"]
+    heads = ["target", "device", "temperature", "plain, tokens/s", "EAGLE-3's default", "best constant"]
     return markdown([*heads, "LTD", "shown to be faster than plain"], rows)
 
 
@@ -193,4 +196,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    flags.run(main, resumes=False)

@@ -139,15 +139,24 @@ def test_the_picture(expected, numbers):
     assert plain == [expected[task, PLAIN][0] for task in (*TASKS, "mean of tasks")]
 
 
-def test_the_readme_has_the_recorded_reports_numbers():
-    recorded = json.loads((RESULTS / "quickstart-cpu" / "report.json").read_text())
-    text = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize(
+    ("page", "name"), [("README.md", "smollm2-cpu"), ("docs/results.md", "quickstart-cpu")]
+)
+def test_a_page_has_the_recorded_reports_numbers(page, name):
+    recorded = json.loads((RESULTS / name / "report.json").read_text())
+    text = (ROOT / page).read_text()
     for row in tables.summary(recorded):
         assert f"| {' | '.join(row)} |" in text
     over = recorded["ltd_over_best_constant"]
-    assert f"LTD is {words.ratio(over['ratio'])} times as fast as the best constant" in text
-    assert STATISTIC in flat(text)
-    assert STATISTIC in flat((ROOT / "docs" / "how-it-works.md").read_text())
+    low, high = words.ratio(over["low"]), words.ratio(over["high"])
+    assert f"LTD is {words.ratio(over['ratio'])} times as fast as the best constant" in flat(text)
+    assert f"(95% interval {low} to {high})" in flat(text)
+    assert f"{recorded['lossless']['tokens_compared']:,} generated tokens" in flat(text)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/how-it-works.md"])
+def test_pages_say_what_the_numbers_are(page):
+    assert STATISTIC in flat((ROOT / page).read_text())
 
 
 @pytest.mark.parametrize("name", ["quickstart-cpu", "quickstart-avx2"])

@@ -262,7 +262,7 @@ def test_the_markdown_has_the_numbers_and_the_pictures(numbers, figures, tmp_pat
     assert "1.05x the best constant" in text and numbers["environment"]["command"] in text
 
 
-@pytest.mark.parametrize("name", ["quickstart-cpu", "quickstart-avx2"])
+@pytest.mark.parametrize("name", ["smollm2-cpu", "quickstart-cpu", "quickstart-avx2"])
 def test_recorded_reports_make_a_page(name, tmp_path):
     numbers = json.loads((RECORDED / name / "report.json").read_text())
     said = {"skipped": []}  # not said where it was recorded before questions could be
