@@ -83,7 +83,14 @@ def measured() -> str:
                 "no interval recorded" if None in lows else shown,
             ]
         )
-    heads = ["target", "device", "temperature", "plain, tokens/s", "EAGLE-3's default", "best constant"]
+    heads = [
+        "target",
+        "device",
+        "temperature",
+        "plain, tokens/s",
+        "EAGLE-3's default",
+        "best constant",
+    ]
     return markdown([*heads, "LTD", "shown to be faster than plain"], rows)
 
 
