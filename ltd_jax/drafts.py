@@ -81,7 +81,9 @@ def train_draft(config: DraftFlags) -> None:
     folder = hub.folder_of(config.target, "target")
     dtype = pairs.default_dtype(folder) if config.dtype == "auto" else config.dtype
     judged = judged_questions(config, folder)
-    settings, params = weights.load_target(folder, jnp.dtype(dtype), packed=False)
+    settings, params = weights.load_target(
+        folder, jnp.dtype(dtype), config.devices, replicas=config.replicas
+    )
     if not settings.feature_layers:
         raise UserError(
             f"{config.target} has {settings.layer_count} layers; a draft needs a target of at "
@@ -192,7 +194,9 @@ def judge_draft(
     """Committed tokens per cycle at JUDGE's most levels and size, by replay, task by task."""
     context = min(JUDGE.context, pairs.preset_of(target).most_context)
     cycle = dataclasses.replace(JUDGE, context=context)
-    pair = pairs.load(target, config.out / "draft", cycle=cycle, dtype=dtype)
+    pair = pairs.load(
+        target, config.out / "draft", cycle=cycle, dtype=dtype, devices=config.devices
+    )
     stages = StageConfig(config.out / "judge" / f"{pair.fingerprint}-{config.judge}", asked)
     trace = workflow.load_or_record(pair, stages, "test", progress=progress)
     levels, size = JUDGE.max_levels, JUDGE.sizes[-1]

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from ltd_jax import checkpoint, files
 from ltd_jax.config import DraftConfig, TargetConfig, require_at_least
@@ -29,7 +30,7 @@ from ltd_jax.draft_training.pack import Conversation, Windows
 from ltd_jax.draft_training.talk import ANSWER, Script, TalkConfig
 from ltd_jax.draft_training.train import TrainConfig
 from ltd_jax.files import UserError
-from ltd_jax.models import eagle3
+from ltd_jax.models import eagle3, sharding
 from ltd_jax.models.eagle3 import Eagle3Params
 from ltd_jax.models.target import TargetParams
 
@@ -59,10 +60,11 @@ class CourseConfig:
     """of training, whose tokens follow from the measured time of a step; None = `train.tokens`"""
     draft_vocab_size: int = 8192  # tokens that the draft speaks of, at most
     held_out: float = 0.025  # share of the questions that are measured on, not trained on
-    replicas: int = 1  # devices that each take a share of every batch
+    replicas: int = 1  # that each take a share of the conversations and of every batch
+    devices: int = 1  # of each replica, that the target is split over
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "tokens", "draft_vocab_size", "replicas")
+        require_at_least(1, self, "tokens", "draft_vocab_size", "replicas", "devices")
         if not 0 < self.held_out <= 0.5:
             raise ValueError(
                 f"held_out is {self.held_out} but must lie above 0 and at most at 0.5."
@@ -73,6 +75,11 @@ class CourseConfig:
             raise ValueError(f"train.window is {self.train.window} but must be above {UNROLL + 1}.")
         if self.train.long_share:
             raise ValueError("train.long_share must be 0: all windows of a course are one length.")
+        if self.talk.rows % self.replicas:
+            raise ValueError(
+                f"talk.rows is {self.talk.rows} but must be a multiple of replicas, which is "
+                f"{self.replicas}."
+            )
         rows, rest = divmod(self.train.batch_tokens, self.train.window)
         if rest or not rows or rows % self.replicas:
             raise ValueError(
@@ -106,7 +113,8 @@ def train_draft(
     Long because two calls of the trainer, to time a step and to learn, name all they need.
 
     Args:
-      params: the target's, in ordinary layout.
+      params: the target's, in ordinary layout; where there are several devices, as `load_target`
+        puts them there, or on one.
       script: of its conversations (script.py); None = only `texts` are learned from.
       texts: token ids of further texts, each i32 [n].
       start: a draft to go on from; None = a new one, of the target's width.
@@ -115,8 +123,9 @@ def train_draft(
       UserError: the folder holds a training of other settings, there is too little to learn from,
         or something cannot be written.
     """
-    train.placements(course.replicas)  # are refused before the target talks
-    said = _listen(params, config, course, script, folder / "talk", texts, progress)
+    mesh = sharding.mesh_of(course.devices, config.kv_head_count, course.replicas)
+    params = sharding.put(params, mesh)
+    said = _listen(params, config, course, script, folder / "talk", texts, mesh, progress)
     lessons, tests = held_apart(said, course.held_out)
     window = course.train.window
     windows, unseen = pack.fill(lessons, window), pack.fill(tests, window)
@@ -135,7 +144,7 @@ def train_draft(
         batch,
         TIMED_STEPS,
         scale=scale,
-        replicas=course.replicas,
+        mesh=mesh,
     )
     plan = _plan(course, time_step, folder / "plan.json")
     progress("train the draft", 0.0)
@@ -148,7 +157,7 @@ def train_draft(
         batch,
         folder / "training",
         scale=scale,
-        replicas=course.replicas,
+        mesh=mesh,
         learned_from=checkpoint.digest(windows),
         progress=lambda step, steps, loss: progress("train the draft", step / steps),
     )
@@ -176,6 +185,7 @@ def _listen(
     script: Script | None,
     folder: Path,
     texts: Sequence[np.ndarray],
+    mesh: Mesh | None,
     progress: Progress,
 ) -> list[Conversation]:
     """What is learned from, without doubles; in an order that is a function of the seed."""
@@ -195,6 +205,7 @@ def _listen(
             course.tokens,
             folder,
             seed=course.train.seed,
+            mesh=mesh,
             progress=functools.partial(progress, "let the target talk"),
         ):
             whole += pack.conversations(spoken)

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.sharding import Mesh
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -33,7 +34,7 @@ from ltd_jax import checkpoint, files
 from ltd_jax.config import TargetConfig, require_at_least
 from ltd_jax.cycle import sample
 from ltd_jax.files import UserError
-from ltd_jax.models import kv_cache, target
+from ltd_jax.models import kv_cache, sharding, target
 from ltd_jax.models.kv_cache import KVCache
 from ltd_jax.models.target import TargetParams
 
@@ -130,12 +131,14 @@ def rounds(
     folder: Path,
     *,
     seed: int = 0,
+    mesh: Mesh | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Iterator[Spoken]:
     """Rounds of conversations, at least `tokens` tokens in all; those in the folder are read.
 
     Args:
       folder: gets a file for every round.
+      mesh: of devices whose replicas each take a share of the rows.
 
     Raises:
       UserError: the folder holds another talk, a file is damaged or cannot be written, or the
@@ -148,7 +151,7 @@ def rounds(
         path = folder / f"round-{number:04d}.safetensors"
         if not path.exists():
             key = jax.random.fold_in(jax.random.key(seed), number)
-            spoken = jax.device_get(_speak(params, config, talk, words, key))
+            spoken = jax.device_get(_speak(params, config, talk, mesh, words, key))
             if spoken[0].min() < 0:
                 raise UserError(
                     f"The target's logits are NaN or infinite in {params.embedding.dtype}, so it "
@@ -198,9 +201,14 @@ def _words(script: Script) -> _Words:
     )
 
 
-@functools.partial(jax.jit, static_argnames=("config", "talk"))
+@functools.partial(jax.jit, static_argnames=("config", "talk", "mesh"))
 def _speak(
-    params: TargetParams, config: TargetConfig, talk: TalkConfig, words: _Words, key: jax.Array
+    params: TargetParams,
+    config: TargetConfig,
+    talk: TalkConfig,
+    mesh: Mesh | None,
+    words: _Words,
+    key: jax.Array,
 ) -> tuple[jax.Array, ...]:
     """A round, from fresh conversations: tokens, kinds, beginnings, greedy, [N, B] each."""
     B = talk.rows
@@ -225,12 +233,21 @@ def _speak(
         heat_B = jnp.where(speaker == ANSWER, talk.answer_temperature, 1.0)
         chosen_B = choose(logits_BX, heat_B, is_greedy, talk.least_share, draw_B)
         rows, told = _turn(rows.replace(cache=cache), speaker, chosen_B, talk, words, chances)
-        return rows, told
+        return _shared(rows, config, mesh), told
 
-    fresh = _fresh_rows(params, config, talk, words, key)
+    fresh = _shared(_fresh_rows(params, config, talk, words, key), config, mesh)
     start = (fresh.token, jnp.zeros((B,), jnp.uint8), jnp.ones((B,), bool), fresh.greedy)
     _, told = jax.lax.scan(advance, fresh, jnp.arange(talk.steps - 1))
     return jax.tree.map(lambda one, rest: jnp.concatenate([one[None], rest]), start, told)
+
+
+def _shared(rows: _Rows, config: TargetConfig, mesh: Mesh | None) -> _Rows:
+    """The rows where the replicas have them, caches split by heads."""
+    if mesh is None:
+        return rows
+    alike, by_head = (sharding.batch_sharding(mesh, n) for n in (None, config.kv_head_count))
+    where = jax.tree.map(lambda leaf: alike if leaf.ndim < 4 else by_head, rows)
+    return jax.lax.with_sharding_constraint(rows, where)
 
 
 def _openings(words: _Words) -> int:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from ltd_jax import checkpoint, files, finite
 from ltd_jax.config import DraftConfig, TargetConfig, require_at_least
@@ -25,6 +25,7 @@ from ltd_jax.draft_training import pack
 from ltd_jax.draft_training.loss import DraftLoss, Frozen, folded
 from ltd_jax.draft_training.pack import Mixture, Windows
 from ltd_jax.files import UserError
+from ltd_jax.models import sharding
 from ltd_jax.models.eagle3 import Eagle3Params
 from ltd_jax.models.target import TargetParams
 
@@ -137,7 +138,7 @@ def train_draft(
     folder: Path,
     *,
     scale: jax.Array | None = None,
-    replicas: int = 1,
+    mesh: Mesh | None = None,
     learned_from: str | None = None,
     progress: Progress = lambda step, steps, loss: None,
 ) -> Eagle3Params:
@@ -151,7 +152,7 @@ def train_draft(
       folder: where checkpoints and log.jsonl go.
       scale: f32 [features * target E], the usual size of the target's features
         (`loss.feature_scale`); None = 1.
-      replicas: devices that each take a share of every batch.
+      mesh: of devices that share every batch, with the target on them (models/sharding.py).
       learned_from: names the texts behind `batch`, so that no other ones are gone on with.
 
     Raises:
@@ -171,11 +172,11 @@ def train_draft(
             "start": checkpoint.digest(start),
             "target": checkpoint.digest(target_params),
             "scale": checkpoint.digest(frozen.scale),
-            "replicas": replicas,
+            "mesh": None if mesh is None else dict(mesh.shape),
             "learned_from": learned_from,
         },
         frozen=frozen,
-        replicas=replicas,
+        mesh=mesh,
         progress=progress,
     )
     return folded(params, frozen, frozen.scale)
@@ -212,18 +213,17 @@ def time_step(
     steps: int,
     *,
     scale: jax.Array,
-    replicas: int,
+    mesh: Mesh | None,
 ) -> float:
     """Seconds of the fastest of some steps of `train_draft`, compiling left out."""
     own, frozen, loss = _parts(start, draft_config, target_config, target_params, scale)
-    everywhere, shared = placements(replicas)
-    state = jax.device_put(TrainState(own, optimizer(config).init(own)), everywhere)
-    frozen = jax.device_put(frozen, everywhere)
+    own, frozen = sharding.put((own, frozen), mesh)
+    state = sharding.put(TrainState(own, optimizer(config).init(own)), mesh)
     seconds = []
     for step in range(steps + 1):
         began = time.monotonic()
-        arrays = _divided(batch(step), shared, replicas)
-        state, value = _update(loss, config, state, frozen, arrays)
+        arrays = _divided(batch(step), mesh)
+        state, value = _update(loss, config, mesh, state, frozen, arrays)
         value.block_until_ready()
         seconds.append(time.monotonic() - began)
     return min(seconds[1:])
@@ -238,7 +238,7 @@ def train(
     provenance: dict[str, Any],
     *,
     frozen: Any = (),
-    replicas: int = 1,
+    mesh: Mesh | None = None,
     progress: Progress = lambda step, steps, loss: None,
 ) -> Any:
     """Runs (or resumes) a training and returns its parameters; writes checkpoints and log.jsonl.
@@ -250,16 +250,15 @@ def train(
       batch: the batch of a step, a pytree of arrays; the same whenever it is asked for.
       provenance: JSON that tells this training from others.
       frozen: arrays that the loss reads and that do not learn.
-      replicas: devices that each take a share of every batch; gradients are summed by XLA.
+      mesh: of devices whose replicas each take a share of every batch; gradients are summed by XLA.
       progress: called after every LOG_EVERY steps and the last one.
 
     Raises:
       UserError: the folder holds a training of another provenance, the devices do not divide a
         batch, or a step gave NaN or infinity; the last checkpoint is from before it.
     """
-    everywhere, shared = placements(replicas)
     state = TrainState(start, optimizer(config).init(start))
-    frozen = jax.device_put(frozen, everywhere)
+    frozen = sharding.put(frozen, mesh)
     with checkpoint.manager(folder / "checkpoints") as checkpoints:
         step, restored = 0, checkpoint.restore(checkpoints, state)
         if restored is not None:
@@ -269,7 +268,7 @@ def train(
                     "or train elsewhere."
                 )
             step, state = restored.step, restored.state
-        state = jax.device_put(state, everywhere)
+        state = sharding.put(state, mesh)
         saved, logged, started = step, step, time.monotonic()
         values: list[jax.Array] = []  # of the steps from `logged` on
 
@@ -280,8 +279,8 @@ def train(
         try:
             while step < config.steps:
                 with checkpoint.uninterrupted():
-                    arrays = _divided(batch(step), shared, replicas)
-                    state, value = _update(loss, config, state, frozen, arrays)
+                    arrays = _divided(batch(step), mesh)
+                    state, value = _update(loss, config, mesh, state, frozen, arrays)
                     values.append(value)
                     step += 1
                     is_last = step == config.steps
@@ -301,34 +300,28 @@ def train(
     return state.params
 
 
-def placements(replicas: int) -> tuple[NamedSharding | None, NamedSharding | None]:
-    """The sharding of what every device has, and of batches; None = one device, as it is."""
-    if replicas == 1:
-        return None, None
-    known = jax.devices()
-    if not 1 <= replicas <= len(known):
-        raise UserError(f"`replicas` is {replicas}, but there is 1 to {len(known)} to choose from.")
-    auto = (AxisType.Auto,)  # XLA decides what is between
-    mesh = jax.make_mesh((replicas,), ("batch",), axis_types=auto, devices=known[:replicas])
-    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
-
-
-def _divided(batch: Any, shared: NamedSharding | None, replicas: int) -> Any:
-    """A batch on its devices; UserError where they do not divide it."""
-    if shared is None:
+def _divided(batch: Any, mesh: Mesh | None) -> Any:
+    """A batch on its devices; UserError where the replicas do not divide it."""
+    if mesh is None:
         return jax.tree.map(jnp.asarray, batch)
     rows = {len(leaf) for leaf in jax.tree.leaves(batch)}
+    replicas = mesh.shape.get(sharding.REPLICA, 1)
     if any(count % replicas for count in rows):
         raise UserError(
             f"{replicas} devices do not divide a batch of {min(rows)} windows; change "
             "`batch_tokens` or `replicas`."
         )
-    return jax.device_put(batch, shared)
+    return jax.device_put(batch, sharding.batch_sharding(mesh))
 
 
-@partial(jax.jit, static_argnames=("loss", "config"))
+@partial(jax.jit, static_argnames=("loss", "config", "mesh"))
 def _update(
-    loss: Loss, config: TrainConfig, state: TrainState, frozen: Any, batch: Any
+    loss: Loss,
+    config: TrainConfig,
+    mesh: Mesh | None,
+    state: TrainState,
+    frozen: Any,
+    batch: Any,
 ) -> tuple[TrainState, jax.Array]:
     """One gradient step: the state after it and the loss before it.
 
@@ -338,6 +331,8 @@ def _update(
     is_finite = finite.all_finite(gradient)
     updates, opt_state = optimizer(config).update(gradient, state.optimizer, state.params)
     state = TrainState(optax.apply_updates(state.params, updates), opt_state)
+    if mesh is not None:  # as the next step takes it, so that it is the same program
+        state = jax.lax.with_sharding_constraint(state, sharding.sharding(mesh))
     return state, jnp.where(is_finite, value, jnp.nan)
 
 

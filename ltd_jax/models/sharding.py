@@ -1,4 +1,4 @@
-"""Tensor-parallel sharding: one pair over several devices of a host.
+"""Tensor-parallel sharding: one pair over several devices of a host, or such groups side by side.
 
     linear maps        by outputs (q, k, v, gate, up, fuse, heads) or by inputs (o, down)
     caches             by key-value heads, so that a device attends with the heads it has made
@@ -6,8 +6,9 @@
 
 A device works on its part of a pass; XLA's partitioner adds the sums between them, two in a layer.
 Where there are fewer key-value heads than devices, those in a group share heads, and each has its
-part of their queries. What the devices do not divide is copied. All of this is a matter of where
-arrays lie: what is computed is written for one device.
+part of their queries. What the devices do not divide is copied. Draft training puts replicas of
+such devices side by side, each with a share of every batch. All of this is a matter of where arrays
+lie: what is computed is written for one device.
 """
 
 import functools
@@ -22,6 +23,7 @@ from ltd_jax.files import UserError
 from ltd_jax.models.kv_cache import KVCache
 
 AXES = ("kv_head", "group")  # of devices; those in a group share key-value heads
+REPLICA = "replica"  # the axis in front of them, where there are replicas
 Tree = TypeVar("Tree")
 
 
@@ -46,32 +48,67 @@ def uneven(pair: PairConfig) -> tuple[str, ...]:
 
 
 @functools.cache
-def mesh_of(devices: int, kv_heads: int) -> Mesh | None:
+def mesh_of(devices: int, kv_heads: int, replicas: int = 1) -> Mesh | None:
     """The first devices of this host in groups; None = one device, which needs no mesh.
+
+    Args:
+      replicas: so many times these devices side by side, of all hosts.
 
     Raises:
       UserError: there are no such devices.
     """
-    if devices < 1:
-        raise UserError(f"`devices` is {devices} but must be at least 1.")
+    for name, count in (("devices", devices), ("replicas", replicas)):
+        if count < 1:
+            raise UserError(f"`{name}` is {count} but must be at least 1.")
+    groups = math.gcd(kv_heads, devices)
+    shape, auto = (groups, devices // groups), (AxisType.Auto,) * 2  # XLA decides what is between
+    if replicas > 1:
+        known, count = jax.devices(), replicas * devices
+        if count > len(known):
+            each = "" if devices == 1 else f" of {devices} `devices` each"
+            raise UserError(
+                f"`replicas` is {replicas}{each}, but there is 1 to {len(known)} to choose from."
+            )
+        names, types = (REPLICA, *AXES), (AxisType.Auto, *auto)
+        return jax.make_mesh((replicas, *shape), names, axis_types=types, devices=known[:count])
     if devices == 1:
         return None
     local = jax.local_devices()
     if devices > len(local):
         kinds = f"{len(local)} ({local[0].device_kind})"
         raise UserError(f"`devices` is {devices}, but this host has {kinds}; split over fewer.")
-    groups = math.gcd(kv_heads, devices)
-    shape, auto = (groups, devices // groups), (AxisType.Auto,) * 2  # XLA decides what is between
     return jax.make_mesh(shape, AXES, axis_types=auto, devices=local[:devices])
 
 
 def sharding(mesh: Mesh, axis: int | None = None, count: int = 1) -> NamedSharding:
     """The sharding of an array that is split along an axis of `count` things; None = copied."""
-    number = parts(mesh.size, mesh.shape[AXES[0]], count)
+    groups = mesh.shape[AXES[0]]
+    devices = groups * mesh.shape[AXES[1]]
+    number = parts(devices, groups, count)
     if axis is None or number == 1:
         return NamedSharding(mesh, PartitionSpec())
-    over = AXES if number == mesh.size else AXES[:1]
+    over = AXES if number == devices else AXES[:1]
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, over))
+
+
+def batch_sharding(mesh: Mesh, heads: int | None = None) -> NamedSharding:
+    """The sharding of arrays [B, ...] whose rows the replicas share.
+
+    Args:
+      heads: of arrays [B, heads, ...] that are split by key-value heads, too.
+    """
+    rows = REPLICA if REPLICA in mesh.axis_names else None
+    over = () if heads is None else sharding(mesh, 0, heads).spec
+    return NamedSharding(mesh, PartitionSpec(rows, *over))
+
+
+def put(tree: Tree, mesh: Mesh | None) -> Tree:
+    """Arrays on every device of a mesh, but for those that lie on it already."""
+    if mesh is None:
+        return tree
+    copied = sharding(mesh)
+    is_there = lambda leaf: isinstance(leaf.sharding, NamedSharding) and leaf.sharding.mesh == mesh
+    return jax.tree.map(lambda leaf: leaf if is_there(leaf) else jax.device_put(leaf, copied), tree)
 
 
 def cache_sharding(pair: PairConfig, model: TargetConfig | AnyDraftConfig) -> NamedSharding | None:

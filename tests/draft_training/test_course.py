@@ -1,18 +1,24 @@
 """A whole training of a tiny draft: it learns, resumes bit for bit, and says what came of it."""
 
 import dataclasses
+import hashlib
 import json
+import os
+import subprocess
+import sys
+import textwrap
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltd_jax.draft_training import course, loss, pack, talk
+from ltd_jax.draft_training import course, loss, pack, talk, train
 from ltd_jax.draft_training.course import CourseConfig
 from ltd_jax.draft_training.talk import ANSWER, TalkConfig
 from ltd_jax.draft_training.train import TrainConfig
 from ltd_jax.files import UserError
+from ltd_jax.models.hf import weights as hf_weights
 from tests.cycle import tiny
 from tests.draft_training.test_talk import SCRIPT
 
@@ -71,6 +77,54 @@ def test_a_training_that_was_stopped_ends_with_the_same_draft(trained, tmp_path)
     assert not (tmp_path / "training.json").exists()
     again = run(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, again.params, trained[1].params)
+
+
+SHORT = dataclasses.replace(COURSE, train=dataclasses.replace(COURSE.train, tokens=8 * 192))
+PLACES = ((1, 1), (4, 1), (2, 2), (1, 2))  # replicas and devices of each
+
+
+def on_devices(folder):
+    """What the target said and what the losses were, by replicas and devices of each."""
+    train.LOG_EVERY = 1
+    hf_weights.save_target(folder / "target", TARGET, tiny.pair(0).model.target, "float32")
+    found = []
+    for replicas, devices in PLACES:
+        config = dataclasses.replace(SHORT, replicas=replicas, devices=devices)
+        out = folder / f"{replicas}-{devices}"
+        _, params = hf_weights.load_target(
+            folder / "target", jnp.dtype("float32"), devices, replicas=replicas
+        )
+        used = {leaf.sharding.num_devices for leaf in jax.tree.leaves(params)}
+        assert used == {replicas * devices}
+        before = train._update._cache_size()
+        done = course.train_draft(params, TARGET, config, SCRIPT, out)
+        assert train._update._cache_size() == before + 1
+        said = (out / "talk" / "round-0000.safetensors").read_bytes()
+        losses = [row["loss"] for row in done.report["curve"]]
+        found.append({"said": hashlib.sha256(said).hexdigest(), "losses": losses})
+    return found
+
+
+def test_devices_side_by_side_say_and_learn_what_one_does(tmp_path):
+    """Replicas share conversations and batches, and split the target: up to the order of sums."""
+    program = f"""
+        import json, pathlib
+        from tests.draft_training import test_course
+        print(json.dumps(test_course.on_devices(pathlib.Path({str(tmp_path)!r}))))
+    """
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    one, *others = json.loads(ran.stdout.splitlines()[-1])
+    assert len(one["losses"]) == 8 and one["losses"][-1] < one["losses"][0]
+    for other in others:
+        assert other["said"] == one["said"]
+        np.testing.assert_allclose(other["losses"], one["losses"], rtol=1e-3)
 
 
 def test_what_is_measured_is_counted_by_hand(trained):

@@ -1,25 +1,19 @@
 """The training loop resumes bit for bit; only the draft's own weights learn."""
 
 import dataclasses
-import json
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
 
 from ltd_jax import checkpoint
 from ltd_jax.draft_training import pack
 from ltd_jax.draft_training import train as trainer
 from ltd_jax.draft_training.train import TrainConfig
 from ltd_jax.files import UserError
-from ltd_jax.models import draft
+from ltd_jax.models import draft, sharding
 from tests.cycle import tiny
 from tests.draft_training import small
 from tests.draft_training.small import TRAIN
@@ -185,56 +179,19 @@ def test_only_the_drafts_own_weights_learn(tmp_path):
     assert not np.array_equal(trained.head, start.head)
 
 
-def losses_on(replicas: int, folder: Path) -> list[float]:
-    """Losses of a short training whose batches of eight windows are shared by so many devices."""
-    model, mixture = tiny.pair(0).model, small.mixture()
-    config = dataclasses.replace(TRAIN, batch_tokens=160, tokens=6 * 160, window=20, long_window=20)
-    draft_config = dataclasses.replace(DRAFT, hidden_size=TARGET.hidden_size)
-    vocabulary = pack.frequent_tokens(mixture.streams, DRAFT)
-    losses: list[float] = []
-    trainer.LOG_EVERY = 1
-    trainer.train_draft(
-        draft.init(jax.random.key(0), draft_config, model.target.embedding, vocabulary),
-        draft_config,
-        TARGET,
-        model.target,
-        config,
-        lambda step: trainer.sample_mixed_batch(mixture, small.texts(), config, step),
-        folder,
-        replicas=replicas,
-        progress=lambda step, steps, loss: losses.append(loss),
-    )
-    return losses
-
-
-def test_devices_that_share_a_batch_learn_as_one(tmp_path, monkeypatch):
-    """Up to the order of sums."""
-    program = f"""
-        import json, pathlib
-        from tests.draft_training import test_train
-        print(json.dumps(test_train.losses_on(8, pathlib.Path({str(tmp_path / "8")!r}))))
-    """
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
-    assert ran.returncode == 0, ran.stderr
-    monkeypatch.setattr(trainer, "LOG_EVERY", 1)
-    losses = losses_on(1, tmp_path / "1")
-    assert len(losses) == 6 and losses[-1] < losses[0]
-    np.testing.assert_allclose(json.loads(ran.stdout), losses, rtol=1e-4)
-
-
-def test_devices_that_do_not_divide_a_batch_are_refused(tmp_path):
-    batch = lambda step: np.zeros((8, 3, 2), np.float32)
-    learn = lambda replicas: trainer.train(
-        jnp.zeros((3, 2)), squares, batch, TRAIN, tmp_path, {}, replicas=replicas
-    )
-    for replicas in (0, 99):
-        with pytest.raises(UserError, match=f"`replicas` is {replicas}, but there"):
-            learn(replicas)
+def test_devices_that_do_not_divide_a_batch_are_refused():
+    batch = np.zeros((8, 3, 2), np.float32)
+    assert trainer._divided(batch, jax.make_mesh((1,), (sharding.REPLICA,))).shape == (8, 3, 2)
+    three = types.SimpleNamespace(shape={sharding.REPLICA: 3})
     with pytest.raises(UserError, match="3 devices do not divide a batch of 8 windows"):
-        trainer._divided(batch(0), NamedSharding(jax.make_mesh((1,), "b"), PartitionSpec()), 3)
+        trainer._divided(batch, three)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "devices", "words"),
+    [(0, 1, "`replicas` is 0 but must"), (99, 1, "`replicas` is 99, but there is 1 to")]
+    + [(99, 2, "`replicas` is 99 of 2 `devices` each, but"), (2, 0, "`devices` is 0 but must")],
+)
+def test_devices_that_are_not_there_are_refused(replicas, devices, words):
+    with pytest.raises(UserError, match=words):
+        sharding.mesh_of(devices, 2, replicas)

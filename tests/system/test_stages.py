@@ -120,7 +120,7 @@ def test_draft_training_does_not(pair):
 
 def test_a_target_that_talks_does_not(pair):
     words = talk._words(SCRIPT)
-    speak = lambda params, key: talk._speak(params, CONFIG.target, TALK, words, key)
+    speak = lambda params, key: talk._speak(params, CONFIG.target, TALK, None, words, key)
     assert not of(speak, pair.model.target, jax.random.key(0))
 
 

@@ -59,7 +59,10 @@ def test_a_draft_for_a_target_from_nothing(root, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--train.batch-tokens", 2560, "--replicas", 64), "--replicas is 64"),
+        (
+            ("--train.batch-tokens", 2560, "--talk.rows", 64, "--replicas", 64),
+            "--replicas is 64, but there",
+        ),
         (("--no-talks",), "There are 0 questions or texts"),
         (("--texts", "nowhere.txt"), "There is no file nowhere.txt"),
         (("--target", "nowhere"), "There is no model folder nowhere"),
@@ -81,6 +84,9 @@ def test_impossible_settings_are_one_sentence(flags, words, root, tmp_path, monk
         ("--train.window", 8, "train.window is 8"),
         ("--talk.slots", 4, "slots is 4"),
         ("--train.batch-tokens", 600, "must be a multiple of 1 times train.window (512)"),
+        ("--devices", 0, "devices is 0"),
+        ("--talk.rows", 0, "rows is 0"),
+        ("--replicas", 3, "talk.rows is 32 but must be a multiple of replicas, which is 3"),
         ("--train.long-share", 0.5, "train.long_share must be 0"),
         ("--train.seed", -1, "seed is -1"),
         ("--judge", -1, "judge is -1"),

@@ -222,7 +222,11 @@ def _check_tensor(files: TensorFolder, tensor: Stored) -> None:
 
 
 def load_target(
-    folder: Path, dtype: jnp.dtype, devices: int = 1, packed: bool = False
+    folder: Path,
+    dtype: jnp.dtype,
+    devices: int = 1,
+    packed: bool = False,
+    replicas: int = 1,
 ) -> tuple[TargetConfig, TargetParams]:
     """Config and weights of a target folder.
 
@@ -230,13 +234,14 @@ def load_target(
       dtype: of the weights on the device, whatever they are stored in.
       devices: to split the weights over (models/sharding.py).
       packed: in the layout of models/cpu_layout.py, layer by layer, so that none is held twice.
+      replicas: so many times these devices, each with all weights.
 
     Raises:
       UserError: something is missing, damaged or of another family, or there are fewer devices.
     """
     settings, files = Settings(folder), TensorFolder(folder)
     config = _target_settings(files, settings).config
-    loader = Loader(files, dtype, sharding.mesh_of(devices, config.kv_head_count))
+    loader = Loader(files, dtype, sharding.mesh_of(devices, config.kv_head_count, replicas))
     table = target_table(config)
 
     def read_layer(layer: LayerParams) -> LayerParams:
