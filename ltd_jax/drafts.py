@@ -1,18 +1,27 @@
 """`ltd train-draft`: an EAGLE-3 draft for any target, judged on questions that it did not learn."""
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 from rich.console import Console
 
-from ltd_jax import files, flags, workflow
+from ltd_jax import checkpoint, files, flags, workflow
 from ltd_jax import text as texts_of
-from ltd_jax.config import LEAST_LAYERS, CycleConfig, DraftConfig, TargetConfig, require_at_least
+from ltd_jax.config import (
+    LEAST_LAYERS,
+    CycleConfig,
+    DraftConfig,
+    PairConfig,
+    TargetConfig,
+    require_at_least,
+)
 from ltd_jax.draft_training import course
 from ltd_jax.draft_training import script as script_of
 from ltd_jax.draft_training.course import CourseConfig
@@ -22,6 +31,7 @@ from ltd_jax.models import pair as pairs
 from ltd_jax.models.eagle3 import Eagle3Params
 from ltd_jax.models.hf import hub, rope, weights
 from ltd_jax.models.hf.weights import Dialect
+from ltd_jax.models.pair import Model, Pair
 from ltd_jax.models.target import TargetParams
 from ltd_jax.questions import QuestionConfig, load_question_set
 from ltd_jax.replay import trace as traces
@@ -47,7 +57,9 @@ class DraftFlags(CourseConfig):
     talks: bool = True  # let the target talk; --no-talks learns from --texts alone
     dtype: flags.DType = "auto"  # of the target: auto = bfloat16 on accelerators, else float32
     dialect: Dialect = "eagle"  # how the draft's layer is called in the folder that is written
-    judge: int = 4  # held-out questions per task, on which the draft is judged by replay; 0 = none
+    judge: int = 4
+    """held-out questions per task, on which the draft is judged by replay (--judgements times);
+    0 = none"""
     compile_cache: bool = True  # keep compiled programs, so that the next start is quick
     json: bool = False  # print one JSON object alone; the rest goes to stderr
 
@@ -90,6 +102,10 @@ def train_draft(config: DraftFlags) -> None:
             f"least {LEAST_LAYERS}."
         )
     with flags.progress_bars(console) as progress:
+        judge = None
+        if judged is not None:
+            target = (settings, params)
+            judge = functools.partial(judge_draft, config, judged, folder, target, progress)
         trained = course.train_draft(
             params,
             settings,
@@ -98,14 +114,12 @@ def train_draft(config: DraftFlags) -> None:
             config.out,
             texts=plain_texts(config, folder),
             start=start_of(config, settings, params),
+            judge=judge,
             progress=progress,
         )
         out = config.out / "draft"
         weights.save_draft(out, trained.config, trained.params, ml_dtypes.bfloat16, config.dialect)
         report = trained.report | {"target": hub.name_of(folder)}
-        del params, trained  # the judge loads the target again
-        if judged is not None:
-            report["judged"] = judge_draft(config, judged, folder, dtype, progress)
     write_json(config.out / "training.json", report)
     page = course.card(report)
     with files.replacing(config.out / "README.md") as temporary:
@@ -189,17 +203,40 @@ def start_of(
 
 
 def judge_draft(
-    config: DraftFlags, asked: QuestionConfig, target: Path, dtype: str, progress: Progress
+    config: DraftFlags,
+    asked: QuestionConfig,
+    folder: Path,
+    target: tuple[TargetConfig, TargetParams],
+    progress: Progress,
+    step: int,
+    draft: DraftConfig,
+    params: Eagle3Params,
 ) -> dict[str, Any]:
-    """Committed tokens per cycle at JUDGE's most levels and size, by replay, task by task."""
-    context = min(JUDGE.context, pairs.preset_of(target).most_context)
+    """Committed tokens per cycle at JUDGE's most levels and size, by replay, task by task.
+
+    Args:
+      target: as it was loaded from the folder.
+      step: of the training, that the draft was trained to.
+      params: f32.
+    """
+    settings, own = target
+    dtype = own.embedding.dtype
+    context = min(JUDGE.context, pairs.preset_of(folder).most_context)
     cycle = dataclasses.replace(JUDGE, context=context)
-    pair = pairs.load(
-        target, config.out / "draft", cycle=cycle, dtype=dtype, devices=config.devices
+    floats = lambda leaf: leaf.astype(dtype) if leaf.dtype == jnp.float32 else leaf
+    pair_config = PairConfig(settings, draft, cycle, devices=config.devices)
+    pair = Pair(
+        model=Model(own, jax.tree.map(floats, params), pair_config),
+        dtype=dtype,
+        stop_tokens=texts_of.stop_tokens(folder),
+        fingerprint=str(checkpoint.digest(params)),
+        folder=folder,
+        names=(hub.name_of(folder), "the draft"),
     )
-    stages = StageConfig(config.out / "judge" / f"{pair.fingerprint}-{config.judge}", asked)
-    trace = workflow.load_or_record(pair, stages, "test", progress=progress)
-    levels, size = JUDGE.max_levels, JUDGE.sizes[-1]
+    stages = StageConfig(config.out / "judge" / f"{step}-{config.judge}", asked)
+    said = lambda stage, share: progress(f"judge after {step} steps", share)
+    trace = workflow.load_or_record(pair, stages, "test", progress=said)
+    levels, size = cycle.max_levels, cycle.sizes[-1]
     by_task: dict[str, list[np.ndarray]] = {}
     for start, gained in traces.gains(trace, cycle, levels, size):
         task = trace.provenance["tasks"][trace.task[start]]
@@ -208,7 +245,7 @@ def judge_draft(
     return {
         "levels": levels,
         "size": size,
-        "beam_width": JUDGE.beam_width,
+        "beam_width": cycle.beam_width,
         "tasks": means,
         "mean": float(np.mean([*means.values()])),
     }

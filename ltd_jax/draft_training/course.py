@@ -3,6 +3,7 @@
     FOLDER/talk/          what the target said, a file per round (talk.py)
     FOLDER/training/      checkpoints and log.jsonl (train.py)
     FOLDER/scale.npy      the usual size of the target's features; plan.json, how long to train
+    FOLDER/judged.json    what a judge said of it on the way
     FOLDER/training.json  how it was trained and its numbers on held-out texts
 
 Stopped at any moment, the same call goes on, and ends with the same draft.
@@ -35,6 +36,7 @@ from ltd_jax.models.eagle3 import Eagle3Params
 from ltd_jax.models.target import TargetParams
 
 Progress = Callable[[str, float], None]
+Judge = Callable[[int, DraftConfig, Eagle3Params], dict[str, Any]]  # of a draft after a step
 SCALED_BY = 16  # windows whose features say how large features are
 TIMED_STEPS = 3  # of training, when a time is given and not a number of tokens
 LEAST_HELD_OUT = 2  # conversations
@@ -59,12 +61,16 @@ class CourseConfig:
     minutes: float | None = None
     """of training, whose tokens follow from the measured time of a step; None = `train.tokens`"""
     draft_vocab_size: int = 8192  # tokens that the draft speaks of, at most
+    judgements: int = (
+        3  # times that a draft is judged, evenly over its training; the last at its end
+    )
     held_out: float = 0.025  # share of the questions that are measured on, not trained on
     replicas: int = 1  # that each take a share of the conversations and of every batch
     devices: int = 1  # of each replica, that the target is split over
 
     def __post_init__(self) -> None:
         require_at_least(1, self, "tokens", "draft_vocab_size", "replicas", "devices")
+        require_at_least(1, self, "judgements")
         if not 0 < self.held_out <= 0.5:
             raise ValueError(
                 f"held_out is {self.held_out} but must lie above 0 and at most at 0.5."
@@ -106,6 +112,7 @@ def train_draft(
     *,
     texts: Sequence[np.ndarray] = (),
     start: tuple[DraftConfig, Eagle3Params] | None = None,
+    judge: Judge | None = None,
     progress: Progress = lambda stage, share: None,
 ) -> Trained:
     """Trains a draft for a target, or goes on with it.
@@ -118,6 +125,7 @@ def train_draft(
       script: of its conversations (script.py); None = only `texts` are learned from.
       texts: token ids of further texts, each i32 [n].
       start: a draft to go on from; None = a new one, of the target's width.
+      judge: says how good a draft is, with "mean" among what it says; None = there is none.
 
     Raises:
       UserError: the folder holds a training of other settings, there is too little to learn from,
@@ -148,6 +156,8 @@ def train_draft(
     )
     plan = _plan(course, time_step, folder / "plan.json")
     progress("train the draft", 0.0)
+    learned_from = str(checkpoint.digest(windows))
+    judged = _Judged(judge, draft_config, folder / "judged.json", learned_from)
     trained = train.train_draft(
         first,
         draft_config,
@@ -158,7 +168,9 @@ def train_draft(
         folder / "training",
         scale=scale,
         mesh=mesh,
-        learned_from=checkpoint.digest(windows),
+        learned_from=learned_from,
+        look=judged.look,
+        look_at=[] if judge is None else judged_at(plan.steps, course.judgements),
         progress=lambda step, steps, loss: progress("train the draft", step / steps),
     )
     curve = _curve(folder / "training" / "log.jsonl")
@@ -174,8 +186,41 @@ def train_draft(
         "held_out": measure(trained, draft_config, params, config, scale, unseen),
         "curve": curve,
     }
+    if judge is not None:
+        report["judgements"] = judged.rows
     files.write_json(folder / "training.json", report)
     return Trained(draft_config, trained, report)
+
+
+def judged_at(steps: int, times: int) -> list[int]:
+    """The steps of so many judgements, evenly up to the last one."""
+    return sorted({max(1, round(steps * time / times)) for time in range(1, times + 1)})
+
+
+class _Judged:
+    """What a judge said of a draft on the way, by step; said once, and kept.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+
+    def __init__(
+        self, judge: Judge | None, draft: DraftConfig, path: Path, learned_from: str
+    ) -> None:
+        self.judge, self.draft, self.path, self.learned_from = judge, draft, path, learned_from
+        self.rows: list[dict[str, Any]] = []
+        if path.exists():
+            with files.reading_json(path, "list of judgements", 1, "delete it") as kept:
+                if kept["learned_from"] == learned_from:
+                    self.rows = list(kept["rows"])
+
+    def look(self, step: int, params: Eagle3Params) -> None:
+        """Judges the draft after a step, if that was not done before."""
+        if self.judge is None or any(row["step"] == step for row in self.rows):
+            return
+        self.rows.append({"step": step} | self.judge(step, self.draft, params))
+        content = {"schema": 1, "learned_from": self.learned_from, "rows": self.rows}
+        files.write_json(self.path, content)
 
 
 def _listen(
@@ -425,8 +470,8 @@ def card(report: dict[str, Any]) -> str:
         *rows,
         "",
     ]
-    if "judged" in report:
-        found = report["judged"]
+    if "judgements" in report:
+        *earlier, found = report["judgements"]
         tasks = ", ".join(f"{task} {mean:.2f}" for task, mean in found["tasks"].items())
         lines += [
             f"On held-out questions, by replay with {found['levels']} levels, size "
@@ -434,4 +479,6 @@ def card(report: dict[str, Any]) -> str:
             f"a cycle ({tasks}).",
             "",
         ]
+        lines += [f"- after {row['step']:,} steps: {row['mean']:.2f}" for row in earlier]
+        lines += [""] * bool(earlier)
     return "\n".join(lines)

@@ -7,7 +7,7 @@ that was not: parameters, optimiser and step come from the checkpoint, the batch
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from ltd_jax.models.target import TargetParams
 LOG_EVERY = 20  # steps
 # Of parameters, frozen arrays and a batch, f32 []. Hashed by value: equal ones compile once.
 Loss = Callable[[Any, Any, Any], jax.Array]
+Look = Callable[[int, Any], None]  # at the parameters after a step
 Progress = Callable[[int, int, float], None]  # steps done, of how many, the last one's loss
 
 
@@ -140,6 +141,8 @@ def train_draft(
     scale: jax.Array | None = None,
     mesh: Mesh | None = None,
     learned_from: str | None = None,
+    look: Look = lambda step, params: None,
+    look_at: Collection[int] = (),
     progress: Progress = lambda step, steps, loss: None,
 ) -> Eagle3Params:
     """Trains a draft or resumes; the target, its embedding and the vocabulary map stay as they are.
@@ -154,6 +157,7 @@ def train_draft(
         (`loss.feature_scale`); None = 1.
       mesh: of devices that share every batch, with the target on them (models/sharding.py).
       learned_from: names the texts behind `batch`, so that no other ones are gone on with.
+      look: called with the whole draft after the steps `look_at`; see `train`.
 
     Raises:
       UserError: the folder holds a training with other settings or another start, the devices do
@@ -177,6 +181,8 @@ def train_draft(
         },
         frozen=frozen,
         mesh=mesh,
+        look=lambda step, params: look(step, folded(params, frozen, frozen.scale)),
+        look_at=look_at,
         progress=progress,
     )
     return folded(params, frozen, frozen.scale)
@@ -239,6 +245,8 @@ def train(
     *,
     frozen: Any = (),
     mesh: Mesh | None = None,
+    look: Look = lambda step, params: None,
+    look_at: Collection[int] = (),
     progress: Progress = lambda step, steps, loss: None,
 ) -> Any:
     """Runs (or resumes) a training and returns its parameters; writes checkpoints and log.jsonl.
@@ -251,6 +259,8 @@ def train(
       provenance: JSON that tells this training from others.
       frozen: arrays that the loss reads and that do not learn.
       mesh: of devices whose replicas each take a share of every batch; gradients are summed by XLA.
+      look: called with the parameters after the steps `look_at`, once they are saved; where it was
+        interrupted, again.
       progress: called after every LOG_EVERY steps and the last one.
 
     Raises:
@@ -277,6 +287,8 @@ def train(
             checkpoint.save(checkpoints, step, state, provenance)
 
         try:
+            if step in look_at:
+                look(step, state.params)
             while step < config.steps:
                 with checkpoint.uninterrupted():
                     arrays = _divided(batch(step), mesh)
@@ -284,7 +296,7 @@ def train(
                     values.append(value)
                     step += 1
                     is_last = step == config.steps
-                    if step % config.save_every == 0 or is_last:
+                    if step % config.save_every == 0 or is_last or step in look_at:
                         save()
                         saved = step
                     if step % LOG_EVERY == 0 or is_last:  # waits for the device
@@ -293,6 +305,10 @@ def train(
                         seconds = (time.monotonic() - started) / (step - logged)
                         _log(folder, step, float(value), seconds)
                         logged, started, values = step, time.monotonic(), []
+                if step in look_at:
+                    began = time.monotonic()
+                    look(step, state.params)
+                    started += time.monotonic() - began
         except KeyboardInterrupt:
             if saved < step:
                 save()

@@ -80,6 +80,41 @@ def test_a_training_that_was_stopped_ends_with_the_same_draft(trained, tmp_path)
 
 
 SHORT = dataclasses.replace(COURSE, train=dataclasses.replace(COURSE.train, tokens=8 * 192))
+
+
+def test_a_draft_is_judged_on_the_way_once(tmp_path):
+    """Also where the judge is interrupted; the draft is the one that nobody judged."""
+    asked = []
+
+    def judge(step, config, params):
+        asked.append(step)
+        if asked == [3, 5]:
+            raise KeyboardInterrupt
+        return {"mean": float(jnp.abs(params.fuse).mean())}
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, SHORT, judge=judge)
+    judged = run(tmp_path, SHORT, judge=judge)
+    assert (
+        asked == [3, 5, 5, 8] == [3, 5, *(row["step"] for row in judged.report["judgements"][1:])]
+    )
+    unseen = run(tmp_path / "unseen", SHORT)
+    jax.tree.map(np.testing.assert_array_equal, unseen.params, judged.params)
+    assert "judgements" not in unseen.report
+    assert judged.report["judgements"][-1]["mean"] == float(jnp.abs(judged.params.fuse).mean())
+    (tmp_path / "judged.json").write_text("{}")
+    with pytest.raises(UserError, match="judged.json"):
+        run(tmp_path, SHORT, judge=judge)
+
+
+@pytest.mark.parametrize(
+    ("steps", "times", "expected"),
+    [(8, 3, [3, 5, 8]), (100, 1, [100]), (2, 5, [1, 2]), (1, 1, [1])],
+)
+def test_judgements_are_even(steps, times, expected):
+    assert course.judged_at(steps, times) == expected
+
+
 PLACES = ((1, 1), (4, 1), (2, 2), (1, 2))  # replicas and devices of each
 
 

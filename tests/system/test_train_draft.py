@@ -37,7 +37,9 @@ def test_a_draft_for_a_target_from_nothing(root, tmp_path, monkeypatch, capsys):
     asked = ("--questions", root / "questions", "--judge", 2)
     printed = train(monkeypatch, capsys, root, tmp_path / "asked", *asked)
     report = json.loads(printed.out)
-    assert report["judged"]["tasks"].keys() == {"asked"} and report["judged"]["mean"] >= 1
+    *_, judged = report["judgements"]
+    assert [row["step"] for row in report["judgements"]] == [1, 3, 4]
+    assert judged["tasks"].keys() == {"asked"} and judged["mean"] >= 1
     assert f"Next: ltd tune --target {root / 'target'} --draft {tmp_path}" in printed.err
     page = (tmp_path / "asked" / "README.md").read_text()
     assert page.startswith("# An EAGLE-3 draft for target") and "tokens in a cycle (asked" in page
@@ -45,7 +47,7 @@ def test_a_draft_for_a_target_from_nothing(root, tmp_path, monkeypatch, capsys):
     assert pair.config.draft.draft_vocab_size == 64
     talks = train(monkeypatch, capsys, root, tmp_path / "talks", "--judge", 0)
     report = json.loads(talks.out)
-    assert "judged" not in report and report["conversations"]["learned"] > 5
+    assert "judgements" not in report and report["conversations"]["learned"] > 5
 
     monkeypatch.chdir(tmp_path)
     for word in ("one", "two", "six"):
@@ -90,6 +92,7 @@ def test_impossible_settings_are_one_sentence(flags, words, root, tmp_path, monk
         ("--train.long-share", 0.5, "train.long_share must be 0"),
         ("--train.seed", -1, "seed is -1"),
         ("--judge", -1, "judge is -1"),
+        ("--judgements", 0, "judgements is 0"),
         ("--dialect", "x", "invalid choice"),
     ],
 )
