@@ -197,20 +197,22 @@ def _panels(sums: jnp.dtype | None, x_TE: jax.Array, weight_BEP: jax.Array) -> j
 
 
 def _panel_product(x_TE: jax.Array, weight_BEP: jax.Array, sums: jnp.dtype | None) -> jax.Array:
-    """One product over a batch of all panels' pieces, and their sums.
+    """One product over a batch of all panels, or of their pieces, and the sums of these.
 
     A kernel sums five rows or fewer at a time (XLA's YNNPACK, AVX-512) and reads its factor once
-    for each time: again from the first cache where that holds it.
+    for each time: again from the first cache where that holds it. Measured with wide panels of f32
+    only, so others stay whole.
     """
     (T, E), (B, _, P) = x_TE.shape, weight_BEP.shape
     if T > MOST_PACKED_ROWS[P]:
         weight_EF = jnp.transpose(weight_BEP, (1, 0, 2)).reshape(E, B * P)
         return jnp.dot(x_TE, weight_EF, preferred_element_type=sums)
-    is_half = is_half_on_cpu(x_TE.dtype)
-    if is_half or weight_BEP.size not in LONE_ROW_WEIGHTS:
+    is_half, is_wide = is_half_on_cpu(x_TE.dtype), P == WIDE_PANEL
+    if is_half or (is_wide and weight_BEP.size not in LONE_ROW_WEIGHTS):
         x_TE = _with_company(x_TE)
     rows = x_TE.shape[0]
-    pieces = 1 if is_half or rows == 1 else piece_count(weight_BEP)
+    is_whole = is_half or rows == 1 or not is_wide
+    pieces = 1 if is_whole else piece_count(weight_BEP)
     piece_BNEP = weight_BEP.reshape(B, pieces, E // pieces, P)  # not moved in memory
     x_NTE = x_TE.reshape(rows, pieces, E // pieces).transpose(1, 0, 2)
     x_BNTE = jnp.broadcast_to(x_NTE[None], (B, *x_NTE.shape))
