@@ -251,7 +251,8 @@ def train(
 ) -> Any:
     """Runs (or resumes) a training and returns its parameters; writes checkpoints and log.jsonl.
 
-    An interrupt is obeyed after the step at work, whose state is saved.
+    An interrupt is obeyed after the step at work, whose state is saved. Long because checkpoints,
+    log, interrupts and looks all read what was done, saved and logged so far.
 
     Args:
       start: the parameters to begin with.
