@@ -1,5 +1,5 @@
-# The targets need make and Python 3.11 or newer; everything else they install into .venv. Another Python:
-# `make PYTHON=python3.12 test`.
+# The targets need make and Python 3.11 or newer; everything else they install into .venv.
+# Another Python: `make PYTHON=python3.12 test`.
 
 PYTHON ?= python3
 VENV := .venv

@@ -1,6 +1,6 @@
 """The whole way on a pair: record, measure, search, train, decode, compare, report.
 
-    python -m experiments.quickstart --out runs/quickstart        8 to 10 minutes on 2 CPU cores
+    python -m experiments.quickstart --out runs/quickstart        6 to 10 minutes on 2 CPU cores
     python -m experiments.quickstart --pair smollm2 --prompts 14 --new-tokens 96 \
       --out runs/quickstart-real                                  20 to 25 minutes
 

@@ -28,6 +28,7 @@ from ltd_jax.draft_training.course import CourseConfig
 from ltd_jax.draft_training.talk import Script
 from ltd_jax.files import ASSETS, UserError, write_json
 from ltd_jax.models import pair as pairs
+from ltd_jax.models import sharding
 from ltd_jax.models.eagle3 import Eagle3Params
 from ltd_jax.models.hf import hub, rope, weights
 from ltd_jax.models.hf.weights import Dialect
@@ -115,6 +116,7 @@ def train_draft(config: DraftFlags) -> None:
             texts=plain_texts(config, folder),
             start=start_of(config, settings, params),
             judge=judge,
+            judged_by=str(judged),
             progress=progress,
         )
         out = config.out / "draft"
@@ -225,8 +227,12 @@ def judge_draft(
     cycle = dataclasses.replace(JUDGE, context=context)
     floats = lambda leaf: leaf.astype(dtype) if leaf.dtype == jnp.float32 else leaf
     pair_config = PairConfig(settings, draft, cycle, devices=config.devices)
+    models = (own, jax.tree.map(floats, params))
+    if config.replicas > 1:
+        mesh = sharding.mesh_of(config.devices, settings.kv_head_count)
+        models = sharding.of_one_replica(models, mesh)
     pair = Pair(
-        model=Model(own, jax.tree.map(floats, params), pair_config),
+        model=Model(*models, pair_config),
         dtype=dtype,
         stop_tokens=texts_of.stop_tokens(folder),
         fingerprint=str(checkpoint.digest(params)),

@@ -75,7 +75,7 @@ PAPER_CYCLE = CycleConfig(
 )  # A.2: V = 20..240, W = 10, D at most 12; 0 added
 # A processor pays for every row: of a target of 135M weights on two cores a pass over 2 to 5, 7,
 # 10, 13, 17 and 33 rows costs 1.2, 1.5, 1.6, 2.0, 2.4 and 3.6 passes over one. Its kernels sum five
-# rows at a time, so 4, 9 and 14 nodes and the root waste none. A level of a draft costs 0.05.
+# rows at a time, so 4, 9 and 14 nodes and the root waste none. A level of a draft costs 0.06.
 CPU_CYCLE = CycleConfig(
     beam_width=4,
     max_levels=5,

@@ -61,16 +61,15 @@ class CourseConfig:
     minutes: float | None = None
     """of training, whose tokens follow from the measured time of a step; None = `train.tokens`"""
     draft_vocab_size: int = 8192  # tokens that the draft speaks of, at most
-    judgements: int = (
-        3  # times that a draft is judged, evenly over its training; the last at its end
-    )
+    judgements: int = 3
+    """times that a draft is judged, evenly over its training; the last one at its end"""
     held_out: float = 0.025  # share of the questions that are measured on, not trained on
     replicas: int = 1  # that each take a share of the conversations and of every batch
     devices: int = 1  # of each replica, that the target is split over
 
     def __post_init__(self) -> None:
-        require_at_least(1, self, "tokens", "draft_vocab_size", "replicas", "devices")
-        require_at_least(1, self, "judgements")
+        require_at_least(1, self, "tokens", "draft_vocab_size", "judgements")
+        require_at_least(1, self, "replicas", "devices")
         if not 0 < self.held_out <= 0.5:
             raise ValueError(
                 f"held_out is {self.held_out} but must lie above 0 and at most at 0.5."
@@ -113,6 +112,7 @@ def train_draft(
     texts: Sequence[np.ndarray] = (),
     start: tuple[DraftConfig, Eagle3Params] | None = None,
     judge: Judge | None = None,
+    judged_by: str = "",
     progress: Progress = lambda stage, share: None,
 ) -> Trained:
     """Trains a draft for a target, or goes on with it.
@@ -126,6 +126,7 @@ def train_draft(
       texts: token ids of further texts, each i32 [n].
       start: a draft to go on from; None = a new one, of the target's width.
       judge: says how good a draft is, with "mean" among what it says; None = there is none.
+      judged_by: names what the judge asks; what it said under another name does not count.
 
     Raises:
       UserError: the folder holds a training of other settings, there is too little to learn from,
@@ -157,7 +158,7 @@ def train_draft(
     plan = _plan(course, time_step, folder / "plan.json")
     progress("train the draft", 0.0)
     learned_from = str(checkpoint.digest(windows))
-    judged = _Judged(judge, draft_config, folder / "judged.json", learned_from)
+    judged = _Judged(judge, draft_config, folder / "judged.json", learned_from, judged_by)
     trained = train.train_draft(
         first,
         draft_config,
@@ -205,13 +206,14 @@ class _Judged:
     """
 
     def __init__(
-        self, judge: Judge | None, draft: DraftConfig, path: Path, learned_from: str
+        self, judge: Judge | None, draft: DraftConfig, path: Path, learned_from: str, asked: str
     ) -> None:
-        self.judge, self.draft, self.path, self.learned_from = judge, draft, path, learned_from
+        self.judge, self.draft, self.path = judge, draft, path
+        self.named = {"learned_from": learned_from, "asked": asked}
         self.rows: list[dict[str, Any]] = []
         if path.exists():
             with files.reading_json(path, "list of judgements", 1, "delete it") as kept:
-                if kept["learned_from"] == learned_from:
+                if {name: kept[name] for name in self.named} == self.named:
                     self.rows = list(kept["rows"])
 
     def look(self, step: int, params: Eagle3Params) -> None:
@@ -219,8 +221,7 @@ class _Judged:
         if self.judge is None or any(row["step"] == step for row in self.rows):
             return
         self.rows.append({"step": step} | self.judge(step, self.draft, params))
-        content = {"schema": 1, "learned_from": self.learned_from, "rows": self.rows}
-        files.write_json(self.path, content)
+        files.write_json(self.path, {"schema": 1} | self.named | {"rows": self.rows})
 
 
 def _listen(

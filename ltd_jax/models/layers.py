@@ -186,10 +186,10 @@ def _panels(sums: jnp.dtype | None, x_TE: jax.Array, weight_BEP: jax.Array) -> j
     def side_by_side(
         size: int, is_batched: Sequence[bool], x_ZTE: jax.Array, weight_BEP: jax.Array
     ) -> tuple[jax.Array, bool]:
-        if list(is_batched) != [True, False]:
-            raise NotImplementedError(
-                "Weights in panels are shared by all that stand side by side."
-            )
+        if is_batched[1]:  # every row has weights of its own
+            each = functools.partial(_panel_product, sums=sums)
+            axes = [0 if is_so else None for is_so in is_batched]
+            return jax.vmap(each, axes)(x_ZTE, weight_BEP), True
         _, T, E = x_ZTE.shape
         return product(x_ZTE.reshape(size * T, E), weight_BEP).reshape(size, T, -1), True
 

@@ -107,8 +107,26 @@ def put(tree: Tree, mesh: Mesh | None) -> Tree:
     if mesh is None:
         return tree
     copied = sharding(mesh)
-    is_there = lambda leaf: isinstance(leaf.sharding, NamedSharding) and leaf.sharding.mesh == mesh
+    is_there = lambda leaf: getattr(getattr(leaf, "sharding", None), "mesh", None) == mesh
     return jax.tree.map(lambda leaf: leaf if is_there(leaf) else jax.device_put(leaf, copied), tree)
+
+
+def of_one_replica(tree: Tree, mesh: Mesh | None) -> Tree:
+    """The same arrays on the devices of a mesh without replicas, split as they are.
+
+    Args:
+      mesh: None = the first device of this host.
+    """
+
+    def put_leaf(leaf: jax.Array) -> jax.Array:
+        if mesh is None:
+            return jax.device_put(leaf, jax.local_devices()[0])
+        is_split = isinstance(leaf.sharding, NamedSharding)
+        return jax.device_put(
+            leaf, NamedSharding(mesh, leaf.sharding.spec if is_split else PartitionSpec())
+        )
+
+    return jax.tree.map(put_leaf, tree)
 
 
 def cache_sharding(pair: PairConfig, model: TargetConfig | AnyDraftConfig) -> NamedSharding | None:

@@ -95,13 +95,14 @@ def test_a_draft_is_judged_on_the_way_once(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, SHORT, judge=judge)
     judged = run(tmp_path, SHORT, judge=judge)
-    assert (
-        asked == [3, 5, 5, 8] == [3, 5, *(row["step"] for row in judged.report["judgements"][1:])]
-    )
+    assert asked == [3, 5, 5, 8]
+    assert [row["step"] for row in judged.report["judgements"]] == [3, 5, 8]
     unseen = run(tmp_path / "unseen", SHORT)
     jax.tree.map(np.testing.assert_array_equal, unseen.params, judged.params)
     assert "judgements" not in unseen.report
     assert judged.report["judgements"][-1]["mean"] == float(jnp.abs(judged.params.fuse).mean())
+    other = run(tmp_path, SHORT, judge=judge, judged_by="other questions")
+    assert [row["step"] for row in other.report["judgements"]] == [8]  # of one judge, never mixed
     (tmp_path / "judged.json").write_text("{}")
     with pytest.raises(UserError, match="judged.json"):
         run(tmp_path, SHORT, judge=judge)
@@ -115,7 +116,10 @@ def test_judgements_are_even(steps, times, expected):
     assert course.judged_at(steps, times) == expected
 
 
-PLACES = ((1, 1), (4, 1), (2, 2), (1, 2))  # replicas and devices of each
+WIDE = dataclasses.replace(
+    COURSE, train=dataclasses.replace(COURSE.train, batch_tokens=384, tokens=6 * 384)
+)  # eight windows a step
+PLACES = ((1, 1), (8, 1), (4, 2), (1, 2))  # replicas and devices of each
 
 
 def on_devices(folder):
@@ -124,15 +128,24 @@ def on_devices(folder):
     hf_weights.save_target(folder / "target", TARGET, tiny.pair(0).model.target, "float32")
     found = []
     for replicas, devices in PLACES:
-        config = dataclasses.replace(SHORT, replicas=replicas, devices=devices)
-        out = folder / f"{replicas}-{devices}"
+        config = dataclasses.replace(WIDE, replicas=replicas, devices=devices)
         _, params = hf_weights.load_target(
             folder / "target", jnp.dtype("float32"), devices, replicas=replicas
         )
         used = {leaf.sharding.num_devices for leaf in jax.tree.leaves(params)}
         assert used == {replicas * devices}
-        before = train._update._cache_size()
+        before, out = train._update._cache_size(), folder / f"{replicas}-{devices}"
         done = course.train_draft(params, TARGET, config, SCRIPT, out)
+        stopped = folder / f"stopped-{replicas}-{devices}"
+
+        def stop(stage, share):
+            if stage == "train the draft" and share > 0.4:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            course.train_draft(params, TARGET, config, SCRIPT, stopped, progress=stop)
+        again = course.train_draft(params, TARGET, config, SCRIPT, stopped)
+        jax.tree.map(np.testing.assert_array_equal, again.params, done.params)
         assert train._update._cache_size() == before + 1
         said = (out / "talk" / "round-0000.safetensors").read_bytes()
         losses = [row["loss"] for row in done.report["curve"]]
@@ -141,13 +154,16 @@ def on_devices(folder):
 
 
 def test_devices_side_by_side_say_and_learn_what_one_does(tmp_path):
-    """Replicas share conversations and batches, and split the target: up to the order of sums."""
+    """Replicas share conversations and batches, and split the target: up to the order of sums.
+
+    A training that was stopped there ends with the same draft, by the same program.
+    """
     program = f"""
         import json, pathlib
         from tests.draft_training import test_course
         print(json.dumps(test_course.on_devices(pathlib.Path({str(tmp_path)!r}))))
     """
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     ran = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
@@ -156,10 +172,10 @@ def test_devices_side_by_side_say_and_learn_what_one_does(tmp_path):
     )
     assert ran.returncode == 0, ran.stderr
     one, *others = json.loads(ran.stdout.splitlines()[-1])
-    assert len(one["losses"]) == 8 and one["losses"][-1] < one["losses"][0]
+    assert len(one["losses"]) == 6 and one["losses"][-1] < one["losses"][0]
     for other in others:
         assert other["said"] == one["said"]
-        np.testing.assert_allclose(other["losses"], one["losses"], rtol=1e-3)
+        np.testing.assert_allclose(other["losses"], one["losses"], rtol=1e-4)
 
 
 def test_what_is_measured_is_counted_by_hand(trained):

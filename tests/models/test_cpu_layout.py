@@ -74,6 +74,19 @@ def test_a_product_of_pieces_is_the_same(rows, columns):
     np.testing.assert_allclose(found, np.asarray(x_TE) @ np.asarray(weight_EF), atol=1e-4)
 
 
+@pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
+def test_products_side_by_side_are_the_same(axes):
+    x_TE, weight_EF = normal(0, 3, 256), normal(1, 256, 128)
+    batch = lambda one: jnp.stack([one, 2 * one, -one])
+    pack = lambda one: cpu_layout.in_panels((one,), layers.WIDE_PANEL)
+    x = x_TE if axes[0] is None else batch(x_TE)
+    weight = pack(weight_EF) if axes[1] is None else jnp.stack([*map(pack, batch(weight_EF))])
+    found = jax.jit(jax.vmap(layers.linear, axes))(x, weight)
+    each = np.asarray(x_TE) @ np.asarray(weight_EF)
+    factors = np.asarray([1, 2, -1]) ** (2 - axes.count(None))
+    np.testing.assert_allclose(found, factors[:, None, None] * each, atol=1e-3)
+
+
 @pytest.mark.parametrize("rows", [1, 2, 7])
 @pytest.mark.parametrize("width", [0, layers.WIDE_PANEL])
 def test_products_of_16_bits_are_summed_in_32(rows, width):

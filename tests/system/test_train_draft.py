@@ -1,6 +1,9 @@
 """`ltd train-draft` and `ltd fetch` as a person starts them, on a tiny target."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -56,6 +59,23 @@ def test_a_draft_for_a_target_from_nothing(root, tmp_path, monkeypatch, capsys):
     more = ("--no-talks", "--texts", "one.txt", "two.txt", "six.txt")
     found = train(monkeypatch, capsys, root, tmp_path / "gone-on", *start, *more)
     assert json.loads(found.out)["conversations"] == {"learned": 41, "held_out": 10}
+
+
+def test_replicas_are_judged_too(root, tmp_path):
+    """The judge decodes on one replica's devices."""
+    places = ("--replicas", 2, "--devices", 2, "--judgements", 1, "--judge", 1)
+    arguments = ("--target", root / "target", "--out", tmp_path, *QUICK, "--json", *places)
+    devices = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    ran = subprocess.run(
+        [sys.executable, "-m", "ltd_jax", "train-draft", *map(str, arguments)]
+        + ["--questions", str(root / "questions")],
+        env=os.environ | {"XLA_FLAGS": devices, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    (judged,) = json.loads(ran.stdout)["judgements"]
+    assert judged["step"] == 4 and judged["mean"] >= 1
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ltd_jax.files import UserError
 from tests.system import tiny_pair
 
 SAME = Row(
-    "chat", 9, 20, 1e-4, 3.0, plain_differs=False, speculative_differs=None, is_near_tie=False
+    "chat", 9, 20, 1e-4, 3.0, plain_differs=False, speculative_differs=None, are_near_ties=False
 )
 
 
@@ -26,12 +26,16 @@ def test_where_answers_part(expected, found, tokens):
 
 
 def test_near_ties_are_counted_apart():
-    tie = dataclasses.replace(SAME, speculative_differs=True, is_near_tie=True, new_tokens=7)
+    tie = dataclasses.replace(SAME, speculative_differs=True, are_near_ties=True, new_tokens=7)
     wrong = dataclasses.replace(SAME, plain_differs=True, logit_error=0.5)
-    unread = dataclasses.replace(SAME, is_near_tie=True)  # that no answer parted at
+    unread = dataclasses.replace(SAME, are_near_ties=True)  # that no answer parted at
     found = check_transformers.summarise([SAME, tie, wrong, unread])
     assert (found["answers"], found["tokens"]) == (4, 67)
     assert (found["different"], found["near_ties"], found["logit_error"]) == (2, 1, 0.5)
+    assert check_transformers.is_wrong(found)
+    assert not check_transformers.is_wrong(check_transformers.summarise([SAME, tie]))
+    far = dataclasses.replace(SAME, logit_error=0.01)
+    assert check_transformers.is_wrong(check_transformers.summarise([SAME, far]))
 
 
 @pytest.mark.parametrize("missing", ["torch", "transformers"])
