@@ -50,15 +50,20 @@ def test_what_is_not_installed_is_named(monkeypatch, missing):
 def test_a_folder_says_what_transformers_says(root, tmp_path, monkeypatch):
     pytest.importorskip("transformers")
     pytest.importorskip("torch")
-    folders = (
-        "--target",
-        root / "target",
-        "--draft",
-        root / "draft",
+    questions = tmp_path / "questions" / "test"
+    questions.mkdir(parents=True)
+    (questions / "mine.jsonl").write_text(tiny_pair.QUESTION)
+    folders = ("--target", root / "target", "--draft", root / "draft")
+    asked = (
         "--questions",
-        root / "asked",
+        questions.parent,
+        "--new-tokens",
+        20,
+        "--prompts",
+        1,
+        "--out",
+        tmp_path / "out",
     )
-    asked = ("--new-tokens", 20, "--prompts", 1, "--out", tmp_path / "out")
     flags = [str(flag) for flag in (*folders, *asked, *tiny_pair.FLAGS)]
     monkeypatch.setattr(sys, "argv", ["check_transformers", *flags])
     with pytest.raises(SystemExit) as ended:
